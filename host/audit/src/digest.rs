@@ -1,0 +1,179 @@
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+/// The BLAKE3 hash of some content, 32 bytes; shown and stored as 64 lower-case hex characters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// All zeros: what comes before the first entry of a chain.
+    pub const ZERO: Self = Self([0; 32]);
+
+    /// The digest of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// A digest from its 32 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first 12 hex characters, for people.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+
+    /// A hasher for content that comes in parts.
+    #[must_use]
+    pub fn hasher() -> DigestHasher {
+        DigestHasher::default()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(blake3::Hash::from_bytes(self.0).to_hex().as_str())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Digest({self})")
+    }
+}
+
+/// Text that is not a digest.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{text}` is not a digest: 64 lower-case hex characters are wanted")]
+pub struct ParseDigestError {
+    /// What was given, cut to 80 characters.
+    pub text: String,
+}
+
+impl FromStr for Digest {
+    type Err = ParseDigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // One spelling for each digest: upper case would make two texts of one value.
+        let lower = text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        match blake3::Hash::from_hex(text) {
+            Ok(hash) if lower => Ok(Self(*hash.as_bytes())),
+            _ => Err(ParseDigestError {
+                text: text.chars().take(80).collect(),
+            }),
+        }
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Hashes content that comes in parts. It is also an [`io::Write`].
+#[derive(Debug, Clone, Default)]
+pub struct DigestHasher(blake3::Hasher);
+
+impl DigestHasher {
+    /// Adds bytes as they are.
+    pub fn update(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.update(bytes);
+        self
+    }
+
+    /// Adds bytes after their length, so that `("ab", "c")` and `("a", "bc")` differ.
+    pub fn update_field(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.update(bytes)
+    }
+
+    /// The digest of everything so far.
+    #[must_use]
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+impl io::Write for DigestHasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_survives_text_and_json() {
+        let digest = Digest::of(b"rows");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        let json = serde_json::to_string(&digest).expect("a digest is JSON");
+        assert_eq!(json.len(), 66);
+        assert_eq!(
+            serde_json::from_str::<Digest>(&json).expect("and back"),
+            digest
+        );
+        assert!(digest.to_string().starts_with(&digest.short()));
+    }
+
+    #[test]
+    fn upper_case_short_and_other_text_is_refused() {
+        let digest = Digest::of(b"rows").to_string();
+        for text in [
+            digest.to_uppercase(),
+            digest[1..].to_owned(),
+            format!("{digest}0"),
+            String::new(),
+        ] {
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_do_not_run_together() {
+        let one = Digest::hasher()
+            .update_field(b"ab")
+            .update_field(b"c")
+            .finish();
+        let other = Digest::hasher()
+            .update_field(b"a")
+            .update_field(b"bc")
+            .finish();
+        assert_ne!(one, other);
+        assert_eq!(
+            Digest::hasher().update(b"ab").update(b"c").finish(),
+            Digest::of(b"abc")
+        );
+    }
+}

@@ -1,0 +1,248 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, RunId};
+
+/// Something worth remembering. In JSON the name stands under `event`, in kebab case.
+///
+/// No event carries payloads or secrets: names, counts, digests and reasons only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A run began.
+    RunStarted {
+        /// The run.
+        run: RunId,
+        /// The name of its pipeline.
+        pipeline: String,
+        /// The digest of the configuration as it was read.
+        config: Digest,
+    },
+    /// A run ended.
+    RunFinished {
+        /// The run.
+        run: RunId,
+        /// How, such as `done`, `rejected` or `failed`.
+        outcome: String,
+        /// Why, where there is something to say.
+        message: Option<String>,
+    },
+    /// A stage of a run ended well.
+    StageFinished {
+        /// The run.
+        run: RunId,
+        /// The name of the stage.
+        stage: String,
+        /// The digest of everything that went in.
+        key: Digest,
+        /// The digest of what came out.
+        output: Digest,
+        /// Whether the output was there from an earlier run.
+        cached: bool,
+        /// Rows read.
+        rows_in: Option<u64>,
+        /// Rows passed on.
+        rows_out: Option<u64>,
+        /// Rows put aside, each with its reason.
+        rows_quarantined: Option<u64>,
+        /// Wall time.
+        seconds: f64,
+    },
+    /// A stage of a run failed.
+    StageFailed {
+        /// The run.
+        run: RunId,
+        /// The name of the stage.
+        stage: String,
+        /// What, where, and what to do next.
+        message: String,
+    },
+    /// A plugin was checked, compiled and is ready to be called.
+    PluginLoaded {
+        /// The run it was loaded for, if any.
+        run: Option<RunId>,
+        /// The plugin.
+        plugin: PluginRef,
+        /// Its name in the configuration.
+        name: String,
+        /// What it was granted.
+        grants: serde_json::Value,
+        /// The interfaces it imports.
+        imports: Vec<String>,
+    },
+    /// A plugin was refused before anything of it ran.
+    PluginRefused {
+        /// Its name in the configuration.
+        name: String,
+        /// The digest of its component, if there was one.
+        digest: Option<Digest>,
+        /// Why.
+        reason: String,
+    },
+    /// The host refused something a plugin asked for.
+    Denied {
+        /// The run, if any.
+        run: Option<RunId>,
+        /// The plugin.
+        plugin: PluginRef,
+        /// The stage it ran in.
+        stage: String,
+        /// The capability it wanted to use.
+        capability: String,
+        /// What it wanted to do.
+        detail: String,
+        /// The line of configuration that would grant it.
+        grant_with: String,
+    },
+    /// An instance of a plugin ended.
+    CallsFinished {
+        /// The run, if any.
+        run: Option<RunId>,
+        /// The plugin.
+        plugin: PluginRef,
+        /// The stage it ran in.
+        stage: String,
+        /// Calls from the plugin into the host, by function.
+        host_calls: BTreeMap<String, u64>,
+        /// Bytes copied into the plugin.
+        bytes_in: u64,
+        /// Bytes copied out of it.
+        bytes_out: u64,
+        /// Time spent inside the plugin.
+        guest_seconds: f64,
+        /// The largest its linear memories came to.
+        peak_memory_bytes: u64,
+        /// How it ended, such as `done`, `trap` or `timeout`.
+        outcome: String,
+    },
+    /// A policy decided.
+    Decided {
+        /// The run, if any.
+        run: Option<RunId>,
+        /// The policy plugin, or none where the host's own default decided.
+        plugin: Option<PluginRef>,
+        /// Where in the line the question was asked.
+        control_point: String,
+        /// Who asked.
+        principal: String,
+        /// What was to be done.
+        action: String,
+        /// What it was to be done to.
+        resource: String,
+        /// `allow`, `deny` or `require-approval`.
+        effect: String,
+        /// Why, in sentences.
+        reasons: Vec<String>,
+        /// What must be done along with it.
+        obligations: Vec<serde_json::Value>,
+    },
+    /// The gate judged a model.
+    Gated {
+        /// The run.
+        run: RunId,
+        /// Whether every check passed.
+        approved: bool,
+        /// The checks, in order.
+        checks: Vec<GateCheck>,
+    },
+    /// A model version was registered.
+    Registered {
+        /// The run that made it.
+        run: RunId,
+        /// The name of the model.
+        model: String,
+        /// The version.
+        version: u64,
+        /// The digest of the model file.
+        model_digest: Digest,
+        /// The digest of its lineage.
+        lineage: Digest,
+    },
+    /// An alias of a model was set or moved.
+    AliasMoved {
+        /// The name of the model.
+        model: String,
+        /// The alias.
+        alias: String,
+        /// The version it meant before, if it was there.
+        from: Option<u64>,
+        /// The version it means now.
+        to: u64,
+        /// The run that moved it, if any.
+        run: Option<RunId>,
+    },
+    /// A server began to answer.
+    ServeStarted {
+        /// The models it serves, as `name@version`.
+        models: Vec<String>,
+        /// Where it listens.
+        address: String,
+    },
+    /// A server stopped.
+    ServeStopped {
+        /// Requests answered while it ran.
+        predictions: u64,
+    },
+    /// Predictions served since the last such event.
+    PredictionsServed {
+        /// The name of the model.
+        model: String,
+        /// The version.
+        version: u64,
+        /// Requests.
+        count: u64,
+        /// Rows in them.
+        rows: u64,
+        /// Requests that failed.
+        failures: u64,
+    },
+    /// An incomplete last line, left by a crash, was dropped from this log.
+    LogRepaired {
+        /// How many bytes were dropped.
+        dropped_bytes: u64,
+        /// The digest of those bytes.
+        dropped: Digest,
+    },
+}
+
+impl Event {
+    /// Whether the log is pushed to the disk itself before the event counts as recorded.
+    pub(crate) fn is_boundary(&self) -> bool {
+        matches!(
+            self,
+            Self::RunStarted { .. }
+                | Self::RunFinished { .. }
+                | Self::Gated { .. }
+                | Self::Registered { .. }
+                | Self::AliasMoved { .. }
+                | Self::ServeStarted { .. }
+                | Self::ServeStopped { .. }
+                | Self::LogRepaired { .. }
+        )
+    }
+}
+
+/// Which plugin did something: enough to find the very bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PluginRef {
+    /// The id in its manifest, such as `sandcast/connector-csv`.
+    pub id: String,
+    /// The version in its manifest.
+    pub version: String,
+    /// What it does: `connector`, `validator`, `policy` or `adapter`.
+    pub role: String,
+    /// The digest of its component.
+    pub digest: Digest,
+}
+
+/// One condition of the gate and what it came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateCheck {
+    /// The expression as written.
+    pub expression: String,
+    /// Whether it held.
+    pub passed: bool,
+    /// The values it was judged on, in words.
+    pub observed: String,
+}
