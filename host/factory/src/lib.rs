@@ -1,1 +1,4 @@
-//! host/factory
+//! From a pipeline file to a registered model.
+
+pub mod metrics;
+pub mod report;
