@@ -455,3 +455,6 @@ struct Lines {
 fn now() -> String {
     jiff::Timestamp::now().to_string()
 }
+
+#[cfg(test)]
+mod tests;

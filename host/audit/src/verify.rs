@@ -280,3 +280,6 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = (u64, u64, &[u8])> {
             Some(this)
         })
 }
+
+#[cfg(test)]
+mod tests;
