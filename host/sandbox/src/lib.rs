@@ -1,1 +1,34 @@
-//! host/sandbox
+//! The WebAssembly sandbox: third-party parts of the line run here and nowhere else.
+//!
+//! [`Sandbox::load`] takes a component, the role it is to play and what the operator grants it,
+//! and refuses it before compiling when it asks for more. A [`Plugin`] makes instances, one Store
+//! each: [`Connector`], [`Validator`], [`Policy`], [`Adapter`]. Whatever an instance returns is
+//! bounded, then checked, then converted. A trap, a timeout or a denial is a [`CallError`] and
+//! ends that instance only.
+
+mod call;
+mod grants;
+mod inspect;
+mod load;
+mod manifest;
+mod model;
+mod plugin;
+mod roles;
+mod sandbox;
+
+pub use call::{CallError, Failure, FailureCode, Usage};
+pub use grants::{
+    Access, ByteSize, Capability, ComputeGrant, FileGrant, Grants, Limits, LogGrant, LogLevel,
+    RandomGrant, TimeSpan,
+};
+pub use inspect::{Import, Inspection, inspect};
+pub use load::LoadError;
+pub use manifest::{AdapterFacts, CapabilityRequest, Manifest, Role};
+pub use model::{Field, Kind, Model, ModelError, Task, TaskKind, fields_of, schema_of};
+pub use plugin::{CallContext, Plugin};
+pub use roles::{
+    Adapter, Chunk, Comparison, Connector, ControlPoint, Decision, Description, Effect, Filter,
+    Finding, Literal, Obligation, Policy, Reject, Request, Rule, ScanRequest, Severity, Split,
+    TrainInput, TrainProgress, Trained, Validator, Verdict,
+};
+pub use sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};

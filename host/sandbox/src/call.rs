@@ -1,0 +1,181 @@
+//! What a call into a plugin can come to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What kind of thing went wrong in a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureCode {
+    /// The configuration does not make sense; the message names the key.
+    InvalidConfig,
+    /// The data does not make sense.
+    InvalidInput,
+    /// The host refused something the plugin asked for.
+    Denied,
+    /// Something outside is missing or does not answer; trying again may help.
+    Unavailable,
+    /// A bound was reached.
+    Exhausted,
+    /// The plugin does not do this.
+    Unsupported,
+    /// Anything else.
+    Internal,
+}
+
+impl fmt::Display for FailureCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FailureCode::InvalidConfig => "invalid configuration",
+            FailureCode::InvalidInput => "invalid input",
+            FailureCode::Denied => "denied",
+            FailureCode::Unavailable => "unavailable",
+            FailureCode::Exhausted => "exhausted",
+            FailureCode::Unsupported => "unsupported",
+            FailureCode::Internal => "internal failure",
+        })
+    }
+}
+
+/// An expected failure: the plugin's own answer, cut to a bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind.
+    pub code: FailureCode,
+    /// What and where, in one sentence.
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+/// What an instance has used in its life.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Calls into the host by name.
+    pub host_calls: BTreeMap<String, u64>,
+    /// Bytes that went into the guest.
+    pub bytes_in: u64,
+    /// Bytes that came out of the guest.
+    pub bytes_out: u64,
+    /// Seconds the guest ran, without those the host computed for it.
+    pub guest_seconds: f64,
+    /// The most linear memory it held.
+    pub peak_memory_bytes: u64,
+}
+
+/// Why a call into a plugin gave no answer. Every message names plugin and stage.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The guest trapped: a bug of the plugin, or hostility.
+    #[error("plugin `{plugin}` trapped in stage `{stage}`: {cause}")]
+    Trap {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The stage.
+        stage: String,
+        /// What it did.
+        cause: String,
+    },
+    /// The guest ran out of time.
+    #[error("plugin `{plugin}` ran out of time in stage `{stage}`: {limit} is {limit_seconds} s; raise it at `plugins.{plugin}.grants.limits.{limit}`")]
+    Timeout {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The stage.
+        stage: String,
+        /// Which limit: `call_timeout` or `total_timeout`.
+        limit: String,
+        /// Its value.
+        limit_seconds: f64,
+    },
+    /// The guest wanted more memory than it may have.
+    #[error("plugin `{plugin}` wanted more than {limit_bytes} bytes of memory in stage `{stage}`; raise it at `plugins.{plugin}.grants.limits.memory`")]
+    MemoryLimit {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The stage.
+        stage: String,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The host refused something the guest asked for.
+    #[error("plugin `{plugin}` was denied `{capability}` in stage `{stage}`: {detail}; grant it with {grant_with}")]
+    Denied {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The stage.
+        stage: String,
+        /// The capability.
+        capability: String,
+        /// What was refused.
+        detail: String,
+        /// The line of the pipeline that would grant it.
+        grant_with: String,
+    },
+    /// The plugin answered that it failed.
+    #[error("plugin `{plugin}` failed in stage `{stage}` ({}): {}{}", failure.code, failure.message, hint_text(failure))]
+    Failed {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The stage.
+        stage: String,
+        /// Its answer.
+        failure: Failure,
+    },
+    /// The plugin answered with something that is not allowed.
+    #[error("plugin `{plugin}` returned something wrong in stage `{stage}`: {what}")]
+    BadOutput {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The stage.
+        stage: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// What the host was asked to pass to the plugin cannot be passed.
+    #[error("plugin `{plugin}` cannot be given its input in stage `{stage}`: {what}")]
+    BadInput {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The stage.
+        stage: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The instance ended with an earlier error.
+    #[error("plugin `{plugin}` was called in stage `{stage}` after its instance had ended")]
+    Ended {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The stage.
+        stage: String,
+    },
+    /// The plugin plays another role.
+    #[error("plugin `{plugin}` is a {found}, not a {wanted}")]
+    WrongRole {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The role it was used in.
+        wanted: crate::Role,
+        /// The role it plays.
+        found: crate::Role,
+    },
+    /// Something of the host went wrong.
+    #[error("the host could not run plugin `{plugin}` in stage `{stage}`: {reason}")]
+    Host {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The stage.
+        stage: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+fn hint_text(failure: &Failure) -> String {
+    failure.hint.as_deref().map_or_else(String::new, |hint| format!("; {hint}"))
+}

@@ -1,0 +1,209 @@
+//! What a plugin may use. One file per capability: its configuration, its check, its state in an
+//! instance, its linking, and the tests that it is allowed and that it is denied.
+//! What is not granted is not linked.
+
+mod quantity;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use quantity::{ByteSize, TimeSpan};
+
+/// Something that a grant opens.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capability {
+    /// Folders of the host, by `wasi:filesystem`.
+    Files,
+    /// Lines in the host's log, by `wasi:logging`.
+    Log,
+    /// The plugin's own configuration, by `wasi:config`; always granted.
+    Config,
+    /// The time, by `wasi:clocks`.
+    Clock,
+    /// Random numbers, by `wasi:random`.
+    Random,
+    /// Tensor programs, by `sandcast:plugin/compute`.
+    Compute,
+}
+
+impl Capability {
+    /// The key under `grants`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Capability::Files => "files",
+            Capability::Log => "log",
+            Capability::Config => "config",
+            Capability::Clock => "clock",
+            Capability::Random => "random",
+            Capability::Compute => "compute",
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the operator lets a plugin use. Everything but the log and its own configuration is off
+/// until it is written down.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grants {
+    /// Folders it may read or write.
+    pub files: Vec<FileGrant>,
+    /// How much it may log.
+    pub log: LogGrant,
+    /// Whether it may know the time.
+    pub clock: bool,
+    /// Whether it may draw random numbers.
+    pub random: Option<RandomGrant>,
+    /// Whether it may run tensor programs.
+    pub compute: Option<ComputeGrant>,
+    /// What one instance may use.
+    pub limits: Limits,
+}
+
+/// What may be done with a folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Look only.
+    #[default]
+    Read,
+    /// Look and change.
+    ReadWrite,
+}
+
+/// A folder of the host, under a name of the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileGrant {
+    /// The folder of the host.
+    pub host: PathBuf,
+    /// Its path in the guest, such as `/data`.
+    pub guest: String,
+    /// What may be done with it.
+    #[serde(default)]
+    pub access: Access,
+}
+
+/// The least important lines that are kept.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// Nothing is kept.
+    Off,
+    /// Errors.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And information.
+    #[default]
+    Info,
+    /// And what helps to find a bug.
+    Debug,
+    /// And everything else.
+    Trace,
+}
+
+/// How much a plugin may log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogGrant {
+    /// The least important lines that are kept.
+    pub level: LogLevel,
+    /// Bytes a second, over a burst of ten times as much; what is over is dropped and counted.
+    pub bytes_per_second: ByteSize,
+    /// Bytes of one message; what is over is cut.
+    pub message_bytes: ByteSize,
+}
+
+impl Default for LogGrant {
+    fn default() -> Self {
+        Self {
+            level: LogLevel::Info,
+            bytes_per_second: ByteSize::from_kib(16),
+            message_bytes: ByteSize::from_kib(4),
+        }
+    }
+}
+
+/// Random numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RandomGrant {
+    /// Draws the same numbers in every run when given; from the operating system when not.
+    pub seed: Option<u64>,
+}
+
+/// Tensor programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ComputeGrant {
+    /// Bytes of tensors, weights and working memory at one time.
+    pub memory: ByteSize,
+    /// Time spent computing, over the life of an instance.
+    pub time: TimeSpan,
+    /// Programs compiled by one instance.
+    pub programs: u32,
+    /// Programs, sessions and tensors that an instance holds at one time.
+    pub handles: u32,
+}
+
+impl Default for ComputeGrant {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::from_gib(1),
+            time: TimeSpan::from_secs(600),
+            programs: 16,
+            handles: 1024,
+        }
+    }
+}
+
+/// What one instance may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of linear memory, over all memories.
+    pub memory: ByteSize,
+    /// One call, without the time the host computes for it.
+    pub call_timeout: TimeSpan,
+    /// All calls of an instance together, without the time the host computes for it.
+    pub total_timeout: TimeSpan,
+    /// Elements of all tables together.
+    pub table_elements: u32,
+    /// Core instances inside the component.
+    pub instances: u32,
+    /// Host resources held at one time, such as batches.
+    pub resources: u32,
+    /// Rows of one batch that it returns.
+    pub output_rows: u32,
+    /// Bytes of one answer.
+    pub output_bytes: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::from_mib(256),
+            call_timeout: TimeSpan::from_secs(60),
+            total_timeout: TimeSpan::from_secs(3600),
+            table_elements: 200_000,
+            instances: 64,
+            resources: 10_000,
+            output_rows: 1 << 20,
+            output_bytes: ByteSize::from_mib(128),
+        }
+    }
+}
