@@ -15,6 +15,7 @@ mod model;
 mod plugin;
 mod roles;
 mod sandbox;
+mod stand_in;
 
 pub use call::{CallError, Failure, FailureCode, Usage};
 pub use grants::{
@@ -31,4 +32,5 @@ pub use roles::{
     Finding, Literal, Obligation, Policy, Reject, Request, Rule, ScanRequest, Severity, Split,
     TrainInput, TrainProgress, Trained, Validator, Verdict,
 };
+pub use stand_in::{Cost, DeviceChoice, EpochReport, Graph, TrainReport};
 pub use sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sandcast_audit::AuditLog;
-use sandcast_kernels::DeviceChoice;
+use crate::stand_in::DeviceChoice;
 use thiserror::Error;
 
 use crate::grants::Grants;

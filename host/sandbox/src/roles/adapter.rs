@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use sandcast_kernels::{Cost, EpochReport, Graph, TrainReport};
+use crate::stand_in::{Cost, EpochReport, Graph, TrainReport};
 
 use crate::call::CallError;
 use crate::model::{Model, Task, TaskKind};
@@ -109,6 +109,13 @@ impl Adapter {
         rows: &RecordBatch,
     ) -> Result<RecordBatch, CallError> {
         let _ = (model, rows);
+        unimplemented!()
+    }
+}
+
+impl Adapter {
+    /// Ends the instance and says what it used.
+    pub fn finish(self) -> crate::call::Usage {
         unimplemented!()
     }
 }

@@ -114,3 +114,10 @@ impl Policy {
         unimplemented!()
     }
 }
+
+impl Policy {
+    /// Ends the instance and says what it used.
+    pub fn finish(self) -> crate::call::Usage {
+        unimplemented!()
+    }
+}
