@@ -1,0 +1,175 @@
+//! Training models and predicting with them.
+
+use serde::de::DeserializeOwned;
+
+pub use crate::bindings::adapter::exports::sandcast::plugin::adapter::{Description, Trained};
+pub use crate::bindings::imports::sandcast::plugin::compute::Session;
+pub use crate::bindings::imports::sandcast::plugin::models::{Model, Task, TaskKind, Training};
+use crate::graph::Graph;
+use crate::{Batch, Failure, Field, Kind};
+
+/// Trains a model and predicts with it. Its functions share no state but what the host hands them:
+/// a prediction runs in an instance that has never trained.
+///
+/// ```
+/// use sandcast_sdk::graph::{Encoding, Graph, GraphBuilder, Initializer, Optimizer, bind};
+/// use sandcast_sdk::{Adapter, Batch, Description, Failure, Field, Model, Task, TaskKind, Trained, Training};
+/// use sandcast_sdk::columns::Rows;
+/// use sandcast_sdk::graph::{Program, Schedule, Session, TrainPlan};
+///
+/// /// Least squares over numbers.
+/// struct Linear;
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(default)]
+/// struct Hyperparameters {
+///     epochs: u32,
+/// }
+///
+/// impl Default for Hyperparameters {
+///     fn default() -> Self {
+///         Self { epochs: 20 }
+///     }
+/// }
+///
+/// fn graph(features: u32) -> Graph {
+///     let g = GraphBuilder::new();
+///     let rows = g.symbol("rows", 4096);
+///     let x = g.input_f32("x", [rows, features.into()]);
+///     let y = g.input_f32("y", [rows]);
+///     let weights = g.parameter("weights", &[features, 1], Initializer::Zeros);
+///     let bias = g.parameter("bias", &[1], Initializer::Zeros);
+///     let prediction = (x.matmul(weights) + bias).reshape([rows]);
+///     g.entry("predict", &[("prediction", prediction.into())]);
+///     g.minimise(prediction.squared_error(y), None, Optimizer::adam());
+///     g.finish()
+/// }
+///
+/// impl Adapter for Linear {
+///     type Hyperparameters = Hyperparameters;
+///
+///     fn describe() -> Description {
+///         Description {
+///             name: "linear".into(),
+///             tasks: vec![TaskKind::Regression],
+///             hyperparameters: r#"{"properties": {"epochs": {"type": "integer", "default": 20}}}"#.into(),
+///         }
+///     }
+///
+///     fn declare(task: &Task, _cardinalities: &[u32], _: Hyperparameters) -> Result<Graph, Failure> {
+///         Ok(graph(task.features.len() as u32))
+///     }
+///
+///     fn train(training: &Training, hyperparameters: Hyperparameters) -> Result<Trained, Failure> {
+///         let task = training.task();
+///         let program = Program::compile(&graph(task.features.len() as u32))?;
+///         let session = Session::create(program, training.seed())?;
+///         let features = task.features.iter().map(|field| field.name.clone()).collect();
+///         session.bind(&[bind("x", Encoding::Numbers(features)), bind("y", Encoding::Target(task.target))])?;
+///         let plan = TrainPlan {
+///             epochs: hyperparameters.epochs,
+///             batch_rows: 256,
+///             learning_rate: 0.01,
+///             schedule: Schedule::Constant,
+///             clip_norm: None,
+///             patience: None,
+///             shuffle: true,
+///         };
+///         session.train(training.training_rows(), training.validation_rows(), plan)?;
+///         Ok(Trained { state: Vec::new(), session })
+///     }
+///
+///     fn predict(model: &Model, rows: Batch) -> Result<Batch, Failure> {
+///         let results = model.session().infer("predict", rows)?;
+///         let values = results.first().map(|result| result.value.values()).unwrap_or_default();
+///         Rows::new().float64("prediction", values.into_iter().map(f64::from).collect::<Vec<_>>()).into_batch()
+///     }
+/// }
+///
+/// sandcast_sdk::export_adapter!(Linear);
+/// # fn main() {}
+/// ```
+pub trait Adapter {
+    /// The hyperparameters, parsed from a JSON object.
+    type Hyperparameters: DeserializeOwned;
+
+    /// What the adapter is and takes.
+    fn describe() -> Description;
+
+    /// The graph that [`Adapter::train`] would compile for features whose categories have these
+    /// sizes (0 for a number), so that it can be seen and priced before anything runs.
+    ///
+    /// # Errors
+    /// `invalid-config` for hyperparameters, `unsupported` for a task that make no sense here.
+    fn declare(
+        task: &Task,
+        cardinalities: &[u32],
+        hyperparameters: Self::Hyperparameters,
+    ) -> Result<Graph, Failure>;
+
+    /// Trains. What it returns is all that a prediction sees.
+    ///
+    /// # Errors
+    /// Whatever keeps the adapter from training.
+    fn train(training: &Training, hyperparameters: Self::Hyperparameters) -> Result<Trained, Failure>;
+
+    /// For a classification, a float64 column `probability:<class>` for each class; for a
+    /// regression, a float64 column `prediction`. As many rows as it was given, in their order.
+    ///
+    /// # Errors
+    /// Whatever keeps the adapter from predicting.
+    fn predict(model: &Model, rows: Batch) -> Result<Batch, Failure>;
+}
+
+/// The schema of a prediction: one nullable-free float64 column a class, or `prediction`.
+#[must_use]
+pub fn prediction_schema(task: &Task) -> Vec<Field> {
+    let column = |name: String| Field { name, kind: Kind::Float64, nullable: false };
+    match task.kind {
+        TaskKind::Regression => vec![column("prediction".to_owned())],
+        TaskKind::BinaryClassification | TaskKind::MulticlassClassification => {
+            task.classes.iter().map(|class| column(format!("probability:{class}"))).collect()
+        }
+    }
+}
+
+/// Exports an [`Adapter`] from this component.
+#[macro_export]
+macro_rules! export_adapter {
+    ($plugin:ty) => {
+        const _: () = {
+            struct Component;
+
+            impl $crate::bindings::adapter::exports::sandcast::plugin::adapter::Guest for Component {
+                fn describe() -> $crate::Description {
+                    <$plugin as $crate::Adapter>::describe()
+                }
+
+                fn declare(
+                    task: $crate::Task,
+                    cardinalities: ::std::vec::Vec<u32>,
+                    hyperparameters: ::std::string::String,
+                ) -> ::core::result::Result<$crate::graph::Graph, $crate::Failure> {
+                    let hyperparameters = $crate::config::parse(&hyperparameters)?;
+                    <$plugin as $crate::Adapter>::declare(&task, &cardinalities, hyperparameters)
+                }
+
+                fn train(
+                    training: $crate::Training,
+                ) -> ::core::result::Result<$crate::Trained, $crate::Failure> {
+                    let hyperparameters = $crate::config::parse(&training.hyperparameters())?;
+                    <$plugin as $crate::Adapter>::train(&training, hyperparameters)
+                }
+
+                fn predict(
+                    model: $crate::Model,
+                    rows: $crate::Batch,
+                ) -> ::core::result::Result<$crate::Batch, $crate::Failure> {
+                    <$plugin as $crate::Adapter>::predict(&model, rows)
+                }
+            }
+
+            $crate::bindings::adapter::export!(Component with_types_in $crate::bindings::adapter);
+        };
+    };
+}
