@@ -1,0 +1,104 @@
+//! What the program is asked to do.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::{
+    audit, build, completions, data, doctor, inspect, models, plan, predict, run, runs, schema,
+    serve,
+};
+
+const LONG_ABOUT: &str = "\
+An assembly line for models: raw files go in, a served model comes out, and every third-party \
+part on the way (connectors, validators, policies, model adapters) is a WebAssembly plugin that \
+runs in a sandbox with exactly the grants that the pipeline file gives it.";
+
+const STORY: &str = "\
+The story, in the order in which one lives it:
+  sandcast plan examples/credit-risk              what would run, with which grants; nothing runs
+  sandcast run --build examples/credit-risk       build the plugins, then files -> model
+  sandcast models                                 what is registered
+  sandcast predict --model credit-risk --input examples/credit-risk/request.json
+  sandcast serve                                  the same over HTTP
+  sandcast audit verify                           nobody changed the record
+
+Exit codes: 0 done; 1 rejected (by the input, a policy or the gate); 2 anything unexpected.
+Data goes to stdout, messages and progress to stderr.";
+
+/// An AI factory whose third-party parts run in WebAssembly sandboxes.
+#[derive(Debug, Parser)]
+#[command(name = "sandcast", version, long_about = LONG_ABOUT, after_long_help = STORY, after_help = STORY)]
+#[command(
+    propagate_version = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: GlobalArguments,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every subcommand.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct GlobalArguments {
+    /// The folder of runs, data, models and the audit log [default: .sandcast beside the pipeline
+    /// file, or the nearest one from here upwards]
+    #[arg(
+        long,
+        global = true,
+        env = "SANDCAST_STATE",
+        hide_env_values = true,
+        value_name = "FOLDER"
+    )]
+    pub(crate) state: Option<PathBuf>,
+    /// Print the result as JSON on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more on stderr; twice for more still
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// Say nothing on stderr but warnings and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// When to use colours; NO_COLOR is respected
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Plan(plan::PlanArguments),
+    Run(run::RunArguments),
+    Runs(runs::RunsArguments),
+    Inspect(inspect::InspectArguments),
+    Build(build::BuildArguments),
+    Models(models::ModelsArguments),
+    Data(data::DataArguments),
+    Serve(serve::ServeArguments),
+    Predict(predict::PredictArguments),
+    Audit(audit::AuditArguments),
+    Doctor(doctor::DoctorArguments),
+    Completions(completions::CompletionsArguments),
+    Schema(schema::SchemaArguments),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+}

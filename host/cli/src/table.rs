@@ -1,0 +1,146 @@
+//! Columns of text that line up.
+
+use std::fmt;
+
+use console::{Alignment, measure_text_width, pad_str};
+
+/// Rows of cells, as wide as they need to be.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    indent: usize,
+    right: Vec<usize>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// An empty table whose lines start after `indent` spaces.
+    pub(crate) fn indented(indent: usize) -> Self {
+        Self {
+            indent,
+            ..Self::default()
+        }
+    }
+
+    /// A table with a line of headings.
+    pub(crate) fn with_headings<const N: usize>(headings: [&str; N]) -> Self {
+        let mut table = Self::default();
+        let dim = console::Style::new().dim();
+        table.row(headings.map(|heading| dim.apply_to(heading).to_string()));
+        table
+    }
+
+    /// Sets the columns at these places flush right.
+    pub(crate) fn numbers_at(mut self, columns: &[usize]) -> Self {
+        self.right = columns.to_vec();
+        self
+    }
+
+    /// Adds a row.
+    pub(crate) fn row<I: IntoIterator<Item = String>>(&mut self, cells: I) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width_of = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells
+                .map(|cell| measure_text_width(cell))
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width_of).collect();
+        for (number, row) in self.rows.iter().enumerate() {
+            let mut line = " ".repeat(self.indent);
+            for (column, cell) in row.iter().enumerate() {
+                if column > 0 {
+                    line.push_str("  ");
+                }
+                let side = if self.right.contains(&column) {
+                    Alignment::Right
+                } else {
+                    Alignment::Left
+                };
+                line.push_str(&pad_str(cell, widths[column], side, None));
+            }
+            if number > 0 {
+                writeln!(formatter)?;
+            }
+            formatter.write_str(line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// A count with thin separators: `1,204,811`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A size for people: `1.4 MiB`.
+pub(crate) fn bytes(number: u64) -> String {
+    indicatif::BinaryBytes(number).to_string()
+}
+
+/// A duration for people: `0.8 s`, `3 min 12 s`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    if seconds < 60.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!(
+            "{:.0} min {:.0} s",
+            (seconds / 60.0).floor(),
+            seconds % 60.0
+        )
+    }
+}
+
+/// A share or a metric to four places, or a dash where it is not defined.
+pub(crate) fn decimal(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_have_no_trailing_space() {
+        let mut table = Table::indented(2).numbers_at(&[1]);
+        table.row(["name".to_owned(), "rows".to_owned(), "why".to_owned()]);
+        table.row(["branch".to_owned(), "12,000".to_owned(), String::new()]);
+        table.row(["ü".to_owned(), "1".to_owned()]);
+        assert_eq!(
+            table.to_string(),
+            "  name      rows  why\n  branch  12,000\n  ü            1"
+        );
+    }
+
+    #[test]
+    fn counts_are_grouped_by_three() {
+        assert_eq!(
+            [0, 999, 1_000, 12_345_678].map(count),
+            ["0", "999", "1,000", "12,345,678"]
+        );
+    }
+
+    #[test]
+    fn long_durations_are_in_minutes() {
+        assert_eq!([0.84, 192.2].map(seconds), ["0.8 s", "3 min 12 s"]);
+    }
+}
