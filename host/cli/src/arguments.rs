@@ -19,7 +19,7 @@ The story, in the order in which one lives it:
   sandcast plan examples/credit-risk              what would run, with which grants; nothing runs
   sandcast run --build examples/credit-risk       build the plugins, then files -> model
   sandcast models                                 what is registered
-  sandcast predict --model credit-risk --input examples/credit-risk/request.json
+  sandcast predict --model credit-risk --input examples/credit-risk/applicants.json
   sandcast serve                                  the same over HTTP
   sandcast audit verify                           nobody changed the record
 

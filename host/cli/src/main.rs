@@ -6,6 +6,7 @@ mod failure;
 mod output;
 mod progress;
 mod state;
+mod summary;
 mod table;
 
 use std::{process::ExitCode, thread};
