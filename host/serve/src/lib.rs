@@ -1,1 +1,23 @@
-//! host/serve
+//! Serves the registry's models over HTTP, in the Open Inference Protocol, version 2.
+//!
+//! A prediction runs the model's adapter in its sandbox, on weights that all instances share. What
+//! a client can ask for is bounded: bytes, rows, seconds, predictions at a time and connections.
+//! An alias that moves in the registry is followed while serving; what is under way finishes on
+//! the version it began with.
+
+mod app;
+mod config;
+mod error;
+mod handlers;
+mod models;
+mod protocol;
+mod reload;
+mod served;
+mod server;
+mod telemetry;
+
+pub use app::router;
+pub use config::{ModelSelector, SelectorError, ServeConfig};
+pub use error::{FailureCause, PredictError, ServeError, SourceError};
+pub use models::{ModelSource, Predict, ServableModel};
+pub use server::{ServeSummary, Server, shutdown_signal};

@@ -1,0 +1,210 @@
+//! What all handlers share, and the routes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use crate::config::ServeConfig;
+use crate::error::{ApiError, SourceError};
+use crate::handlers;
+use crate::models::{ModelSource, Models};
+use crate::served::Served;
+use crate::telemetry::{RouteLabels, Telemetry};
+
+/// The state behind every handler.
+pub(crate) struct App {
+    pub(crate) config: ServeConfig,
+    pub(crate) models: Models,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) served: Served,
+    /// A permit for each prediction that may run.
+    pub(crate) permits: Semaphore,
+    /// Whether the server was told to stop.
+    pub(crate) draining: AtomicBool,
+    request_ids: RequestIds,
+}
+
+impl App {
+    /// Loads the models of a configuration.
+    pub(crate) async fn load(
+        source: Arc<dyn ModelSource>,
+        config: ServeConfig,
+    ) -> Result<Arc<Self>, SourceError> {
+        let models = Models::load(source, config.models.clone()).await?;
+        let telemetry = Telemetry::new();
+        let limit = config.max_concurrent.get();
+        telemetry
+            .instances_limit
+            .set(i64::try_from(limit).unwrap_or(i64::MAX));
+        telemetry
+            .models
+            .set(i64::try_from(models.all().len()).unwrap_or(i64::MAX));
+        telemetry
+            .start_seconds
+            .set(jiff::Timestamp::now().as_millisecond() as f64 / 1e3);
+        Ok(Arc::new(Self {
+            permits: Semaphore::new(limit.min(Semaphore::MAX_PERMITS)),
+            models,
+            telemetry,
+            served: Served::default(),
+            draining: AtomicBool::new(false),
+            request_ids: RequestIds::new(),
+            config,
+        }))
+    }
+}
+
+/// Loads the models of a configuration and makes the routes that serve them, for a server of
+/// one's own or for tests. [`crate::Server`] adds the listener, the audit log and reloading.
+///
+/// # Errors
+/// When a model cannot be loaded.
+pub async fn router(
+    source: Arc<dyn ModelSource>,
+    config: ServeConfig,
+) -> Result<Router, SourceError> {
+    Ok(routes(App::load(source, config).await?))
+}
+
+pub(crate) fn routes(app: Arc<App>) -> Router {
+    let model = Router::new()
+        .route("/", get(handlers::model_metadata))
+        .route("/ready", get(handlers::model_ready))
+        .route("/infer", post(handlers::infer))
+        .route("/stats", get(handlers::model_stats));
+    Router::new()
+        .route("/v2", get(handlers::server_metadata))
+        .route("/v2/health/live", get(handlers::live))
+        .route("/v2/health/ready", get(handlers::ready))
+        .route("/v2/models/stats", get(handlers::all_stats))
+        .nest("/v2/models/{model}", model.clone())
+        .nest("/v2/models/{model}/versions/{version}", model)
+        .route("/v2/repository/index", post(handlers::repository_index))
+        .route(
+            "/v2/repository/models/{model}/load",
+            post(handlers::repository_load),
+        )
+        .route("/metrics", get(handlers::metrics))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
+        .with_state(app)
+}
+
+async fn no_such_route(request: Request) -> ApiError {
+    ApiError::not_found(format!(
+        "there is nothing at {}; see /v2, /v2/health/ready, /v2/models/{{model}}, \
+         /v2/models/{{model}}/infer, /v2/repository/index and /metrics",
+        shown(request.uri().path())
+    ))
+}
+
+async fn no_such_method(request: Request) -> ApiError {
+    let other = if request.method() == Method::GET {
+        "POST"
+    } else {
+        "GET"
+    };
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!(
+            "{} does not take {}; try {other}",
+            shown(request.uri().path()),
+            request.method()
+        ),
+    )
+}
+
+/// A path, cut for a message.
+fn shown(path: &str) -> String {
+    path.chars().take(120).collect()
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Names, traces and counts every request.
+async fn observe(
+    State(app): State<Arc<App>>,
+    matched: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let id = app.request_ids.of(&request);
+    let method = method_name(request.method());
+    let route = matched.map_or_else(|| "none".to_owned(), |matched| matched.as_str().to_owned());
+    let span = tracing::info_span!("serve.request", request.id = ?id, http.method = method, route);
+    let begun = Instant::now();
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let code = response.status().as_u16();
+    app.telemetry
+        .http_requests
+        .get_or_create(&RouteLabels {
+            method,
+            route,
+            code,
+        })
+        .inc();
+    span.in_scope(|| {
+        let milliseconds = begun.elapsed().as_secs_f64() * 1e3;
+        tracing::debug!(code, milliseconds, "answered");
+    });
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        _ => "other",
+    }
+}
+
+/// Names for requests that bring none: when the server began, and a count.
+struct RequestIds {
+    prefix: String,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    fn new() -> Self {
+        let prefix = format!("{:x}", jiff::Timestamp::now().as_microsecond());
+        Self {
+            prefix,
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// The client's own id where it is short and plain, else the next one.
+    fn of(&self, request: &Request<Body>) -> HeaderValue {
+        const LONGEST: usize = 128;
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
+        if let Some(id) = request.headers().get(REQUEST_ID)
+            && !id.is_empty()
+            && id.len() <= LONGEST
+            && id.as_bytes().iter().all(plain)
+        {
+            return id.clone();
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        HeaderValue::from_str(&format!("{}-{number}", self.prefix))
+            .unwrap_or(HeaderValue::from_static("unnamed"))
+    }
+}
+
+impl IntoResponse for SourceError {
+    fn into_response(self) -> Response {
+        ApiError::unavailable(self.to_string()).into_response()
+    }
+}

@@ -1,0 +1,155 @@
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sandcast_sandbox::{CallError, FailureCode};
+use serde_json::json;
+
+/// Why a server did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}; choose another with --address, or port 0 for a free one")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// There is nothing to serve.
+    #[error("there are no models to serve; register one with `sandcast run`")]
+    NoModels,
+    /// A model cannot be served.
+    #[error(transparent)]
+    Model(#[from] SourceError),
+    /// The audit log cannot be written, so nothing is served.
+    #[error("cannot write the audit log")]
+    Audit(#[from] sandcast_audit::AuditError),
+}
+
+/// Why a model cannot be served.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot serve model `{model}`: {reason}")]
+pub struct SourceError {
+    /// The model, as it was selected.
+    pub model: String,
+    /// What the registry or the sandbox says.
+    pub reason: String,
+}
+
+/// Why a prediction failed, for the caller and for the counters.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct PredictError {
+    /// What kind of failure it was.
+    pub cause: FailureCause,
+    /// What happened, where, and what to do next.
+    pub message: String,
+}
+
+/// The kinds of failed predictions, as `/metrics` counts them.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, prometheus_client::encoding::EncodeLabelValue,
+)]
+#[non_exhaustive]
+pub enum FailureCause {
+    /// The adapter found fault with the rows.
+    Input,
+    /// The adapter trapped.
+    Trap,
+    /// The adapter or the whole request ran out of time.
+    Timeout,
+    /// The adapter wanted more memory than it may have.
+    Memory,
+    /// The adapter was denied a capability.
+    Denied,
+    /// The adapter answered with something that is not allowed.
+    Output,
+    /// Something that the adapter needs is not there.
+    Unavailable,
+    /// Anything else.
+    Internal,
+}
+
+impl From<CallError> for PredictError {
+    fn from(error: CallError) -> Self {
+        let cause = match &error {
+            CallError::Trap { .. } => FailureCause::Trap,
+            CallError::Timeout { .. } => FailureCause::Timeout,
+            CallError::MemoryLimit { .. } => FailureCause::Memory,
+            CallError::Denied { .. } => FailureCause::Denied,
+            CallError::BadOutput { .. } => FailureCause::Output,
+            CallError::BadInput { .. } => FailureCause::Input,
+            CallError::Failed { failure, .. } => match failure.code {
+                FailureCode::InvalidInput => FailureCause::Input,
+                FailureCode::Denied => FailureCause::Denied,
+                FailureCode::Exhausted => FailureCause::Memory,
+                FailureCode::Unavailable => FailureCause::Unavailable,
+                _ => FailureCause::Internal,
+            },
+            _ => FailureCause::Internal,
+        };
+        Self {
+            cause,
+            message: error.to_string(),
+        }
+    }
+}
+
+/// A request that gets no answer but a status and a sentence: `{"error": "..."}`, as the protocol
+/// demands.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+        }
+    }
+
+    /// 400: the request is at fault.
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// 404: there is no such thing.
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// 503: not now.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+}
+
+impl From<PredictError> for ApiError {
+    fn from(error: PredictError) -> Self {
+        let status = match error.cause {
+            FailureCause::Input => StatusCode::BAD_REQUEST,
+            FailureCause::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            FailureCause::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.message)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(json!({ "error": self.message }))).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,44 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Serialize;
+
+use super::TargetPath;
+use crate::app::App;
+use crate::error::ApiError;
+use crate::reload::reload_models;
+
+/// A line of `$repository_index_response`.
+#[derive(Debug, Serialize)]
+pub(crate) struct IndexLine {
+    name: String,
+    version: String,
+    state: &'static str,
+    reason: &'static str,
+}
+
+/// `POST /v2/repository/index`: the versions that are served.
+pub(crate) async fn repository_index(State(app): State<Arc<App>>) -> Json<Vec<IndexLine>> {
+    let line = |loaded: &Arc<crate::models::Loaded>| IndexLine {
+        name: loaded.model.name.clone(),
+        version: loaded.model.version.to_string(),
+        state: "READY",
+        reason: "",
+    };
+    Json(app.models.all().iter().map(line).collect())
+}
+
+/// `POST /v2/repository/models/{model}/load`: asks the registry now rather than at the next
+/// interval what its aliases mean.
+pub(crate) async fn repository_load(
+    State(app): State<Arc<App>>,
+    Path(target): TargetPath,
+) -> Result<StatusCode, ApiError> {
+    app.models.find(&target.model, None)?;
+    reload_models(&app)
+        .await
+        .map_err(|error| ApiError::unavailable(error.to_string()))?;
+    Ok(StatusCode::OK)
+}
