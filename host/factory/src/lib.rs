@@ -1,4 +1,26 @@
 //! From a pipeline file to a registered model.
+//!
+//! [`config`] reads the file, [`plan`] says what will be done, [`run`] does it: stage by stage,
+//! each stage kept by the digest of everything that went in, and nothing registered that the
+//! [`gate`] has not approved. [`registry`] knows the models, [`inference`] asks them.
 
+mod clock;
+pub mod config;
+pub mod gate;
+pub mod inference;
 pub mod metrics;
+pub mod plan;
+pub mod registry;
 pub mod report;
+pub mod run;
+pub mod stages;
+mod state;
+pub mod workspace;
+
+pub use config::{ConfigError, Pipeline};
+pub use inference::{InferenceError, RowsError, ServedModel};
+pub use plan::{Plan, PlanError};
+pub use registry::{ModelSummary, ModelVersion, Registry, RegistryError};
+pub use run::{Observer, RunError, RunEvent, RunOptions, RunOutcome, run};
+pub use state::{RunRecord, RunStatus, StageRecord, StageStatus, StateError};
+pub use workspace::{Workspace, WorkspaceError};

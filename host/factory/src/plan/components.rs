@@ -1,0 +1,76 @@
+//! Finds and reads the components that a pipeline names.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sandcast_sandbox::{Inspection, inspect};
+
+use super::PlanError;
+use crate::config::{Pipeline, PluginSection};
+
+/// The largest component that is read.
+const MAX_COMPONENT_BYTES: u64 = 256 << 20;
+
+/// A component as it was read.
+#[derive(Debug, Clone)]
+pub struct Component {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// What it is.
+    pub inspection: Inspection,
+    /// Its bytes.
+    pub bytes: Arc<[u8]>,
+}
+
+impl Component {
+    /// Reads the component of a plugin: a `.wasm` file, or what the build of a crate folder has
+    /// left.
+    ///
+    /// # Errors
+    /// If it is not built, cannot be read or is not a component.
+    pub fn read(name: &str, section: &PluginSection) -> Result<Component, PlanError> {
+        let path = component_path(&section.source);
+        if section.source.is_dir() && !path.is_file() {
+            return Err(PlanError::NotBuilt {
+                plugin: name.to_owned(),
+                folder: section.source.clone(),
+                path,
+            });
+        }
+        let cannot_read =
+            |source| PlanError::Read { plugin: name.to_owned(), path: path.clone(), source };
+        let mut bytes = Vec::new();
+        File::open(&path)
+            .map_err(cannot_read)?
+            .take(MAX_COMPONENT_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(cannot_read)?;
+        if bytes.len() as u64 > MAX_COMPONENT_BYTES {
+            let limit_bytes = MAX_COMPONENT_BYTES;
+            return Err(PlanError::TooLarge { plugin: name.to_owned(), path, limit_bytes });
+        }
+        let inspection = inspect(&bytes).map_err(|source| PlanError::Inspect {
+            plugin: name.to_owned(),
+            path: path.clone(),
+            source: Box::new(source),
+        })?;
+        Ok(Component { path, inspection, bytes: bytes.into() })
+    }
+
+    /// Reads the components of all plugins of a pipeline.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    pub fn read_all(pipeline: &Pipeline) -> Result<BTreeMap<String, Component>, PlanError> {
+        let sections = pipeline.sections.plugins.iter();
+        sections.map(|(name, section)| Ok((name.clone(), Component::read(name, section)?))).collect()
+    }
+}
+
+/// Where the component of a plugin's source is.
+fn component_path(source: &Path) -> PathBuf {
+    if source.is_dir() { sandcast_build::component_path(source) } else { source.to_path_buf() }
+}

@@ -1,0 +1,108 @@
+//! What the factory remembers between runs: a SQLite file in the state folder.
+//!
+//! Blobs are written before the row that names them, and a row is written in one transaction that
+//! is on the disk when it returns. So a process that is killed leaves either no trace of a stage
+//! or all of it.
+
+mod error;
+mod outbox;
+mod runs;
+mod schema;
+mod stages;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+pub use error::StateError;
+pub use outbox::OutboxError;
+pub(crate) use outbox::post;
+pub use runs::{RunRecord, RunStatus, StageRecord, StageStatus};
+pub(crate) use stages::StoredOutput;
+
+/// The name of the file in the state folder.
+const STATE_FILE: &str = "state.sqlite";
+
+/// How long to wait for another process that is writing a row.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The open state file. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct State {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl State {
+    /// Opens the state of a folder, and makes it if it is not there.
+    pub(crate) fn open(folder: &Path) -> Result<State, StateError> {
+        let path = folder.join(STATE_FILE);
+        let open = |source| StateError::Open { path: path.clone(), source };
+        let mut connection = Connection::open(&path).map_err(open)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
+        connection.pragma_update(None, "foreign_keys", true).map_err(open)?;
+        connection.pragma_update(None, "trusted_schema", false).map_err(open)?;
+        schema::migrate(&mut connection, &path)?;
+        Ok(State { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Reads.
+    pub(crate) fn read<T>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, StateError> {
+        work(&self.lock()).map_err(|source| StateError::of(what, source))
+    }
+
+    /// Writes everything or nothing. The write is on the disk when this returns.
+    pub(crate) fn write<T>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, StateError> {
+        let wrap = |source| StateError::of(what, source);
+        let mut connection = self.lock();
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(wrap)?;
+        let result = work(&transaction).map_err(wrap)?;
+        transaction.commit().map_err(wrap)?;
+        Ok(result)
+    }
+
+    /// A panic inside a transaction rolled it back, so the connection is whole.
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A value as the JSON text that a column holds.
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, rusqlite::Error> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+/// A value from the JSON text that a column holds.
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, rusqlite::Error> {
+    serde_json::from_str(text).map_err(|error| conversion(Box::new(error)))
+}
+
+/// A value from the text that a column holds.
+pub(crate) fn parsed<T>(text: &str) -> Result<T, rusqlite::Error>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    text.parse().map_err(|error: T::Err| conversion(Box::new(error)))
+}
+
+fn conversion(error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error)
+}
+
+#[cfg(test)]
+mod tests;

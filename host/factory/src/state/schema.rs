@@ -1,0 +1,96 @@
+//! The tables, and how a file of an earlier version becomes one of this version.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::StateError;
+
+/// One step for each version, in order. A step that was released is never changed.
+const STEPS: [&str; 1] = [
+    "
+    CREATE TABLE runs (
+        id        TEXT PRIMARY KEY,
+        pipeline  TEXT NOT NULL,
+        config    TEXT NOT NULL,
+        seed      TEXT NOT NULL,
+        started   TEXT NOT NULL,
+        finished  TEXT,
+        status    TEXT NOT NULL,
+        stage     TEXT,
+        reasons   TEXT NOT NULL DEFAULT '[]',
+        model     TEXT,
+        version   INTEGER
+    ) STRICT;
+
+    CREATE TABLE run_stages (
+        run       TEXT NOT NULL REFERENCES runs (id),
+        ordinal   INTEGER NOT NULL,
+        stage     TEXT NOT NULL,
+        record    TEXT NOT NULL,
+        PRIMARY KEY (run, ordinal)
+    ) STRICT;
+
+    -- What a stage came to, by the digest of everything that went in.
+    CREATE TABLE stage_outputs (
+        key       TEXT PRIMARY KEY,
+        recipe    TEXT NOT NULL,
+        stage     TEXT NOT NULL,
+        run       TEXT NOT NULL REFERENCES runs (id),
+        written   TEXT NOT NULL,
+        output    TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX stage_outputs_by_recipe ON stage_outputs (recipe, written);
+
+    CREATE TABLE model_versions (
+        model     TEXT NOT NULL,
+        version   INTEGER NOT NULL,
+        lineage   TEXT NOT NULL,
+        created   TEXT NOT NULL,
+        document  TEXT NOT NULL,
+        PRIMARY KEY (model, version)
+    ) STRICT;
+    -- The same model out of the same line is the same version, however often it is registered.
+    CREATE UNIQUE INDEX model_versions_by_lineage ON model_versions (model, lineage);
+
+    CREATE TABLE aliases (
+        model     TEXT NOT NULL,
+        alias     TEXT NOT NULL,
+        version   INTEGER NOT NULL,
+        moved     TEXT NOT NULL,
+        PRIMARY KEY (model, alias),
+        FOREIGN KEY (model, version) REFERENCES model_versions (model, version)
+    ) STRICT;
+
+    -- Events of effects that are done and not yet in the audit log.
+    CREATE TABLE outbox (
+        id        INTEGER PRIMARY KEY AUTOINCREMENT,
+        posted    TEXT NOT NULL,
+        event     TEXT NOT NULL
+    ) STRICT;
+    ",
+];
+
+/// Brings a file to this version.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StateError> {
+    let wrap = |source| StateError::of("prepare the tables of the state", source);
+    let known = STEPS.len() as i64;
+    // Asked again inside: two processes may open a new file at once.
+    let version = |connection: &Connection| {
+        connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+    };
+    if version(connection).map_err(wrap)? == known {
+        return Ok(());
+    }
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrap)?;
+    let found = version(&transaction).map_err(wrap)?;
+    if found > known || found < 0 {
+        return Err(StateError::Newer { path: path.to_path_buf(), found, known });
+    }
+    for step in STEPS.iter().skip(found as usize) {
+        transaction.execute_batch(step).map_err(wrap)?;
+    }
+    transaction.pragma_update(None, "user_version", known).map_err(wrap)?;
+    transaction.commit().map_err(wrap)
+}

@@ -1,0 +1,84 @@
+//! Outputs of stages by the digest of everything that went in.
+
+use rusqlite::{OptionalExtension as _, params};
+use sandcast_audit::{Digest, RunId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{State, StateError, from_json, parsed, to_json};
+
+/// A stage's output as an earlier run left it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredOutput<T> {
+    /// The run that made it.
+    pub(crate) run: RunId,
+    /// When, RFC 3339.
+    pub(crate) written: String,
+    /// What it came to.
+    pub(crate) output: T,
+}
+
+impl State {
+    /// The output with a key, if a stage has run with it.
+    pub(crate) fn output<T: DeserializeOwned>(
+        &self,
+        key: &Digest,
+    ) -> Result<Option<StoredOutput<T>>, StateError> {
+        self.read("look up the output of a stage", |connection| {
+            let found = connection
+                .prepare("SELECT run, written, output FROM stage_outputs WHERE key = ?1")?
+                .query_row([key.to_string()], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?))
+                })
+                .optional()?;
+            let Some((run, written, output)) = found else { return Ok(None) };
+            Ok(Some(StoredOutput { run: parsed(&run)?, written, output: from_json(&output)? }))
+        })
+    }
+
+    /// Keeps the output of a stage. The blobs that it names are there already.
+    pub(crate) fn keep_output<T: Serialize>(
+        &self,
+        key: &Digest,
+        recipe: &Digest,
+        stage: &str,
+        run: &RunId,
+        output: &T,
+    ) -> Result<(), StateError> {
+        self.write("keep the output of a stage", |transaction| {
+            transaction
+                .prepare(
+                    "INSERT OR REPLACE INTO stage_outputs (key, recipe, stage, run, written, output)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![
+                    key.to_string(),
+                    recipe.to_string(),
+                    stage,
+                    run.to_string(),
+                    crate::clock::now(),
+                    to_json(output)?,
+                ])
+                .map(|_| ())
+        })
+    }
+
+    /// The run that last kept an output made by a recipe, and when.
+    pub(crate) fn last_with_recipe(
+        &self,
+        recipe: &Digest,
+    ) -> Result<Option<(RunId, String)>, StateError> {
+        self.read("look up earlier runs of a stage", |connection| {
+            let found = connection
+                .prepare(
+                    "SELECT run, written FROM stage_outputs WHERE recipe = ?1
+                     ORDER BY written DESC LIMIT 1",
+                )?
+                .query_row([recipe.to_string()], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+                })
+                .optional()?;
+            found.map(|(run, written)| Ok((parsed(&run)?, written))).transpose()
+        })
+    }
+}

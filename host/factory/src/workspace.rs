@@ -1,0 +1,155 @@
+//! The state folder and everything that lives in it.
+
+use std::path::{Path, PathBuf};
+
+use sandcast_audit::{AuditError, AuditLog, RunId};
+use sandcast_estate::Estate;
+use sandcast_sandbox::{Sandbox, SandboxConfig, SandboxError};
+use thiserror::Error;
+
+use crate::config::Pipeline;
+use crate::plan::{Component, Plan, PlanError, Reuse, plan};
+use crate::registry::Registry;
+use crate::state::{OutboxError, RunRecord, State, StateError};
+
+/// The folder that is used where none is named, beside whoever calls.
+pub const DEFAULT_STATE_FOLDER: &str = ".sandcast";
+
+/// An open state folder: `state.sqlite`, `blobs/`, `audit/`, `cache/` and `runs/<id>/report.html`.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Workspace {
+    folder: PathBuf,
+    state: State,
+    audit: AuditLog,
+    estate: Estate,
+    sandbox: Sandbox,
+}
+
+/// Why a state folder could not be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WorkspaceError {
+    /// The folder could not be made.
+    #[error(
+        "cannot use {} as the state folder: {source}; name another one with `--state`",
+        path.display()
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The state file could not be opened.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The audit log could not be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// Events that an earlier process left behind could not be put into the audit log.
+    #[error("an earlier effect could not be put into the audit log: {0}")]
+    Outbox(#[from] OutboxError),
+    /// The blobs could not be opened.
+    #[error(transparent)]
+    Estate(#[from] sandcast_estate::BlobError),
+    /// The engine could not be started.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+impl Workspace {
+    /// Opens a state folder, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// If the folder cannot be written, or was written by a later version.
+    pub fn open(folder: &Path) -> Result<Workspace, WorkspaceError> {
+        Workspace::open_with(folder, SandboxConfig::default())
+    }
+
+    /// Opens a state folder with a sandbox of one's own making. Compiled plugins are kept in the
+    /// state folder unless the configuration names another one.
+    ///
+    /// # Errors
+    /// As for [`Workspace::open`].
+    pub fn open_with(
+        folder: &Path,
+        mut sandbox: SandboxConfig,
+    ) -> Result<Workspace, WorkspaceError> {
+        let wrap = |source| WorkspaceError::Folder { path: folder.to_path_buf(), source };
+        let folder = std::path::absolute(folder).map_err(wrap)?;
+        std::fs::create_dir_all(&folder).map_err(wrap)?;
+        let state = State::open(&folder)?;
+        let audit = AuditLog::open(&folder.join("audit"))?;
+        state.empty_outbox(&audit, true)?;
+        let estate = Estate::open(&folder)?;
+        sandbox.cache_dir.get_or_insert_with(|| folder.join("cache"));
+        let sandbox = Sandbox::new(sandbox, audit.clone())?;
+        Ok(Workspace { folder, state, audit, estate, sandbox })
+    }
+
+    /// The state folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The audit log.
+    pub fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// The blobs and datasets.
+    pub fn estate(&self) -> &Estate {
+        &self.estate
+    }
+
+    /// The engine that plugins run in.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// The models.
+    pub fn registry(&self) -> Registry {
+        Registry::new(self.state.clone(), self.audit.clone())
+    }
+
+    /// What a run of this pipeline will do, and which of its stages earlier runs have done. Reads
+    /// the components of its plugins, and runs nothing.
+    ///
+    /// # Errors
+    /// If a component cannot be read or is not the one that the pipeline means.
+    pub fn plan(&self, pipeline: &Pipeline) -> Result<Plan, PlanError> {
+        let mut plan = plan(pipeline, &Component::read_all(pipeline)?)?;
+        for stage in plan.stages.iter_mut().filter(|stage| stage.reuse == Reuse::New) {
+            if let Some((run, when)) = self.state.last_with_recipe(&stage.recipe)? {
+                stage.reuse = Reuse::Unchanged { run, when };
+            }
+        }
+        Ok(plan)
+    }
+
+    /// All runs, the latest first, without their stages.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub fn runs(&self) -> Result<Vec<RunRecord>, StateError> {
+        self.state.runs()
+    }
+
+    /// One run with its stages, or nothing if there is no such run.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub fn run_record(&self, run: &RunId) -> Result<Option<RunRecord>, StateError> {
+        self.state.run(run)
+    }
+
+    /// Where the report of a run is, or will be.
+    pub fn report_path(&self, run: &RunId) -> PathBuf {
+        self.folder.join("runs").join(run.as_str()).join("report.html")
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+}
