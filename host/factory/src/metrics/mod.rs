@@ -16,6 +16,8 @@ mod fairness;
 mod multiclass;
 mod ranking;
 mod regression;
+#[cfg(test)]
+mod tests;
 
 pub use binary::{Binary, Confusion};
 pub use calibration::{Calibration, CalibrationBin};
