@@ -10,7 +10,8 @@ use thiserror::Error;
 use crate::config::Pipeline;
 use crate::plan::{Component, Plan, PlanError, Reuse, plan};
 use crate::registry::Registry;
-use crate::state::{OutboxError, RunRecord, State, StateError};
+use crate::report::ReportInput;
+use crate::state::{DatasetRecord, OutboxError, RunRecord, State, StateError};
 
 /// The folder that is used where none is named, beside whoever calls.
 pub const DEFAULT_STATE_FOLDER: &str = ".sandcast";
@@ -142,6 +143,26 @@ impl Workspace {
     /// If the state cannot be read.
     pub fn run_record(&self, run: &RunId) -> Result<Option<RunRecord>, StateError> {
         self.state.run(run)
+    }
+
+    /// The datasets that runs have made, the latest first: each with the run that made it last.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub fn datasets(&self) -> Result<Vec<DatasetRecord>, StateError> {
+        self.state.datasets()
+    }
+
+    /// Everything there is to tell about a run, if it has ended and its report could be written.
+    ///
+    /// # Errors
+    /// If the report is there and cannot be read.
+    pub fn report(&self, run: &RunId) -> std::io::Result<Option<ReportInput>> {
+        match std::fs::read(self.report_path(run).with_extension("json")) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where the report of a run is, or will be.

@@ -3,6 +3,8 @@
 mod observer;
 mod outcome;
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
 pub use observer::{Observer, RunEvent, Unwatched};
@@ -12,9 +14,10 @@ use crate::config::Pipeline;
 use crate::workspace::Workspace;
 
 /// How to run.
-pub struct RunOptions<'a> {
+#[derive(Clone)]
+pub struct RunOptions {
     /// Who watches.
-    pub observer: &'a dyn Observer,
+    pub observer: Arc<dyn Observer>,
     /// Stops the run between steps when it is cancelled. The state stays whole.
     pub cancel: CancellationToken,
     /// Who asked for the run, such as `alice`; policies are told.
@@ -23,10 +26,10 @@ pub struct RunOptions<'a> {
     pub fresh: bool,
 }
 
-impl Default for RunOptions<'_> {
+impl Default for RunOptions {
     fn default() -> Self {
         RunOptions {
-            observer: &Unwatched,
+            observer: Arc::new(Unwatched),
             cancel: CancellationToken::new(),
             user: None,
             fresh: false,
@@ -43,7 +46,7 @@ impl Default for RunOptions<'_> {
 pub async fn run(
     workspace: &Workspace,
     pipeline: &Pipeline,
-    options: RunOptions<'_>,
+    options: RunOptions,
 ) -> Result<RunOutcome, RunError> {
     let _ = (workspace, pipeline, options);
     unimplemented!()

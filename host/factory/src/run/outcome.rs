@@ -1,6 +1,6 @@
 //! What a run comes to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sandcast_audit::{AuditError, RunId};
 use sandcast_estate::BlobError;
@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::plan::PlanError;
 use crate::registry::{ModelVersion, RegistryError};
+use crate::report::ReportInput;
 use crate::state::StateError;
 
 /// What a run came to. Its record and its report are written either way.
@@ -33,12 +34,14 @@ pub struct Completed {
     pub new: bool,
     /// The alias that points to it now.
     pub alias: Option<String>,
-    /// The report, if it could be written.
-    pub report: Option<PathBuf>,
+    /// Everything there is to tell about the run.
+    pub report: Box<ReportInput>,
+    /// Where the report is, if it could be written.
+    pub report_path: Option<PathBuf>,
 }
 
 /// A run that was stopped for a reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rejected {
     /// The run.
     pub run: RunId,
@@ -46,8 +49,10 @@ pub struct Rejected {
     pub stage: String,
     /// Why, a sentence each.
     pub reasons: Vec<String>,
-    /// The report, if it could be written.
-    pub report: Option<PathBuf>,
+    /// Everything there is to tell about the run.
+    pub report: Box<ReportInput>,
+    /// Where the report is, if it could be written.
+    pub report_path: Option<PathBuf>,
 }
 
 impl RunOutcome {
@@ -59,11 +64,19 @@ impl RunOutcome {
         }
     }
 
-    /// Where its report is, if it could be written.
-    pub fn report(&self) -> Option<&PathBuf> {
+    /// Everything there is to tell about the run.
+    pub fn report(&self) -> &ReportInput {
         match self {
-            RunOutcome::Completed(completed) => completed.report.as_ref(),
-            RunOutcome::Rejected(rejected) => rejected.report.as_ref(),
+            RunOutcome::Completed(completed) => &completed.report,
+            RunOutcome::Rejected(rejected) => &rejected.report,
+        }
+    }
+
+    /// Where its report is, if it could be written.
+    pub fn report_path(&self) -> Option<&Path> {
+        match self {
+            RunOutcome::Completed(completed) => completed.report_path.as_deref(),
+            RunOutcome::Rejected(rejected) => rejected.report_path.as_deref(),
         }
     }
 }

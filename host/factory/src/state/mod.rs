@@ -4,6 +4,7 @@
 //! is on the disk when it returns. So a process that is killed leaves either no trace of a stage
 //! or all of it.
 
+mod datasets;
 mod error;
 mod outbox;
 mod runs;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+pub use datasets::DatasetRecord;
 pub use error::StateError;
 pub use outbox::OutboxError;
 pub(crate) use outbox::post;

@@ -34,13 +34,30 @@ const STEPS: [&str; 1] = [
     -- What a stage came to, by the digest of everything that went in.
     CREATE TABLE stage_outputs (
         key       TEXT PRIMARY KEY,
-        recipe    TEXT NOT NULL,
         stage     TEXT NOT NULL,
         run       TEXT NOT NULL REFERENCES runs (id),
         written   TEXT NOT NULL,
         output    TEXT NOT NULL
     ) STRICT;
-    CREATE INDEX stage_outputs_by_recipe ON stage_outputs (recipe, written);
+
+    -- The run that last had a stage done, or found it done, by its recipe.
+    CREATE TABLE recipes (
+        recipe    TEXT PRIMARY KEY,
+        run       TEXT NOT NULL REFERENCES runs (id),
+        seen      TEXT NOT NULL
+    ) STRICT;
+
+    -- Datasets by content and name, with the run that last had them.
+    CREATE TABLE datasets (
+        digest    TEXT NOT NULL,
+        name      TEXT NOT NULL,
+        pipeline  TEXT NOT NULL,
+        stage     TEXT NOT NULL,
+        run       TEXT NOT NULL REFERENCES runs (id),
+        seen      TEXT NOT NULL,
+        document  TEXT NOT NULL,
+        PRIMARY KEY (digest, name)
+    ) STRICT;
 
     CREATE TABLE model_versions (
         model     TEXT NOT NULL,

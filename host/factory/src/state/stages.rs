@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{State, StateError, from_json, parsed, to_json};
+use crate::clock;
 
 /// A stage's output as an earlier run left it.
 #[derive(Debug, Clone)]
@@ -40,45 +41,43 @@ impl State {
     pub(crate) fn keep_output<T: Serialize>(
         &self,
         key: &Digest,
-        recipe: &Digest,
         stage: &str,
         run: &RunId,
         output: &T,
     ) -> Result<(), StateError> {
         self.write("keep the output of a stage", |transaction| {
-            transaction
-                .prepare(
-                    "INSERT OR REPLACE INTO stage_outputs (key, recipe, stage, run, written, output)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                )?
-                .execute(params![
-                    key.to_string(),
-                    recipe.to_string(),
-                    stage,
-                    run.to_string(),
-                    crate::clock::now(),
-                    to_json(output)?,
-                ])
-                .map(|_| ())
+            let statement =
+                "INSERT OR REPLACE INTO stage_outputs (key, stage, run, written, output)
+                 VALUES (?1, ?2, ?3, ?4, ?5)";
+            let output = to_json(output)?;
+            let values = params![key.to_string(), stage, run.to_string(), clock::now(), output];
+            transaction.execute(statement, values).map(|_| ())
         })
     }
 
-    /// The run that last kept an output made by a recipe, and when.
+    /// Remembers that the output of a recipe is there.
+    pub(crate) fn see_recipe(&self, recipe: &Digest, run: &RunId) -> Result<(), StateError> {
+        self.write("remember a stage", |transaction| {
+            let statement = "INSERT OR REPLACE INTO recipes (recipe, run, seen) VALUES (?1, ?2, ?3)";
+            let values = params![recipe.to_string(), run.to_string(), clock::now()];
+            transaction.execute(statement, values).map(|_| ())
+        })
+    }
+
+    /// The run that last had the output of a recipe, and when.
     pub(crate) fn last_with_recipe(
         &self,
         recipe: &Digest,
     ) -> Result<Option<(RunId, String)>, StateError> {
         self.read("look up earlier runs of a stage", |connection| {
             let found = connection
-                .prepare(
-                    "SELECT run, written FROM stage_outputs WHERE recipe = ?1
-                     ORDER BY written DESC LIMIT 1",
-                )?
-                .query_row([recipe.to_string()], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-                })
+                .query_row(
+                    "SELECT run, seen FROM recipes WHERE recipe = ?1",
+                    [recipe.to_string()],
+                    |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
+                )
                 .optional()?;
-            found.map(|(run, written)| Ok((parsed(&run)?, written))).transpose()
+            found.map(|(run, seen)| Ok((parsed(&run)?, seen))).transpose()
         })
     }
 }
