@@ -12,6 +12,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use sandcast_audit::{AuditLog, Event};
+use sandcast_factory::Workspace;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -21,6 +22,7 @@ use crate::app::{App, routes};
 use crate::config::ServeConfig;
 use crate::error::ServeError;
 use crate::models::ModelSource;
+use crate::registry::RegistrySource;
 use crate::reload::keep_reloading;
 use crate::served::keep_writing;
 use crate::telemetry::Raised;
@@ -51,7 +53,16 @@ pub struct ServeSummary {
 }
 
 impl Server {
-    /// Loads the models and listens.
+    /// Loads models of a workspace and listens.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn open(workspace: Arc<Workspace>, config: ServeConfig) -> Result<Self, ServeError> {
+        let audit = workspace.audit().clone();
+        Self::bind(Arc::new(RegistrySource::new(workspace)), audit, config).await
+    }
+
+    /// Loads the models of any source and listens.
     ///
     /// # Errors
     /// When there are no models, one cannot be loaded, or the address cannot be listened on.
@@ -150,6 +161,19 @@ impl Server {
             seconds: begun.elapsed().as_secs_f64(),
         })
     }
+}
+
+/// Serves the models of a workspace until `shutdown` resolves; see [`Server::run`]. To know the
+/// address before it answers, use [`Server::open`].
+///
+/// # Errors
+/// As [`Server::open`] and [`Server::run`].
+pub async fn serve(
+    workspace: Arc<Workspace>,
+    config: ServeConfig,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<ServeSummary, ServeError> {
+    Server::open(workspace, config).await?.run(shutdown).await
 }
 
 /// Appends off the runtime's threads: the log locks a file and may push it to the disk.

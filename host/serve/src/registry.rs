@@ -1,0 +1,150 @@
+//! The factory's registry as the source of models.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use sandcast_factory::registry::ModelVersion;
+use sandcast_factory::{InferenceError, RegistryError, ServedModel, Workspace};
+
+use crate::config::ModelSelector;
+use crate::error::{FailureCause, PredictError, SourceError};
+use crate::models::{ModelSource, Predict, ServableModel};
+
+/// The models that a workspace has registered. A prediction runs the version's adapter in its
+/// sandbox, on weights that were loaded once.
+#[derive(Clone)]
+pub struct RegistrySource {
+    workspace: Arc<Workspace>,
+}
+
+impl RegistrySource {
+    /// The models of this workspace.
+    pub fn new(workspace: Arc<Workspace>) -> Self {
+        Self { workspace }
+    }
+
+    /// Asks the registry off the runtime's threads: it reads a database.
+    async fn ask<T: Send + 'static>(
+        &self,
+        model: &str,
+        question: impl FnOnce(&Workspace) -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let failed = |reason: String| SourceError {
+            model: model.to_owned(),
+            reason,
+        };
+        let workspace = Arc::clone(&self.workspace);
+        tokio::task::spawn_blocking(move || question(&workspace))
+            .await
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(error.to_string()))
+    }
+
+    async fn version(&self, selector: &ModelSelector) -> Result<ModelVersion, SourceError> {
+        let ModelSelector { name, reference } = selector.clone();
+        self.ask(&selector.to_string(), move |workspace| {
+            workspace.registry().resolve(&name, reference.as_deref())
+        })
+        .await
+    }
+
+    async fn servable(&self, name: &str, version: u64) -> Result<ServableModel, SourceError> {
+        let reference = Some(version.to_string());
+        let selector = ModelSelector {
+            name: name.to_owned(),
+            reference,
+        };
+        let version = self.version(&selector).await?;
+        let served = ServedModel::load(&self.workspace, &version)
+            .await
+            .map_err(|error| SourceError {
+                model: selector.to_string(),
+                reason: error.to_string(),
+            })?;
+        Ok(ServableModel {
+            facts: facts(&version),
+            threshold: version.evaluation.threshold.unwrap_or(0.5),
+            name: version.model,
+            version: version.version,
+            task: version.task,
+            predictor: Arc::new(Sandboxed(served)),
+        })
+    }
+}
+
+fn facts(version: &ModelVersion) -> BTreeMap<String, String> {
+    let adapter = &version.adapter;
+    BTreeMap::from([
+        (
+            "adapter".to_owned(),
+            format!("{} {}", adapter.id, adapter.version),
+        ),
+        ("adapter_digest".to_owned(), adapter.digest.to_string()),
+        ("model_digest".to_owned(), version.artifact.to_string()),
+        ("data_digest".to_owned(), version.lineage.data.to_string()),
+        (
+            "lineage_digest".to_owned(),
+            version.lineage.digest().to_string(),
+        ),
+        ("run".to_owned(), version.run.to_string()),
+        ("created".to_owned(), version.created.clone()),
+    ])
+}
+
+impl ModelSource for RegistrySource {
+    fn names(&self) -> BoxFuture<'_, Result<Vec<String>, SourceError>> {
+        let names = self.ask("*", |workspace| {
+            let models = workspace.registry().models()?;
+            Ok(models.into_iter().map(|model| model.name).collect())
+        });
+        names.boxed()
+    }
+
+    fn resolve<'a>(
+        &'a self,
+        selector: &'a ModelSelector,
+    ) -> BoxFuture<'a, Result<u64, SourceError>> {
+        async { Ok(self.version(selector).await?.version) }.boxed()
+    }
+
+    fn load<'a>(
+        &'a self,
+        name: &'a str,
+        version: u64,
+    ) -> BoxFuture<'a, Result<ServableModel, SourceError>> {
+        self.servable(name, version).boxed()
+    }
+}
+
+/// A model whose adapter gets an instance of its own for each prediction.
+struct Sandboxed(ServedModel);
+
+impl Predict for Sandboxed {
+    fn predict<'a>(
+        &'a self,
+        rows: &'a RecordBatch,
+    ) -> BoxFuture<'a, Result<RecordBatch, PredictError>> {
+        self.0
+            .predict(rows)
+            .map(|result| result.map_err(PredictError::from))
+            .boxed()
+    }
+}
+
+impl From<InferenceError> for PredictError {
+    fn from(error: InferenceError) -> Self {
+        let cause = match error {
+            InferenceError::Call(error) => return error.into(),
+            InferenceError::Rows(_) => FailureCause::Input,
+            InferenceError::Denied { .. } => FailureCause::Denied,
+            _ => FailureCause::Internal,
+        };
+        Self {
+            cause,
+            message: error.to_string(),
+        }
+    }
+}
