@@ -169,6 +169,8 @@ macro_rules! export_adapter {
                 }
             }
 
+            // A native build has no component to export from, and its linker refuses the names.
+            #[cfg(target_family = "wasm")]
             $crate::bindings::adapter::export!(Component with_types_in $crate::bindings::adapter);
         };
     };

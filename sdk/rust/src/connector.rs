@@ -121,6 +121,8 @@ macro_rules! export_connector {
                 }
             }
 
+            // A native build has no component to export from, and its linker refuses the names.
+            #[cfg(target_family = "wasm")]
             $crate::bindings::connector::export!(Component with_types_in $crate::bindings::connector);
         };
     };

@@ -112,6 +112,8 @@ macro_rules! export_policy {
                 }
             }
 
+            // A native build has no component to export from, and its linker refuses the names.
+            #[cfg(target_family = "wasm")]
             $crate::bindings::policy::export!(Component with_types_in $crate::bindings::policy);
         };
     };

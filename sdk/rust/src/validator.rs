@@ -137,6 +137,8 @@ macro_rules! export_validator {
                 }
             }
 
+            // A native build has no component to export from, and its linker refuses the names.
+            #[cfg(target_family = "wasm")]
             $crate::bindings::validator::export!(Component with_types_in $crate::bindings::validator);
         };
     };
