@@ -33,8 +33,29 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    pub(crate) fn new(
+        name: String,
+        schema: SchemaRef,
+        blobs: Vec<BlobRef>,
+        sources: Vec<SourceRef>,
+        sql: Option<String>,
+        quarantine: Quarantine,
+    ) -> Self {
+        Self {
+            name,
+            digest: Self::digest_of(&schema, &blobs),
+            rows: blobs.iter().map(|blob| blob.rows).sum(),
+            bytes: blobs.iter().map(|blob| blob.bytes).sum(),
+            schema,
+            blobs,
+            sources,
+            sql,
+            quarantine,
+        }
+    }
+
     /// The digest of a content.
-    pub(crate) fn digest_of(schema: &Schema, blobs: &[BlobRef]) -> Digest {
+    fn digest_of(schema: &Schema, blobs: &[BlobRef]) -> Digest {
         let mut hasher = Digest::hasher();
         hasher.update_field(b"sandcast dataset 1");
         hasher.update_field(&(schema.fields().len() as u64).to_le_bytes());

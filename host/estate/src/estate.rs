@@ -1,18 +1,48 @@
+use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use sandcast_audit::Digest;
-use sandcast_sandbox::{CallContext, CallError, Plugin};
-use thiserror::Error;
 
-use crate::{BlobRef, Check, Dataset, Profile, ValidateError, Validation};
+use crate::blobs::{BlobError, BlobStore};
+use crate::rows::{self, ReadError};
+use crate::{BlobRef, Dataset};
 
-/// A folder of datasets. Cheap to clone.
+/// A folder of datasets: `blobs/` keeps their bytes, `spill/` what a query cannot hold in memory.
+/// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Estate {
-    root: Arc<PathBuf>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Arc<BlobStore>,
+    spill_folder: PathBuf,
+    options: EstateOptions,
+}
+
+/// How much an [`Estate`] may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EstateOptions {
+    /// Splits of a source that are read side by side. No result depends on it.
+    pub parallelism: NonZeroUsize,
+    /// Bytes a query may hold in memory; sorting and grouping go to disk beyond it.
+    pub query_memory_bytes: usize,
+}
+
+impl Default for EstateOptions {
+    /// A split for each core, and 2 GiB.
+    fn default() -> Self {
+        Self {
+            parallelism: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            query_memory_bytes: 2 << 30,
+        }
+    }
 }
 
 /// How far a landing, a query, a check or a profile has come.
@@ -27,83 +57,32 @@ pub struct Progress {
 /// Told how far the work has come, from any thread.
 pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// A source to be read.
-#[derive(Clone)]
-pub struct LandRequest {
-    /// The name of the source; also of the dataset.
-    pub name: String,
-    /// The connector.
-    pub plugin: Plugin,
-    /// Its configuration, an object.
-    pub config: serde_json::Value,
-    /// On whose behalf.
-    pub context: CallContext,
-    /// Told how far it has come.
-    pub progress: Option<ProgressSink>,
-}
-
-/// Why a blob cannot be kept or given back.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum BlobError {
-    /// It is not there.
-    #[error("blob {digest} is not in the store")]
-    Missing {
-        /// The blob.
-        digest: Digest,
-    },
-}
-
-/// Why a source did not land.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum LandError {
-    /// The connector failed.
-    #[error("source `{source_name}` cannot be read")]
-    Call {
-        /// The source.
-        source_name: String,
-        /// What the call came to.
-        source: CallError,
-    },
-}
-
-/// Why a query gave no dataset.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum QueryError {
-    /// The query does not make sense.
-    #[error("the sql of dataset `{dataset}` is wrong: {message}")]
-    Sql {
-        /// The dataset it was to make.
-        dataset: String,
-        /// What is wrong, and what exists.
-        message: String,
-    },
-}
-
-/// Why a dataset cannot be read.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ReadError {
-    /// One of its blobs cannot be had.
-    #[error("dataset `{dataset}` cannot be read")]
-    Blob {
-        /// The dataset.
-        dataset: String,
-        /// What is wrong with the blob.
-        source: BlobError,
-    },
-}
-
 impl Estate {
-    /// Opens a folder, which is made if it is not there.
+    /// Opens a folder, which is made if it is not there, with the default options.
     ///
     /// # Errors
     /// When the folder cannot be made.
     pub fn open(root: &Path) -> Result<Self, BlobError> {
+        Self::with_options(root, EstateOptions::default())
+    }
+
+    /// Opens a folder, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn with_options(root: &Path, options: EstateOptions) -> Result<Self, BlobError> {
+        let spill_folder = root.join("spill");
+        fs::create_dir_all(&spill_folder).map_err(|source| BlobError::Open {
+            path: spill_folder.clone(),
+            source,
+        })?;
+        let store = Arc::new(BlobStore::open(&root.join("blobs"))?);
         Ok(Self {
-            root: Arc::new(root.to_owned()),
+            shared: Arc::new(Shared {
+                store,
+                spill_folder,
+                options,
+            }),
         })
     }
 
@@ -112,8 +91,7 @@ impl Estate {
     /// # Errors
     /// When the folder cannot be written to; nothing is left half-written.
     pub async fn put(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
-        let _ = (bytes, &self.root);
-        unimplemented!()
+        self.store().put(bytes).await
     }
 
     /// Keeps the content of a file.
@@ -121,8 +99,7 @@ impl Estate {
     /// # Errors
     /// When the file cannot be read or the folder not written to.
     pub async fn put_file(&self, path: &Path) -> Result<Digest, BlobError> {
-        let _ = path;
-        unimplemented!()
+        self.store().put_file(path).await
     }
 
     /// The bytes with a digest, checked against it.
@@ -130,8 +107,7 @@ impl Estate {
     /// # Errors
     /// When they are not there, or are others.
     pub async fn get(&self, digest: &Digest) -> Result<Vec<u8>, BlobError> {
-        let _ = digest;
-        unimplemented!()
+        self.store().get(digest).await
     }
 
     /// Whether there is a blob with this digest.
@@ -139,8 +115,7 @@ impl Estate {
     /// # Errors
     /// When the folder cannot be read.
     pub async fn contains(&self, digest: &Digest) -> Result<bool, BlobError> {
-        let _ = digest;
-        unimplemented!()
+        self.store().contains(digest).await
     }
 
     /// Keeps the description of a dataset as a JSON blob, whose digest [`load`](Self::load) takes.
@@ -148,8 +123,12 @@ impl Estate {
     /// # Errors
     /// As [`put`](Self::put).
     pub async fn save(&self, dataset: &Dataset) -> Result<Digest, BlobError> {
-        let _ = dataset;
-        unimplemented!()
+        let not_json = |source| BlobError::NotADataset {
+            digest: dataset.digest,
+            source,
+        };
+        let bytes = serde_json::to_vec(dataset).map_err(not_json)?;
+        self.put(&bytes).await
     }
 
     /// The dataset that was saved under this digest.
@@ -157,72 +136,24 @@ impl Estate {
     /// # Errors
     /// As [`get`](Self::get); and when the blob is no description of a dataset.
     pub async fn load(&self, saved: &Digest) -> Result<Dataset, BlobError> {
-        let _ = saved;
-        unimplemented!()
+        let bytes = self.get(saved).await?;
+        serde_json::from_slice(&bytes).map_err(|source| BlobError::NotADataset {
+            digest: *saved,
+            source,
+        })
     }
 
-    /// Reads every row of a source. Rows that do not fit its schema go to quarantine.
+    /// Every row, in order. For a dataset that does not fit in memory use [`stream`](Self::stream).
     ///
     /// # Errors
-    /// When the connector fails, or rows would be lost, or the rows cannot be kept.
-    pub async fn land(&self, request: LandRequest) -> Result<Dataset, LandError> {
-        let _ = request;
-        unimplemented!()
-    }
-
-    /// Runs a SELECT over datasets, each under a name. The order of the rows is a function of
-    /// the query and the datasets.
-    ///
-    /// # Errors
-    /// When the query is wrong, does anything but select, or its result cannot be kept.
-    pub async fn query(
-        &self,
-        name: &str,
-        sql: &str,
-        tables: &[(String, &Dataset)],
-    ) -> Result<Dataset, QueryError> {
-        let _ = (name, sql, tables);
-        unimplemented!()
-    }
-
-    /// Shows every row to every check, and splits them into those that passed and those that
-    /// did not.
-    ///
-    /// # Errors
-    /// When a validator fails, or rows would be lost.
-    pub async fn validate(
-        &self,
-        dataset: &Dataset,
-        checks: &[Check],
-        context: &CallContext,
-        progress: Option<ProgressSink>,
-    ) -> Result<Validation, ValidateError> {
-        let _ = (dataset, checks, context, progress);
-        unimplemented!()
-    }
-
-    /// Describes every column, in one pass.
-    ///
-    /// # Errors
-    /// When the dataset cannot be read.
-    pub async fn profile(&self, dataset: &Dataset) -> Result<Profile, ReadError> {
-        let _ = dataset;
-        unimplemented!()
-    }
-
-    /// Every row, in order.
-    ///
-    /// # Errors
-    /// When the dataset cannot be read.
+    /// When the dataset cannot be read, or a blob of it was changed.
     pub async fn read(&self, dataset: &Dataset) -> Result<Vec<RecordBatch>, ReadError> {
-        let _ = dataset;
-        unimplemented!()
+        self.stream(dataset).try_collect().await
     }
 
-    /// Every row, in order, a batch at a time.
+    /// Every row, in order, a batch of at most 65,536 rows at a time.
     pub fn stream(&self, dataset: &Dataset) -> BoxStream<'static, Result<RecordBatch, ReadError>> {
-        let _ = dataset;
-        unimplemented!()
+        self.stream_blobs(&dataset.blobs)
     }
 
     /// The rows of Parquet blobs, such as those of a [`Quarantine`](crate::Quarantine), in order.
@@ -230,7 +161,22 @@ impl Estate {
         &self,
         blobs: &[BlobRef],
     ) -> BoxStream<'static, Result<RecordBatch, ReadError>> {
-        let _ = blobs;
-        unimplemented!()
+        rows::stream(self.store(), blobs.iter().copied())
+    }
+
+    pub(crate) fn store(&self) -> &Arc<BlobStore> {
+        &self.shared.store
+    }
+
+    pub(crate) fn spill_folder(&self) -> &Path {
+        &self.shared.spill_folder
+    }
+
+    pub(crate) fn parallelism(&self) -> NonZeroUsize {
+        self.shared.options.parallelism
+    }
+
+    pub(crate) fn query_memory_bytes(&self) -> usize {
+        self.shared.options.query_memory_bytes
     }
 }

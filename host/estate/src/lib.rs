@@ -7,14 +7,22 @@
 //! [`Dataset`] whose digest is a function of what went in: the same input gives the same digest,
 //! at any degree of parallelism. No row is dropped: rows in are rows passed and rows quarantined.
 
+mod blobs;
+mod connector_table;
 mod dataset;
 mod estate;
+mod land;
 mod profile;
+mod query;
+mod rejects;
+mod rows;
 mod validate;
 
+pub use blobs::BlobError;
 pub use dataset::{BlobRef, Dataset, Quarantine, SourceRef, SplitRef};
-pub use estate::{
-    BlobError, Estate, LandError, LandRequest, Progress, ProgressSink, QueryError, ReadError,
-};
+pub use estate::{Estate, EstateOptions, Progress, ProgressSink};
+pub use land::{LandError, LandRequest};
 pub use profile::{ColumnProfile, Histogram, Numbers, Profile, ValueCount};
+pub use query::QueryError;
+pub use rows::{ReadError, WriteError};
 pub use validate::{Check, RuleOutcome, ValidateError, Validation};

@@ -1,0 +1,245 @@
+//! Rows in Parquet blobs: written so that the same rows give the same bytes, and read in order.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::compute::BatchCoalescer;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt, TryFutureExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use object_store::path::Path as StorePath;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use sandcast_audit::Digest;
+use thiserror::Error;
+
+use crate::BlobRef;
+use crate::blobs::{BlobError, BlobStore, BlobWriter};
+
+/// Rows of a batch when rows are read.
+pub(crate) const BATCH_ROWS: usize = 65_536;
+/// Rows of a row group: what is held in memory while a file is written.
+const ROW_GROUP_ROWS: usize = 2 * BATCH_ROWS;
+/// Rows of a file.
+const FILE_ROWS: u64 = 32 * BATCH_ROWS as u64;
+
+/// Why rows cannot be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A blob cannot be had.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A blob is what it should be, but is no Parquet file that can be read.
+    #[error("the rows of blob {digest} cannot be read; was it written by another version?")]
+    Parquet {
+        /// The blob.
+        digest: Digest,
+        /// What is wrong with it.
+        source: ParquetError,
+    },
+}
+
+/// Why rows cannot be written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The blob cannot be kept.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The rows do not fit the schema they are to have.
+    #[error("rows cannot be put together")]
+    Arrow(#[from] ArrowError),
+    /// The rows cannot be encoded.
+    #[error("rows cannot be encoded as parquet")]
+    Parquet(#[from] ParquetError),
+}
+
+/// Writes rows of one schema. The bytes are a function of the rows, not of the batches in which
+/// they come: batches are cut anew, and nothing in the files depends on time or version.
+pub(crate) struct RowWriter {
+    store: Arc<BlobStore>,
+    schema: SchemaRef,
+    coalescer: BatchCoalescer,
+    open: Option<OpenFile>,
+    done: Vec<BlobRef>,
+}
+
+struct OpenFile {
+    parquet: ArrowWriter<Vec<u8>>,
+    blob: BlobWriter,
+    rows: u64,
+}
+
+impl RowWriter {
+    pub(crate) fn new(store: &Arc<BlobStore>, schema: &SchemaRef) -> Self {
+        Self {
+            store: Arc::clone(store),
+            schema: Arc::clone(schema),
+            coalescer: BatchCoalescer::new(Arc::clone(schema), BATCH_ROWS),
+            open: None,
+            done: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn write(&mut self, batch: RecordBatch) -> Result<(), WriteError> {
+        self.coalescer.push_batch(batch)?;
+        self.write_completed().await
+    }
+
+    /// The files, in order; none when there were no rows.
+    pub(crate) async fn finish(mut self) -> Result<Vec<BlobRef>, WriteError> {
+        self.coalescer.finish_buffered_batch()?;
+        self.write_completed().await?;
+        self.close().await?;
+        Ok(self.done)
+    }
+
+    async fn write_completed(&mut self) -> Result<(), WriteError> {
+        while let Some(batch) = self.coalescer.next_completed_batch() {
+            let mut file = match self.open.take() {
+                Some(file) => file,
+                None => OpenFile {
+                    parquet: ArrowWriter::try_new(
+                        Vec::new(),
+                        Arc::clone(&self.schema),
+                        Some(properties()),
+                    )?,
+                    blob: self.store.writer().await?,
+                    rows: 0,
+                },
+            };
+            file.parquet.write(&batch)?;
+            file.rows += batch.num_rows() as u64;
+            file.blob
+                .write(&mem::take(file.parquet.inner_mut()))
+                .await?;
+            let full = file.rows >= FILE_ROWS;
+            self.open = Some(file);
+            if full {
+                self.close().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<(), WriteError> {
+        let Some(OpenFile {
+            parquet,
+            mut blob,
+            rows,
+        }) = self.open.take()
+        else {
+            return Ok(());
+        };
+        blob.write(&parquet.into_inner()?).await?;
+        let (digest, bytes) = blob.finish().await?;
+        self.done.push(BlobRef {
+            digest,
+            rows,
+            bytes,
+        });
+        Ok(())
+    }
+}
+
+fn properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_created_by("sandcast".to_owned())
+        .set_compression(Compression::SNAPPY)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .build()
+}
+
+/// The rows of some blobs, in order. Each blob is checked before anything of it is read.
+pub(crate) fn stream(
+    store: &Arc<BlobStore>,
+    blobs: impl IntoIterator<Item = BlobRef>,
+) -> BoxStream<'static, Result<RecordBatch, ReadError>> {
+    let store = Arc::clone(store);
+    let blobs: VecDeque<BlobRef> = blobs.into_iter().collect();
+    stream::iter(blobs)
+        .then(move |blob| {
+            let store = Arc::clone(&store);
+            async move {
+                let digest = blob.digest;
+                let failed = move |source| ReadError::Parquet { digest, source };
+                let rows = open(&store, &blob)
+                    .await?
+                    .with_batch_size(BATCH_ROWS)
+                    .build()
+                    .map_err(failed)?;
+                Ok::<_, ReadError>(rows.map_err(failed))
+            }
+        })
+        .try_flatten()
+        .boxed()
+}
+
+/// Opens one blob, after checking it.
+pub(crate) async fn open(
+    store: &BlobStore,
+    blob: &BlobRef,
+) -> Result<ParquetRecordBatchStreamBuilder<BlobReader>, ReadError> {
+    store.check(&blob.digest).await?;
+    let reader = BlobReader {
+        store: store.object_store(),
+        place: BlobStore::place(&blob.digest),
+        bytes: blob.bytes,
+    };
+    ParquetRecordBatchStreamBuilder::new(reader)
+        .await
+        .map_err(|source| ReadError::Parquet {
+            digest: blob.digest,
+            source,
+        })
+}
+
+/// Reads ranges of a blob.
+pub(crate) struct BlobReader {
+    store: Arc<dyn ObjectStore>,
+    place: StorePath,
+    bytes: u64,
+}
+
+impl AsyncFileReader for BlobReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        self.store
+            .get_range(&self.place, range)
+            .map_err(|error| ParquetError::External(error.into()))
+            .boxed()
+    }
+
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        let read = async move { self.store.get_ranges(&self.place, &ranges).await };
+        read.map_err(|error| ParquetError::External(error.into()))
+            .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        let bytes = self.bytes;
+        let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
+        reader.load_and_finish(self, bytes).map_ok(Arc::new).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;
