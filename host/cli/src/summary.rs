@@ -326,13 +326,11 @@ mod tests {
                     expression: "metrics.auc >= 0.75".to_owned(),
                     passed: true,
                     observed: "metrics.auc = 0.8611".to_owned(),
-                    limit: None,
                 },
                 GateCheck {
                     expression: "slices.origin.demographic_parity_difference <= 0.10".to_owned(),
                     passed: false,
                     observed: "slices.origin.demographic_parity_difference = 0.3600".to_owned(),
-                    limit: None,
                 },
             ],
             outcome: Outcome::Refused {

@@ -252,20 +252,6 @@ pub struct GateCheck {
     pub passed: bool,
     /// The numbers it was decided on, in words.
     pub observed: String,
-    /// The number of [`Evaluation`] it compares and the limit, where it is that simple, so that
-    /// the limit can be drawn.
-    pub limit: Option<Limit>,
-}
-
-/// A number compared with a limit.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Limit {
-    /// The path of the number, as `slices.sex.demographic_parity_difference`.
-    pub path: String,
-    /// The comparison: `<`, `<=`, `>`, `>=`.
-    pub comparison: String,
-    /// The limit.
-    pub value: f64,
 }
 
 /// What a policy decided.

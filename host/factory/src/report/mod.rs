@@ -3,8 +3,8 @@
 mod input;
 
 pub use input::{
-    Capability, Champion, Column, Dataset, Decision, Epoch, GateCheck, Limit, Model, Outcome,
-    Plugin, ReportInput, Rule, Source, Training, Validation,
+    Capability, Champion, Column, Dataset, Decision, Epoch, GateCheck, Model, Outcome, Plugin,
+    ReportInput, Rule, Source, Training, Validation,
 };
 
 /// Draws the report as one self-contained HTML document.
