@@ -8,6 +8,8 @@ mod progress;
 mod state;
 mod summary;
 mod table;
+mod values;
+mod watcher;
 
 use std::{process::ExitCode, thread};
 

@@ -61,6 +61,11 @@ impl Output {
         self.verbosity < 0
     }
 
+    /// Whether more than the usual is wanted.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbosity > 0
+    }
+
     /// The bars of the terminal, if there is one.
     pub(crate) fn bars(&self) -> Option<&MultiProgress> {
         self.bars.as_ref()
@@ -69,6 +74,11 @@ impl Output {
     /// A line of data.
     pub(crate) fn line(&self, text: impl fmt::Display) -> io::Result<()> {
         writeln!(io::stdout().lock(), "{text}")
+    }
+
+    /// Data that ends its last line itself.
+    pub(crate) fn text(&self, text: impl fmt::Display) -> io::Result<()> {
+        write!(io::stdout().lock(), "{text}")
     }
 
     /// Data as it is, without a newline of its own.
@@ -129,8 +139,10 @@ impl Output {
                 return drawn.trim_end().to_owned();
             }
         }
-        for cause in failure.report.chain().skip(1) {
-            text.push_str(&format!("\n  because: {cause}"));
+        for cause in failure.report.chain().skip(1).map(ToString::to_string) {
+            if !text.contains(&cause) {
+                text.push_str(&format!("\n  because: {cause}"));
+            }
         }
         if let Some(help) = failure.report.help() {
             text.push_str(&format!("\n  help: {help}"));

@@ -8,8 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{output::Output, table::seconds};
 
-/// How long a step may take before it is said, where there is no terminal, that it has begun.
 const TICK: Duration = Duration::from_millis(90);
+
+/// Where there is no terminal, how often a step that goes on says how far it is.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// One step that is going on. Dropped unfinished, its line disappears.
 #[derive(Debug)]
@@ -17,6 +19,7 @@ pub(crate) struct Step {
     output: Output,
     name: String,
     began: Instant,
+    said: Instant,
     bar: Option<ProgressBar>,
 }
 
@@ -25,61 +28,60 @@ impl Step {
     pub(crate) fn begin(output: &Output, name: &str) -> Self {
         let bar = output.bars().map(|bars| {
             let bar = bars.add(ProgressBar::new_spinner());
-            bar.set_style(
-                ProgressStyle::with_template(
-                    "{spinner:.cyan} {prefix:<22} {wide_msg:.dim} {elapsed:>5}",
-                )
-                .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-            );
+            let template = "{spinner:.cyan} {prefix:<24} {wide_msg:.dim} {elapsed:>5}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
             bar.set_prefix(name.to_owned());
             bar.enable_steady_tick(TICK);
             bar
         });
+        let now = Instant::now();
         Self {
             output: output.clone(),
             name: name.to_owned(),
-            began: Instant::now(),
+            began: now,
+            said: now,
             bar,
         }
     }
 
-    /// Says how far it is. Only a terminal shows it.
-    pub(crate) fn update(&self, message: impl Into<String>) {
+    /// Says how far it is.
+    pub(crate) fn update(&mut self, message: impl Into<String>) {
         if let Some(bar) = &self.bar {
             bar.set_message(message.into());
-        }
-    }
-
-    /// Says something that should stay.
-    pub(crate) fn say(&self, message: &str) {
-        match &self.bar {
-            Some(bar) => bar.set_message(message.to_owned()),
-            None => self.output.note(format_args!("  {}: {message}", self.name)),
+        } else if self.said.elapsed() >= SIGN_OF_LIFE {
+            self.said = Instant::now();
+            self.output
+                .note(format_args!("  {:<24} {}", self.name, message.into()));
         }
     }
 
     /// Says that it is done, and what came of it.
     pub(crate) fn done(self, result: &str) {
-        self.end(Style::new().for_stderr().green(), "✓", result);
+        self.end(Style::new().green(), "✓", result);
+    }
+
+    /// Says that it need not be done, because an earlier result still stands.
+    pub(crate) fn kept(self, result: &str) {
+        self.end(Style::new().cyan(), "=", result);
     }
 
     /// Says that it did not work out.
     pub(crate) fn failed(self, result: &str) {
-        self.end(Style::new().for_stderr().red().bold(), "✗", result);
+        self.end(Style::new().red().bold(), "✗", result);
     }
 
     fn end(&self, style: Style, mark: &str, result: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+        let took = format!("({})", seconds(self.began.elapsed().as_secs_f64()));
         self.output.note(format_args!(
-            "{} {:<22} {result} {}",
-            style.apply_to(mark),
+            "{} {:<24} {result} {}",
+            style.for_stderr().apply_to(mark),
             self.name,
-            Style::new().for_stderr().dim().apply_to(format_args!(
-                "({})",
-                seconds(self.began.elapsed().as_secs_f64())
-            ))
+            Style::new().for_stderr().dim().apply_to(took)
         ));
     }
 }

@@ -7,13 +7,15 @@ use crate::failure::Failure;
 /// The name of the state folder beside a pipeline file.
 pub(crate) const FOLDER: &str = ".sandcast";
 
-/// The state folder of a command that is given a pipeline: the one asked for, else the one
-/// beside the pipeline file.
+/// The state folder of a command that is given a pipeline file or a folder with one: the one
+/// asked for, else the one beside the file.
 pub(crate) fn beside(pipeline: &Path, asked: Option<&Path>) -> PathBuf {
-    asked.map_or_else(
-        || pipeline.parent().unwrap_or(Path::new("")).join(FOLDER),
-        Path::to_path_buf,
-    )
+    let folder = if pipeline.is_dir() {
+        pipeline
+    } else {
+        pipeline.parent().unwrap_or(Path::new(""))
+    };
+    asked.map_or_else(|| folder.join(FOLDER), Path::to_path_buf)
 }
 
 /// The state folder of a command that is not given a pipeline: the one asked for, else the
@@ -49,25 +51,6 @@ pub(crate) fn nearest(asked: Option<&Path>) -> Result<PathBuf, Failure> {
         })
 }
 
-/// The pipeline file of an argument: a file as it is, of a folder its `pipeline.yaml`.
-///
-/// # Errors
-/// When there is no such file.
-pub(crate) fn pipeline_file(argument: &Path) -> Result<PathBuf, Failure> {
-    let file = if argument.is_dir() {
-        argument.join("pipeline.yaml")
-    } else {
-        argument.to_path_buf()
-    };
-    if file.is_file() {
-        return Ok(file);
-    }
-    Err(Failure::rejected_because(
-        format_args!("there is no pipeline at {}", file.display()),
-        "give a pipeline file, or a folder with a pipeline.yaml in it",
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,18 +69,6 @@ mod tests {
         assert_eq!(
             beside(Path::new("pipeline.yaml"), None),
             Path::new(".sandcast")
-        );
-    }
-
-    #[test]
-    fn a_folder_stands_for_its_pipeline_yaml() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let error = pipeline_file(folder.path()).expect_err("the folder is empty");
-        assert!(error.report.to_string().contains("pipeline.yaml"));
-        std::fs::write(folder.path().join("pipeline.yaml"), "").expect("it is writable");
-        assert_eq!(
-            pipeline_file(folder.path()).expect("it is there now"),
-            folder.path().join("pipeline.yaml")
         );
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn of_run(report: &ReportInput) -> String {
     )];
     sections.extend(data(report));
     sections.extend(report.training.as_ref().map(training));
-    sections.extend(report.evaluation.as_ref().map(evaluation));
+    sections.extend(report.evaluation.as_ref().map(of_evaluation));
     sections.extend(gate(&report.gate));
     sections.push(outcome(&report.outcome));
     sections.join("\n\n")
@@ -67,7 +67,11 @@ fn data(report: &ReportInput) -> Option<String> {
         ]);
     }
     let mut text = (!report.sources.is_empty()).then(|| table.to_string())?;
-    for rule in report.validation.iter().flat_map(|validation| &validation.rules) {
+    for rule in report
+        .validation
+        .iter()
+        .flat_map(|validation| &validation.rules)
+    {
         if !rule.passed {
             let _ = write!(
                 text,
@@ -119,7 +123,8 @@ fn training(training: &Training) -> String {
     )
 }
 
-fn evaluation(evaluation: &Evaluation) -> String {
+/// What a model was measured by.
+pub(crate) fn of_evaluation(evaluation: &Evaluation) -> String {
     let mut names = Table::indented(2).numbers_at(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     let shown: Vec<(Metric, f64)> = METRICS_SHOWN
         .into_iter()
@@ -212,10 +217,7 @@ fn outcome(outcome: &Outcome) -> String {
             )
         }
         Outcome::Refused { reasons } => {
-            let mut text = format!(
-                "{}  nothing was registered",
-                style("refused").red().bold()
-            );
+            let mut text = format!("{}  nothing was registered", style("refused").red().bold());
             for reason in reasons {
                 let _ = write!(text, "\n  {reason}");
             }
@@ -334,7 +336,9 @@ mod tests {
                 },
             ],
             outcome: Outcome::Refused {
-                reasons: vec!["slices.origin.demographic_parity_difference is 0.3600, not <= 0.10".to_owned()],
+                reasons: vec![
+                    "slices.origin.demographic_parity_difference is 0.3600, not <= 0.10".to_owned(),
+                ],
             },
             ..ReportInput::default()
         }

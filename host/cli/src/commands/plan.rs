@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use sandcast_factory::{Pipeline, PlanError, Workspace};
 
 use crate::{
     arguments::GlobalArguments,
@@ -17,8 +18,9 @@ Examples:
   sandcast plan examples/credit-risk       of the pipeline.yaml in that one
   sandcast plan biased.yaml --json | jq '.plugins[].grants'
 
-Nothing runs and nothing is read but the pipeline file and the plugins' own metadata. The plan says
-each stage, the plugin that runs it by digest, and what that plugin is granted.";
+Nothing runs and no data is read: the pipeline file and the plugins' own metadata say it all. The
+plan names each stage, the plugin that runs it by digest, and what that plugin is granted. Exit code 1
+says that a plugin would be refused.";
 
 /// Show what a run would do, with every plugin, digest and grant
 #[derive(Debug, Args)]
@@ -34,6 +36,24 @@ pub(crate) fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let _ = (state::pipeline_file(&arguments.pipeline)?, global, output);
-    unimplemented!()
+    let pipeline = Pipeline::load(&arguments.pipeline).map_err(Failure::rejected)?;
+    let folder = state::beside(&arguments.pipeline, global.state.as_deref());
+    let plan = Workspace::open(&folder)?
+        .plan(&pipeline)
+        .map_err(|error| match error {
+            PlanError::State(_) => Failure::from(error),
+            error => Failure::from(error).into_rejection(),
+        })?;
+    if output.wants_json() {
+        output.json(&plan)?;
+    } else {
+        output.text(&plan)?;
+    }
+    let refused = plan.plugins.iter().any(|plugin| {
+        plugin
+            .capabilities
+            .iter()
+            .any(|capability| capability.is_missing())
+    });
+    Ok(if refused { Exit::Rejected } else { Exit::Done })
 }

@@ -1,22 +1,29 @@
 //! `sandcast run`: from files to a registered model.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use clap::Args;
+use sandcast_factory::{Observer, Pipeline, RunError, RunOptions, RunOutcome, Workspace};
+use sandcast_kernels::DeviceChoice;
+use sandcast_sandbox::SandboxConfig;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     arguments::GlobalArguments,
     failure::{Exit, Failure},
     output::Output,
-    state,
+    state, summary,
+    watcher::Watcher,
 };
+
+use super::build::{build_pipeline, shown};
 
 const EXAMPLES: &str = "\
 Examples:
   sandcast run --build examples/credit-risk     build the plugins, then run its pipeline.yaml
   sandcast run examples/credit-risk/biased.yaml the gate refuses this one: exit code 1
-  sandcast run --fresh                          do every stage again, whatever is in the cache
-  sandcast run --json | jq .evaluation.metrics
+  sandcast run --fresh                          do every stage again, whatever was kept
+  sandcast run --json | jq .report.evaluation.metrics
 
 A stage whose input did not change since an earlier run is not done again. A run that was cut off,
 however hard, goes on at the stage where it was when the same command is given again.";
@@ -35,11 +42,11 @@ pub(crate) struct RunArguments {
     #[arg(long)]
     fresh: bool,
     /// Where tensor programs run: auto, cpu, cuda, cuda:1
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
     /// Threads of tensor programs [default: one per core]; the numbers do not depend on it
     #[arg(long, value_name = "N")]
-    threads: Option<std::num::NonZeroUsize>,
+    threads: Option<NonZeroUsize>,
 }
 
 pub(crate) async fn execute(
@@ -47,6 +54,89 @@ pub(crate) async fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let _ = (state::pipeline_file(&arguments.pipeline)?, global, output);
-    unimplemented!()
+    let pipeline = Pipeline::load(&arguments.pipeline).map_err(Failure::rejected)?;
+    if arguments.build {
+        build_pipeline(&pipeline, output)?;
+    }
+    let folder = state::beside(&arguments.pipeline, global.state.as_deref());
+    let sandbox = SandboxConfig {
+        device: match arguments.device {
+            DeviceChoice::Auto => sandcast_sandbox::DeviceChoice::Auto,
+            DeviceChoice::Cpu => sandcast_sandbox::DeviceChoice::Cpu,
+            DeviceChoice::Cuda(number) => sandcast_sandbox::DeviceChoice::Cuda(number),
+        },
+        compute_threads: arguments.threads,
+        ..SandboxConfig::default()
+    };
+    let workspace = Workspace::open_with(&folder, sandbox)?;
+
+    let watcher = Arc::new(Watcher::new(output));
+    let cancel = CancellationToken::new();
+    let options = RunOptions {
+        observer: Arc::clone(&watcher) as Arc<dyn Observer>,
+        cancel: cancel.clone(),
+        user: std::env::var("USER").ok(),
+        fresh: arguments.fresh,
+    };
+    let running = sandcast_factory::run(&workspace, &pipeline, options);
+    tokio::pin!(running);
+    let outcome = tokio::select! {
+        outcome = &mut running => outcome,
+        _ = tokio::signal::ctrl_c() => {
+            output.note("stopping; what is done is kept (Ctrl-C again to stop at once)");
+            cancel.cancel();
+            tokio::select! {
+                outcome = &mut running => outcome,
+                _ = tokio::signal::ctrl_c() => return Ok(Exit::Unexpected),
+            }
+        }
+    };
+    watcher.end();
+    let outcome = outcome.map_err(|error| match error {
+        RunError::Plan(_) => Failure::from(error).into_rejection(),
+        error => error.into(),
+    })?;
+    tell(&workspace, &outcome, output)
+}
+
+/// Prints the result of a run.
+fn tell(workspace: &Workspace, outcome: &RunOutcome, output: &Output) -> Result<Exit, Failure> {
+    let exit = match outcome {
+        RunOutcome::Completed(_) => Exit::Done,
+        RunOutcome::Rejected(_) => Exit::Rejected,
+    };
+    if output.wants_json() {
+        output.json(outcome)?;
+        return Ok(exit);
+    }
+    output.note("");
+    output.line(summary::of_run(outcome.report()))?;
+    output.line("")?;
+    if let Some(path) = outcome.report_path() {
+        output.line(format_args!("report  {}", shown(path)))?;
+    }
+    for (what, command) in next_steps(workspace, outcome) {
+        output.line(format_args!("{what:<6}  {command}"))?;
+    }
+    Ok(exit)
+}
+
+/// What a person may want to do now, as commands that work where they stand.
+fn next_steps(workspace: &Workspace, outcome: &RunOutcome) -> Vec<(&'static str, String)> {
+    let state = shown(workspace.folder());
+    match outcome {
+        RunOutcome::Completed(completed) => {
+            let model = &completed.version.model;
+            vec![
+                (
+                    "ask",
+                    format!("sandcast predict --state {state} --model {model} --input ROWS.json"),
+                ),
+                ("serve", format!("sandcast serve --state {state} {model}")),
+            ]
+        }
+        RunOutcome::Rejected(_) => {
+            vec![("data", format!("sandcast data --state {state}"))]
+        }
+    }
 }

@@ -21,6 +21,6 @@ line is:
 pub(crate) struct SchemaArguments {}
 
 pub(crate) fn execute(_arguments: &SchemaArguments, output: &Output) -> Result<Exit, Failure> {
-    let _ = output;
-    unimplemented!()
+    output.json(&sandcast_factory::config::schema())?;
+    Ok(Exit::Done)
 }

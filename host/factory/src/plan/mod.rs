@@ -116,6 +116,16 @@ pub enum Reuse {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PlanError {
+    /// A plugin's source is a folder, and not that of a plugin's crate.
+    #[error("plugin `{plugin}`: {} is no crate of a plugin", folder.display())]
+    Crate {
+        /// The plugin.
+        plugin: String,
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: sandcast_build::BuildError,
+    },
     /// A plugin's crate is not built.
     #[error(
         "plugin `{plugin}` is not built: there is no {}; run again with `--build`, or run \
