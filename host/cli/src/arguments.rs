@@ -23,7 +23,8 @@ The story, in the order in which one lives it:
   sandcast serve                                  the same over HTTP
   sandcast audit verify                           nobody changed the record
 
-Exit codes: 0 done; 1 rejected (by the input, a policy or the gate); 2 anything unexpected.
+Exit codes: 0 done; 1 rejected (by the input, a policy or the gate); 2 anything unexpected, a wrong
+command line among it.
 Data goes to stdout, messages and progress to stderr.";
 
 /// An AI factory whose third-party parts run in WebAssembly sandboxes.

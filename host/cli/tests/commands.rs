@@ -1,0 +1,10 @@
+//! Whole commands against what they print. `TRYCMD=overwrite cargo test -p sandcast --test commands`
+//! writes the expectations anew; the difference is for a person to read.
+
+#[test]
+fn commands_print_what_is_expected() {
+    trycmd::TestCases::new()
+        .env("COLUMNS", "100")
+        .env("NO_COLOR", "1")
+        .case("tests/cmd/*.trycmd");
+}
