@@ -41,12 +41,17 @@ pub(crate) fn decide(policies: &Policies, question: &Question<'_>) -> Result<Ans
     let mut forbid_failed = false;
     for rule in &policies.rules {
         let decided = response.diagnostics().reason().any(|id| *id == rule.policy);
-        let failure = response.diagnostics().errors().find_map(|error| match error {
-            AuthorizationError::PolicyEvaluationError(error) if *error.policy_id() == rule.policy => {
-                Some(error.inner().to_string())
-            }
-            AuthorizationError::PolicyEvaluationError(_) => None,
-        });
+        let failure = response
+            .diagnostics()
+            .errors()
+            .find_map(|error| match error {
+                AuthorizationError::PolicyEvaluationError(error)
+                    if *error.policy_id() == rule.policy =>
+                {
+                    Some(error.inner().to_string())
+                }
+                AuthorizationError::PolicyEvaluationError(_) => None,
+            });
         if decided {
             reasons.push(match &rule.reason {
                 Some(reason) => format!("{} `{}`: {reason}", rule.effect, rule.name),
@@ -62,7 +67,10 @@ pub(crate) fn decide(policies: &Policies, question: &Question<'_>) -> Result<Ans
         }
         if let Some(failure) = failure {
             forbid_failed |= rule.effect == Effect::Forbid;
-            reasons.push(format!("{} `{}` could not be evaluated: {failure}", rule.effect, rule.name));
+            reasons.push(format!(
+                "{} `{}` could not be evaluated: {failure}",
+                rule.effect, rule.name
+            ));
         }
     }
 
@@ -77,10 +85,22 @@ pub(crate) fn decide(policies: &Policies, question: &Question<'_>) -> Result<Ans
         obligations.clear();
     }
     if outcome == Outcome::Deny && response.diagnostics().reason().next().is_none() {
-        let Question { principal, action, resource, .. } = question;
-        reasons.insert(0, format!("no policy permits {principal} to {action} {resource}"));
+        let Question {
+            principal,
+            action,
+            resource,
+            ..
+        } = question;
+        reasons.insert(
+            0,
+            format!("no policy permits {principal} to {action} {resource}"),
+        );
     }
-    Ok(Answer { outcome, reasons, obligations })
+    Ok(Answer {
+        outcome,
+        reasons,
+        obligations,
+    })
 }
 
 #[cfg(test)]
@@ -126,57 +146,128 @@ mod tests {
         ]});
         let policies = policies(config);
         let context = context.to_string();
-        let question = Question { control_point: action, principal, action, resource, context: &context };
+        let question = Question {
+            control_point: action,
+            principal,
+            action,
+            resource,
+            context: &context,
+        };
         decide(&policies, &question).expect("a good question")
     }
 
     #[test]
     fn a_group_member_is_allowed_with_the_reason() {
-        let answer = answer("user:alice", "train-start", "pipeline:credit-risk", json!({}));
+        let answer = answer(
+            "user:alice",
+            "train-start",
+            "pipeline:credit-risk",
+            json!({}),
+        );
         assert_eq!(answer.outcome, Outcome::Allow);
-        assert_eq!(answer.reasons, ["permit `team-trains`: the risk team trains"]);
+        assert_eq!(
+            answer.reasons,
+            ["permit `team-trains`: the risk team trains"]
+        );
         assert!(answer.obligations.is_empty());
     }
 
     #[test]
     fn nothing_is_allowed_by_default() {
-        let answer = answer("user:mallory", "train-start", "pipeline:credit-risk", json!({}));
+        let answer = answer(
+            "user:mallory",
+            "train-start",
+            "pipeline:credit-risk",
+            json!({}),
+        );
         assert_eq!(answer.outcome, Outcome::Deny);
-        assert_eq!(answer.reasons, ["no policy permits user:mallory to train-start pipeline:credit-risk"]);
+        assert_eq!(
+            answer.reasons,
+            ["no policy permits user:mallory to train-start pipeline:credit-risk"]
+        );
     }
 
     #[test]
     fn metrics_decide_and_a_forbid_wins() {
-        let good = answer("user:alice", "promote", "model:m", json!({"metrics": {"auc": 0.91}}));
-        assert_eq!((good.outcome, good.reasons), (Outcome::Allow, vec!["permit `good-models` applies".to_owned()]));
-        let weak = answer("user:alice", "promote", "model:m", json!({"metrics": {"auc": 0.6}}));
+        let good = answer(
+            "user:alice",
+            "promote",
+            "model:m",
+            json!({"metrics": {"auc": 0.91}}),
+        );
+        assert_eq!(
+            (good.outcome, good.reasons),
+            (
+                Outcome::Allow,
+                vec!["permit `good-models` applies".to_owned()]
+            )
+        );
+        let weak = answer(
+            "user:alice",
+            "promote",
+            "model:m",
+            json!({"metrics": {"auc": 0.6}}),
+        );
         assert_eq!(weak.outcome, Outcome::Deny);
-        let unfair =
-            answer("user:alice", "promote", "model:m", json!({"metrics": {"auc": 0.91}, "difference": 0.2}));
+        let unfair = answer(
+            "user:alice",
+            "promote",
+            "model:m",
+            json!({"metrics": {"auc": 0.91}, "difference": 0.2}),
+        );
         assert_eq!(unfair.outcome, Outcome::Deny);
-        assert_eq!(unfair.reasons, ["forbid `unfair`: selection rates differ by more than a tenth"]);
+        assert_eq!(
+            unfair.reasons,
+            ["forbid `unfair`: selection rates differ by more than a tenth"]
+        );
     }
 
     #[test]
     fn an_approval_is_not_lifted_by_another_permit() {
-        let close = answer("user:alice", "promote", "model:m", json!({"metrics": {"auc": 0.76}}));
+        let close = answer(
+            "user:alice",
+            "promote",
+            "model:m",
+            json!({"metrics": {"auc": 0.76}}),
+        );
         assert_eq!(close.outcome, Outcome::RequireApproval);
-        assert!(close.reasons.iter().any(|it| it.contains("the margin is small")), "{:?}", close.reasons);
+        assert!(
+            close
+                .reasons
+                .iter()
+                .any(|it| it.contains("the margin is small")),
+            "{:?}",
+            close.reasons
+        );
     }
 
     #[test]
     fn a_permit_that_fails_does_not_permit() {
         let missing = answer("user:alice", "promote", "model:m", json!({}));
         assert_eq!(missing.outcome, Outcome::Deny);
-        assert!(missing.reasons.iter().any(|it| it.contains("`good-models` could not be evaluated")));
+        assert!(
+            missing
+                .reasons
+                .iter()
+                .any(|it| it.contains("`good-models` could not be evaluated"))
+        );
     }
 
     #[test]
     fn a_forbid_that_fails_denies() {
-        let broken =
-            answer("user:alice", "promote", "model:m", json!({"metrics": {"auc": 0.91}, "difference": "large"}));
+        let broken = answer(
+            "user:alice",
+            "promote",
+            "model:m",
+            json!({"metrics": {"auc": 0.91}, "difference": "large"}),
+        );
         assert_eq!(broken.outcome, Outcome::Deny);
-        assert!(broken.reasons.iter().any(|it| it.starts_with("forbid `unfair` could not be evaluated")));
+        assert!(
+            broken
+                .reasons
+                .iter()
+                .any(|it| it.starts_with("forbid `unfair` could not be evaluated"))
+        );
         assert!(broken.obligations.is_empty());
     }
 
@@ -184,12 +275,18 @@ mod tests {
     fn obligations_of_all_permits_are_united() {
         let read = answer("user:alice", "data-read", "source:branch", json!({}));
         assert_eq!(read.outcome, Outcome::Allow);
-        let told: Vec<_> =
-            read.obligations.iter().map(|it| (it.kind.as_str(), json!(it.parameters))).collect();
-        assert_eq!(told, [
-            ("mask-columns", json!({"columns": ["name", "ssn", "phone"]})),
-            ("log", json!({})),
-        ]);
+        let told: Vec<_> = read
+            .obligations
+            .iter()
+            .map(|it| (it.kind.as_str(), json!(it.parameters)))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("mask-columns", json!({"columns": ["name", "ssn", "phone"]})),
+                ("log", json!({})),
+            ]
+        );
     }
 
     #[test]
@@ -200,15 +297,23 @@ mod tests {
         });
         let policies = policies(config);
         let ask = |action| {
-            decide(&policies, &Question {
-                control_point: "promote",
-                principal: "user:alice",
-                action,
-                resource: "model:m",
-                context: "",
-            })
+            decide(
+                &policies,
+                &Question {
+                    control_point: "promote",
+                    principal: "user:alice",
+                    action,
+                    resource: "model:m",
+                    context: "",
+                },
+            )
         };
         assert_eq!(ask("promote").expect("declared").outcome, Outcome::Allow);
-        assert!(ask("demote").expect_err("not declared").to_string().contains("demote"));
+        assert!(
+            ask("demote")
+                .expect_err("not declared")
+                .to_string()
+                .contains("demote")
+        );
     }
 }

@@ -28,7 +28,8 @@ impl Policy for CedarPolicy {
         match Policies::from_config(config) {
             Ok(policies) => Ok(Self { policies }),
             Err(error) => {
-                let failure = Failure::new(sandcast_sdk::FailureCode::InvalidConfig, error.to_string());
+                let failure =
+                    Failure::new(sandcast_sdk::FailureCode::InvalidConfig, error.to_string());
                 Err(failure.hint(error.hint()))
             }
         }
@@ -108,26 +109,43 @@ mod tests {
         assert_eq!(decision.effect, Effect::Allow);
         assert_eq!(decision.reasons, ["permit `good` applies"]);
         assert_eq!(decision.obligations[0].kind, "notify");
-        assert_eq!(decision.obligations[0].parameters, r#"{"value":"risk@example.org"}"#);
+        assert_eq!(
+            decision.obligations[0].parameters,
+            r#"{"value":"risk@example.org"}"#
+        );
     }
 
     #[test]
     fn a_request_is_denied_by_default() {
-        let mut plugin = plugin("forbid (principal, action, resource) when { false };").expect("good policies");
+        let mut plugin =
+            plugin("forbid (principal, action, resource) when { false };").expect("good policies");
         let decision = plugin.decide(&request()).expect("a decision");
         assert_eq!(decision.effect, Effect::Deny);
-        assert_eq!(decision.reasons, ["no policy permits pipeline:credit-risk to promote model:credit-risk"]);
+        assert_eq!(
+            decision.reasons,
+            ["no policy permits pipeline:credit-risk to promote model:credit-risk"]
+        );
     }
 
     #[test]
     fn failures_say_where_and_what_to_do() {
-        let failure = plugin("permit (principal, action, resource)").expect_err("a semicolon is missing");
+        let failure =
+            plugin("permit (principal, action, resource)").expect_err("a semicolon is missing");
         assert_eq!(failure.code, sandcast_sdk::FailureCode::InvalidConfig);
-        assert!(failure.message.contains("line 1, column 37"), "{}", failure.message);
+        assert!(
+            failure.message.contains("line 1, column 37"),
+            "{}",
+            failure.message
+        );
         assert!(failure.hint.is_some());
 
         let mut plugin = plugin("permit (principal, action, resource);").expect("good policies");
-        let failure = plugin.decide(&Request { context: "[]".into(), ..request() }).expect_err("a wrong context");
+        let failure = plugin
+            .decide(&Request {
+                context: "[]".into(),
+                ..request()
+            })
+            .expect_err("a wrong context");
         assert_eq!(failure.code, sandcast_sdk::FailureCode::InvalidInput);
     }
 }

@@ -50,7 +50,9 @@ pub(crate) fn read<'a>(
             Some(kind) => conditions.obligations.push(obligation(kind, value.trim())?),
         }
     }
-    conditions.obligations.sort_by(|left, right| left.kind.cmp(&right.kind));
+    conditions
+        .obligations
+        .sort_by(|left, right| left.kind.cmp(&right.kind));
     Ok(conditions)
 }
 
@@ -59,7 +61,11 @@ fn obligation(kind: &str, value: &str) -> Result<Obligation, String> {
     let parameters = match serde_json::from_str(value) {
         Ok(Value::Object(parameters)) => parameters,
         _ if kind == "mask-columns" => {
-            let columns: Vec<&str> = value.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+            let columns: Vec<&str> = value
+                .split(',')
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .collect();
             if columns.is_empty() {
                 return Err("`@obligation_mask_columns` names no column".into());
             }
@@ -74,10 +80,14 @@ fn obligation(kind: &str, value: &str) -> Result<Obligation, String> {
 /// Adds obligations to those there are: the same one counts once, columns to mask are united.
 pub(crate) fn merge(all: &mut Vec<Obligation>, more: &[Obligation]) {
     for obligation in more {
-        let same_kind = all.iter_mut().find(|known| known.kind == obligation.kind && known.kind == "mask-columns");
+        let same_kind = all
+            .iter_mut()
+            .find(|known| known.kind == obligation.kind && known.kind == "mask-columns");
         if let Some(known) = same_kind
-            && let (Some(Value::Array(columns)), Some(Value::Array(extra))) =
-                (known.parameters.get_mut("columns"), obligation.parameters.get("columns"))
+            && let (Some(Value::Array(columns)), Some(Value::Array(extra))) = (
+                known.parameters.get_mut("columns"),
+                obligation.parameters.get("columns"),
+            )
         {
             for column in extra {
                 if !columns.contains(column) {
@@ -100,9 +110,13 @@ mod tests {
 
     #[test]
     fn columns_to_mask_are_a_list() {
-        let conditions = conditions(&[("obligation_mask_columns", "name, ssn"), ("id", "x")]).expect("well formed");
+        let conditions = conditions(&[("obligation_mask_columns", "name, ssn"), ("id", "x")])
+            .expect("well formed");
         assert_eq!(conditions.obligations[0].kind, "mask-columns");
-        assert_eq!(json!(conditions.obligations[0].parameters), json!({"columns": ["name", "ssn"]}));
+        assert_eq!(
+            json!(conditions.obligations[0].parameters),
+            json!({"columns": ["name", "ssn"]})
+        );
         assert_eq!(conditions.approval, None);
     }
 
@@ -114,18 +128,25 @@ mod tests {
             ("obligation_log", ""),
         ])
         .expect("well formed");
-        let told: Vec<_> =
-            conditions.obligations.iter().map(|it| (it.kind.as_str(), json!(it.parameters))).collect();
-        assert_eq!(told, [
-            ("log", json!({})),
-            ("notify", json!({"value": "risk@example.org"})),
-            ("retain-days", json!({"days": 30})),
-        ]);
+        let told: Vec<_> = conditions
+            .obligations
+            .iter()
+            .map(|it| (it.kind.as_str(), json!(it.parameters)))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("log", json!({})),
+                ("notify", json!({"value": "risk@example.org"})),
+                ("retain-days", json!({"days": 30})),
+            ]
+        );
     }
 
     #[test]
     fn conditions_on_a_forbid_are_refused() {
-        let refused = read(Effect::Forbid, [("require_approval", "")].into_iter()).expect_err("a forbid");
+        let refused =
+            read(Effect::Forbid, [("require_approval", "")].into_iter()).expect_err("a forbid");
         assert!(refused.contains("no meaning on a `forbid`"));
     }
 
@@ -137,12 +158,17 @@ mod tests {
 
     #[test]
     fn merging_unites_columns_and_drops_repeats() {
-        let first = conditions(&[("obligation_mask_columns", "a,b"), ("obligation_log", "")]).expect("well formed");
-        let second = conditions(&[("obligation_mask_columns", "b,c"), ("obligation_log", "")]).expect("well formed");
+        let first = conditions(&[("obligation_mask_columns", "a,b"), ("obligation_log", "")])
+            .expect("well formed");
+        let second = conditions(&[("obligation_mask_columns", "b,c"), ("obligation_log", "")])
+            .expect("well formed");
         let mut all = Vec::new();
         merge(&mut all, &first.obligations);
         merge(&mut all, &second.obligations);
         assert_eq!(all.len(), 2);
-        assert_eq!(json!(all[1].parameters), json!({"columns": ["a", "b", "c"]}));
+        assert_eq!(
+            json!(all[1].parameters),
+            json!({"columns": ["a", "b", "c"]})
+        );
     }
 }

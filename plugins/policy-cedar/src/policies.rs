@@ -38,8 +38,14 @@ pub(crate) enum ConfigError {
     #[error("`policies` holds no policy, so that everything would be denied")]
     NoPolicies,
     #[error("`{key}`: {details}")]
-    Text { key: &'static str, details: String, help: Option<String> },
-    #[error("`policies`: policy {policy} is a template (it has a `?principal` or `?resource` slot)")]
+    Text {
+        key: &'static str,
+        details: String,
+        help: Option<String>,
+    },
+    #[error(
+        "`policies`: policy {policy} is a template (it has a `?principal` or `?resource` slot)"
+    )]
     Template { policy: String },
     #[error("`policies`: `@id(\"{id}\")` is used twice")]
     SameId { id: String },
@@ -110,12 +116,21 @@ impl Policies {
                 Some(schema)
             }
         };
-        let set: PolicySet = config.policies.parse().map_err(|errors: cedar_policy::ParseErrors| {
-            let errors: Vec<&dyn Diagnostic> = errors.iter().map(|error| error as &dyn Diagnostic).collect();
-            text_error("policies", &config.policies, &errors)
-        })?;
+        let set: PolicySet =
+            config
+                .policies
+                .parse()
+                .map_err(|errors: cedar_policy::ParseErrors| {
+                    let errors: Vec<&dyn Diagnostic> = errors
+                        .iter()
+                        .map(|error| error as &dyn Diagnostic)
+                        .collect();
+                    text_error("policies", &config.policies, &errors)
+                })?;
         if let Some(template) = set.templates().next() {
-            return Err(ConfigError::Template { policy: template.id().to_string() });
+            return Err(ConfigError::Template {
+                policy: template.id().to_string(),
+            });
         }
         let rules = read_rules(&set)?;
         if rules.is_empty() {
@@ -123,8 +138,10 @@ impl Policies {
         }
         if let Some(schema) = &schema {
             let outcome = Validator::new(schema.clone()).validate(&set, ValidationMode::Strict);
-            let errors: Vec<&dyn Diagnostic> =
-                outcome.validation_errors().map(|error| error as &dyn Diagnostic).collect();
+            let errors: Vec<&dyn Diagnostic> = outcome
+                .validation_errors()
+                .map(|error| error as &dyn Diagnostic)
+                .collect();
             if !errors.is_empty() {
                 return Err(text_error("policies", &config.policies, &errors));
             }
@@ -136,7 +153,13 @@ impl Policies {
                 .parse::<cedar_policy::EntityNamespace>()
                 .map_err(|_| ConfigError::Namespace(namespace.clone()))?;
         }
-        Ok(Self { set, schema, entities, namespace: config.namespace, rules })
+        Ok(Self {
+            set,
+            schema,
+            entities,
+            namespace: config.namespace,
+            rules,
+        })
     }
 }
 
@@ -150,13 +173,21 @@ fn read_rules(set: &PolicySet) -> Result<Vec<PolicyRule>, ConfigError> {
         if rules.iter().any(|rule| rule.name == name) {
             return Err(ConfigError::SameId { id: name });
         }
-        let conditions = obligations::read(policy.effect(), policy.annotations())
-            .map_err(|details| ConfigError::Annotation { policy: format!("`{name}`"), details })?;
+        let conditions =
+            obligations::read(policy.effect(), policy.annotations()).map_err(|details| {
+                ConfigError::Annotation {
+                    policy: format!("`{name}`"),
+                    details,
+                }
+            })?;
         rules.push(PolicyRule {
             policy: policy.id().clone(),
             name,
             effect: policy.effect(),
-            reason: policy.annotation("reason").filter(|reason| !reason.is_empty()).map(str::to_owned),
+            reason: policy
+                .annotation("reason")
+                .filter(|reason| !reason.is_empty())
+                .map(str::to_owned),
             conditions,
         });
     }
@@ -165,7 +196,10 @@ fn read_rules(set: &PolicySet) -> Result<Vec<PolicyRule>, ConfigError> {
 
 fn bounded(key: &'static str, text: &str) -> Result<(), ConfigError> {
     if text.len() > MAXIMUM_TEXT_BYTES {
-        return Err(ConfigError::TooLong { key, bytes: text.len() });
+        return Err(ConfigError::TooLong {
+            key,
+            bytes: text.len(),
+        });
     }
     Ok(())
 }
@@ -189,7 +223,10 @@ fn text_error(key: &'static str, text: &str, errors: &[&dyn Diagnostic]) -> Conf
     if errors.len() > ERRORS_SHOWN {
         let _ = write!(details, "; and {} more", errors.len() - ERRORS_SHOWN);
     }
-    let help = errors.first().and_then(|error| error.help()).map(|help| help.to_string());
+    let help = errors
+        .first()
+        .and_then(|error| error.help())
+        .map(|help| help.to_string());
     ConfigError::Text { key, details, help }
 }
 
@@ -229,7 +266,9 @@ mod tests {
     }
 
     fn refuse(wrong: serde_json::Value) -> String {
-        Policies::from_config(config(wrong)).expect_err("this configuration is wrong").to_string()
+        Policies::from_config(config(wrong))
+            .expect_err("this configuration is wrong")
+            .to_string()
     }
 
     const SCHEMA: &str = r#"
@@ -239,7 +278,9 @@ mod tests {
 
     #[test]
     fn a_syntax_error_names_line_and_column() {
-        let message = refuse(json!({"policies": "permit (principal, action, resource);\nforbid (principal action, resource);"}));
+        let message = refuse(
+            json!({"policies": "permit (principal, action, resource);\nforbid (principal action, resource);"}),
+        );
         assert!(message.contains("line 2, column 19"), "{message}");
         assert!(message.contains("action"), "{message}");
     }
@@ -252,8 +293,15 @@ mod tests {
 
     #[test]
     fn unknown_and_missing_keys_are_named() {
-        let refused = |json: &str| sandcast_sdk::config::parse::<Config>(json).expect_err("a wrong key").message;
-        assert!(refused(r#"{"policy": "x"}"#).contains("unknown field `policy`, expected one of `policies`"));
+        let refused = |json: &str| {
+            sandcast_sdk::config::parse::<Config>(json)
+                .expect_err("a wrong key")
+                .message
+        };
+        assert!(
+            refused(r#"{"policy": "x"}"#)
+                .contains("unknown field `policy`, expected one of `policies`")
+        );
         assert!(refused("{}").contains("missing field `policies`"));
     }
 
@@ -264,7 +312,8 @@ mod tests {
 
     #[test]
     fn templates_and_repeated_ids_are_refused() {
-        let template = refuse(json!({"policies": "permit (principal == ?principal, action, resource);"}));
+        let template =
+            refuse(json!({"policies": "permit (principal == ?principal, action, resource);"}));
         assert!(template.contains("template"), "{template}");
         let twice = refuse(json!({"policies":
             "@id(\"a\") permit (principal, action, resource);\n@id(\"a\") permit (principal, action, resource);"}));
@@ -279,21 +328,30 @@ mod tests {
 
         let message = refuse(json!({"schema": SCHEMA, "policies":
             "permit (principal is User, action == Action::\"promote\", resource is Model)\nwhen { context.metrics.aucc.greaterThan(decimal(\"0.8\")) };"}));
-        assert!(message.contains("line 2") && message.contains("aucc"), "{message}");
+        assert!(
+            message.contains("line 2") && message.contains("aucc"),
+            "{message}"
+        );
 
-        let message = refuse(json!({"schema": "entity User in [Grup];\nentity", "policies": "permit (principal, action, resource);"}));
+        let message = refuse(
+            json!({"schema": "entity User in [Grup];\nentity", "policies": "permit (principal, action, resource);"}),
+        );
         assert!(message.starts_with("`schema`: line 2"), "{message}");
     }
 
     #[test]
     fn entities_of_a_wrong_form_are_refused() {
-        let message = refuse(json!({"policies": "permit (principal, action, resource);", "entities": [{"uid": 3}]}));
+        let message = refuse(
+            json!({"policies": "permit (principal, action, resource);", "entities": [{"uid": 3}]}),
+        );
         assert!(message.starts_with("`entities`"), "{message}");
     }
 
     #[test]
     fn a_wrong_namespace_is_refused() {
-        let message = refuse(json!({"policies": "permit (principal, action, resource);", "namespace": "not a name"}));
+        let message = refuse(
+            json!({"policies": "permit (principal, action, resource);", "namespace": "not a name"}),
+        );
         assert!(message.contains("not a name"), "{message}");
     }
 

@@ -28,7 +28,11 @@ pub(crate) struct Question<'a> {
 #[derive(Debug, Error)]
 pub(crate) enum RequestError {
     #[error("the {role} `{text}` does not name a Cedar entity: `{type_name}` is not a type name")]
-    Name { role: &'static str, text: String, type_name: String },
+    Name {
+        role: &'static str,
+        text: String,
+        type_name: String,
+    },
     #[error("the context is not a JSON object: {0}")]
     Json(String),
     #[error("`context.{path}` is {number}, which is neither a Cedar long nor a decimal")]
@@ -57,14 +61,29 @@ impl RequestError {
 ///
 /// # Errors
 /// [`RequestError`] names the part that does not fit.
-pub(crate) fn translate(question: &Question<'_>, policies: &Policies) -> Result<Request, RequestError> {
+pub(crate) fn translate(
+    question: &Question<'_>,
+    policies: &Policies,
+) -> Result<Request, RequestError> {
     let namespace = policies.namespace.as_deref();
     let principal = entity("principal", question.principal, "User", namespace)?;
     let resource = entity("resource", question.resource, "Resource", namespace)?;
-    let action = uid("action", question.action, "Action", question.action, namespace)?;
+    let action = uid(
+        "action",
+        question.action,
+        "Action",
+        question.action,
+        namespace,
+    )?;
     let context = context(question)?;
-    Request::new(principal, action, resource, context, policies.schema.as_ref())
-        .map_err(|error| RequestError::Schema(chain(&error)))
+    Request::new(
+        principal,
+        action,
+        resource,
+        context,
+        policies.schema.as_ref(),
+    )
+    .map_err(|error| RequestError::Schema(chain(&error)))
 }
 
 /// `service-account:ci` is `ServiceAccount::"ci"`; a name without a type is of `default_type`.
@@ -96,7 +115,11 @@ fn uid(
     };
     match type_name.parse::<EntityTypeName>() {
         Ok(parsed) => Ok(EntityUid::from_type_name_and_id(parsed, EntityId::new(id))),
-        Err(_) => Err(RequestError::Name { role, text: text.to_owned(), type_name }),
+        Err(_) => Err(RequestError::Name {
+            role,
+            text: text.to_owned(),
+            type_name,
+        }),
     }
 }
 
@@ -105,7 +128,9 @@ fn split_at_single_colon(text: &str) -> Option<(&str, &str)> {
     let bytes = text.as_bytes();
     (0..bytes.len())
         .find(|&at| {
-            bytes[at] == b':' && bytes.get(at + 1) != Some(&b':') && (at == 0 || bytes[at - 1] != b':')
+            bytes[at] == b':'
+                && bytes.get(at + 1) != Some(&b':')
+                && (at == 0 || bytes[at - 1] != b':')
         })
         .map(|at| (&text[..at], &text[at + 1..]))
 }
@@ -126,7 +151,9 @@ fn pascal_case(name: &str) -> String {
 fn context(question: &Question<'_>) -> Result<Context, RequestError> {
     let value = match question.context.trim() {
         "" => Value::Object(serde_json::Map::new()),
-        text => serde_json::from_str(text).map_err(|error| RequestError::Json(error.to_string()))?,
+        text => {
+            serde_json::from_str(text).map_err(|error| RequestError::Json(error.to_string()))?
+        }
     };
     let Value::Object(fields) = value else {
         return Err(RequestError::Json(format!("it is {}", json_kind(&value))));
@@ -152,11 +179,17 @@ fn expression(path: &str, value: &Value) -> Result<Option<RestrictedExpression>,
         Value::Bool(value) => RestrictedExpression::new_bool(*value),
         Value::String(value) => RestrictedExpression::new_string(value.clone()),
         Value::Number(number) => {
-            let wrong = || RequestError::Number { path: path.to_owned(), number: number.to_string() };
+            let wrong = || RequestError::Number {
+                path: path.to_owned(),
+                number: number.to_string(),
+            };
             if let Some(value) = number.as_i64() {
                 RestrictedExpression::new_long(value)
             } else if number.is_f64() {
-                let value = number.as_f64().filter(|value| value.abs() <= MAXIMUM_DECIMAL).ok_or_else(wrong)?;
+                let value = number
+                    .as_f64()
+                    .filter(|value| value.abs() <= MAXIMUM_DECIMAL)
+                    .ok_or_else(wrong)?;
                 RestrictedExpression::new_decimal(format!("{value:.4}"))
             } else {
                 return Err(wrong());
@@ -176,7 +209,8 @@ fn expression(path: &str, value: &Value) -> Result<Option<RestrictedExpression>,
                     pairs.push((key.clone(), expression));
                 }
             }
-            RestrictedExpression::new_record(pairs).map_err(|error| RequestError::Context(chain(&error)))?
+            RestrictedExpression::new_record(pairs)
+                .map_err(|error| RequestError::Context(chain(&error)))?
         }
     }))
 }
@@ -197,7 +231,9 @@ mod tests {
     use super::*;
 
     fn name(text: &str) -> String {
-        entity("principal", text, "User", None).expect("a name").to_string()
+        entity("principal", text, "User", None)
+            .expect("a name")
+            .to_string()
     }
 
     #[test]
@@ -221,8 +257,13 @@ mod tests {
     }
 
     fn shown(json: &str) -> Result<String, RequestError> {
-        let question =
-            Question { control_point: "promote", principal: "a", action: "b", resource: "c", context: json };
+        let question = Question {
+            control_point: "promote",
+            principal: "a",
+            action: "b",
+            resource: "c",
+            context: json,
+        };
         let context = context(&question)?;
         let mut shown: Vec<String> = ["x", "y", "control_point"]
             .into_iter()
@@ -247,15 +288,23 @@ mod tests {
 
     #[test]
     fn entity_escapes_are_plain_records() {
-        let text = shown(r#"{"x": {"__entity": {"type": "User", "id": "root"}}}"#).expect("a context");
+        let text =
+            shown(r#"{"x": {"__entity": {"type": "User", "id": "root"}}}"#).expect("a context");
         assert!(text.contains("Record"), "{text}");
     }
 
     #[test]
     fn what_cedar_cannot_hold_is_refused_by_name() {
-        assert!(shown("[1]").expect_err("a list").to_string().contains("a list"));
+        assert!(
+            shown("[1]")
+                .expect_err("a list")
+                .to_string()
+                .contains("a list")
+        );
         assert!(shown("{").is_err());
-        let message = shown(r#"{"x": {"big": [1, 18446744073709551615]}}"#).expect_err("too big").to_string();
+        let message = shown(r#"{"x": {"big": [1, 18446744073709551615]}}"#)
+            .expect_err("too big")
+            .to_string();
         assert!(message.contains("context.x.big[1]"), "{message}");
         assert!(shown(r#"{"x": 1e300}"#).is_err());
     }

@@ -35,7 +35,10 @@ impl<'a> Strings<'a> {
     /// The bytes of a row; none for a row that is not there.
     pub(crate) fn get(&self, row: usize) -> &'a [u8] {
         match self.offsets.get(row..row + 2) {
-            Some(&[start, end]) => self.bytes.get(start as usize..end as usize).unwrap_or_default(),
+            Some(&[start, end]) => self
+                .bytes
+                .get(start as usize..end as usize)
+                .unwrap_or_default(),
             _ => &[],
         }
     }
@@ -61,15 +64,24 @@ impl<'a> Column<'a> {
             Given::Int64(values) => (Values::Int64(values), values.len() >= rows),
             Given::Float64(values) => (Values::Float64(values), values.len() >= rows),
             Given::Utf8(strings) => (
-                Values::Utf8(Strings { offsets: &strings.offsets, bytes: &strings.bytes }),
+                Values::Utf8(Strings {
+                    offsets: &strings.offsets,
+                    bytes: &strings.bytes,
+                }),
                 strings.offsets.len() > rows,
             ),
             Given::Date32(values) => (Values::Date32(values), values.len() >= rows),
             Given::TimestampUs(values) => (Values::TimestampUs(values), values.len() >= rows),
         };
         let validity = column.validity.as_deref();
-        let is_whole = is_long_enough && validity.is_none_or(|bitmap| bitmap.len() >= rows.div_ceil(8));
-        is_whole.then_some(Self { name, rows, values, validity })
+        let is_whole =
+            is_long_enough && validity.is_none_or(|bitmap| bitmap.len() >= rows.div_ceil(8));
+        is_whole.then_some(Self {
+            name,
+            rows,
+            values,
+            validity,
+        })
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -86,7 +98,11 @@ impl<'a> Column<'a> {
     /// Which rows of a block hold a value. Bits past the last row are not set.
     pub(crate) fn valid_word(&self, block: usize) -> u64 {
         let rows_left = self.rows.saturating_sub(block * BLOCK);
-        let inside = if rows_left >= BLOCK { u64::MAX } else { (1 << rows_left) - 1 };
+        let inside = if rows_left >= BLOCK {
+            u64::MAX
+        } else {
+            (1 << rows_left) - 1
+        };
         inside & self.validity.map_or(u64::MAX, |bitmap| word(bitmap, block))
     }
 
@@ -100,7 +116,9 @@ impl<'a> Column<'a> {
             return "null".into();
         }
         match self.values {
-            Values::Boolean(bitmap) => (word(bitmap, row / BLOCK) >> (row % BLOCK) & 1 == 1).to_string(),
+            Values::Boolean(bitmap) => {
+                (word(bitmap, row / BLOCK) >> (row % BLOCK) & 1 == 1).to_string()
+            }
             Values::Int64(values) => values[row].to_string(),
             Values::Float64(values) => values[row].to_string(),
             Values::Utf8(strings) => quoted(&String::from_utf8_lossy(strings.get(row))),
@@ -123,7 +141,10 @@ pub(crate) fn word(bitmap: &[u8], block: usize) -> u64 {
     let bytes = bitmap.get(block * 8..).unwrap_or_default();
     match bytes.first_chunk::<8>() {
         Some(chunk) => u64::from_le_bytes(*chunk),
-        None => bytes.iter().enumerate().fold(0, |word, (at, byte)| word | u64::from(*byte) << (8 * at)),
+        None => bytes
+            .iter()
+            .enumerate()
+            .fold(0, |word, (at, byte)| word | u64::from(*byte) << (8 * at)),
     }
 }
 
@@ -136,16 +157,24 @@ pub(crate) struct RowBits {
 impl RowBits {
     /// Asks for a word for each block of `rows` rows.
     pub(crate) fn from_words(rows: usize, word_of_block: impl FnMut(usize) -> u64) -> Self {
-        Self { words: (0..rows.div_ceil(BLOCK)).map(word_of_block).collect() }
+        Self {
+            words: (0..rows.div_ceil(BLOCK)).map(word_of_block).collect(),
+        }
     }
 
     pub(crate) fn count(&self) -> u64 {
-        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+        self.words
+            .iter()
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
     }
 
     /// The rows whose bit is set, rising.
     pub(crate) fn rows(&self) -> impl Iterator<Item = usize> {
-        self.words.iter().enumerate().flat_map(|(block, &word)| word_rows(block, word))
+        self.words
+            .iter()
+            .enumerate()
+            .flat_map(|(block, &word)| word_rows(block, word))
     }
 }
 
@@ -162,7 +191,11 @@ pub(crate) fn word_rows(block: usize, word: u64) -> impl Iterator<Item = usize> 
 ///
 /// A block is first asked as a whole, a loop without branches that the compiler vectorises; only
 /// a block in which something fails is asked row by row.
-pub(crate) fn failing<T: Copy>(column: &Column<'_>, values: &[T], fails: impl Fn(T) -> bool) -> RowBits {
+pub(crate) fn failing<T: Copy>(
+    column: &Column<'_>,
+    values: &[T],
+    fails: impl Fn(T) -> bool,
+) -> RowBits {
     RowBits::from_words(column.rows, |block| {
         let start = block * BLOCK;
         let values = values.get(start..).unwrap_or_default();
@@ -185,7 +218,11 @@ pub(crate) fn failing_strings(
     strings: Strings<'_>,
     mut fails: impl FnMut(&[u8]) -> bool,
 ) -> RowBits {
-    failing_rows(column.rows, |block| column.valid_word(block), |row| fails(strings.get(row)))
+    failing_rows(
+        column.rows,
+        |block| column.valid_word(block),
+        |row| fails(strings.get(row)),
+    )
 }
 
 /// The rows of those in `asked` for which `fails` is true.
@@ -208,7 +245,9 @@ pub(crate) fn failing_rows(
 
 /// The rows of a block in which every column holds a value.
 pub(crate) fn all_valid_word(columns: &[Column<'_>], block: usize) -> u64 {
-    columns.iter().fold(u64::MAX, |word, column| word & column.valid_word(block))
+    columns
+        .iter()
+        .fold(u64::MAX, |word, column| word & column.valid_word(block))
 }
 
 #[cfg(test)]
@@ -243,7 +282,10 @@ pub(crate) mod testing {
     }
 
     impl Owned {
-        fn new(valid: impl ExactSizeIterator<Item = bool>, values: impl Fn(&Owned) -> Values<'_> + 'static) -> Self {
+        fn new(
+            valid: impl ExactSizeIterator<Item = bool>,
+            values: impl Fn(&Owned) -> Values<'_> + 'static,
+        ) -> Self {
             Self {
                 rows: valid.len(),
                 validity: bitmap(valid),
@@ -256,47 +298,77 @@ pub(crate) mod testing {
         }
 
         pub(crate) fn int64(values: &[Option<i64>]) -> Self {
-            let mut owned = Self::new(values.iter().map(Option::is_some), |it| Values::Int64(&it.int64));
-            owned.int64 = values.iter().map(|value| value.unwrap_or(i64::MIN)).collect();
+            let mut owned = Self::new(values.iter().map(Option::is_some), |it| {
+                Values::Int64(&it.int64)
+            });
+            owned.int64 = values
+                .iter()
+                .map(|value| value.unwrap_or(i64::MIN))
+                .collect();
             owned
         }
 
         pub(crate) fn timestamps(values: &[Option<i64>]) -> Self {
-            Self { values: Box::new(|it| Values::TimestampUs(&it.int64)), ..Self::int64(values) }
+            Self {
+                values: Box::new(|it| Values::TimestampUs(&it.int64)),
+                ..Self::int64(values)
+            }
         }
 
         pub(crate) fn float64(values: &[Option<f64>]) -> Self {
-            let mut owned = Self::new(values.iter().map(Option::is_some), |it| Values::Float64(&it.float64));
-            owned.float64 = values.iter().map(|value| value.unwrap_or(f64::NAN)).collect();
+            let mut owned = Self::new(values.iter().map(Option::is_some), |it| {
+                Values::Float64(&it.float64)
+            });
+            owned.float64 = values
+                .iter()
+                .map(|value| value.unwrap_or(f64::NAN))
+                .collect();
             owned
         }
 
         pub(crate) fn dates(values: &[Option<i32>]) -> Self {
-            let mut owned = Self::new(values.iter().map(Option::is_some), |it| Values::Date32(&it.int32));
-            owned.int32 = values.iter().map(|value| value.unwrap_or(i32::MIN)).collect();
+            let mut owned = Self::new(values.iter().map(Option::is_some), |it| {
+                Values::Date32(&it.int32)
+            });
+            owned.int32 = values
+                .iter()
+                .map(|value| value.unwrap_or(i32::MIN))
+                .collect();
             owned
         }
 
         pub(crate) fn booleans(values: &[Option<bool>]) -> Self {
-            let mut owned = Self::new(values.iter().map(Option::is_some), |it| Values::Boolean(&it.bytes));
+            let mut owned = Self::new(values.iter().map(Option::is_some), |it| {
+                Values::Boolean(&it.bytes)
+            });
             owned.bytes = bitmap(values.iter().map(|value| value.unwrap_or(true)));
             owned
         }
 
         pub(crate) fn strings(values: &[Option<&str>]) -> Self {
             let mut owned = Self::new(values.iter().map(Option::is_some), |it| {
-                Values::Utf8(Strings { offsets: &it.int32, bytes: &it.bytes })
+                Values::Utf8(Strings {
+                    offsets: &it.int32,
+                    bytes: &it.bytes,
+                })
             });
             owned.int32.push(0);
             for value in values {
-                owned.bytes.extend_from_slice(value.unwrap_or("").as_bytes());
+                owned
+                    .bytes
+                    .extend_from_slice(value.unwrap_or("").as_bytes());
                 owned.int32.push(owned.bytes.len() as i32);
             }
             owned
         }
 
         pub(crate) fn column<'a>(&'a self, name: &'a str) -> Column<'a> {
-            Column { name, rows: self.rows, values: (self.values)(self), validity: Some(&self.validity) }
+            Column {
+                name,
+                rows: self.rows,
+                values: (self.values)(self),
+                validity: Some(&self.validity),
+            }
         }
     }
 }
@@ -308,7 +380,11 @@ mod tests {
 
     #[test]
     fn bits_come_back_as_rows_across_blocks() {
-        let bits = failing_rows(200, |block| if block < 3 { u64::MAX } else { 0xff }, |row| row % 63 == 0);
+        let bits = failing_rows(
+            200,
+            |block| if block < 3 { u64::MAX } else { 0xff },
+            |row| row % 63 == 0,
+        );
         assert_eq!(bits.rows().collect::<Vec<_>>(), [0, 63, 126, 189]);
         assert_eq!(bits.count(), 4);
     }
@@ -318,15 +394,20 @@ mod tests {
         let values: Vec<Option<i64>> = (0..150).map(|row| (row % 3 != 0).then_some(row)).collect();
         let owned = Owned::int64(&values);
         let column = owned.column("x");
-        let Values::Int64(slice) = column.values else { panic!("an int64 column") };
-        let bits = failing(&column, slice, |value| value < 0 || value > 145);
+        let Values::Int64(slice) = column.values else {
+            panic!("an int64 column")
+        };
+        let bits = failing(&column, slice, |value| !(0..=145).contains(&value));
         assert_eq!(bits.rows().collect::<Vec<_>>(), [146, 148, 149]);
     }
 
     #[test]
     fn words_end_with_the_rows() {
         let owned = Owned::int64(&vec![Some(1); 70]);
-        let column = Column { validity: None, ..owned.column("x") };
+        let column = Column {
+            validity: None,
+            ..owned.column("x")
+        };
         assert_eq!(column.valid_word(0), u64::MAX);
         assert_eq!(column.valid_word(1), 0b11_1111);
         assert_eq!(column.valid_word(2), 0);
@@ -337,14 +418,20 @@ mod tests {
         let long = "é".repeat(50);
         let owned = Owned::strings(&[Some(&long), None]);
         let shown = owned.column("x").show(0);
-        assert_eq!(shown.chars().filter(|it| *it == 'é').count(), SHOWN_CHARACTERS);
+        assert_eq!(
+            shown.chars().filter(|it| *it == 'é').count(),
+            SHOWN_CHARACTERS
+        );
         assert!(shown.ends_with("..."));
         assert_eq!(owned.column("x").show(1), "null");
     }
 
     #[test]
     fn broken_offsets_are_empty_strings() {
-        let strings = Strings { offsets: &[0, 900, -3], bytes: b"abc" };
+        let strings = Strings {
+            offsets: &[0, 900, -3],
+            bytes: b"abc",
+        };
         assert_eq!(strings.get(0), b"");
         assert_eq!(strings.get(1), b"");
         assert_eq!(strings.get(7), b"");

@@ -25,7 +25,10 @@ impl Validator for RulesValidator {
     type Config = Config;
 
     fn configure(config: Config, schema: &[Field]) -> Result<Self, Failure> {
-        Ok(Self { rules: make_rules(config, schema)?, schema: schema.to_vec() })
+        Ok(Self {
+            rules: make_rules(config, schema)?,
+            schema: schema.to_vec(),
+        })
     }
 
     fn rules(&self) -> Vec<RuleFacts> {
@@ -66,7 +69,11 @@ impl Validator for RulesValidator {
         let rows = batch.rows();
         let mut findings = Vec::new();
         for rule in &mut self.rules {
-            let columns: Vec<Column<'_>> = rule.columns.iter().filter_map(|&index| views[index]).collect();
+            let columns: Vec<Column<'_>> = rule
+                .columns
+                .iter()
+                .filter_map(|&index| views[index])
+                .collect();
             findings.extend(rule.check(rows, &columns)?);
         }
         Ok(findings)
@@ -98,21 +105,39 @@ mod tests {
 
     #[test]
     fn rules_are_told_as_they_were_understood() {
-        let schema = [Field { name: "age".into(), kind: Kind::Int64, nullable: true }];
+        let schema = [Field {
+            name: "age".into(),
+            kind: Kind::Int64,
+            nullable: true,
+        }];
         let config = json!({"rules": [{"rule": "range", "column": "age", "min": 18, "max": 100, "mostly": 0.98}]});
         let config = sandcast_sdk::config::parse(&config.to_string()).expect("known keys");
-        let rules = RulesValidator::configure(config, &schema).expect("a good rule").rules();
+        let rules = RulesValidator::configure(config, &schema)
+            .expect("a good rule")
+            .rules();
         assert_eq!(rules[0].columns, ["age"]);
         assert_eq!(rules[0].severity, Severity::Error);
         assert_eq!(rules[0].mostly, 0.98);
-        assert_eq!(rules[0].description, "every value of `age` is at least 18 and at most 100");
+        assert_eq!(
+            rules[0].description,
+            "every value of `age` is at least 18 and at most 100"
+        );
     }
 
     #[test]
     fn a_column_of_another_kind_is_a_failure() {
-        let field = Field { name: "age".into(), kind: Kind::Int64, nullable: true };
+        let field = Field {
+            name: "age".into(),
+            kind: Kind::Int64,
+            nullable: true,
+        };
         let wrong = sandcast_sdk::Column::from(vec![1.0]);
-        assert!(view(&field, &wrong).expect_err("floats").message.contains("`age`"));
+        assert!(
+            view(&field, &wrong)
+                .expect_err("floats")
+                .message
+                .contains("`age`")
+        );
         let right = sandcast_sdk::Column::from(vec![1_i64]);
         assert_eq!(view(&field, &right).expect("integers").rows, 1);
     }

@@ -44,14 +44,18 @@ pub(crate) struct Rule {
 pub(crate) fn make_rules(config: Config, schema: &[Field]) -> Result<Vec<Rule>, Failure> {
     let refuse = |message: String| Failure::new(FailureCode::InvalidConfig, message);
     if config.rules.is_empty() || config.rules.len() > MAXIMUM_RULES {
-        let message = format!("`rules` has {} entries, 1 to {MAXIMUM_RULES} make sense", config.rules.len());
+        let message = format!(
+            "`rules` has {} entries, 1 to {MAXIMUM_RULES} make sense",
+            config.rules.len()
+        );
         return Err(refuse(message));
     }
     let mut made: Vec<Rule> = Vec::with_capacity(config.rules.len());
     for (place, keys) in config.rules.into_iter().enumerate() {
         let name = name_of(place, &keys);
         let mut rule = Rule::make(keys, schema).map_err(|message| {
-            refuse(format!("{name}: {message}")).hint("the plugin's README lists the keys of every rule")
+            refuse(format!("{name}: {message}"))
+                .hint("the plugin's README lists the keys of every rule")
         })?;
         if let Some(same) = made.iter().position(|other| other.id == rule.id.text) {
             if rule.id.is_given {
@@ -109,16 +113,26 @@ impl Draft {
 impl Rule {
     fn make(mut keys: Map<String, Value>, schema: &[Field]) -> Result<Draft, String> {
         let Some(kind) = take_text(&mut keys, "rule")? else {
-            return Err(format!("`rule` is missing; it is one of {}", rules::KINDS.join(", ")));
+            return Err(format!(
+                "`rule` is missing; it is one of {}",
+                rules::KINDS.join(", ")
+            ));
         };
         let id = take_text(&mut keys, "id")?;
-        if id.as_ref().is_some_and(|id| id.is_empty() || id.len() > MAXIMUM_ID_BYTES) {
+        if id
+            .as_ref()
+            .is_some_and(|id| id.is_empty() || id.len() > MAXIMUM_ID_BYTES)
+        {
             return Err(format!("`id` must have 1 to {MAXIMUM_ID_BYTES} bytes"));
         }
         let severity = match take_text(&mut keys, "severity")?.as_deref() {
             None | Some("error") => Severity::Error,
             Some("warning") => Severity::Warning,
-            Some(other) => return Err(format!("`severity` is \"{other}\", it is \"error\" or \"warning\"")),
+            Some(other) => {
+                return Err(format!(
+                    "`severity` is \"{other}\", it is \"error\" or \"warning\""
+                ));
+            }
         };
         let tolerance = keys.remove("mostly");
         let mostly = match &tolerance {
@@ -132,8 +146,12 @@ impl Rule {
         if tolerance.is_some() && matches!(made.test, Test::Dataset(_)) {
             return Err("`mostly` has no meaning here, the rule is about the whole dataset".into());
         }
-        let names: Vec<&str> =
-            made.columns.iter().filter_map(|&index| schema.get(index)).map(|field| field.name.as_str()).collect();
+        let names: Vec<&str> = made
+            .columns
+            .iter()
+            .filter_map(|&index| schema.get(index))
+            .map(|field| field.name.as_str())
+            .collect();
         let id = Id {
             is_given: id.is_some(),
             text: id.unwrap_or_else(|| match names.as_slice() {
@@ -141,11 +159,21 @@ impl Rule {
                 names => format!("{kind}:{}", names.join(",")),
             }),
         };
-        Ok(Draft { id, kind, severity, mostly, made })
+        Ok(Draft {
+            id,
+            kind,
+            severity,
+            mostly,
+            made,
+        })
     }
 
     /// Looks at a batch; `columns` are those of the rule. A finding holds the rows that fail.
-    pub(crate) fn check(&mut self, rows: u32, columns: &[Column<'_>]) -> Result<Option<Finding>, Failure> {
+    pub(crate) fn check(
+        &mut self,
+        rows: u32,
+        columns: &[Column<'_>],
+    ) -> Result<Option<Finding>, Failure> {
         let test = match &mut self.test {
             Test::Dataset(test) => {
                 test.observe(rows, columns);
@@ -159,7 +187,9 @@ impl Rule {
             ..failure
         })?;
         self.checked += test.checked(columns);
-        let Some(first) = bits.rows().next() else { return Ok(None) };
+        let Some(first) = bits.rows().next() else {
+            return Ok(None);
+        };
         let failed = bits.count();
         self.failed += failed;
         let example = test.explain(columns, first);
@@ -206,7 +236,10 @@ impl Rule {
         let Some(first) = &self.first else {
             return (true, format!("{checked} rows pass"));
         };
-        let seen = format!("{failed} of {checked} rows fail ({})", percent(failed as f64 / checked as f64));
+        let seen = format!(
+            "{failed} of {checked} rows fail ({})",
+            percent(failed as f64 / checked as f64)
+        );
         let allowed = percent(1.0 - self.mostly);
         let message = match (passed, self.mostly < 1.0) {
             (true, _) => format!("{seen}, within the {allowed} allowed; first: {first}"),
@@ -220,9 +253,17 @@ impl Rule {
 /// A share to two significant digits.
 fn percent(share: f64) -> String {
     let percent = share * 100.0;
-    let decimals = if percent >= 10.0 || percent == 0.0 { 0 } else { (1.0 - percent.log10().floor()) as usize };
+    let decimals = if percent >= 10.0 || percent == 0.0 {
+        0
+    } else {
+        (1.0 - percent.log10().floor()) as usize
+    };
     let text = format!("{percent:.*}", decimals.min(6));
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let text = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
     format!("{text}%")
 }
 
@@ -242,7 +283,11 @@ mod tests {
     use serde_json::json;
 
     fn fields() -> [Field; 2] {
-        let field = |name: &str, kind| Field { name: name.into(), kind, nullable: true };
+        let field = |name: &str, kind| Field {
+            name: name.into(),
+            kind,
+            nullable: true,
+        };
         [field("age", Kind::Int64), field("name", Kind::Utf8)]
     }
 
@@ -252,7 +297,9 @@ mod tests {
     }
 
     fn one(rule: Value) -> Rule {
-        rules(json!({"rules": [rule]})).expect("a good rule").remove(0)
+        rules(json!({"rules": [rule]}))
+            .expect("a good rule")
+            .remove(0)
     }
 
     fn refused(config: Value) -> String {
@@ -270,24 +317,51 @@ mod tests {
         ]}))
         .expect("good rules");
         let ids: Vec<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
-        assert_eq!(ids, ["not-null:age", "not-null:age#2", "unique:age,name", "row-count", "mine"]);
+        assert_eq!(
+            ids,
+            [
+                "not-null:age",
+                "not-null:age#2",
+                "unique:age,name",
+                "row-count",
+                "mine"
+            ]
+        );
     }
 
     #[test]
     fn messages_name_the_rule() {
-        let wrong = |rule: Value| refused(json!({"rules": [{"rule": "not-null", "column": "age"}, rule]}));
+        let wrong =
+            |rule: Value| refused(json!({"rules": [{"rule": "not-null", "column": "age"}, rule]}));
         assert_eq!(
             wrong(json!({"id": "a", "rule": "range", "column": "agee", "min": 1})),
             "rule 2 (`a`, range): there is no column `agee`; `age` is the nearest"
         );
-        assert!(wrong(json!({"rule": "range", "column": "age", "mni": 1})).starts_with("rule 2 (range): unknown field `mni`"));
-        assert!(wrong(json!({"id": "b"})).starts_with("rule 2 (`b`): `rule` is missing; it is one of not-null"));
-        assert!(wrong(json!({"rule": "not-null", "column": "age", "mostly": 2})).contains("`mostly` is 2"));
-        assert!(wrong(json!({"rule": "not-null", "column": "age", "severity": "fatal"})).contains("\"warning\""));
-        assert!(wrong(json!({"rule": "row-count", "min": 1, "mostly": 0.9})).contains("no meaning"));
+        assert!(
+            wrong(json!({"rule": "range", "column": "age", "mni": 1}))
+                .starts_with("rule 2 (range): unknown field `mni`")
+        );
+        assert!(
+            wrong(json!({"id": "b"}))
+                .starts_with("rule 2 (`b`): `rule` is missing; it is one of not-null")
+        );
+        assert!(
+            wrong(json!({"rule": "not-null", "column": "age", "mostly": 2}))
+                .contains("`mostly` is 2")
+        );
+        assert!(
+            wrong(json!({"rule": "not-null", "column": "age", "severity": "fatal"}))
+                .contains("\"warning\"")
+        );
+        assert!(
+            wrong(json!({"rule": "row-count", "min": 1, "mostly": 0.9})).contains("no meaning")
+        );
         assert!(wrong(json!({"rule": 3})).contains("`rule` is 3"));
         let twice = json!({"rules": [{"id": "a", "rule": "row-count", "min": 1}, {"id": "a", "rule": "row-count", "max": 1}]});
-        assert_eq!(refused(twice), "rule 2 (`a`, row-count): rule 1 has the same id");
+        assert_eq!(
+            refused(twice),
+            "rule 2 (`a`, row-count): rule 1 has the same id"
+        );
         assert!(refused(json!({"rules": []})).contains("0 entries"));
         assert!(refused(json!({"rule": []})).contains("unknown field `rule`"));
     }
@@ -296,34 +370,68 @@ mod tests {
     fn failing_rows_are_found_and_counted() {
         let mut rule = one(json!({"rule": "range", "column": "age", "max": 100}));
         let ages = Owned::int64(&[Some(171), None, Some(30), Some(172), Some(173)]);
-        let finding = rule.check(5, &[ages.column("age")]).expect("checked").expect("a finding");
-        assert_eq!((finding.rule.as_str(), finding.column.as_deref()), ("range:age", Some("age")));
+        let finding = rule
+            .check(5, &[ages.column("age")])
+            .expect("checked")
+            .expect("a finding");
+        assert_eq!(
+            (finding.rule.as_str(), finding.column.as_deref()),
+            ("range:age", Some("age"))
+        );
         assert_eq!(finding.rows, [0, 3, 4]);
         assert_eq!(finding.message, "age 171 is over 100, and 2 more rows fail");
         let good = Owned::int64(&[Some(30); 4]);
-        assert!(rule.check(4, &[good.column("age")]).expect("checked").is_none());
+        assert!(
+            rule.check(4, &[good.column("age")])
+                .expect("checked")
+                .is_none()
+        );
         let verdict = rule.verdict().expect("judged");
-        assert_eq!((verdict.passed, verdict.rows_checked, verdict.rows_failed), (false, 8, 3));
-        assert_eq!(verdict.message, "3 of 8 rows fail (38%); first: age 171 is over 100");
+        assert_eq!(
+            (verdict.passed, verdict.rows_checked, verdict.rows_failed),
+            (false, 8, 3)
+        );
+        assert_eq!(
+            verdict.message,
+            "3 of 8 rows fail (38%); first: age 171 is over 100"
+        );
     }
 
     #[test]
     fn mostly_tolerates_a_share_of_the_checked_rows() {
-        let values: Vec<Option<i64>> = (0..100).map(|row| Some(if row < 2 { 171 } else { 30 })).collect();
+        let values: Vec<Option<i64>> = (0..100)
+            .map(|row| Some(if row < 2 { 171 } else { 30 }))
+            .collect();
         let ages = Owned::int64(&values);
         let judged = |mostly: f64| {
-            let mut rule = one(json!({"rule": "range", "column": "age", "max": 100, "mostly": mostly, "severity": "warning"}));
-            let finding = rule.check(100, &[ages.column("age")]).expect("checked").expect("a finding");
-            assert_eq!(finding.rows, [0, 1], "rows within the tolerance are found too");
+            let mut rule = one(
+                json!({"rule": "range", "column": "age", "max": 100, "mostly": mostly, "severity": "warning"}),
+            );
+            let finding = rule
+                .check(100, &[ages.column("age")])
+                .expect("checked")
+                .expect("a finding");
+            assert_eq!(
+                finding.rows,
+                [0, 1],
+                "rows within the tolerance are found too"
+            );
             assert_eq!(finding.severity, Severity::Warning);
             rule.verdict().expect("judged")
         };
         let within = judged(0.98);
         assert!(within.passed);
-        assert_eq!(within.message, "2 of 100 rows fail (2%), within the 2% allowed; first: age 171 is over 100");
+        assert_eq!(
+            within.message,
+            "2 of 100 rows fail (2%), within the 2% allowed; first: age 171 is over 100"
+        );
         let over = judged(0.99);
         assert!(!over.passed);
-        assert!(over.message.contains("over the 1% allowed"), "{}", over.message);
+        assert!(
+            over.message.contains("over the 1% allowed"),
+            "{}",
+            over.message
+        );
     }
 
     #[test]
@@ -337,7 +445,14 @@ mod tests {
 
     #[test]
     fn shares_are_shown_to_two_digits() {
-        for (share, text) in [(0.0, "0%"), (0.5, "50%"), (0.025, "2.5%"), (0.02, "2%"), (0.000_123, "0.012%"), (1.0, "100%")] {
+        for (share, text) in [
+            (0.0, "0%"),
+            (0.5, "50%"),
+            (0.025, "2.5%"),
+            (0.02, "2%"),
+            (0.000_123, "0.012%"),
+            (1.0, "100%"),
+        ] {
             assert_eq!(percent(share), text);
         }
     }

@@ -13,12 +13,16 @@ pub(crate) fn parse_date(text: &str) -> Option<i32> {
 
 /// Microseconds since 1970-01-01T00:00:00Z of a time as in RFC 3339.
 pub(crate) fn parse_timestamp(text: &str) -> Option<i64> {
-    text.parse::<Timestamp>().ok().map(Timestamp::as_microsecond)
+    text.parse::<Timestamp>()
+        .ok()
+        .map(Timestamp::as_microsecond)
 }
 
 /// The same, of a time or of the first moment of a date in UTC.
 pub(crate) fn parse_date_or_timestamp(text: &str) -> Option<i64> {
-    parse_date(text).map(date_in_microseconds).or_else(|| parse_timestamp(text))
+    parse_date(text)
+        .map(date_in_microseconds)
+        .or_else(|| parse_timestamp(text))
 }
 
 /// The first moment of a day in UTC, in microseconds.
@@ -55,7 +59,14 @@ mod tests {
         assert_eq!(parse_date("1970-01-02"), Some(1));
         assert_eq!(parse_date("1969-12-31"), Some(-1));
         assert_eq!(parse_date("2024-02-29"), Some(19_782));
-        for wrong in ["2023-02-29", "24-02-29", "2024-2-9", "2024-02-29T00:00", "", "2024/02/29"] {
+        for wrong in [
+            "2023-02-29",
+            "24-02-29",
+            "2024-2-9",
+            "2024-02-29T00:00",
+            "",
+            "2024/02/29",
+        ] {
             assert_eq!(parse_date(wrong), None, "{wrong}");
         }
         assert_eq!(show_date(19_782), "2024-02-29");
@@ -73,7 +84,11 @@ mod tests {
     #[test]
     fn durations_are_read_in_either_form() {
         for (text, hours) in [("24h", 24), ("7d", 168), ("1d 12h", 36), ("PT24H", 24)] {
-            assert_eq!(parse_duration(text), Some(SignedDuration::from_hours(hours)), "{text}");
+            assert_eq!(
+                parse_duration(text),
+                Some(SignedDuration::from_hours(hours)),
+                "{text}"
+            );
         }
         assert_eq!(parse_duration("soon"), None);
         assert_eq!(parse_duration("1 month"), None);

@@ -79,8 +79,17 @@ pub(super) fn make(keys: Keys, schema: &Schema<'_>) -> Result<Made, String> {
     if left_kind == Kind::Boolean && !is_equality {
         return Err("booleans are equal or not, there is no order among them".into());
     }
-    let description = format!("`{}` is {} `{}`", keys.column, keys.comparison.words(), keys.other);
-    Ok(Made::rows(vec![left, right], description, Compare(keys.comparison)))
+    let description = format!(
+        "`{}` is {} `{}`",
+        keys.column,
+        keys.comparison.words(),
+        keys.other
+    );
+    Ok(Made::rows(
+        vec![left, right],
+        description,
+        Compare(keys.comparison),
+    ))
 }
 
 #[derive(Debug)]
@@ -101,8 +110,12 @@ impl RowTest for Compare {
                 by_row(&|row| left[row].partial_cmp(&right[row]))
             }
             (Float64(left), Float64(right)) => by_row(&|row| left[row].partial_cmp(&right[row])),
-            (Int64(left), Float64(right)) => by_row(&|row| (left[row] as f64).partial_cmp(&right[row])),
-            (Float64(left), Int64(right)) => by_row(&|row| left[row].partial_cmp(&(right[row] as f64))),
+            (Int64(left), Float64(right)) => {
+                by_row(&|row| (left[row] as f64).partial_cmp(&right[row]))
+            }
+            (Float64(left), Int64(right)) => {
+                by_row(&|row| left[row].partial_cmp(&(right[row] as f64)))
+            }
             (Date32(left), Date32(right)) => by_row(&|row| left[row].partial_cmp(&right[row])),
             (Date32(left), TimestampUs(right)) => {
                 by_row(&|row| date_in_microseconds(left[row]).partial_cmp(&right[row]))
@@ -112,9 +125,14 @@ impl RowTest for Compare {
             }
             (Utf8(left), Utf8(right)) => by_row(&|row| left.get(row).partial_cmp(right.get(row))),
             (Boolean(left), Boolean(right)) => {
-                let equal_fails = if self.0 == Comparison::NotEqual { u64::MAX } else { 0 };
+                let equal_fails = if self.0 == Comparison::NotEqual {
+                    u64::MAX
+                } else {
+                    0
+                };
                 RowBits::from_words(columns[0].rows, |block| {
-                    (word(left, block) ^ word(right, block) ^ equal_fails) & all_valid_word(columns, block)
+                    (word(left, block) ^ word(right, block) ^ equal_fails)
+                        & all_valid_word(columns, block)
                 })
             }
             _ => RowBits::default(),
@@ -122,8 +140,17 @@ impl RowTest for Compare {
     }
 
     fn explain(&self, columns: &[Column<'_>], row: usize) -> String {
-        let [left, right] = columns else { return String::new() };
-        format!("{} {} is not {} {} {}", left.name, left.show(row), self.0.words(), right.name, right.show(row))
+        let [left, right] = columns else {
+            return String::new();
+        };
+        format!(
+            "{} {} is not {} {} {}",
+            left.name,
+            left.show(row),
+            self.0.words(),
+            right.name,
+            right.show(row)
+        )
     }
 }
 
@@ -137,26 +164,45 @@ mod tests {
     fn rows_out_of_order_fail() {
         let starts = Owned::dates(&[Some(10), Some(11), None, Some(5)]);
         let ends = Owned::dates(&[Some(10), Some(10), Some(1), None]);
-        let rule = json!({"rule": "compare", "column": "start", "comparison": "<=", "other": "end"});
+        let rule =
+            json!({"rule": "compare", "column": "start", "comparison": "<=", "other": "end"});
         let (checked, failing) = check(rule, &[("start", &starts), ("end", &ends)]);
         assert_eq!(checked, 2);
-        assert_eq!(failing, [(1, "start 1970-01-12 is not at most end 1970-01-11".to_owned())]);
+        assert_eq!(
+            failing,
+            [(
+                1,
+                "start 1970-01-12 is not at most end 1970-01-11".to_owned()
+            )]
+        );
     }
 
     #[test]
     fn kinds_of_one_family_compare() {
-        let (whole, real) = (Owned::int64(&[Some(1), Some(2)]), Owned::float64(&[Some(1.5), Some(f64::NAN)]));
+        let (whole, real) = (
+            Owned::int64(&[Some(1), Some(2)]),
+            Owned::float64(&[Some(1.5), Some(f64::NAN)]),
+        );
         let columns = [("whole", &whole), ("real", &real)];
         let rule = |comparison: &str| json!({"rule": "compare", "column": "whole", "comparison": comparison, "other": "real"});
         assert_eq!(failing_rows(rule("<"), &columns), [1]);
         assert_eq!(failing_rows(rule("not-equal"), &columns), [0_usize; 0]);
-        let (days, times) = (Owned::dates(&[Some(1)]), Owned::timestamps(&[Some(86_400_000_000)]));
+        let (days, times) = (
+            Owned::dates(&[Some(1)]),
+            Owned::timestamps(&[Some(86_400_000_000)]),
+        );
         let rule = json!({"rule": "compare", "column": "d", "comparison": "==", "other": "t"});
         assert!(failing_rows(rule, &[("d", &days), ("t", &times)]).is_empty());
-        let (left, right) = (Owned::strings(&[Some("a"), Some("b")]), Owned::strings(&[Some("b"), Some("a")]));
+        let (left, right) = (
+            Owned::strings(&[Some("a"), Some("b")]),
+            Owned::strings(&[Some("b"), Some("a")]),
+        );
         let rule = json!({"rule": "compare", "column": "l", "comparison": ">", "other": "r"});
         assert_eq!(failing_rows(rule, &[("l", &left), ("r", &right)]), [0]);
-        let (left, right) = (Owned::booleans(&[Some(true), Some(false)]), Owned::booleans(&[Some(true), Some(true)]));
+        let (left, right) = (
+            Owned::booleans(&[Some(true), Some(false)]),
+            Owned::booleans(&[Some(true), Some(true)]),
+        );
         let columns = [("l", &left), ("r", &right)];
         let rule = |comparison: &str| json!({"rule": "compare", "column": "l", "comparison": comparison, "other": "r"});
         assert_eq!(failing_rows(rule("=="), &columns), [1]);
@@ -168,6 +214,9 @@ mod tests {
     fn kinds_of_two_families_are_refused() {
         let (number, text) = (Owned::int64(&[]), Owned::strings(&[]));
         let rule = json!({"rule": "compare", "column": "n", "comparison": "<", "other": "s"});
-        assert_eq!(refused(rule, &[("n", &number), ("s", &text)]), "`n` is int64 and `s` is utf8, which do not compare");
+        assert_eq!(
+            refused(rule, &[("n", &number), ("s", &text)]),
+            "`n` is int64 and `s` is utf8, which do not compare"
+        );
     }
 }

@@ -19,15 +19,41 @@ pub(super) struct Keys {
 pub(super) fn make(keys: Keys, schema: &Schema<'_>) -> Result<Made, String> {
     let (index, kind) = schema.find(&keys.column)?;
     if !matches!(kind, Kind::Date32 | Kind::TimestampUs) {
-        return Err(format!("column `{}` is {}, freshness is about dates and timestamps", keys.column, kind.name()));
+        return Err(format!(
+            "column `{}` is {}, freshness is about dates and timestamps",
+            keys.column,
+            kind.name()
+        ));
     }
     let max_age = parse_duration(&keys.max_age)
         .filter(SignedDuration::is_positive)
-        .ok_or_else(|| format!("`max_age` is {:?}, a duration such as \"24h\" or \"7d\" is wanted", keys.max_age))?;
-    let now = parse_date_or_timestamp(&keys.now)
-        .ok_or_else(|| format!("`now` is {:?}, a time such as \"2024-01-31T08:00:00Z\" is wanted", keys.now))?;
-    let description = format!("the newest `{}` is at most {max_age:#} old at {}", keys.column, show_timestamp(now));
-    Ok(Made::dataset(vec![index], description, Freshness { column: keys.column, max_age, now, newest: None }))
+        .ok_or_else(|| {
+            format!(
+                "`max_age` is {:?}, a duration such as \"24h\" or \"7d\" is wanted",
+                keys.max_age
+            )
+        })?;
+    let now = parse_date_or_timestamp(&keys.now).ok_or_else(|| {
+        format!(
+            "`now` is {:?}, a time such as \"2024-01-31T08:00:00Z\" is wanted",
+            keys.now
+        )
+    })?;
+    let description = format!(
+        "the newest `{}` is at most {max_age:#} old at {}",
+        keys.column,
+        show_timestamp(now)
+    );
+    Ok(Made::dataset(
+        vec![index],
+        description,
+        Freshness {
+            column: keys.column,
+            max_age,
+            now,
+            newest: None,
+        },
+    ))
 }
 
 #[derive(Debug)]
@@ -46,9 +72,10 @@ impl DatasetTest for Freshness {
         let rows = (0..blocks).flat_map(|block| word_rows(block, column.valid_word(block)));
         let newest = match column.values {
             Values::TimestampUs(values) => rows.filter_map(|row| values.get(row)).copied().max(),
-            Values::Date32(values) => {
-                rows.filter_map(|row| values.get(row)).max().map(|days| date_in_microseconds(*days))
-            }
+            Values::Date32(values) => rows
+                .filter_map(|row| values.get(row))
+                .max()
+                .map(|days| date_in_microseconds(*days)),
             _ => None,
         };
         self.newest = self.newest.max(newest);
@@ -62,7 +89,10 @@ impl DatasetTest for Freshness {
         let seen = format!("the newest {} is {}", self.column, show_timestamp(newest));
         let age = SignedDuration::from_secs(age.as_secs());
         Ok(if age > self.max_age {
-            (false, format!("{seen}, {age:#} old, over {:#}", self.max_age))
+            (
+                false,
+                format!("{seen}, {age:#} old, over {:#}", self.max_age),
+            )
         } else {
             (true, format!("{seen}, {age:#} old"))
         })
@@ -83,13 +113,19 @@ mod tests {
 
     #[test]
     fn the_newest_over_all_batches_counts() {
-        let (first, second) = (Owned::timestamps(&[Some(24 * HOUR), None]), Owned::timestamps(&[Some(2 * HOUR)]));
+        let (first, second) = (
+            Owned::timestamps(&[Some(24 * HOUR), None]),
+            Owned::timestamps(&[Some(2 * HOUR)]),
+        );
         let batches = [("at", &first), ("at", &second)];
         let (passed, message) = judge(rule("24h"), &batches).expect("judged");
         assert!(passed, "{message}");
         let (passed, message) = judge(rule("23h"), &batches).expect("judged");
         assert!(!passed);
-        assert_eq!(message, "the newest at is 1970-01-02T00:00:00Z, 24h old, over 23h");
+        assert_eq!(
+            message,
+            "the newest at is 1970-01-02T00:00:00Z, 24h old, over 23h"
+        );
     }
 
     #[test]
@@ -102,7 +138,10 @@ mod tests {
     #[test]
     fn a_column_without_values_is_not_fresh() {
         let empty = Owned::timestamps(&[None, None]);
-        assert_eq!(judge(rule("1d"), &[("at", &empty)]).expect("judged"), (false, "at holds no value".to_owned()));
+        assert_eq!(
+            judge(rule("1d"), &[("at", &empty)]).expect("judged"),
+            (false, "at holds no value".to_owned())
+        );
     }
 
     #[test]

@@ -23,9 +23,15 @@ pub(super) fn make(keys: Keys, schema: &Schema<'_>) -> Result<Made, String> {
         (Some(min), None) => format!("at least {min}"),
         (None, Some(max)) => format!("at most {max}"),
     };
-    let test =
-        Length { min: keys.min.unwrap_or(0) as usize, max: keys.max.map_or(usize::MAX, |max| max as usize) };
-    Ok(Made::rows(vec![index], format!("every value of `{}` has {wanted} characters", keys.column), test))
+    let test = Length {
+        min: keys.min.unwrap_or(0) as usize,
+        max: keys.max.map_or(usize::MAX, |max| max as usize),
+    };
+    Ok(Made::rows(
+        vec![index],
+        format!("every value of `{}` has {wanted} characters", keys.column),
+        test,
+    ))
 }
 
 /// Unicode scalar values in UTF-8: the bytes that do not continue one.
@@ -54,9 +60,16 @@ impl RowTest for Length {
             Values::Utf8(strings) => characters(strings.get(row)),
             _ => 0,
         };
-        let wrong =
-            if count < self.min { format!("fewer than {}", self.min) } else { format!("more than {}", self.max) };
-        format!("{} {} has {count} characters, {wrong}", columns[0].name, columns[0].show(row))
+        let wrong = if count < self.min {
+            format!("fewer than {}", self.min)
+        } else {
+            format!("more than {}", self.max)
+        };
+        format!(
+            "{} {} has {count} characters, {wrong}",
+            columns[0].name,
+            columns[0].show(row)
+        )
     }
 }
 
@@ -72,18 +85,35 @@ mod tests {
         let rule = json!({"rule": "length", "column": "s", "min": 2, "max": 3});
         let (checked, failing) = check(rule, &[("s", &column)]);
         assert_eq!(checked, 4);
-        assert_eq!(failing, [
-            (1, "s \"é\" has 1 characters, fewer than 2".to_owned()),
-            (2, "s \"abcd\" has 4 characters, more than 3".to_owned()),
-            (4, "s \"\" has 0 characters, fewer than 2".to_owned()),
-        ]);
+        assert_eq!(
+            failing,
+            [
+                (1, "s \"é\" has 1 characters, fewer than 2".to_owned()),
+                (2, "s \"abcd\" has 4 characters, more than 3".to_owned()),
+                (4, "s \"\" has 0 characters, fewer than 2".to_owned()),
+            ]
+        );
     }
 
     #[test]
     fn bounds_must_make_sense() {
         let column = Owned::strings(&[]);
-        assert!(refused(json!({"rule": "length", "column": "s"}), &[("s", &column)]).contains("`min`"));
-        assert!(refused(json!({"rule": "length", "column": "s", "min": 2, "max": 1}), &[("s", &column)]).contains("over"));
-        assert!(refused(json!({"rule": "length", "column": "s", "min": -2}), &[("s", &column)]).contains("-2"));
+        assert!(
+            refused(json!({"rule": "length", "column": "s"}), &[("s", &column)]).contains("`min`")
+        );
+        assert!(
+            refused(
+                json!({"rule": "length", "column": "s", "min": 2, "max": 1}),
+                &[("s", &column)]
+            )
+            .contains("over")
+        );
+        assert!(
+            refused(
+                json!({"rule": "length", "column": "s", "min": -2}),
+                &[("s", &column)]
+            )
+            .contains("-2")
+        );
     }
 }

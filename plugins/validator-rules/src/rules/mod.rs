@@ -24,7 +24,16 @@ mod unique;
 
 /// The names that `rule` may have.
 pub(crate) const KINDS: [&str; 10] = [
-    "not-null", "type", "range", "set", "regex", "length", "unique", "compare", "row-count", "freshness",
+    "not-null",
+    "type",
+    "range",
+    "set",
+    "regex",
+    "length",
+    "unique",
+    "compare",
+    "row-count",
+    "freshness",
 ];
 
 /// Looks for rows that fail.
@@ -71,11 +80,19 @@ pub(crate) struct Made {
 
 impl Made {
     fn rows(columns: Vec<usize>, description: String, test: impl RowTest + 'static) -> Self {
-        Self { columns, description, test: Test::Rows(Box::new(test)) }
+        Self {
+            columns,
+            description,
+            test: Test::Rows(Box::new(test)),
+        }
     }
 
     fn dataset(columns: Vec<usize>, description: String, test: impl DatasetTest + 'static) -> Self {
-        Self { columns, description, test: Test::Dataset(Box::new(test)) }
+        Self {
+            columns,
+            description,
+            test: Test::Dataset(Box::new(test)),
+        }
     }
 }
 
@@ -84,7 +101,11 @@ impl Made {
 /// # Errors
 /// A sentence without the rule's name: an unknown kind or key, a column that is not there or of
 /// another kind, values that make no sense.
-pub(crate) fn make(kind: &str, keys: Map<String, Value>, schema: &Schema<'_>) -> Result<Made, String> {
+pub(crate) fn make(
+    kind: &str,
+    keys: Map<String, Value>,
+    schema: &Schema<'_>,
+) -> Result<Made, String> {
     match kind {
         "not-null" => not_null::make(parse(keys)?, schema),
         "type" => type_of::make(parse(keys)?, schema),
@@ -113,7 +134,11 @@ impl Schema<'_> {
     fn find(&self, name: &str) -> Result<(usize, Kind), String> {
         match self.0.iter().position(|field| field.name == name) {
             Some(index) => Ok((index, self.0[index].kind)),
-            None => Err(unknown("column", name, self.0.iter().map(|field| field.name.as_str()))),
+            None => Err(unknown(
+                "column",
+                name,
+                self.0.iter().map(|field| field.name.as_str()),
+            )),
         }
     }
 
@@ -121,7 +146,10 @@ impl Schema<'_> {
     fn find_strings(&self, name: &str) -> Result<usize, String> {
         match self.find(name)? {
             (index, Kind::Utf8) => Ok(index),
-            (_, kind) => Err(format!("column `{name}` is {}, this rule is about strings", kind.name())),
+            (_, kind) => Err(format!(
+                "column `{name}` is {}, this rule is about strings",
+                kind.name()
+            )),
         }
     }
 }
@@ -136,7 +164,10 @@ fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str> + Cl
         Some((_, nearest)) => format!("there is no {what} `{name}`; `{nearest}` is the nearest"),
         None => {
             let known: Vec<&str> = known.take(12).collect();
-            format!("there is no {what} `{name}`; there are {}", known.join(", "))
+            format!(
+                "there is no {what} `{name}`; there are {}",
+                known.join(", ")
+            )
         }
     }
 }
@@ -149,14 +180,25 @@ pub(crate) mod testing {
     use crate::column::testing::Owned;
 
     pub(crate) fn field(name: &str, kind: Kind) -> Field {
-        Field { name: name.into(), kind, nullable: true }
+        Field {
+            name: name.into(),
+            kind,
+            nullable: true,
+        }
     }
 
     pub(crate) fn made(rule: Value, columns: &[(&str, &Owned)]) -> Result<Made, String> {
-        let fields: Vec<Field> =
-            columns.iter().map(|(name, owned)| field(name, owned.column(name).kind())).collect();
-        let Value::Object(mut keys) = rule else { panic!("a rule is an object") };
-        let kind = keys.remove("rule").and_then(|kind| Some(kind.as_str()?.to_owned())).expect("a kind");
+        let fields: Vec<Field> = columns
+            .iter()
+            .map(|(name, owned)| field(name, owned.column(name).kind()))
+            .collect();
+        let Value::Object(mut keys) = rule else {
+            panic!("a rule is an object")
+        };
+        let kind = keys
+            .remove("rule")
+            .and_then(|kind| Some(kind.as_str()?.to_owned()))
+            .expect("a kind");
         make(&kind, keys, &Schema(&fields))
     }
 
@@ -165,27 +207,46 @@ pub(crate) mod testing {
     }
 
     fn picked<'a>(made: &Made, columns: &[(&'a str, &'a Owned)]) -> Vec<Column<'a>> {
-        made.columns.iter().map(|&index| columns[index].1.column(columns[index].0)).collect()
+        made.columns
+            .iter()
+            .map(|&index| columns[index].1.column(columns[index].0))
+            .collect()
     }
 
     /// What fails of one batch: rows with explanations, and how many were checked.
     pub(crate) fn check(rule: Value, columns: &[(&str, &Owned)]) -> (u64, Vec<(usize, String)>) {
         let mut made = made(rule, columns).expect("a good rule");
         let picked = picked(&made, columns);
-        let Test::Rows(test) = &mut made.test else { panic!("a rule about rows") };
+        let Test::Rows(test) = &mut made.test else {
+            panic!("a rule about rows")
+        };
         let bits = test.failing(&picked).expect("within bounds");
-        (test.checked(&picked), bits.rows().map(|row| (row, test.explain(&picked, row))).collect())
+        (
+            test.checked(&picked),
+            bits.rows()
+                .map(|row| (row, test.explain(&picked, row)))
+                .collect(),
+        )
     }
 
     /// Only the rows that fail.
     pub(crate) fn failing_rows(rule: Value, columns: &[(&str, &Owned)]) -> Vec<usize> {
-        check(rule, columns).1.into_iter().map(|(row, _)| row).collect()
+        check(rule, columns)
+            .1
+            .into_iter()
+            .map(|(row, _)| row)
+            .collect()
     }
 
     /// The judgement of a rule about the dataset over some batches.
-    pub(crate) fn judge(rule: Value, batches: &[(&str, &Owned)]) -> Result<(bool, String), Failure> {
+    pub(crate) fn judge(
+        rule: Value,
+        batches: &[(&str, &Owned)],
+    ) -> Result<(bool, String), Failure> {
         let mut made = made(rule, &batches[..1]).expect("a good rule");
-        let Test::Dataset(test) = &mut made.test else { panic!("a rule about the dataset") };
+        let Test::Dataset(test) = &mut made.test else {
+            panic!("a rule about the dataset")
+        };
         for (name, owned) in batches {
             let column = owned.column(name);
             test.observe(column.rows as u32, &[column]);
@@ -204,10 +265,25 @@ mod tests {
     fn unknown_names_come_with_the_nearest() {
         let ages = Owned::int64(&[Some(1)]);
         let columns = [("age", &ages)];
-        assert!(refused(json!({"rule": "rang", "column": "age"}), &columns).contains("`range` is the nearest"));
-        assert!(refused(json!({"rule": "not-null", "column": "agee"}), &columns).contains("`age` is the nearest"));
-        assert!(refused(json!({"rule": "not-null", "column": "xyz"}), &columns).contains("there are age"));
-        let unknown_key = refused(json!({"rule": "range", "column": "age", "minimum": 3}), &columns);
-        assert!(unknown_key.contains("unknown field `minimum`, expected one of"), "{unknown_key}");
+        assert!(
+            refused(json!({"rule": "rang", "column": "age"}), &columns)
+                .contains("`range` is the nearest")
+        );
+        assert!(
+            refused(json!({"rule": "not-null", "column": "agee"}), &columns)
+                .contains("`age` is the nearest")
+        );
+        assert!(
+            refused(json!({"rule": "not-null", "column": "xyz"}), &columns)
+                .contains("there are age")
+        );
+        let unknown_key = refused(
+            json!({"rule": "range", "column": "age", "minimum": 3}),
+            &columns,
+        );
+        assert!(
+            unknown_key.contains("unknown field `minimum`, expected one of"),
+            "{unknown_key}"
+        );
     }
 }

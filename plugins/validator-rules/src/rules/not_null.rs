@@ -14,7 +14,11 @@ pub(super) struct Keys {
 
 pub(super) fn make(keys: Keys, schema: &Schema<'_>) -> Result<Made, String> {
     let (index, _) = schema.find(&keys.column)?;
-    Ok(Made::rows(vec![index], format!("every row holds a value in `{}`", keys.column), NotNull))
+    Ok(Made::rows(
+        vec![index],
+        format!("every row holds a value in `{}`", keys.column),
+        NotNull,
+    ))
 }
 
 #[derive(Debug)]
@@ -23,7 +27,10 @@ struct NotNull;
 impl RowTest for NotNull {
     fn failing(&mut self, columns: &[Column<'_>]) -> Result<RowBits, Failure> {
         let column = &columns[0];
-        let everything = Column { validity: None, ..*column };
+        let everything = Column {
+            validity: None,
+            ..*column
+        };
         Ok(RowBits::from_words(column.rows, |block| {
             everything.valid_word(block) & !column.valid_word(block)
         }))
@@ -47,14 +54,29 @@ mod tests {
     #[test]
     fn nulls_fail_and_every_row_is_checked() {
         let column = Owned::strings(&[Some("a"), None, Some(""), None]);
-        let (checked, failing) = check(json!({"rule": "not-null", "column": "name"}), &[("name", &column)]);
+        let (checked, failing) = check(
+            json!({"rule": "not-null", "column": "name"}),
+            &[("name", &column)],
+        );
         assert_eq!(checked, 4);
-        assert_eq!(failing, [(1, "name is missing".to_owned()), (3, "name is missing".to_owned())]);
+        assert_eq!(
+            failing,
+            [
+                (1, "name is missing".to_owned()),
+                (3, "name is missing".to_owned())
+            ]
+        );
     }
 
     #[test]
     fn a_full_column_passes() {
         let column = Owned::int64(&vec![Some(1); 130]);
-        assert!(failing_rows(json!({"rule": "not-null", "column": "n"}), &[("n", &column)]).is_empty());
+        assert!(
+            failing_rows(
+                json!({"rule": "not-null", "column": "n"}),
+                &[("n", &column)]
+            )
+            .is_empty()
+        );
     }
 }

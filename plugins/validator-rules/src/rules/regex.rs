@@ -36,14 +36,30 @@ pub(super) fn make(keys: Keys, schema: &Schema<'_>) -> Result<Made, String> {
         .dfa_size_limit(MAXIMUM_COMPILED_BYTES)
         .build()
         .map_err(|error| format!("`pattern`: {}", last_line(&error.to_string())))?;
-    let verb = if keys.forbidden { "does not match" } else { "matches" };
+    let verb = if keys.forbidden {
+        "does not match"
+    } else {
+        "matches"
+    };
     let description = format!("every value of `{}` {verb} {}", keys.column, keys.pattern);
-    Ok(Made::rows(vec![index], description, Matches { regex, forbidden: keys.forbidden }))
+    Ok(Made::rows(
+        vec![index],
+        description,
+        Matches {
+            regex,
+            forbidden: keys.forbidden,
+        },
+    ))
 }
 
 /// The crate draws the pattern with a marker and puts the sentence last.
 fn last_line(error: &str) -> &str {
-    error.trim().lines().last().unwrap_or_default().trim_start_matches("error: ")
+    error
+        .trim()
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
 }
 
 #[derive(Debug)]
@@ -55,18 +71,26 @@ struct Matches {
 impl RowTest for Matches {
     fn failing(&mut self, columns: &[Column<'_>]) -> Result<RowBits, Failure> {
         Ok(match columns[0].values {
-            Values::Utf8(strings) => {
-                failing_strings(&columns[0], strings, |bytes| self.regex.is_match(bytes) == self.forbidden)
-            }
+            Values::Utf8(strings) => failing_strings(&columns[0], strings, |bytes| {
+                self.regex.is_match(bytes) == self.forbidden
+            }),
             _ => RowBits::default(),
         })
     }
 
     fn explain(&self, columns: &[Column<'_>], row: usize) -> String {
-        let verb = if self.forbidden { "matches" } else { "does not match" };
+        let verb = if self.forbidden {
+            "matches"
+        } else {
+            "does not match"
+        };
         let pattern = quoted(self.regex.as_str());
         let pattern = pattern.trim_matches('"');
-        format!("{} {} {verb} {pattern}", columns[0].name, columns[0].show(row))
+        format!(
+            "{} {} {verb} {pattern}",
+            columns[0].name,
+            columns[0].show(row)
+        )
     }
 }
 
@@ -83,7 +107,13 @@ mod tests {
         let rule = json!({"rule": "regex", "column": "code", "pattern": "^[a-z]{2}-[0-9]+$"});
         let (checked, failing) = check(rule, &[("code", &column)]);
         assert_eq!(checked, 3);
-        assert_eq!(failing[0], (1, "code \"ab12\" does not match ^[a-z]{2}-[0-9]+$".to_owned()));
+        assert_eq!(
+            failing[0],
+            (
+                1,
+                "code \"ab12\" does not match ^[a-z]{2}-[0-9]+$".to_owned()
+            )
+        );
         assert_eq!(failing[1].0, 3);
     }
 
@@ -97,21 +127,48 @@ mod tests {
     #[test]
     fn classes_know_unicode() {
         let column = Owned::strings(&[Some("Zoë"), Some("ZOË"), Some("Z0!")]);
-        assert_eq!(failing_rows(json!({"rule": "regex", "column": "n", "pattern": r"(?i)^zo\w$"}), &[("n", &column)]), [2]);
-        assert_eq!(failing_rows(json!({"rule": "regex", "column": "n", "pattern": "(?i)^zoë$"}), &[("n", &column)]), [2]);
+        assert_eq!(
+            failing_rows(
+                json!({"rule": "regex", "column": "n", "pattern": r"(?i)^zo\w$"}),
+                &[("n", &column)]
+            ),
+            [2]
+        );
+        assert_eq!(
+            failing_rows(
+                json!({"rule": "regex", "column": "n", "pattern": "(?i)^zoë$"}),
+                &[("n", &column)]
+            ),
+            [2]
+        );
     }
 
     #[test]
     fn patterns_are_bounded() {
         let column = Owned::strings(&[]);
         let columns = [("c", &column)];
-        let broken = refused(json!({"rule": "regex", "column": "c", "pattern": "a("}), &columns);
+        let broken = refused(
+            json!({"rule": "regex", "column": "c", "pattern": "a("}),
+            &columns,
+        );
         assert_eq!(broken, "`pattern`: unclosed group");
-        let long = refused(json!({"rule": "regex", "column": "c", "pattern": "a".repeat(MAXIMUM_PATTERN_BYTES + 1)}), &columns);
+        let long = refused(
+            json!({"rule": "regex", "column": "c", "pattern": "a".repeat(MAXIMUM_PATTERN_BYTES + 1)}),
+            &columns,
+        );
         assert!(long.contains("at most"), "{long}");
-        let large = refused(json!({"rule": "regex", "column": "c", "pattern": r"(\w{200}){200}"}), &columns);
+        let large = refused(
+            json!({"rule": "regex", "column": "c", "pattern": r"(\w{200}){200}"}),
+            &columns,
+        );
         assert!(large.contains("size limit"), "{large}");
         let numbers = Owned::int64(&[]);
-        assert!(refused(json!({"rule": "regex", "column": "n", "pattern": "a"}), &[("n", &numbers)]).contains("about strings"));
+        assert!(
+            refused(
+                json!({"rule": "regex", "column": "n", "pattern": "a"}),
+                &[("n", &numbers)]
+            )
+            .contains("about strings")
+        );
     }
 }

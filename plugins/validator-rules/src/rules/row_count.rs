@@ -21,8 +21,16 @@ pub(super) fn make(keys: Keys) -> Result<Made, String> {
         (Some(min), None) => format!("at least {min}"),
         (None, Some(max)) => format!("at most {max}"),
     };
-    let test = RowCount { min: keys.min, max: keys.max, rows: 0 };
-    Ok(Made::dataset(Vec::new(), format!("the dataset has {wanted} rows"), test))
+    let test = RowCount {
+        min: keys.min,
+        max: keys.max,
+        rows: 0,
+    };
+    Ok(Made::dataset(
+        Vec::new(),
+        format!("the dataset has {wanted} rows"),
+        test,
+    ))
 }
 
 #[derive(Debug)]
@@ -39,8 +47,12 @@ impl DatasetTest for RowCount {
 
     fn judge(&self) -> Result<(bool, String), Failure> {
         Ok(match (self.min, self.max) {
-            (Some(min), _) if self.rows < min => (false, format!("{} rows are fewer than {min}", self.rows)),
-            (_, Some(max)) if self.rows > max => (false, format!("{} rows are more than {max}", self.rows)),
+            (Some(min), _) if self.rows < min => {
+                (false, format!("{} rows are fewer than {min}", self.rows))
+            }
+            (_, Some(max)) if self.rows > max => {
+                (false, format!("{} rows are more than {max}", self.rows))
+            }
             _ => (true, format!("{} rows", self.rows)),
         })
     }
@@ -57,15 +69,27 @@ mod tests {
         let (first, second) = (Owned::int64(&[Some(1), None]), Owned::int64(&[Some(1)]));
         let batches = [("n", &first), ("n", &second)];
         let judged = |rule| judge(rule, &batches).expect("judged");
-        assert_eq!(judged(json!({"rule": "row-count", "min": 3, "max": 3})), (true, "3 rows".to_owned()));
-        assert_eq!(judged(json!({"rule": "row-count", "min": 4})), (false, "3 rows are fewer than 4".to_owned()));
-        assert_eq!(judged(json!({"rule": "row-count", "max": 2})), (false, "3 rows are more than 2".to_owned()));
+        assert_eq!(
+            judged(json!({"rule": "row-count", "min": 3, "max": 3})),
+            (true, "3 rows".to_owned())
+        );
+        assert_eq!(
+            judged(json!({"rule": "row-count", "min": 4})),
+            (false, "3 rows are fewer than 4".to_owned())
+        );
+        assert_eq!(
+            judged(json!({"rule": "row-count", "max": 2})),
+            (false, "3 rows are more than 2".to_owned())
+        );
     }
 
     #[test]
     fn bounds_must_make_sense() {
         assert!(refused(json!({"rule": "row-count"}), &[]).contains("`min`"));
         assert!(refused(json!({"rule": "row-count", "min": 2, "max": 1}), &[]).contains("over"));
-        assert!(refused(json!({"rule": "row-count", "column": "n"}), &[]).contains("unknown field `column`"));
+        assert!(
+            refused(json!({"rule": "row-count", "column": "n"}), &[])
+                .contains("unknown field `column`")
+        );
     }
 }

@@ -32,22 +32,44 @@ pub(super) fn make(keys: Keys, schema: &Schema<'_>) -> Result<Made, String> {
         _ => return Err("give either `allowed` or `forbidden`".into()),
     };
     if list.is_empty() || list.len() > MAXIMUM_VALUES {
-        return Err(format!("`{key}` has {} values, 1 to {MAXIMUM_VALUES} make sense", list.len()));
+        return Err(format!(
+            "`{key}` has {} values, 1 to {MAXIMUM_VALUES} make sense",
+            list.len()
+        ));
     }
     let is_allowed = key == "allowed";
     let shown = listed(&list);
     let test = Set {
         members: Members::read(key, &list, kind)?,
         is_allowed,
-        wrong: if is_allowed { format!("is not one of {shown}") } else { "is forbidden".into() },
+        wrong: if is_allowed {
+            format!("is not one of {shown}")
+        } else {
+            "is forbidden".into()
+        },
     };
-    let verb = if is_allowed { "is one of" } else { "is none of" };
-    Ok(Made::rows(vec![index], format!("every value of `{}` {verb} {shown}", keys.column), test))
+    let verb = if is_allowed {
+        "is one of"
+    } else {
+        "is none of"
+    };
+    Ok(Made::rows(
+        vec![index],
+        format!("every value of `{}` {verb} {shown}", keys.column),
+        test,
+    ))
 }
 
 fn listed(list: &[Value]) -> String {
-    let mut shown: Vec<String> =
-        list.iter().take(VALUES_SHOWN).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect();
+    let mut shown: Vec<String> = list
+        .iter()
+        .take(VALUES_SHOWN)
+        .map(|value| {
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned)
+        })
+        .collect();
     if list.len() > VALUES_SHOWN {
         shown.push(format!("{} more", list.len() - VALUES_SHOWN));
     }
@@ -60,32 +82,59 @@ enum Members {
     /// Integers, days or microseconds.
     Integers(HashSet<i64>),
     Floats(Vec<f64>),
-    Booleans { holds_true: bool, holds_false: bool },
+    Booleans {
+        holds_true: bool,
+        holds_false: bool,
+    },
 }
 
 impl Members {
     fn read(key: &str, list: &[Value], kind: Kind) -> Result<Self, String> {
-        let all = |wanted: &str| format!("is {}, but `{key}` holds something that is not {wanted}", kind.name());
+        let all = |wanted: &str| {
+            format!(
+                "is {}, but `{key}` holds something that is not {wanted}",
+                kind.name()
+            )
+        };
         let read_integers = |read: &dyn Fn(&Value) -> Option<i64>, wanted: &str| {
             let members: Option<HashSet<i64>> = list.iter().map(read).collect();
-            members.map(Self::Integers).ok_or_else(|| format!("the column {}", all(wanted)))
+            members
+                .map(Self::Integers)
+                .ok_or_else(|| format!("the column {}", all(wanted)))
         };
         match kind {
             Kind::Int64 => read_integers(&Value::as_i64, "an integer"),
-            Kind::Date32 => read_integers(&|value| parse_date(value.as_str()?).map(i64::from), "a date"),
-            Kind::TimestampUs => read_integers(&|value| parse_date_or_timestamp(value.as_str()?), "a timestamp"),
+            Kind::Date32 => read_integers(
+                &|value| parse_date(value.as_str()?).map(i64::from),
+                "a date",
+            ),
+            Kind::TimestampUs => read_integers(
+                &|value| parse_date_or_timestamp(value.as_str()?),
+                "a timestamp",
+            ),
             Kind::Utf8 => {
-                let members: Option<_> = list.iter().map(|value| Some(value.as_str()?.as_bytes().into())).collect();
-                members.map(Self::Strings).ok_or_else(|| format!("the column {}", all("a string")))
+                let members: Option<_> = list
+                    .iter()
+                    .map(|value| Some(value.as_str()?.as_bytes().into()))
+                    .collect();
+                members
+                    .map(Self::Strings)
+                    .ok_or_else(|| format!("the column {}", all("a string")))
             }
             Kind::Float64 => {
                 let members: Option<_> = list.iter().map(Value::as_f64).collect();
-                members.map(Self::Floats).ok_or_else(|| format!("the column {}", all("a number")))
+                members
+                    .map(Self::Floats)
+                    .ok_or_else(|| format!("the column {}", all("a number")))
             }
             Kind::Boolean => {
                 let members: Option<Vec<bool>> = list.iter().map(Value::as_bool).collect();
-                let members = members.ok_or_else(|| format!("the column {}", all("true or false")))?;
-                Ok(Self::Booleans { holds_true: members.contains(&true), holds_false: members.contains(&false) })
+                let members =
+                    members.ok_or_else(|| format!("the column {}", all("true or false")))?;
+                Ok(Self::Booleans {
+                    holds_true: members.contains(&true),
+                    holds_false: members.contains(&false),
+                })
             }
         }
     }
@@ -107,7 +156,11 @@ impl RowTest for Set {
                 failing_strings(column, strings, |bytes| set.contains(bytes) != wanted)
             }
             (Members::Integers(set), Values::Int64(values) | Values::TimestampUs(values)) => {
-                failing_rows(column.rows, |block| column.valid_word(block), |row| set.contains(&values[row]) != wanted)
+                failing_rows(
+                    column.rows,
+                    |block| column.valid_word(block),
+                    |row| set.contains(&values[row]) != wanted,
+                )
             }
             (Members::Integers(set), Values::Date32(values)) => failing_rows(
                 column.rows,
@@ -117,7 +170,13 @@ impl RowTest for Set {
             (Members::Floats(set), Values::Float64(values)) => {
                 failing(column, values, |value| set.contains(&value) != wanted)
             }
-            (Members::Booleans { holds_true, holds_false }, Values::Boolean(bitmap)) => {
+            (
+                Members::Booleans {
+                    holds_true,
+                    holds_false,
+                },
+                Values::Boolean(bitmap),
+            ) => {
                 let spread = |flag: bool| if flag { u64::MAX } else { 0 };
                 RowBits::from_words(column.rows, |block| {
                     let bits = word(bitmap, block);
@@ -130,7 +189,12 @@ impl RowTest for Set {
     }
 
     fn explain(&self, columns: &[Column<'_>], row: usize) -> String {
-        format!("{} {} {}", columns[0].name, columns[0].show(row), self.wrong)
+        format!(
+            "{} {} {}",
+            columns[0].name,
+            columns[0].show(row),
+            self.wrong
+        )
     }
 }
 
@@ -143,29 +207,61 @@ mod tests {
     #[test]
     fn strings_off_the_list_fail() {
         let column = Owned::strings(&[Some("DE"), Some("FR"), None, Some("XX"), Some("de")]);
-        let (checked, failing) =
-            check(json!({"rule": "set", "column": "country", "allowed": ["DE", "FR"]}), &[("country", &column)]);
+        let (checked, failing) = check(
+            json!({"rule": "set", "column": "country", "allowed": ["DE", "FR"]}),
+            &[("country", &column)],
+        );
         assert_eq!(checked, 4);
-        assert_eq!(failing[0], (3, "country \"XX\" is not one of DE, FR".to_owned()));
+        assert_eq!(
+            failing[0],
+            (3, "country \"XX\" is not one of DE, FR".to_owned())
+        );
         assert_eq!(failing[1].0, 4);
     }
 
     #[test]
     fn forbidden_values_fail() {
         let column = Owned::int64(&[Some(999), Some(1), None]);
-        let (_, failing) = check(json!({"rule": "set", "column": "n", "forbidden": [999, -1]}), &[("n", &column)]);
+        let (_, failing) = check(
+            json!({"rule": "set", "column": "n", "forbidden": [999, -1]}),
+            &[("n", &column)],
+        );
         assert_eq!(failing, [(0, "n 999 is forbidden".to_owned())]);
     }
 
     #[test]
     fn every_kind_has_members() {
         let floats = Owned::float64(&[Some(0.5), Some(f64::NAN), Some(1.0)]);
-        assert_eq!(failing_rows(json!({"rule": "set", "column": "x", "allowed": [0.5, 1]}), &[("x", &floats)]), [1]);
+        assert_eq!(
+            failing_rows(
+                json!({"rule": "set", "column": "x", "allowed": [0.5, 1]}),
+                &[("x", &floats)]
+            ),
+            [1]
+        );
         let days = Owned::dates(&[Some(0), Some(1)]);
-        assert_eq!(failing_rows(json!({"rule": "set", "column": "d", "forbidden": ["1970-01-02"]}), &[("d", &days)]), [1]);
+        assert_eq!(
+            failing_rows(
+                json!({"rule": "set", "column": "d", "forbidden": ["1970-01-02"]}),
+                &[("d", &days)]
+            ),
+            [1]
+        );
         let flags = Owned::booleans(&[Some(true), Some(false), None]);
-        assert_eq!(failing_rows(json!({"rule": "set", "column": "b", "allowed": [true]}), &[("b", &flags)]), [1]);
-        assert_eq!(failing_rows(json!({"rule": "set", "column": "b", "forbidden": [true]}), &[("b", &flags)]), [0]);
+        assert_eq!(
+            failing_rows(
+                json!({"rule": "set", "column": "b", "allowed": [true]}),
+                &[("b", &flags)]
+            ),
+            [1]
+        );
+        assert_eq!(
+            failing_rows(
+                json!({"rule": "set", "column": "b", "forbidden": [true]}),
+                &[("b", &flags)]
+            ),
+            [0]
+        );
     }
 
     #[test]
@@ -173,9 +269,18 @@ mod tests {
         let column = Owned::int64(&[]);
         for (rule, word) in [
             (json!({"rule": "set", "column": "n"}), "either"),
-            (json!({"rule": "set", "column": "n", "allowed": [1], "forbidden": [2]}), "either"),
-            (json!({"rule": "set", "column": "n", "allowed": []}), "0 values"),
-            (json!({"rule": "set", "column": "n", "allowed": ["1"]}), "not an integer"),
+            (
+                json!({"rule": "set", "column": "n", "allowed": [1], "forbidden": [2]}),
+                "either",
+            ),
+            (
+                json!({"rule": "set", "column": "n", "allowed": []}),
+                "0 values",
+            ),
+            (
+                json!({"rule": "set", "column": "n", "allowed": ["1"]}),
+                "not an integer",
+            ),
         ] {
             let message = refused(rule, &[("n", &column)]);
             assert!(message.contains(word), "{message}");

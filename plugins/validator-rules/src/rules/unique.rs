@@ -50,7 +50,14 @@ pub(super) fn make(keys: Keys, schema: &Schema<'_>) -> Result<Made, String> {
         [name] => format!("no value of `{name}` comes twice"),
         names => format!("no combination of `{}` comes twice", names.join("`, `")),
     };
-    Ok(Made::rows(indexes, description, Unique { seen: Seen::default(), maximum_keys }))
+    Ok(Made::rows(
+        indexes,
+        description,
+        Unique {
+            seen: Seen::default(),
+            maximum_keys,
+        },
+    ))
 }
 
 /// Keys are uniform already, or small integers: one multiplication spreads them.
@@ -116,7 +123,9 @@ struct Unique {
 fn key(columns: &[Column<'_>], row: usize) -> u128 {
     if let [column] = columns {
         match column.values {
-            Values::Int64(values) | Values::TimestampUs(values) => return u128::from(values[row] as u64),
+            Values::Int64(values) | Values::TimestampUs(values) => {
+                return u128::from(values[row] as u64);
+            }
             Values::Date32(values) => return u128::from(values[row] as u32),
             _ => {}
         }
@@ -124,13 +133,19 @@ fn key(columns: &[Column<'_>], row: usize) -> u128 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     for column in columns {
         match column.values {
-            Values::Boolean(bitmap) => hasher.write_u8((word(bitmap, row / 64) >> (row % 64)) as u8 & 1),
+            Values::Boolean(bitmap) => {
+                hasher.write_u8((word(bitmap, row / 64) >> (row % 64)) as u8 & 1)
+            }
             Values::Int64(values) | Values::TimestampUs(values) => hasher.write_i64(values[row]),
             Values::Date32(values) => hasher.write_i32(values[row]),
             // 0 and -0 are one value, and so are all that are not a number.
             Values::Float64(values) => {
                 let value = values[row];
-                let value = if value.is_nan() { f64::NAN } else { value + 0.0 };
+                let value = if value.is_nan() {
+                    f64::NAN
+                } else {
+                    value + 0.0
+                };
                 hasher.write_u64(value.to_bits());
             }
             // The length first, so that ("a", "bc") and ("ab", "c") differ.
@@ -162,7 +177,10 @@ impl RowTest for Unique {
                     }
                     Ok(is_new) => !is_new,
                     Err(_) => {
-                        stopped = Some(format!("no memory after {} different values", self.seen.keys));
+                        stopped = Some(format!(
+                            "no memory after {} different values",
+                            self.seen.keys
+                        ));
                         false
                     }
                 }
@@ -176,8 +194,10 @@ impl RowTest for Unique {
     }
 
     fn explain(&self, columns: &[Column<'_>], row: usize) -> String {
-        let values: Vec<String> =
-            columns.iter().map(|column| format!("{} {}", column.name, column.show(row))).collect();
+        let values: Vec<String> = columns
+            .iter()
+            .map(|column| format!("{} {}", column.name, column.show(row)))
+            .collect();
         format!("{} came before", values.join(", "))
     }
 }
@@ -187,16 +207,22 @@ mod tests {
     use super::super::testing::*;
     use super::super::{RowTest, Schema, Test, make};
     use super::Seen;
-    use std::collections::HashSet;
     use crate::column::testing::Owned;
     use serde_json::{Value, json};
+    use std::collections::HashSet;
 
     #[test]
     fn later_occurrences_fail() {
         let ids = Owned::strings(&[Some("a"), Some("b"), None, Some("a"), None, Some("a")]);
         let (checked, failing) = check(json!({"rule": "unique", "column": "id"}), &[("id", &ids)]);
         assert_eq!(checked, 4);
-        assert_eq!(failing, [(3, "id \"a\" came before".to_owned()), (5, "id \"a\" came before".to_owned())]);
+        assert_eq!(
+            failing,
+            [
+                (3, "id \"a\" came before".to_owned()),
+                (5, "id \"a\" came before".to_owned())
+            ]
+        );
     }
 
     #[test]
@@ -206,7 +232,10 @@ mod tests {
         let rule = json!({"rule": "unique", "columns": ["left", "right"]});
         let (checked, failing) = check(rule, &[("left", &left), ("right", &right)]);
         assert_eq!(checked, 3);
-        assert_eq!(failing, [(2, "left \"a\", right \"bc\" came before".to_owned())]);
+        assert_eq!(
+            failing,
+            [(2, "left \"a\", right \"bc\" came before".to_owned())]
+        );
     }
 
     #[test]
@@ -224,8 +253,13 @@ mod tests {
 
     fn unique(owned: &Owned, max_keys: u64) -> Box<dyn RowTest> {
         let fields = [field("id", owned.column("id").kind())];
-        let Value::Object(keys) = json!({"column": "id", "max_keys": max_keys}) else { panic!("an object") };
-        match make("unique", keys, &Schema(&fields)).expect("a good rule").test {
+        let Value::Object(keys) = json!({"column": "id", "max_keys": max_keys}) else {
+            panic!("an object")
+        };
+        match make("unique", keys, &Schema(&fields))
+            .expect("a good rule")
+            .test
+        {
             Test::Rows(test) => test,
             Test::Dataset(_) => panic!("a rule about rows"),
         }
@@ -233,19 +267,37 @@ mod tests {
 
     #[test]
     fn batches_before_are_remembered() {
-        let (first, second) = (Owned::int64(&[Some(1), Some(2)]), Owned::int64(&[Some(3), Some(2)]));
+        let (first, second) = (
+            Owned::int64(&[Some(1), Some(2)]),
+            Owned::int64(&[Some(3), Some(2)]),
+        );
         let mut test = unique(&first, 10);
-        assert_eq!(test.failing(&[first.column("id")]).expect("room").count(), 0);
-        assert_eq!(test.failing(&[second.column("id")]).expect("room").rows().collect::<Vec<_>>(), [1]);
+        assert_eq!(
+            test.failing(&[first.column("id")]).expect("room").count(),
+            0
+        );
+        assert_eq!(
+            test.failing(&[second.column("id")])
+                .expect("room")
+                .rows()
+                .collect::<Vec<_>>(),
+            [1]
+        );
     }
 
     #[test]
     fn too_many_keys_are_a_failure_that_says_so() {
         let ids = Owned::int64(&(0..100).map(Some).collect::<Vec<_>>());
         assert!(unique(&ids, 100).failing(&[ids.column("id")]).is_ok());
-        let failure = unique(&ids, 99).failing(&[ids.column("id")]).expect_err("one too many");
+        let failure = unique(&ids, 99)
+            .failing(&[ids.column("id")])
+            .expect_err("one too many");
         assert_eq!(failure.code, sandcast_sdk::FailureCode::Exhausted);
-        assert!(failure.message.contains("`id`") && failure.message.contains("99"), "{}", failure.message);
+        assert!(
+            failure.message.contains("`id`") && failure.message.contains("99"),
+            "{}",
+            failure.message
+        );
     }
 
     #[test]
@@ -254,8 +306,14 @@ mod tests {
         for key in 0..64_000_u128 {
             assert!(seen.insert(key * 1_000).expect("room"));
         }
-        let (least, most) = (seen.shards.iter().map(HashSet::len).min(), seen.shards.iter().map(HashSet::len).max());
-        assert!(least > Some(700) && most < Some(1_300), "{least:?} to {most:?}");
+        let (least, most) = (
+            seen.shards.iter().map(HashSet::len).min(),
+            seen.shards.iter().map(HashSet::len).max(),
+        );
+        assert!(
+            least > Some(700) && most < Some(1_300),
+            "{least:?} to {most:?}"
+        );
     }
 
     #[test]
@@ -263,7 +321,15 @@ mod tests {
         let ids = Owned::int64(&[]);
         let columns = [("id", &ids)];
         assert!(refused(json!({"rule": "unique"}), &columns).contains("either"));
-        assert!(refused(json!({"rule": "unique", "column": "id", "columns": ["id"]}), &columns).contains("either"));
-        assert!(refused(json!({"rule": "unique", "columns": ["id", "id"]}), &columns).contains("twice"));
+        assert!(
+            refused(
+                json!({"rule": "unique", "column": "id", "columns": ["id"]}),
+                &columns
+            )
+            .contains("either")
+        );
+        assert!(
+            refused(json!({"rule": "unique", "columns": ["id", "id"]}), &columns).contains("twice")
+        );
     }
 }
