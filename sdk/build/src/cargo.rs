@@ -58,19 +58,28 @@ pub(crate) fn rustc() -> OsString {
 
 impl Package {
     pub(crate) fn find(crate_dir: &Path) -> Result<Self, BuildError> {
-        let not_a_plugin = |reason: String| BuildError::NotAPlugin { crate_dir: crate_dir.to_owned(), reason };
+        let not_a_plugin = |reason: String| BuildError::NotAPlugin {
+            crate_dir: crate_dir.to_owned(),
+            reason,
+        };
         let manifest_path = crate_dir
             .join("Cargo.toml")
             .canonicalize()
             .map_err(|_| not_a_plugin("it has no `Cargo.toml`".to_owned()))?;
         let mut command = Command::new(cargo());
         command
-            .args(["metadata", "--format-version=1", "--quiet", "--manifest-path"])
+            .args([
+                "metadata",
+                "--format-version=1",
+                "--quiet",
+                "--manifest-path",
+            ])
             .arg(&manifest_path)
             .current_dir(crate_dir);
-        let text = process::output(&mut command)?.map_err(|log| not_a_plugin(log.trim().to_owned()))?;
-        let metadata: Metadata =
-            serde_json::from_str(&text).map_err(|error| not_a_plugin(format!("`cargo metadata`: {error}")))?;
+        let text =
+            process::output(&mut command)?.map_err(|log| not_a_plugin(log.trim().to_owned()))?;
+        let metadata: Metadata = serde_json::from_str(&text)
+            .map_err(|error| not_a_plugin(format!("`cargo metadata`: {error}")))?;
         let sources = source_names(&metadata);
         let package = metadata
             .packages
@@ -118,7 +127,11 @@ fn source_names(metadata: &Metadata) -> Vec<(PathBuf, String)> {
         sources.push((home, "/cargo".to_owned()));
     }
     sources.push((metadata.workspace_root.clone(), "/workspace".to_owned()));
-    for package in metadata.packages.iter().filter(|package| package.source.is_none()) {
+    for package in metadata
+        .packages
+        .iter()
+        .filter(|package| package.source.is_none())
+    {
         if let Some(folder) = package.manifest_path.parent()
             && !folder.starts_with(&metadata.workspace_root)
         {
@@ -145,12 +158,21 @@ pub(crate) fn compile(
     }
     let mut command = Command::new(cargo());
     command
-        .args(["build", "--release", "--lib", "--message-format=json-render-diagnostics", "--target"])
+        .args([
+            "build",
+            "--release",
+            "--lib",
+            "--message-format=json-render-diagnostics",
+            "--target",
+        ])
         .arg(source.target.name())
         .arg("--manifest-path")
         .arg(&package.manifest_path)
         .current_dir(&request.crate_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join(&OsString::from("\x1f")))
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            flags.join(&OsString::from("\x1f")),
+        )
         .env("CARGO_TERM_COLOR", "never")
         .env("CARGO_TERM_PROGRESS_WHEN", "never")
         .env_remove("RUSTFLAGS")
@@ -170,12 +192,20 @@ pub(crate) fn compile(
         }
     })?;
     if !status.success() {
-        let log: Vec<String> = log.into_iter().filter(|line| !line.trim_start().starts_with("Compiling ")).collect();
-        return Err(BuildError::Compile { name: package.name.clone(), log: log.join("\n") });
+        let log: Vec<String> = log
+            .into_iter()
+            .filter(|line| !line.trim_start().starts_with("Compiling "))
+            .collect();
+        return Err(BuildError::Compile {
+            name: package.name.clone(),
+            log: log.join("\n"),
+        });
     }
     module.ok_or_else(|| BuildError::NotAPlugin {
         crate_dir: request.crate_dir.clone(),
-        reason: "its library is no `cdylib`; add `crate-type = [\"cdylib\", \"rlib\"]` under `[lib]`".to_owned(),
+        reason:
+            "its library is no `cdylib`; add `crate-type = [\"cdylib\", \"rlib\"]` under `[lib]`"
+                .to_owned(),
     })
 }
 
@@ -194,5 +224,8 @@ fn module_of(message: &str, package_id: &str) -> Option<PathBuf> {
     if message.reason != "compiler-artifact" || message.package_id != package_id {
         return None;
     }
-    message.filenames.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "wasm"))
+    message.filenames.into_iter().find(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "wasm")
+    })
 }

@@ -20,7 +20,10 @@ pub(crate) fn assemble(
     source: &Source,
     package: &Package,
 ) -> Result<(Vec<u8>, String), BuildError> {
-    let wrong = |reason: String| BuildError::Componentise { name: package.name.clone(), reason };
+    let wrong = |reason: String| BuildError::Componentise {
+        name: package.name.clone(),
+        reason,
+    };
     let mut component = if Parser::is_component(module) {
         module.to_vec()
     } else {
@@ -37,11 +40,20 @@ pub(crate) fn assemble(
         return Err(wrong(if found.is_empty() {
             format!("it exports no role; call `sandcast_sdk::export_{role}!` once")
         } else {
-            format!("`plugin.toml` says it is a {role}, but it exports {}", found.join(", "))
+            format!(
+                "`plugin.toml` says it is a {role}, but it exports {}",
+                found.join(", ")
+            )
         }));
     };
-    let manifest = source.json(package, contract).map_err(|error| wrong(error.to_string()))?;
-    CustomSection { name: SECTION.into(), data: manifest.as_bytes().into() }.append_to_component(&mut component);
+    let manifest = source
+        .json(package, contract)
+        .map_err(|error| wrong(error.to_string()))?;
+    CustomSection {
+        name: SECTION.into(),
+        data: manifest.as_bytes().into(),
+    }
+    .append_to_component(&mut component);
     Ok((component, manifest))
 }
 
@@ -56,7 +68,10 @@ fn contract_exports(component: &[u8]) -> wasmparser::Result<BTreeMap<String, Str
             Payload::ComponentExportSection(section) if depth == 0 => {
                 for export in section {
                     let name = export?.name.name;
-                    if let Some((interface, version)) = name.strip_prefix(CONTRACT).and_then(|rest| rest.split_once('@')) {
+                    if let Some((interface, version)) = name
+                        .strip_prefix(CONTRACT)
+                        .and_then(|rest| rest.split_once('@'))
+                    {
                         exports.insert(interface.to_owned(), version.to_owned());
                     }
                 }

@@ -39,7 +39,11 @@ pub struct BuildRequest {
 impl BuildRequest {
     /// A build of the crate in this folder into the usual place.
     pub fn new(crate_dir: impl Into<PathBuf>) -> Self {
-        Self { crate_dir: crate_dir.into(), out_dir: None, verbose: false }
+        Self {
+            crate_dir: crate_dir.into(),
+            out_dir: None,
+            verbose: false,
+        }
     }
 }
 
@@ -182,13 +186,20 @@ impl Stamp {
             package.license.as_bytes(),
             package.description.as_bytes(),
         ] {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+            hasher
+                .update(&(part.len() as u64).to_le_bytes())
+                .update(part);
         }
         Self(hasher.finalize().to_hex().to_string())
     }
 
     fn line(&self, built: &Built) -> String {
-        format!("{} {}\n{}", self.0, blake3::Hash::from_bytes(built.digest), built.manifest_json)
+        format!(
+            "{} {}\n{}",
+            self.0,
+            blake3::Hash::from_bytes(built.digest),
+            built.manifest_json
+        )
     }
 
     /// The component of an earlier build, if it was made of the same and is still as it was.
@@ -222,7 +233,14 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
     written.map_err(file_error(path, "written"))
 }
 
-fn file_error(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> BuildError + use<> {
+fn file_error(
+    path: &Path,
+    action: &'static str,
+) -> impl FnOnce(std::io::Error) -> BuildError + use<> {
     let path = path.to_owned();
-    move |source| BuildError::File { path, action, source }
+    move |source| BuildError::File {
+        path,
+        action,
+        source,
+    }
 }

@@ -98,28 +98,58 @@ impl Source {
                 crate_dir: crate_dir.to_owned(),
                 reason: "it has no `plugin.toml`".to_owned(),
             },
-            _ => BuildError::File { path: path.clone(), action: "read", source: error },
+            _ => BuildError::File {
+                path: path.clone(),
+                action: "read",
+                source: error,
+            },
         })?;
-        let file: PluginToml = toml::from_str(&text)
-            .map_err(|error| BuildError::Manifest { path: path.clone(), reason: error.to_string().trim().to_owned() })?;
-        let source = Self { target: file.target, path, text, file };
+        let file: PluginToml = toml::from_str(&text).map_err(|error| BuildError::Manifest {
+            path: path.clone(),
+            reason: error.to_string().trim().to_owned(),
+        })?;
+        let source = Self {
+            target: file.target,
+            path,
+            text,
+            file,
+        };
         source.check()?;
         Ok(source)
     }
 
     fn check(&self) -> Result<(), BuildError> {
-        let wrong = |reason: String| Err(BuildError::Manifest { path: self.path.clone(), reason });
+        let wrong = |reason: String| {
+            Err(BuildError::Manifest {
+                path: self.path.clone(),
+                reason,
+            })
+        };
         let id = &self.file.id;
         let part = |text: &str| {
-            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         };
-        if !id.split_once('/').is_some_and(|(vendor, name)| part(vendor) && part(name)) {
+        if !id
+            .split_once('/')
+            .is_some_and(|(vendor, name)| part(vendor) && part(name))
+        {
             return wrong(format!(
                 "`id` is `{id}`; it must be a vendor and a name in lower case, such as `acme/connector-orders`"
             ));
         }
-        if let Some(capability) = self.file.capabilities.iter().find(|capability| capability.reason.trim().is_empty()) {
-            return wrong(format!("capability `{}` has no `reason`; say what it is for", capability.capability));
+        if let Some(capability) = self
+            .file
+            .capabilities
+            .iter()
+            .find(|capability| capability.reason.trim().is_empty())
+        {
+            return wrong(format!(
+                "capability `{}` has no `reason`; say what it is for",
+                capability.capability
+            ));
         }
         match (self.file.role, &self.file.adapter) {
             (Role::Adapter, None) => wrong(
@@ -137,7 +167,11 @@ impl Source {
     }
 
     /// The manifest as JSON; `contract` is the version that the component itself speaks.
-    pub(crate) fn json(&self, package: &Package, contract: &str) -> Result<String, serde_json::Error> {
+    pub(crate) fn json(
+        &self,
+        package: &Package,
+        contract: &str,
+    ) -> Result<String, serde_json::Error> {
         serde_json::to_string(&Manifest {
             id: &self.file.id,
             version: &package.version,
@@ -146,7 +180,11 @@ impl Source {
             vendor: &self.file.vendor,
             contact: &self.file.contact,
             license: self.file.license.as_deref().unwrap_or(&package.license),
-            description: self.file.description.as_deref().unwrap_or(&package.description),
+            description: self
+                .file
+                .description
+                .as_deref()
+                .unwrap_or(&package.description),
             capabilities: &self.file.capabilities,
             adapter: self.file.adapter.as_ref(),
         })
@@ -165,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_manifest_takes_what_it_lacks_from_the_crate() {
-        let source = read("id = \"acme/numbers\"\nrole = \"connector\"\nvendor = \"Acme\"\n").expect("a manifest");
+        let source = read("id = \"acme/numbers\"\nrole = \"connector\"\nvendor = \"Acme\"\n")
+            .expect("a manifest");
         let package = Package::for_tests("numbers", "1.2.3");
         let json: serde_json::Value =
             serde_json::from_str(&source.json(&package, "0.1.0").expect("json")).expect("json");
@@ -195,6 +234,9 @@ mod tests {
     #[test]
     fn a_folder_without_one_is_no_plugin() {
         let folder = tempfile::tempdir().expect("a folder");
-        assert!(matches!(Source::read(folder.path()), Err(BuildError::NotAPlugin { .. })));
+        assert!(matches!(
+            Source::read(folder.path()),
+            Err(BuildError::NotAPlugin { .. })
+        ));
     }
 }

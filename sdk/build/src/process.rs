@@ -14,12 +14,26 @@ pub(crate) enum Line {
 }
 
 /// Runs a program and hands over its lines as they come.
-pub(crate) fn run(command: &mut Command, line: &mut dyn FnMut(Line)) -> Result<ExitStatus, BuildError> {
-    let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+pub(crate) fn run(
+    command: &mut Command,
+    line: &mut dyn FnMut(Line),
+) -> Result<ExitStatus, BuildError> {
+    let mut child = spawn(
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    )?;
     let (sender, receiver) = mpsc::channel();
     let readers = [
-        child.stdout.take().map(|out| forward(out, Line::Out, sender.clone())),
-        child.stderr.take().map(|err| forward(err, Line::Err, sender.clone())),
+        child
+            .stdout
+            .take()
+            .map(|out| forward(out, Line::Out, sender.clone())),
+        child
+            .stderr
+            .take()
+            .map(|err| forward(err, Line::Err, sender.clone())),
     ];
     drop(sender);
     for received in receiver {
@@ -29,15 +43,29 @@ pub(crate) fn run(command: &mut Command, line: &mut dyn FnMut(Line)) -> Result<E
         // A reader only reads and sends; if it panicked, its lines are missing and nothing else.
         let _ = reader.join();
     }
-    child.wait().map_err(|source| BuildError::Program { program: name(command), source })
+    child.wait().map_err(|source| BuildError::Program {
+        program: name(command),
+        source,
+    })
 }
 
 /// Runs a program silently for at most so long; `None` when it did not end by then.
-pub(crate) fn run_silently(command: &mut Command, limit: Duration) -> Result<Option<ExitStatus>, BuildError> {
-    let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+pub(crate) fn run_silently(
+    command: &mut Command,
+    limit: Duration,
+) -> Result<Option<ExitStatus>, BuildError> {
+    let mut child = spawn(
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    )?;
     let began = Instant::now();
     loop {
-        let ended = child.try_wait().map_err(|source| BuildError::Program { program: name(command), source })?;
+        let ended = child.try_wait().map_err(|source| BuildError::Program {
+            program: name(command),
+            source,
+        })?;
         if ended.is_some() {
             return Ok(ended);
         }
@@ -56,13 +84,23 @@ pub(crate) fn output(command: &mut Command) -> Result<Result<String, String>, Bu
     let output = command
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| BuildError::Program { program: name(command), source })?;
+        .map_err(|source| BuildError::Program {
+            program: name(command),
+            source,
+        })?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
+    Ok(if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
+    })
 }
 
 fn spawn(command: &mut Command) -> Result<Child, BuildError> {
-    command.spawn().map_err(|source| BuildError::Program { program: name(command), source })
+    command.spawn().map_err(|source| BuildError::Program {
+        program: name(command),
+        source,
+    })
 }
 
 fn name(command: &Command) -> String {

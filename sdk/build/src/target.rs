@@ -58,7 +58,10 @@ pub(crate) fn ensure(
     let all = [GuestTarget::Unknown.name(), GuestTarget::Wasip2.name()];
     progress(&format!("asking rustup for {}", target.name()));
     let mut rustup = Command::new("rustup");
-    rustup.args(["target", "add"]).args(all).current_dir(crate_dir);
+    rustup
+        .args(["target", "add"])
+        .args(all)
+        .current_dir(crate_dir);
     let by_rustup = match process::run_silently(&mut rustup, RUSTUP_LIMIT) {
         Ok(Some(status)) if status.success() => "rustup added it, but it is not there",
         Ok(Some(_)) => "rustup could not add it",
@@ -68,9 +71,14 @@ pub(crate) fn ensure(
     if is_installed(target, crate_dir)? {
         return Ok(());
     }
-    progress(&format!("{by_rustup}; building the standard library from Debian's source"));
+    progress(&format!(
+        "{by_rustup}; building the standard library from Debian's source"
+    ));
     let mut script = Command::new("bash");
-    script.args(["-c", INSTALL_SCRIPT, "install-guest-target"]).current_dir(crate_dir).env("RUSTC", cargo::rustc());
+    script
+        .args(["-c", INSTALL_SCRIPT, "install-guest-target"])
+        .current_dir(crate_dir)
+        .env("RUSTC", cargo::rustc());
     let mut last = String::new();
     let ended = process::run(&mut script, &mut |line| {
         let (Line::Out(text) | Line::Err(text)) = line;
@@ -79,7 +87,10 @@ pub(crate) fn ensure(
     });
     match ended {
         Ok(status) if status.success() && is_installed(target, crate_dir)? => Ok(()),
-        Ok(_) => Err(BuildError::GuestTarget { target: target.name(), reason: format!("{by_rustup}; {last}") }),
+        Ok(_) => Err(BuildError::GuestTarget {
+            target: target.name(),
+            reason: format!("{by_rustup}; {last}"),
+        }),
         Err(_) => Err(BuildError::GuestTarget {
             target: target.name(),
             reason: format!("{by_rustup}, and there is no bash to build it with"),
@@ -90,10 +101,16 @@ pub(crate) fn ensure(
 /// Whether the toolchain of this folder has the target's standard library.
 fn is_installed(target: GuestTarget, crate_dir: &Path) -> Result<bool, BuildError> {
     let mut rustc = Command::new(cargo::rustc());
-    rustc.args(["--print", "target-libdir", "--target", target.name()]).current_dir(crate_dir);
-    let libdir = process::output(&mut rustc)?
-        .map_err(|log| BuildError::GuestTarget { target: target.name(), reason: log.trim().to_owned() })?;
-    let Ok(entries) = std::fs::read_dir(libdir.trim()) else { return Ok(false) };
+    rustc
+        .args(["--print", "target-libdir", "--target", target.name()])
+        .current_dir(crate_dir);
+    let libdir = process::output(&mut rustc)?.map_err(|log| BuildError::GuestTarget {
+        target: target.name(),
+        reason: log.trim().to_owned(),
+    })?;
+    let Ok(entries) = std::fs::read_dir(libdir.trim()) else {
+        return Ok(false);
+    };
     Ok(entries.flatten().any(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();

@@ -34,7 +34,10 @@ pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, Failure> {
         let message = inner.to_string();
         let message = message.split(" at line ").next().unwrap_or(&message);
         if inner.is_syntax() || inner.is_eof() {
-            Failure::new(crate::FailureCode::InvalidConfig, format!("the configuration is not JSON: {message}"))
+            Failure::new(
+                crate::FailureCode::InvalidConfig,
+                format!("the configuration is not JSON: {message}"),
+            )
         } else if path == "." {
             Failure::new(crate::FailureCode::InvalidConfig, message)
         } else {
@@ -79,12 +82,32 @@ mod tests {
 
     #[test]
     fn failures_name_the_path() {
-        let wrong_type = parse::<Config>(r#"{"rules": [{"min": 1}, {"min": "a"}]}"#).expect_err("refused");
-        assert_eq!(wrong_type.message, "`rules[1].min`: invalid type: string \"a\", expected f64");
+        let wrong_type =
+            parse::<Config>(r#"{"rules": [{"min": 1}, {"min": "a"}]}"#).expect_err("refused");
+        assert_eq!(
+            wrong_type.message,
+            "`rules[1].min`: invalid type: string \"a\", expected f64"
+        );
         let unknown = parse::<Config>(r#"{"rule": []}"#).expect_err("refused");
-        assert!(unknown.message.contains("unknown field `rule`"), "{}", unknown.message);
+        assert!(
+            unknown.message.contains("unknown field `rule`"),
+            "{}",
+            unknown.message
+        );
         let broken = parse::<Config>(r#"{"rules": ["#).expect_err("refused");
-        assert!(broken.message.starts_with("the configuration is not JSON"), "{}", broken.message);
-        assert_eq!(parse::<Config>("{}").expect("parsed").rules.iter().map(|rule| rule.min).sum::<f64>(), 0.0);
+        assert!(
+            broken.message.starts_with("the configuration is not JSON"),
+            "{}",
+            broken.message
+        );
+        assert_eq!(
+            parse::<Config>("{}")
+                .expect("parsed")
+                .rules
+                .iter()
+                .map(|rule| rule.min)
+                .sum::<f64>(),
+            0.0
+        );
     }
 }

@@ -5,7 +5,11 @@ pub use crate::bindings::imports::sandcast::plugin::types::{Failure, FailureCode
 impl Failure {
     /// A failure with a message that says what and where.
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// The configuration does not make sense. `key` is its path, such as `columns.age.type`.
@@ -73,7 +77,9 @@ impl From<std::io::Error> for Failure {
         }
         let code = match kind {
             ErrorKind::PermissionDenied => FailureCode::Denied,
-            ErrorKind::NotFound | ErrorKind::Interrupted | ErrorKind::TimedOut => FailureCode::Unavailable,
+            ErrorKind::NotFound | ErrorKind::Interrupted | ErrorKind::TimedOut => {
+                FailureCode::Unavailable
+            }
             ErrorKind::InvalidData | ErrorKind::UnexpectedEof => FailureCode::InvalidInput,
             ErrorKind::OutOfMemory | ErrorKind::FileTooLarge => FailureCode::Exhausted,
             ErrorKind::Unsupported => FailureCode::Unsupported,
@@ -98,7 +104,10 @@ mod tests {
 
     #[test]
     fn io_errors_without_one_are_mapped_by_kind() {
-        let missing = Failure::from(std::io::Error::new(std::io::ErrorKind::NotFound, "no `/data/x`"));
+        let missing = Failure::from(std::io::Error::new(
+            std::io::ErrorKind::NotFound,
+            "no `/data/x`",
+        ));
         assert_eq!(missing.code, FailureCode::Unavailable);
         assert_eq!(missing.message, "no `/data/x`");
     }

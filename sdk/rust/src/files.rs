@@ -72,9 +72,21 @@ pub struct Entry {
 pub fn open(path: &str) -> Result<File, Failure> {
     let (folder, rest) = locate(path)?;
     let descriptor = folder
-        .open_at(PathFlags::SYMLINK_FOLLOW, rest, OpenFlags::empty(), DescriptorFlags::READ)
+        .open_at(
+            PathFlags::SYMLINK_FOLLOW,
+            rest,
+            OpenFlags::empty(),
+            DescriptorFlags::READ,
+        )
         .map_err(|code| failure(path, code))?;
-    Ok(File { path: path.to_owned(), descriptor, position: 0, block: Vec::new(), taken: 0, ended: false })
+    Ok(File {
+        path: path.to_owned(),
+        descriptor,
+        position: 0,
+        block: Vec::new(),
+        taken: 0,
+        ended: false,
+    })
 }
 
 /// What is known of a path.
@@ -83,11 +95,15 @@ pub fn open(path: &str) -> Result<File, Failure> {
 /// As [`open`].
 pub fn metadata(path: &str) -> Result<Metadata, Failure> {
     let (folder, rest) = locate(path)?;
-    let stat = folder.stat_at(PathFlags::SYMLINK_FOLLOW, rest).map_err(|code| failure(path, code))?;
+    let stat = folder
+        .stat_at(PathFlags::SYMLINK_FOLLOW, rest)
+        .map_err(|code| failure(path, code))?;
     Ok(Metadata {
         sort: stat.type_.into(),
         bytes: stat.size,
-        modified: stat.data_modification_timestamp.map(|time| Duration::new(time.seconds, time.nanoseconds)),
+        modified: stat
+            .data_modification_timestamp
+            .map(|time| Duration::new(time.seconds, time.nanoseconds)),
     })
 }
 
@@ -98,12 +114,25 @@ pub fn metadata(path: &str) -> Result<Metadata, Failure> {
 pub fn list(path: &str) -> Result<Vec<Entry>, Failure> {
     let (folder, rest) = locate(path)?;
     let opened = folder
-        .open_at(PathFlags::SYMLINK_FOLLOW, rest, OpenFlags::DIRECTORY, DescriptorFlags::READ)
+        .open_at(
+            PathFlags::SYMLINK_FOLLOW,
+            rest,
+            OpenFlags::DIRECTORY,
+            DescriptorFlags::READ,
+        )
         .map_err(|code| failure(path, code))?;
-    let stream = opened.read_directory().map_err(|code| failure(path, code))?;
+    let stream = opened
+        .read_directory()
+        .map_err(|code| failure(path, code))?;
     let mut entries = Vec::new();
-    while let Some(entry) = stream.read_directory_entry().map_err(|code| failure(path, code))? {
-        entries.push(Entry { name: entry.name, sort: entry.type_.into() });
+    while let Some(entry) = stream
+        .read_directory_entry()
+        .map_err(|code| failure(path, code))?
+    {
+        entries.push(Entry {
+            name: entry.name,
+            sort: entry.type_.into(),
+        });
     }
     entries.sort_by(|left, right| left.name.cmp(&right.name));
     Ok(entries)
@@ -163,7 +192,9 @@ fn locate(path: &str) -> Result<(Descriptor, &str), Failure> {
     let mut best: Option<(usize, Descriptor, &str)> = None;
     for (descriptor, folder) in preopens::get_directories() {
         if let Some(rest) = within(&folder, path)
-            && best.as_ref().is_none_or(|(length, ..)| folder.len() > *length)
+            && best
+                .as_ref()
+                .is_none_or(|(length, ..)| folder.len() > *length)
         {
             best = Some((folder.len(), descriptor, rest));
         }
@@ -186,7 +217,9 @@ fn within<'p>(folder: &str, path: &'p str) -> Option<&'p str> {
 
 fn failure(path: &str, code: ErrorCode) -> Failure {
     let (kind, what) = match code {
-        ErrorCode::Access | ErrorCode::NotPermitted | ErrorCode::ReadOnly => (FailureCode::Denied, "is not permitted"),
+        ErrorCode::Access | ErrorCode::NotPermitted | ErrorCode::ReadOnly => {
+            (FailureCode::Denied, "is not permitted")
+        }
         ErrorCode::NoEntry => (FailureCode::Unavailable, "is not there"),
         ErrorCode::NotDirectory => (FailureCode::InvalidInput, "is not a folder"),
         ErrorCode::IsDirectory => (FailureCode::InvalidInput, "is a folder"),
@@ -211,6 +244,10 @@ mod tests {
         assert_eq!(within("/data", "/database/a.csv"), None);
         assert_eq!(within("/", "/a.csv"), Some("a.csv"));
         assert_eq!(within("/data", "a.csv"), None);
-        assert_eq!(within("/data", "/data/../etc"), Some("../etc"), "refused by the host, not guessed at here");
+        assert_eq!(
+            within("/data", "/data/../etc"),
+            Some("../etc"),
+            "refused by the host, not guessed at here"
+        );
     }
 }

@@ -30,13 +30,13 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops;
 
-pub use crate::bindings::imports::sandcast::plugin::compute::{
-    Adam, Binding, Category, Comparison, Cosine, Cost, Diagnostic, Dtype, Encoding, EpochReport, Extent, Feed, Graph,
-    Initializer, Loss, Optimizer, Program, Reduction, ResultTensor, Schedule, Session, Sgd, Tensor, TrainPlan,
-    TrainReport,
-};
 use crate::Failure;
 use crate::bindings::imports::sandcast::plugin::compute as wit;
+pub use crate::bindings::imports::sandcast::plugin::compute::{
+    Adam, Binding, Category, Comparison, Cosine, Cost, Diagnostic, Dtype, Encoding, EpochReport,
+    Extent, Feed, Graph, Initializer, Loss, Optimizer, Program, Reduction, ResultTensor, Schedule,
+    Session, Sgd, Tensor, TrainPlan, TrainReport,
+};
 
 /// The sort of number a node holds.
 pub trait Number: Copy {
@@ -110,18 +110,29 @@ impl GraphBuilder {
         let nodes = &mut self.graph.borrow_mut().nodes;
         nodes.push(node);
         let id = u32::try_from(nodes.len() - 1).unwrap_or(u32::MAX);
-        Node { builder: self, id, number: PhantomData }
+        Node {
+            builder: self,
+            id,
+            number: PhantomData,
+        }
     }
 
     /// An extent that is known only when the program runs, such as the rows of a batch.
     pub fn symbol(&self, name: &str, maximum: u32) -> Extent {
         let symbols = &mut self.graph.borrow_mut().symbols;
-        symbols.push(wit::Symbol { name: name.to_owned(), maximum });
+        symbols.push(wit::Symbol {
+            name: name.to_owned(),
+            maximum,
+        });
         Extent::Symbol(u32::try_from(symbols.len() - 1).unwrap_or(u32::MAX))
     }
 
     fn input<D: Number>(&self, name: &str, shape: Vec<Extent>) -> Node<'_, D> {
-        self.add(wit::Node::Input(wit::Input { name: name.to_owned(), dtype: D::DTYPE, shape }))
+        self.add(wit::Node::Input(wit::Input {
+            name: name.to_owned(),
+            dtype: D::DTYPE,
+            shape,
+        }))
     }
 
     /// An input of floats.
@@ -140,23 +151,45 @@ impl GraphBuilder {
     }
 
     /// A parameter that training leaves alone.
-    pub fn frozen_parameter(&self, name: &str, shape: &[u32], initializer: Initializer) -> Node<'_> {
+    pub fn frozen_parameter(
+        &self,
+        name: &str,
+        shape: &[u32],
+        initializer: Initializer,
+    ) -> Node<'_> {
         self.named_parameter(name, shape, initializer, false)
     }
 
-    fn named_parameter(&self, name: &str, shape: &[u32], initializer: Initializer, trainable: bool) -> Node<'_> {
+    fn named_parameter(
+        &self,
+        name: &str,
+        shape: &[u32],
+        initializer: Initializer,
+        trainable: bool,
+    ) -> Node<'_> {
         let name = name.to_owned();
-        self.add(wit::Node::Parameter(wit::Parameter { name, shape: shape.to_vec(), initializer, trainable }))
+        self.add(wit::Node::Parameter(wit::Parameter {
+            name,
+            shape: shape.to_vec(),
+            initializer,
+            trainable,
+        }))
     }
 
     /// Floats that are part of the program.
     pub fn constant(&self, shape: &[u32], values: impl Into<Vec<f32>>) -> Node<'_> {
-        self.add(wit::Node::F32Constant(wit::F32Literal { shape: shape.to_vec(), values: values.into() }))
+        self.add(wit::Node::F32Constant(wit::F32Literal {
+            shape: shape.to_vec(),
+            values: values.into(),
+        }))
     }
 
     /// Whole numbers that are part of the program.
     pub fn constant_i32(&self, shape: &[u32], values: impl Into<Vec<i32>>) -> Node<'_, Int> {
-        self.add(wit::Node::I32Constant(wit::I32Literal { shape: shape.to_vec(), values: values.into() }))
+        self.add(wit::Node::I32Constant(wit::I32Literal {
+            shape: shape.to_vec(),
+            values: values.into(),
+        }))
     }
 
     /// One float.
@@ -167,28 +200,54 @@ impl GraphBuilder {
     /// Joins nodes along an axis. An empty list is refused by the host.
     pub fn concatenate<'g, D>(&'g self, operands: &[Node<'g, D>], axis: u32) -> Node<'g, D> {
         let operands = operands.iter().map(|node| node.id).collect();
-        self.add(wit::Node::Concatenate(wit::ConcatenateNode { operands, axis }))
+        self.add(wit::Node::Concatenate(wit::ConcatenateNode {
+            operands,
+            axis,
+        }))
     }
 
     /// Something the program can be asked to compute.
     pub fn entry(&self, name: &str, outputs: &[(&str, AnyNode)]) {
-        let outputs =
-            outputs.iter().map(|(name, node)| wit::Output { name: (*name).to_owned(), node: node.0 }).collect();
-        self.graph.borrow_mut().entries.push(wit::Entry { name: name.to_owned(), outputs });
+        let outputs = outputs
+            .iter()
+            .map(|(name, node)| wit::Output {
+                name: (*name).to_owned(),
+                node: node.0,
+            })
+            .collect();
+        self.graph.borrow_mut().entries.push(wit::Entry {
+            name: name.to_owned(),
+            outputs,
+        });
     }
 
     /// What training minimises: the mean of `per_row` (f32 of shape `[rows]`), weighted by `weight`.
     pub fn minimise(&self, per_row: Node<'_>, weight: Option<Node<'_>>, optimizer: Optimizer) {
         let mut graph = self.graph.borrow_mut();
-        graph.loss = Some(Loss { per_row: per_row.id, weight: weight.map(|node| node.id) });
+        graph.loss = Some(Loss {
+            per_row: per_row.id,
+            weight: weight.map(|node| node.id),
+        });
         graph.optimizer = Some(optimizer);
     }
 
     /// The graph.
     #[must_use]
     pub fn finish(self) -> Graph {
-        let Parts { symbols, nodes, entries, loss, optimizer } = self.graph.into_inner();
-        Graph { symbols, nodes, entries, loss, optimizer }
+        let Parts {
+            symbols,
+            nodes,
+            entries,
+            loss,
+            optimizer,
+        } = self.graph.into_inner();
+        Graph {
+            symbols,
+            nodes,
+            entries,
+            loss,
+            optimizer,
+        }
     }
 }
 
@@ -225,15 +284,26 @@ impl<'g, D: Number> Node<'g, D> {
     }
 
     fn unary(self, operation: wit::UnaryOperation) -> Self {
-        self.builder.add(wit::Node::Unary(wit::UnaryNode { operation, operand: self.id }))
+        self.builder.add(wit::Node::Unary(wit::UnaryNode {
+            operation,
+            operand: self.id,
+        }))
     }
 
     fn binary(self, operation: wit::BinaryOperation, other: Self) -> Self {
-        self.builder.add(wit::Node::Binary(wit::BinaryNode { operation, left: self.id, right: other.id }))
+        self.builder.add(wit::Node::Binary(wit::BinaryNode {
+            operation,
+            left: self.id,
+            right: other.id,
+        }))
     }
 
     fn compare(self, comparison: Comparison, other: Self) -> Self {
-        self.builder.add(wit::Node::Compare(wit::CompareNode { comparison, left: self.id, right: other.id }))
+        self.builder.add(wit::Node::Compare(wit::CompareNode {
+            comparison,
+            left: self.id,
+            right: other.id,
+        }))
     }
 
     pairwise! {
@@ -265,52 +335,81 @@ impl<'g, D: Number> Node<'g, D> {
     /// Where this is not 0, `on_true`, else `on_false`.
     #[must_use]
     pub fn select<E>(self, on_true: Node<'g, E>, on_false: Node<'g, E>) -> Node<'g, E> {
-        let node = wit::SelectNode { condition: self.id, on_true: on_true.id, on_false: on_false.id };
+        let node = wit::SelectNode {
+            condition: self.id,
+            on_true: on_true.id,
+            on_false: on_false.id,
+        };
         self.builder.add(wit::Node::Select(node))
     }
 
     /// The same numbers in another shape.
     #[must_use]
     pub fn reshape(self, shape: impl Into<Vec<Extent>>) -> Self {
-        self.builder.add(wit::Node::Reshape(wit::ReshapeNode { operand: self.id, shape: shape.into() }))
+        self.builder.add(wit::Node::Reshape(wit::ReshapeNode {
+            operand: self.id,
+            shape: shape.into(),
+        }))
     }
 
     /// Axes in another order.
     #[must_use]
     pub fn transpose(self, permutation: &[u32]) -> Self {
         let permutation = permutation.to_vec();
-        self.builder.add(wit::Node::Transpose(wit::TransposeNode { operand: self.id, permutation }))
+        self.builder.add(wit::Node::Transpose(wit::TransposeNode {
+            operand: self.id,
+            permutation,
+        }))
     }
 
     /// Repeated to a larger shape.
     #[must_use]
     pub fn broadcast(self, shape: impl Into<Vec<Extent>>) -> Self {
-        self.builder.add(wit::Node::Broadcast(wit::BroadcastNode { operand: self.id, shape: shape.into() }))
+        self.builder.add(wit::Node::Broadcast(wit::BroadcastNode {
+            operand: self.id,
+            shape: shape.into(),
+        }))
     }
 
     /// The part from `start` to before `limit` along an axis.
     #[must_use]
     pub fn slice(self, axis: u32, start: u32, limit: u32) -> Self {
-        self.builder.add(wit::Node::Slice(wit::SliceNode { operand: self.id, axis, start, limit }))
+        self.builder.add(wit::Node::Slice(wit::SliceNode {
+            operand: self.id,
+            axis,
+            start,
+            limit,
+        }))
     }
 
     /// Folds axes away, or keeps them with extent 1.
     #[must_use]
     pub fn reduce(self, reduction: Reduction, axes: &[u32], keep: bool) -> Self {
         let axes = axes.to_vec();
-        self.builder.add(wit::Node::Reduce(wit::ReduceNode { reduction, operand: self.id, axes, keep }))
+        self.builder.add(wit::Node::Reduce(wit::ReduceNode {
+            reduction,
+            operand: self.id,
+            axes,
+            keep,
+        }))
     }
 
     /// The place of the largest along an axis, the first of equals.
     #[must_use]
     pub fn argmax(self, axis: u32) -> Node<'g, Int> {
-        self.builder.add(wit::Node::Argmax(wit::ArgmaxNode { operand: self.id, axis }))
+        self.builder.add(wit::Node::Argmax(wit::ArgmaxNode {
+            operand: self.id,
+            axis,
+        }))
     }
 
     /// As the other sort of number.
     #[must_use]
     pub fn cast<E: Number>(self) -> Node<'g, E> {
-        self.builder.add(wit::Node::Cast(wit::CastNode { operand: self.id, dtype: E::DTYPE }))
+        self.builder.add(wit::Node::Cast(wit::CastNode {
+            operand: self.id,
+            dtype: E::DTYPE,
+        }))
     }
 }
 
@@ -358,70 +457,110 @@ impl<'g> Node<'g, Float> {
     /// Cut to a range.
     #[must_use]
     pub fn clamp(self, minimum: f32, maximum: f32) -> Self {
-        self.builder.add(wit::Node::Clamp(wit::ClampNode { operand: self.id, minimum, maximum }))
+        self.builder.add(wit::Node::Clamp(wit::ClampNode {
+            operand: self.id,
+            minimum,
+            maximum,
+        }))
     }
 
     /// The last two extents are the matrices.
     #[must_use]
     pub fn matmul(self, right: Self) -> Self {
-        self.builder.add(wit::Node::Matmul(wit::MatmulNode { left: self.id, right: right.id }))
+        self.builder.add(wit::Node::Matmul(wit::MatmulNode {
+            left: self.id,
+            right: right.id,
+        }))
     }
 
     /// Exponentials along an axis, scaled to a sum of 1.
     #[must_use]
     pub fn softmax(self, axis: u32) -> Self {
-        self.builder.add(wit::Node::Softmax(wit::SoftmaxNode { operand: self.id, axis, logarithm: false }))
+        self.builder.add(wit::Node::Softmax(wit::SoftmaxNode {
+            operand: self.id,
+            axis,
+            logarithm: false,
+        }))
     }
 
     /// The logarithm of [`Node::softmax`].
     #[must_use]
     pub fn log_softmax(self, axis: u32) -> Self {
-        self.builder.add(wit::Node::Softmax(wit::SoftmaxNode { operand: self.id, axis, logarithm: true }))
+        self.builder.add(wit::Node::Softmax(wit::SoftmaxNode {
+            operand: self.id,
+            axis,
+            logarithm: true,
+        }))
     }
 
     /// Rows of this table by number: an embedding.
     #[must_use]
     pub fn gather(self, indices: Node<'g, Int>) -> Self {
-        self.builder.add(wit::Node::Gather(wit::GatherNode { table: self.id, indices: indices.id }))
+        self.builder.add(wit::Node::Gather(wit::GatherNode {
+            table: self.id,
+            indices: indices.id,
+        }))
     }
 
     /// Zeroes a share of the numbers while training and scales up the rest.
     #[must_use]
     pub fn dropout(self, rate: f32) -> Self {
-        self.builder.add(wit::Node::Dropout(wit::DropoutNode { operand: self.id, rate }))
+        self.builder.add(wit::Node::Dropout(wit::DropoutNode {
+            operand: self.id,
+            rate,
+        }))
     }
 
     /// Ba et al. 2016, over the last axis.
     #[must_use]
     pub fn layer_norm(self, scale: Self, offset: Self, epsilon: f32) -> Self {
-        let node = wit::LayerNormNode { operand: self.id, scale: scale.id, offset: offset.id, epsilon };
+        let node = wit::LayerNormNode {
+            operand: self.id,
+            scale: scale.id,
+            offset: offset.id,
+            epsilon,
+        };
         self.builder.add(wit::Node::LayerNorm(node))
     }
 
     /// For each row of these logits, minus the log-probability of the label.
     #[must_use]
     pub fn cross_entropy(self, labels: Node<'g, Int>) -> Self {
-        self.builder.add(wit::Node::CrossEntropy(wit::CrossEntropyNode { logits: self.id, labels: labels.id }))
+        self.builder
+            .add(wit::Node::CrossEntropy(wit::CrossEntropyNode {
+                logits: self.id,
+                labels: labels.id,
+            }))
     }
 
     /// Elementwise, from these logits, with targets between 0 and 1.
     #[must_use]
     pub fn binary_cross_entropy(self, targets: Self) -> Self {
-        let node = wit::BinaryCrossEntropyNode { logits: self.id, targets: targets.id };
+        let node = wit::BinaryCrossEntropyNode {
+            logits: self.id,
+            targets: targets.id,
+        };
         self.builder.add(wit::Node::BinaryCrossEntropy(node))
     }
 
     /// The square of the difference.
     #[must_use]
     pub fn squared_error(self, targets: Self) -> Self {
-        let node = wit::SquaredErrorNode { predictions: self.id, targets: targets.id };
+        let node = wit::SquaredErrorNode {
+            predictions: self.id,
+            targets: targets.id,
+        };
         self.builder.add(wit::Node::SquaredError(node))
     }
 
     /// Huber 1964: a square near 0, a line beyond `delta`.
     #[must_use]
     pub fn huber(self, targets: Self, delta: f32) -> Self {
-        let node = wit::HuberNode { predictions: self.id, targets: targets.id, delta };
+        let node = wit::HuberNode {
+            predictions: self.id,
+            targets: targets.id,
+            delta,
+        };
         self.builder.add(wit::Node::Huber(node))
     }
 }
@@ -430,7 +569,10 @@ impl<'g> Node<'g, Int> {
     /// A 1 at the place of the number among `depth` zeros, as floats.
     #[must_use]
     pub fn one_hot(self, depth: u32) -> Node<'g> {
-        self.builder.add(wit::Node::OneHot(wit::OneHotNode { indices: self.id, depth }))
+        self.builder.add(wit::Node::OneHot(wit::OneHotNode {
+            indices: self.id,
+            depth,
+        }))
     }
 }
 
@@ -468,32 +610,56 @@ impl Optimizer {
     /// Adam as Kingma and Ba (2015) set it: beta1 0.9, beta2 0.999, epsilon 1e-8.
     #[must_use]
     pub fn adam() -> Self {
-        Self::Adam(Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, decoupled: false })
+        Self::Adam(Adam {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            decoupled: false,
+        })
     }
 
     /// AdamW (Loshchilov and Hutter 2019) with this weight decay.
     #[must_use]
     pub fn adam_w(weight_decay: f32) -> Self {
-        Self::Adam(Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay, decoupled: true })
+        Self::Adam(Adam {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay,
+            decoupled: true,
+        })
     }
 
     /// Stochastic gradient descent with this momentum.
     #[must_use]
     pub fn sgd(momentum: f32) -> Self {
-        Self::Sgd(Sgd { momentum, weight_decay: 0.0 })
+        Self::Sgd(Sgd {
+            momentum,
+            weight_decay: 0.0,
+        })
     }
 }
 
 /// Fills an input of the program from columns.
 #[must_use]
 pub fn bind(input: &str, encoding: Encoding) -> Binding {
-    Binding { input: input.to_owned(), encoding }
+    Binding {
+        input: input.to_owned(),
+        encoding,
+    }
 }
 
 impl From<Diagnostic> for Failure {
     fn from(diagnostic: Diagnostic) -> Self {
-        let place = diagnostic.node.map(|node| format!("node {node}: ")).unwrap_or_default();
-        Self::internal(format!("the graph was refused: {place}{}", diagnostic.message))
+        let place = diagnostic
+            .node
+            .map(|node| format!("node {node}: "))
+            .unwrap_or_default();
+        Self::internal(format!(
+            "the graph was refused: {place}{}",
+            diagnostic.message
+        ))
     }
 }
 
@@ -508,21 +674,41 @@ mod tests {
         let x = g.input_f32("x", [rows, 3.into()]);
         let scaled = x * 2.0 - x;
         let chosen = scaled.is_nan().select(g.scalar(0.0), scaled);
-        g.entry("e", &[("out", chosen.into()), ("place", chosen.argmax(1).into())]);
+        g.entry(
+            "e",
+            &[("out", chosen.into()), ("place", chosen.argmax(1).into())],
+        );
         let graph = g.finish();
         assert_eq!(graph.nodes.len(), 8);
         assert!(matches!(graph.nodes[1], wit::Node::F32Constant(_)));
         assert!(matches!(
             graph.nodes[3],
-            wit::Node::Binary(wit::BinaryNode { operation: wit::BinaryOperation::Subtract, left: 2, right: 0 })
+            wit::Node::Binary(wit::BinaryNode {
+                operation: wit::BinaryOperation::Subtract,
+                left: 2,
+                right: 0
+            })
         ));
-        assert!(matches!(graph.nodes[6], wit::Node::Select(wit::SelectNode { condition: 4, on_true: 5, on_false: 3 })));
+        assert!(matches!(
+            graph.nodes[6],
+            wit::Node::Select(wit::SelectNode {
+                condition: 4,
+                on_true: 5,
+                on_false: 3
+            })
+        ));
         assert_eq!(graph.entries[0].outputs.len(), 2);
     }
 
     #[test]
     fn a_refused_graph_names_the_node() {
-        let failure = Failure::from(Diagnostic { node: Some(3), message: "shapes differ".into() });
-        assert_eq!(failure.message, "the graph was refused: node 3: shapes differ");
+        let failure = Failure::from(Diagnostic {
+            node: Some(3),
+            message: "shapes differ".into(),
+        });
+        assert_eq!(
+            failure.message,
+            "the graph was refused: node 3: shapes differ"
+        );
     }
 }

@@ -31,7 +31,9 @@ impl<T> Instance<T> {
     pub fn with<R>(&self, call: impl FnOnce(&mut T) -> Result<R, Failure>) -> Result<R, Failure> {
         match self.0.borrow_mut().as_mut() {
             Some(plugin) => call(plugin),
-            None => Err(Failure::internal("the plugin was called before it was configured")),
+            None => Err(Failure::internal(
+                "the plugin was called before it was configured",
+            )),
         }
     }
 }

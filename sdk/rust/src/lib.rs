@@ -83,7 +83,9 @@ mod instance;
 mod policy;
 mod validator;
 
-pub use adapter::{Adapter, prediction_schema, Description, Model, Session, Task, TaskKind, Trained, Training};
+pub use adapter::{
+    Adapter, Description, Model, Session, Task, TaskKind, Trained, Training, prediction_schema,
+};
 pub use connector::{Chunk, Comparison, Connector, Filter, Literal, Reject, ScanRequest, Split};
 pub use failure::{Failure, FailureCode};
 #[doc(hidden)]

@@ -1,8 +1,8 @@
 //! Messages for whoever runs the pipeline, through `wasi:logging`. They are bounded and kept by the
 //! host; put no payloads and no secrets into them.
 
-pub use crate::bindings::imports::wasi::logging::logging::Level;
 use crate::bindings::imports::wasi::logging::logging;
+pub use crate::bindings::imports::wasi::logging::logging::Level;
 
 /// Leaves one message; `context` groups messages of one concern. The macros pass the module.
 pub fn message(level: Level, context: &str, text: &str) {

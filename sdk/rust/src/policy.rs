@@ -72,13 +72,20 @@ impl Decision {
     }
 
     fn because(effect: Effect, reason: impl Into<String>) -> Self {
-        Self { effect, reasons: vec![reason.into()], obligations: Vec::new() }
+        Self {
+            effect,
+            reasons: vec![reason.into()],
+            obligations: Vec::new(),
+        }
     }
 
     /// Adds something the host must do if it goes ahead; `parameters` is a JSON object.
     #[must_use]
     pub fn oblige(mut self, kind: &str, parameters: impl Into<String>) -> Self {
-        self.obligations.push(Obligation { kind: kind.to_owned(), parameters: parameters.into() });
+        self.obligations.push(Obligation {
+            kind: kind.to_owned(),
+            parameters: parameters.into(),
+        });
         self
     }
 }
@@ -95,10 +102,13 @@ macro_rules! export_policy {
             struct Component;
 
             impl $crate::bindings::policy::exports::sandcast::plugin::policy::Guest for Component {
-                fn configure(config: ::std::string::String) -> ::core::result::Result<(), $crate::Failure> {
+                fn configure(
+                    config: ::std::string::String,
+                ) -> ::core::result::Result<(), $crate::Failure> {
                     INSTANCE.with(|instance| {
                         instance.start(
-                            $crate::config::parse(&config).and_then(<$plugin as $crate::Policy>::configure),
+                            $crate::config::parse(&config)
+                                .and_then(<$plugin as $crate::Policy>::configure),
                         )
                     })
                 }
@@ -107,14 +117,17 @@ macro_rules! export_policy {
                     request: $crate::Request,
                 ) -> ::core::result::Result<$crate::Decision, $crate::Failure> {
                     INSTANCE.with(|instance| {
-                        instance.with(|plugin| <$plugin as $crate::Policy>::decide(plugin, &request))
+                        instance
+                            .with(|plugin| <$plugin as $crate::Policy>::decide(plugin, &request))
                     })
                 }
-            }
+    }
 
             // A native build has no component to export from, and its linker refuses the names.
             #[cfg(target_family = "wasm")]
             $crate::bindings::policy::export!(Component with_types_in $crate::bindings::policy);
+            // In a native build nothing else uses it, and the whole plugin would count as dead.
+            let _ = Component;
         };
     };
 }

@@ -54,7 +54,10 @@ pub struct PrimitiveBuilder<T> {
 
 impl<T> Default for PrimitiveBuilder<T> {
     fn default() -> Self {
-        Self { values: Vec::new(), validity: ValidityBuilder::default() }
+        Self {
+            values: Vec::new(),
+            validity: ValidityBuilder::default(),
+        }
     }
 }
 
@@ -107,7 +110,11 @@ pub struct StringBuilder {
 
 impl Default for StringBuilder {
     fn default() -> Self {
-        Self { offsets: vec![0], bytes: Vec::new(), validity: ValidityBuilder::default() }
+        Self {
+            offsets: vec![0],
+            bytes: Vec::new(),
+            validity: ValidityBuilder::default(),
+        }
     }
 }
 
@@ -134,7 +141,8 @@ impl StringBuilder {
 
     #[inline]
     fn end_row(&mut self, valid: bool) {
-        self.offsets.push(i32::try_from(self.bytes.len()).unwrap_or(i32::MAX));
+        self.offsets
+            .push(i32::try_from(self.bytes.len()).unwrap_or(i32::MAX));
         self.validity.push(valid);
     }
 }
@@ -202,11 +210,16 @@ impl ColumnBuilder {
             Self::Int64(builder) => column(Values::Int64(builder.values), builder.validity),
             Self::Float64(builder) => column(Values::Float64(builder.values), builder.validity),
             Self::Utf8(builder) => {
-                let strings = Strings { offsets: builder.offsets, bytes: builder.bytes };
+                let strings = Strings {
+                    offsets: builder.offsets,
+                    bytes: builder.bytes,
+                };
                 column(Values::Utf8(strings), builder.validity)
             }
             Self::Date32(builder) => column(Values::Date32(builder.values), builder.validity),
-            Self::TimestampUs(builder) => column(Values::TimestampUs(builder.values), builder.validity),
+            Self::TimestampUs(builder) => {
+                column(Values::TimestampUs(builder.values), builder.validity)
+            }
         }
     }
 }
@@ -222,14 +235,22 @@ fn column(values: Values, validity: ValidityBuilder) -> Column {
 impl From<Vec<f64>> for Column {
     fn from(values: Vec<f64>) -> Self {
         let rows = u32::try_from(values.len()).unwrap_or(u32::MAX);
-        Self { rows, values: Values::Float64(values), validity: None }
+        Self {
+            rows,
+            values: Values::Float64(values),
+            validity: None,
+        }
     }
 }
 
 impl From<Vec<i64>> for Column {
     fn from(values: Vec<i64>) -> Self {
         let rows = u32::try_from(values.len()).unwrap_or(u32::MAX);
-        Self { rows, values: Values::Int64(values), validity: None }
+        Self {
+            rows,
+            values: Values::Int64(values),
+            validity: None,
+        }
     }
 }
 
@@ -264,7 +285,11 @@ mod tests {
         for first_null in 0..20_usize {
             let mut builder = PrimitiveBuilder::default();
             for row in 0..20_usize {
-                if row == first_null { builder.push_null() } else { builder.push(row as f64) }
+                if row == first_null {
+                    builder.push_null()
+                } else {
+                    builder.push(row as f64)
+                }
             }
             let column = ColumnBuilder::Float64(builder).finish();
             let bits = column.validity.as_ref().expect("a bitmap");

@@ -6,7 +6,11 @@ use crate::{Batch, Chunk, Column, Failure, Field, Kind, Reject, Values};
 /// A column of a schema.
 #[must_use]
 pub fn field(name: &str, kind: Kind, nullable: bool) -> Field {
-    Field { name: name.to_owned(), kind, nullable }
+    Field {
+        name: name.to_owned(),
+        kind,
+        nullable,
+    }
 }
 
 /// Columns of equal length with their names, on the way to a [`Batch`].
@@ -53,7 +57,10 @@ impl Rows {
     /// Adds numbers, all there.
     #[must_use]
     pub fn float64(self, name: &str, values: impl Into<Vec<f64>>) -> Self {
-        self.column(field(name, Kind::Float64, false), Column::from(values.into()))
+        self.column(
+            field(name, Kind::Float64, false),
+            Column::from(values.into()),
+        )
     }
 
     /// Adds whole numbers, all there.
@@ -64,7 +71,11 @@ impl Rows {
 
     /// Adds strings.
     #[must_use]
-    pub fn utf8<S: AsRef<str>>(self, name: &str, values: impl IntoIterator<Item = Option<S>>) -> Self {
+    pub fn utf8<S: AsRef<str>>(
+        self,
+        name: &str,
+        values: impl IntoIterator<Item = Option<S>>,
+    ) -> Self {
         self.column(field(name, Kind::Utf8, true), values.into_iter().collect())
     }
 
@@ -131,8 +142,15 @@ impl Kind {
     /// ```
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Boolean, Self::Int64, Self::Float64, Self::Utf8, Self::Date32, Self::TimestampUs]
-            .into_iter()
-            .find(|kind| kind.name() == name)
+        [
+            Self::Boolean,
+            Self::Int64,
+            Self::Float64,
+            Self::Utf8,
+            Self::Date32,
+            Self::TimestampUs,
+        ]
+        .into_iter()
+        .find(|kind| kind.name() == name)
     }
 }

@@ -25,7 +25,9 @@ impl<'a> Validity<'a> {
     pub fn is_valid(self, row: usize) -> bool {
         match self.0 {
             None => true,
-            Some(bits) => bits.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1),
+            Some(bits) => bits
+                .get(row / 8)
+                .is_some_and(|byte| byte >> (row % 8) & 1 == 1),
         }
     }
 
@@ -66,7 +68,10 @@ impl<'a, T: Copy> PrimitiveView<'a, T> {
     /// Every row in order.
     pub fn iter(&self) -> impl Iterator<Item = Option<T>> + 'a {
         let validity = self.validity;
-        self.values.iter().enumerate().map(move |(row, value)| validity.is_valid(row).then_some(*value))
+        self.values
+            .iter()
+            .enumerate()
+            .map(move |(row, value)| validity.is_valid(row).then_some(*value))
     }
 }
 
@@ -147,7 +152,10 @@ impl Column {
     #[must_use]
     pub fn int64(&self) -> Option<PrimitiveView<'_, i64>> {
         match &self.values {
-            Values::Int64(values) => Some(PrimitiveView { values, validity: self.valid() }),
+            Values::Int64(values) => Some(PrimitiveView {
+                values,
+                validity: self.valid(),
+            }),
             _ => None,
         }
     }
@@ -156,7 +164,10 @@ impl Column {
     #[must_use]
     pub fn float64(&self) -> Option<PrimitiveView<'_, f64>> {
         match &self.values {
-            Values::Float64(values) => Some(PrimitiveView { values, validity: self.valid() }),
+            Values::Float64(values) => Some(PrimitiveView {
+                values,
+                validity: self.valid(),
+            }),
             _ => None,
         }
     }
@@ -165,7 +176,10 @@ impl Column {
     #[must_use]
     pub fn date32(&self) -> Option<PrimitiveView<'_, i32>> {
         match &self.values {
-            Values::Date32(values) => Some(PrimitiveView { values, validity: self.valid() }),
+            Values::Date32(values) => Some(PrimitiveView {
+                values,
+                validity: self.valid(),
+            }),
             _ => None,
         }
     }
@@ -174,7 +188,10 @@ impl Column {
     #[must_use]
     pub fn timestamp_us(&self) -> Option<PrimitiveView<'_, i64>> {
         match &self.values {
-            Values::TimestampUs(values) => Some(PrimitiveView { values, validity: self.valid() }),
+            Values::TimestampUs(values) => Some(PrimitiveView {
+                values,
+                validity: self.valid(),
+            }),
             _ => None,
         }
     }
@@ -221,8 +238,15 @@ mod tests {
 
     #[test]
     fn strings_with_odd_offsets_are_none_not_a_panic() {
-        let strings = crate::Strings { offsets: vec![0, 9, -1, 2], bytes: "aé".into() };
-        let column = Column { rows: 3, values: Values::Utf8(strings), validity: None };
+        let strings = crate::Strings {
+            offsets: vec![0, 9, -1, 2],
+            bytes: "aé".into(),
+        };
+        let column = Column {
+            rows: 3,
+            values: Values::Utf8(strings),
+            validity: None,
+        };
         let view = column.utf8().expect("utf-8");
         assert_eq!(view.iter().collect::<Vec<_>>(), [None, None, None]);
     }
