@@ -6,18 +6,31 @@
 //! bounded, then checked, then converted. A trap, a timeout or a denial is a [`CallError`] and
 //! ends that instance only.
 
+mod bindings;
+mod cache;
 mod call;
+mod columns;
+mod contract;
+mod engine;
 mod grants;
 mod inspect;
+mod instance;
+mod ledger;
+mod limits;
 mod load;
 mod manifest;
 mod model;
 mod plugin;
 mod roles;
 mod sandbox;
-mod stand_in;
+mod state;
+mod text;
+
+pub use sandcast_kernels::DeviceChoice;
+pub use sandcast_kernels::graph::Graph;
 
 pub use call::{CallError, Failure, FailureCode, Usage};
+pub use columns::{ConformError, conform};
 pub use grants::{
     Access, ByteSize, Capability, ComputeGrant, FileGrant, Grants, Limits, LogGrant, LogLevel,
     RandomGrant, TimeSpan,
@@ -28,9 +41,9 @@ pub use manifest::{AdapterFacts, CapabilityRequest, Manifest, Role};
 pub use model::{Field, Kind, Model, ModelError, Task, TaskKind, fields_of, schema_of};
 pub use plugin::{CallContext, Plugin};
 pub use roles::{
-    Adapter, Chunk, Comparison, Connector, ControlPoint, Decision, Description, Effect, Filter,
-    Finding, Literal, Obligation, Policy, Reject, Request, Rule, ScanRequest, Severity, Split,
-    TrainInput, TrainProgress, Trained, Validator, Verdict,
+    Adapter, Chunk, Comparison, Connector, ControlPoint, Cost, Decision, Description, Effect,
+    EpochReport, Filter, Finding, Literal, Obligation, Policy, ProgressSink, Reject, Request, Rule,
+    ScanRequest, Severity, Split, TrainInput, TrainProgress, TrainReport, Trained, Validator,
+    Verdict,
 };
-pub use stand_in::{Cost, DeviceChoice, EpochReport, Graph, TrainReport};
 pub use sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};

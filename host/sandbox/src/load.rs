@@ -1,8 +1,20 @@
 //! From bytes to a plugin: every check comes before the compiler, and before anything runs.
 
-use thiserror::Error;
+use std::sync::Arc;
 
+use sandcast_audit::{Event, PluginRef};
+use thiserror::Error;
+use wasmtime::component::{Component, Linker};
+
+use crate::bindings::{adapter, connector, policy, validator};
+use crate::contract::{CONTRACT_VERSION, role_export};
+use crate::grants::{Capability, Grants, clock, compute, config, files, log, noise, random};
+use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;
+use crate::plugin::{Plugin, RolePre};
+use crate::sandbox::Sandbox;
+use crate::state::{Identity, State};
+use crate::text;
 
 /// Why a component was not loaded.
 #[derive(Debug, Error)]
@@ -84,6 +96,16 @@ pub enum LoadError {
         /// The interface it imports.
         interface: String,
     },
+    /// The component imports what is granted, but what its manifest does not ask for.
+    #[error("plugin `{name}` imports `{interface}`, but its manifest does not ask for the capability `{capability}`; add it under `capabilities` in its plugin.toml, with a reason")]
+    NotAskedFor {
+        /// The plugin as the pipeline names it.
+        name: String,
+        /// The interface it imports.
+        interface: String,
+        /// The capability that opens it.
+        capability: String,
+    },
     /// A grant cannot be given.
     #[error("the grant at `plugins.{name}.grants.{grant}` cannot be given: {reason}")]
     BadGrant {
@@ -118,4 +140,212 @@ pub enum LoadError {
         /// What the log said.
         reason: String,
     },
+}
+
+/// Loads a component: checks, compiles, links, and records how it went.
+pub(crate) async fn load(
+    sandbox: &Sandbox,
+    name: &str,
+    bytes: &[u8],
+    role: Role,
+    grants: Grants,
+) -> Result<Plugin, LoadError> {
+    let outcome = check_and_compile(sandbox, name, bytes, role, grants).await;
+    let event = match &outcome {
+        Ok(plugin) => Event::PluginLoaded {
+            run: None,
+            plugin: plugin.reference().clone(),
+            name: name.to_owned(),
+            grants: serde_json::to_value(plugin.grants()).unwrap_or_default(),
+            imports: plugin
+                .inspection()
+                .imports
+                .iter()
+                .map(|import| import.interface.clone())
+                .collect(),
+        },
+        Err(error) => Event::PluginRefused {
+            name: name.to_owned(),
+            digest: Some(sandcast_audit::Digest::of(bytes)),
+            reason: error.to_string(),
+        },
+    };
+    // What is not on record has not happened: a plugin whose load cannot be recorded is not
+    // handed out. A refusal stands either way.
+    match (outcome, sandbox.audit().append(event)) {
+        (Ok(_), Err(error)) => {
+            Err(LoadError::Audit { name: name.to_owned(), reason: error.to_string() })
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+async fn check_and_compile(
+    sandbox: &Sandbox,
+    name: &str,
+    bytes: &[u8],
+    role: Role,
+    grants: Grants,
+) -> Result<Plugin, LoadError> {
+    let limit_bytes = sandbox.max_component_bytes();
+    if bytes.len() as u64 > limit_bytes {
+        return Err(LoadError::TooLarge {
+            name: name.to_owned(),
+            size_bytes: bytes.len() as u64,
+            limit_bytes,
+        });
+    }
+    let inspection = inspect_named(name, bytes)?;
+    check_contract(name, &inspection)?;
+    check_role(name, &inspection, role)?;
+    check_imports(name, &inspection, &grants)?;
+    for grant in &grants.files {
+        files::check(grant).map_err(|reason| LoadError::BadGrant {
+            name: name.to_owned(),
+            grant: "files".into(),
+            reason,
+        })?;
+    }
+    let component = sandbox.compile(name, inspection.digest, bytes).await?;
+    let pre = link(sandbox, &component, &inspection, role).map_err(|error| LoadError::Compile {
+        name: name.to_owned(),
+        reason: text::sentence(&format!("{error:#}"), 1024),
+    })?;
+    let reference = PluginRef {
+        id: inspection.manifest.id.clone(),
+        version: inspection.manifest.version.clone(),
+        role: role.to_string(),
+        digest: inspection.digest,
+    };
+    let identity = Identity { name: name.to_owned(), reference, grants };
+    Ok(Plugin::new(sandbox.clone(), Arc::new(identity), inspection, pre))
+}
+
+fn check_contract(name: &str, inspection: &Inspection) -> Result<(), LoadError> {
+    let in_names = inspection
+        .imports
+        .iter()
+        .map(|import| import.interface.as_str())
+        .chain(inspection.exports.iter().map(String::as_str))
+        .filter_map(contract_version);
+    let mut found = in_names.chain([inspection.manifest.contract.as_str()]);
+    match found.find(|version| *version != CONTRACT_VERSION) {
+        None => Ok(()),
+        Some(other) => Err(LoadError::ContractVersion {
+            name: name.to_owned(),
+            found: text::sentence(other, 64),
+            supported: CONTRACT_VERSION.to_owned(),
+        }),
+    }
+}
+
+fn check_role(name: &str, inspection: &Inspection, wanted: Role) -> Result<(), LoadError> {
+    let wrong = |found: &str| LoadError::WrongRole {
+        name: name.to_owned(),
+        wanted,
+        found: found.to_owned(),
+    };
+    if inspection.manifest.role != wanted {
+        return Err(wrong(inspection.manifest.role.as_str()));
+    }
+    let wanted_export = role_export(wanted);
+    let mut is_there = false;
+    for export in &inspection.exports {
+        let plain = contract_version(export).is_some();
+        if *export == wanted_export {
+            is_there = true;
+        } else if let Some(other) = Role::ALL.into_iter().find(|role| role_export(*role) == *export)
+            && plain
+        {
+            return Err(wrong(other.as_str()));
+        } else {
+            return Err(LoadError::UnexpectedExport {
+                name: name.to_owned(),
+                export: text::sentence(export, 128),
+                role: wanted,
+            });
+        }
+    }
+    if is_there { Ok(()) } else { Err(wrong("component that exports no role")) }
+}
+
+/// What is imported must be asked for and granted. Noise of a standard library is let in
+/// without: it is linked to stubs that deny.
+fn check_imports(name: &str, inspection: &Inspection, grants: &Grants) -> Result<(), LoadError> {
+    for import in &inspection.imports {
+        let interface = || text::sentence(&import.interface, 256);
+        if !import.is_offered() {
+            return Err(LoadError::UnknownImport { name: name.to_owned(), interface: interface() });
+        }
+        let Some(capability) = import.capability else {
+            continue;
+        };
+        let is_always_granted = matches!(capability, Capability::Log | Capability::Config);
+        let asks = is_always_granted
+            || inspection
+                .manifest
+                .capabilities
+                .iter()
+                .any(|request| request.capability == capability.as_str());
+        match (grants.allows(capability), asks) {
+            (true, true) => {}
+            (_, false) if import.noise => {}
+            (true, false) => {
+                return Err(LoadError::NotAskedFor {
+                    name: name.to_owned(),
+                    interface: interface(),
+                    capability: capability.to_string(),
+                });
+            }
+            (false, _) => {
+                return Err(LoadError::NotGranted {
+                    name: name.to_owned(),
+                    interface: interface(),
+                    capability: capability.to_string(),
+                    grant_with: format!("grant it with `{}`", capability.grant_with(name)),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Links what was found to be allowed, and nothing else.
+fn link(
+    sandbox: &Sandbox,
+    component: &Component,
+    inspection: &Inspection,
+    role: Role,
+) -> wasmtime::Result<RolePre> {
+    let mut linker: Linker<State> = Linker::new(sandbox.engine());
+    let imports = &inspection.imports;
+    let any = |wanted: &dyn Fn(&Import) -> bool| imports.iter().any(wanted);
+    let needs = |capability| any(&|import| import.capability == Some(capability));
+    crate::columns::link(&mut linker)?;
+    log::link(&mut linker)?;
+    config::link(&mut linker)?;
+    if needs(Capability::Files) {
+        files::link(&mut linker)?;
+    }
+    if needs(Capability::Clock) {
+        clock::link(&mut linker)?;
+    }
+    if needs(Capability::Random) {
+        random::link(&mut linker)?;
+    }
+    if needs(Capability::Compute) {
+        compute::link(&mut linker)?;
+    }
+    if any(&|import| import.interface.starts_with("wasi:cli/")) {
+        noise::link(&mut linker)?;
+    } else {
+        noise::link_io(&mut linker)?;
+    }
+    let pre = linker.instantiate_pre(component)?;
+    Ok(match role {
+        Role::Connector => RolePre::Connector(connector::ConnectorPluginPre::new(pre)?),
+        Role::Validator => RolePre::Validator(validator::ValidatorPluginPre::new(pre)?),
+        Role::Policy => RolePre::Policy(policy::PolicyPluginPre::new(pre)?),
+        Role::Adapter => RolePre::Adapter(adapter::AdapterPluginPre::new(pre)?),
+    })
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The custom section that holds the manifest as JSON.
-pub const MANIFEST_SECTION: &str = "sandcast:manifest";
+pub(crate) const MANIFEST_SECTION: &str = "sandcast:manifest";
 
 /// The part a plugin plays in the line.
 #[derive(
@@ -26,6 +26,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role.
+    pub const ALL: [Role; 4] = [Role::Connector, Role::Validator, Role::Policy, Role::Adapter];
+
     /// The name as it stands in a manifest and in a pipeline.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -112,4 +115,87 @@ pub struct Manifest {
     /// Facts about an adapter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterFacts>,
+}
+
+/// Bytes of a manifest.
+const MAX_MANIFEST_BYTES: usize = 64 << 10;
+
+/// Reads the manifest out of the custom sections of a component, of which exactly one must hold
+/// one.
+pub(crate) fn parse(sections: &[Vec<u8>]) -> Result<Manifest, String> {
+    let [section] = sections else {
+        return Err(match sections.len() {
+            0 => format!("it has no custom section `{MANIFEST_SECTION}`"),
+            several => format!("it has {several} custom sections `{MANIFEST_SECTION}`"),
+        });
+    };
+    if section.len() > MAX_MANIFEST_BYTES {
+        return Err(format!(
+            "its manifest has {} bytes, over the limit of {MAX_MANIFEST_BYTES}",
+            section.len()
+        ));
+    }
+    let manifest: Manifest =
+        serde_json::from_slice(section).map_err(|error| format!("its manifest is wrong: {error}"))?;
+    if manifest.id.is_empty() || manifest.id.len() > 256 || !manifest.id.chars().all(is_id) {
+        return Err(
+            "its id is not made of letters, digits and `-_./`, 1 to 256 of them".to_owned()
+        );
+    }
+    if manifest.version.is_empty() || manifest.version.len() > 64 {
+        return Err("its version has no characters, or more than 64".to_owned());
+    }
+    Ok(manifest)
+}
+
+fn is_id(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+        let mut json = serde_json::json!({
+            "id": "acme/part", "version": "1.0.0", "role": "connector", "contract": "0.1.0",
+        });
+        change(&mut json);
+        json.to_string().into_bytes()
+    }
+
+    #[test]
+    fn a_short_manifest_is_enough() {
+        let manifest = parse(&[section(|_| {})]).expect("a manifest");
+        assert_eq!(manifest.role, Role::Connector);
+        assert!(manifest.capabilities.is_empty());
+    }
+
+    #[test]
+    fn exactly_one_manifest_is_wanted() {
+        assert!(parse(&[]).expect_err("none").contains("no custom section"));
+        let two = [section(|_| {}), section(|_| {})];
+        assert!(parse(&two).expect_err("two").contains("2 custom sections"));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(parse(&[b"not json".to_vec()]).is_err());
+        assert!(parse(&[section(|json| json["role"] = "king".into())]).is_err());
+        assert!(parse(&[section(|json| json["id"] = "a b\u{1b}".into())]).is_err());
+        assert!(parse(&[section(|json| json["version"] = "".into())]).is_err());
+        let long = " ".repeat(MAX_MANIFEST_BYTES + 1).into_bytes();
+        assert!(parse(&[long]).expect_err("too long").contains("over the limit"));
+    }
+
+    #[test]
+    fn adapter_facts_are_read_in_both_spellings() {
+        let facts = |json: &mut serde_json::Value| {
+            json["adapter"] = serde_json::json!({
+                "data-sourcing": "none", "intended_use": "any", "update-cadence": "yearly",
+            });
+        };
+        let manifest = parse(&[section(facts)]).expect("a manifest");
+        assert_eq!(manifest.adapter.expect("facts").intended_use, "any");
+    }
 }

@@ -1,14 +1,19 @@
 //! A trained model: what the adapter wants to see again, the program, the bindings, the weights.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use sandcast_audit::Digest;
+use sandcast_kernels::graph::Graph;
+use sandcast_kernels::{Caps, Program, Session};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::grants::compute::{Binding, check_bindings, inputs};
 use crate::sandbox::Sandbox;
+use crate::text;
 
 /// The type of a column as plugins know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -154,28 +159,64 @@ pub enum ModelError {
 
 /// A trained model. Instances share it; nothing in it changes.
 pub struct Model {
-    _private: (),
+    task: Task,
+    state: Vec<u8>,
+    session: Arc<Session>,
+    bindings: Arc<[Binding]>,
+    digest: OnceLock<Digest>,
 }
 
 impl Model {
+    pub(crate) fn new(
+        task: Task,
+        state: Vec<u8>,
+        session: Arc<Session>,
+        bindings: Arc<[Binding]>,
+    ) -> Self {
+        Self { task, state, session, bindings, digest: OnceLock::new() }
+    }
+
     /// What it has learnt.
     pub fn task(&self) -> &Task {
-        unimplemented!()
+        &self.task
     }
 
     /// blake3 of the model file.
     pub fn digest(&self) -> Digest {
-        unimplemented!()
+        *self.digest.get_or_init(|| Digest::of(&self.to_bytes()))
     }
 
     /// The number of weights.
     pub fn parameter_count(&self) -> u64 {
-        unimplemented!()
+        self.session.program().parameter_count()
     }
 
     /// The model file: one self-describing file with everything that `predict` needs.
+    ///
+    /// It is [`MAGIC`], the length of the header as 8 bytes little-endian, the header as JSON,
+    /// then the adapter's state and the weights in the safetensors format, each as long as the
+    /// header says. The header holds the task, the graph, the bindings, and a blake3 of each part.
     pub fn to_bytes(&self) -> Vec<u8> {
-        unimplemented!()
+        let weights = self.session.to_safetensors();
+        let header = Header {
+            format: FORMAT_VERSION,
+            task: self.task.clone(),
+            graph: self.session.program().graph().clone(),
+            bindings: self.bindings.to_vec(),
+            state: Part::of(&self.state),
+            weights: Part::of(&weights),
+        };
+        // A header of plain data always has a JSON form: its keys are text and its numbers are
+        // finite or written as text.
+        let header = serde_json::to_vec(&header).unwrap_or_default();
+        let mut bytes =
+            Vec::with_capacity(MAGIC.len() + 8 + header.len() + self.state.len() + weights.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(&self.state);
+        bytes.extend_from_slice(&weights);
+        bytes
     }
 
     /// Reads a model file, checks everything in it and loads it on the sandbox's device.
@@ -183,7 +224,120 @@ impl Model {
     /// # Errors
     /// When any part of the file is wrong.
     pub fn from_bytes(bytes: &[u8], sandbox: &Sandbox) -> Result<Model, ModelError> {
-        let _ = (bytes, sandbox);
-        unimplemented!()
+        let format = |reason: &str| ModelError::Format { reason: reason.to_owned() };
+        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| format("it does not begin like one"))?;
+        let (length, rest) =
+            rest.split_first_chunk::<8>().ok_or_else(|| format("it is cut short"))?;
+        let length = u64::from_le_bytes(*length);
+        if length > MAX_HEADER_BYTES {
+            return Err(format("its header is too long"));
+        }
+        // Bounded above, so the conversion holds.
+        let (header, rest) = rest
+            .split_at_checked(length as usize)
+            .ok_or_else(|| format("its header is cut short"))?;
+        let version: HeaderVersion = serde_json::from_slice(header)
+            .map_err(|error| format(&format!("its header is wrong: {error}")))?;
+        if version.format != FORMAT_VERSION {
+            return Err(format(&format!(
+                "it is of format {}, this host reads {FORMAT_VERSION}",
+                version.format
+            )));
+        }
+        let header: Header = serde_json::from_slice(header)
+            .map_err(|error| format(&format!("its header is wrong: {error}")))?;
+        let (state, rest) = header.state.split(rest).map_err(|what| format(&format!("its state {what}")))?;
+        let (weights, rest) =
+            header.weights.split(rest).map_err(|what| format(&format!("its weights {what}")))?;
+        if !rest.is_empty() {
+            return Err(format("something follows its end"));
+        }
+        let program = Program::compile(header.graph, &Caps::default()).map_err(|diagnostic| {
+            ModelError::Program { reason: text::sentence(&diagnostic.to_string(), 1024) }
+        })?;
+        check_bindings(&header.bindings, inputs(program.graph()))
+            .map_err(|error| ModelError::Program { reason: error.to_string() })?;
+        let mut session = Session::new(Arc::new(program), sandbox.device(), 0)
+            .map_err(|error| ModelError::Program { reason: error.to_string() })?;
+        session.load_safetensors(weights).map_err(|error| ModelError::Weights {
+            reason: text::sentence(&error.to_string(), 1024),
+        })?;
+        let model =
+            Model::new(header.task, state.to_vec(), Arc::new(session), header.bindings.into());
+        // Reading back what was written gives the same bytes, so the digest is that of the file.
+        let _ = model.digest.set(Digest::of(bytes));
+        Ok(model)
+    }
+
+    pub(crate) fn state(&self) -> &[u8] {
+        &self.state
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    pub(crate) fn bindings(&self) -> &Arc<[Binding]> {
+        &self.bindings
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("task", &self.task)
+            .field("parameters", &self.parameter_count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a model file begins.
+const MAGIC: &[u8] = b"sandcast-model\n";
+
+/// The version of the layout.
+const FORMAT_VERSION: u32 = 1;
+
+/// Bytes of a header; a graph with its literals is most of it.
+const MAX_HEADER_BYTES: u64 = 1 << 30;
+
+/// What a model file says about itself.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    task: Task,
+    graph: Graph,
+    bindings: Vec<Binding>,
+    state: Part,
+    weights: Part,
+}
+
+/// As much of a header as every version has.
+#[derive(Deserialize)]
+struct HeaderVersion {
+    format: u32,
+}
+
+/// A part of a model file after the header.
+#[derive(Serialize, Deserialize)]
+struct Part {
+    bytes: u64,
+    digest: Digest,
+}
+
+impl Part {
+    fn of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, digest: Digest::of(bytes) }
+    }
+
+    /// The part at the front of what is left, and what follows it.
+    fn split<'a>(&self, rest: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), String> {
+        let (part, rest) = usize::try_from(self.bytes)
+            .ok()
+            .and_then(|bytes| rest.split_at_checked(bytes))
+            .ok_or("are cut short")?;
+        if Digest::of(part) != self.digest {
+            return Err("are not those that were written".into());
+        }
+        Ok((part, rest))
     }
 }

@@ -1,13 +1,28 @@
 //! A component that was checked and compiled, ready to make instances.
 
+use std::sync::Arc;
+
 use arrow::datatypes::Schema;
 use sandcast_audit::{PluginRef, RunId};
+use wasmtime::Store;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::WasiCtxBuilder;
 
+use crate::bindings;
 use crate::call::CallError;
-use crate::grants::Grants;
+use crate::grants::compute::{Budget, ComputeState};
+use crate::grants::config::ConfigState;
+use crate::grants::log::LogState;
+use crate::grants::random::RandomState;
+use crate::grants::{Grants, clock, files, noise};
 use crate::inspect::Inspection;
-use crate::manifest::Manifest;
+use crate::instance::Instance;
+use crate::ledger::Ledger;
+use crate::limits::{self, CallClock, Meter};
+use crate::manifest::{Manifest, Role};
 use crate::roles::{Adapter, Connector, Policy, Validator};
+use crate::sandbox::Sandbox;
+use crate::state::{Identity, State};
 
 /// On whose behalf an instance runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,39 +43,76 @@ impl CallContext {
 /// A component that was checked and compiled. Cheap to clone.
 #[derive(Clone)]
 pub struct Plugin {
-    _private: (),
+    made: Arc<Made>,
+    recorded: bool,
+}
+
+struct Made {
+    sandbox: Sandbox,
+    identity: Arc<Identity>,
+    inspection: Inspection,
+    pre: RolePre,
+}
+
+/// A component with everything it imports, for the role it plays.
+pub(crate) enum RolePre {
+    Connector(bindings::connector::ConnectorPluginPre<State>),
+    Validator(bindings::validator::ValidatorPluginPre<State>),
+    Policy(bindings::policy::PolicyPluginPre<State>),
+    Adapter(bindings::adapter::AdapterPluginPre<State>),
+}
+
+impl RolePre {
+    fn role(&self) -> Role {
+        match self {
+            RolePre::Connector(_) => Role::Connector,
+            RolePre::Validator(_) => Role::Validator,
+            RolePre::Policy(_) => Role::Policy,
+            RolePre::Adapter(_) => Role::Adapter,
+        }
+    }
 }
 
 impl Plugin {
+    pub(crate) fn new(
+        sandbox: Sandbox,
+        identity: Arc<Identity>,
+        inspection: Inspection,
+        pre: RolePre,
+    ) -> Self {
+        Self { made: Arc::new(Made { sandbox, identity, inspection, pre }), recorded: true }
+    }
+
     /// Who it is, for records.
     pub fn reference(&self) -> &PluginRef {
-        unimplemented!()
+        &self.made.identity.reference
     }
 
     /// The name the pipeline gives it.
     pub fn name(&self) -> &str {
-        unimplemented!()
+        &self.made.identity.name
     }
 
     /// What it says about itself.
     pub fn manifest(&self) -> &Manifest {
-        unimplemented!()
+        &self.made.inspection.manifest
     }
 
     /// What it may use.
     pub fn grants(&self) -> &Grants {
-        unimplemented!()
+        &self.made.identity.grants
     }
 
     /// What it is made of.
     pub fn inspection(&self) -> &Inspection {
-        unimplemented!()
+        &self.made.inspection
     }
 
     /// The same plugin, whose instances write no `calls-finished` record of their own; for a
     /// server that sums them up.
+    #[must_use]
     pub fn unrecorded(&self) -> Plugin {
-        unimplemented!()
+        Plugin { made: Arc::clone(&self.made), recorded: false }
     }
 
     /// A new instance that reads, configured.
@@ -72,8 +124,10 @@ impl Plugin {
         context: &CallContext,
         config: &serde_json::Value,
     ) -> Result<Connector, CallError> {
-        let _ = (context, config);
-        unimplemented!()
+        let RolePre::Connector(pre) = &self.made.pre else {
+            return Err(self.wrong_role(Role::Connector));
+        };
+        Connector::open(self.instance(context, config).await?, pre, config).await
     }
 
     /// A new instance that checks rows of a schema, configured.
@@ -86,8 +140,10 @@ impl Plugin {
         config: &serde_json::Value,
         schema: &Schema,
     ) -> Result<Validator, CallError> {
-        let _ = (context, config, schema);
-        unimplemented!()
+        let RolePre::Validator(pre) = &self.made.pre else {
+            return Err(self.wrong_role(Role::Validator));
+        };
+        Validator::open(self.instance(context, config).await?, pre, config, schema).await
     }
 
     /// A new instance that decides, configured.
@@ -99,8 +155,10 @@ impl Plugin {
         context: &CallContext,
         config: &serde_json::Value,
     ) -> Result<Policy, CallError> {
-        let _ = (context, config);
-        unimplemented!()
+        let RolePre::Policy(pre) = &self.made.pre else {
+            return Err(self.wrong_role(Role::Policy));
+        };
+        Policy::open(self.instance(context, config).await?, pre, config).await
     }
 
     /// A new instance that trains and predicts.
@@ -108,7 +166,66 @@ impl Plugin {
     /// # Errors
     /// When it is no adapter or cannot be instantiated.
     pub async fn adapter(&self, context: &CallContext) -> Result<Adapter, CallError> {
-        let _ = context;
-        unimplemented!()
+        let RolePre::Adapter(pre) = &self.made.pre else {
+            return Err(self.wrong_role(Role::Adapter));
+        };
+        let instance = self.instance(context, &serde_json::Value::Null).await?;
+        Adapter::open(instance, pre, self.made.sandbox.clone()).await
+    }
+
+    fn wrong_role(&self, wanted: Role) -> CallError {
+        CallError::WrongRole {
+            plugin: self.name().to_owned(),
+            wanted,
+            found: self.made.pre.role(),
+        }
+    }
+
+    /// A Store with everything an instance is granted.
+    async fn instance(
+        &self,
+        context: &CallContext,
+        config: &serde_json::Value,
+    ) -> Result<Instance, CallError> {
+        let host = |reason: String| CallError::Host {
+            plugin: self.name().to_owned(),
+            stage: context.stage.clone(),
+            reason,
+        };
+        let sandbox = &self.made.sandbox;
+        let permit = sandbox.admit().await.map_err(host)?;
+        let identity = Arc::clone(&self.made.identity);
+        let grants = &identity.grants;
+        let mut wasi = WasiCtxBuilder::new();
+        files::open(&mut wasi, &grants.files).map_err(host)?;
+        clock::open(&mut wasi, grants);
+        let printed = noise::open(&mut wasi);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(grants.limits.resources as usize);
+        let state = State {
+            context: context.clone(),
+            audit: sandbox.audit().clone(),
+            table,
+            wasi: wasi.build(),
+            meter: Meter::new(&grants.limits),
+            clock: CallClock::new(&grants.limits),
+            ledger: Ledger::default(),
+            log: LogState::new(&grants.log),
+            config: ConfigState::new(config),
+            random: RandomState::new(grants),
+            compute: ComputeState {
+                budget: Budget::new(grants.compute.as_ref()),
+                device: sandbox.device().clone(),
+                progress: None,
+            },
+            last_denial: None,
+            denials: 0,
+            printed,
+            held_bytes: 0,
+            identity: Arc::clone(&identity),
+        };
+        let mut store = Store::new(sandbox.engine(), state);
+        limits::enforce(&mut store, &grants.limits);
+        Ok(Instance::new(store, self.recorded, permit))
     }
 }

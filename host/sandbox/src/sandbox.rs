@@ -2,16 +2,23 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sandcast_audit::AuditLog;
-use crate::stand_in::DeviceChoice;
+use sandcast_audit::{AuditLog, Digest};
+use sandcast_kernels::{Device, DeviceChoice};
 use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::Engine;
+use wasmtime::component::Component;
 
+use crate::cache::Cache;
+use crate::engine;
 use crate::grants::Grants;
-use crate::load::LoadError;
+use crate::load::{self, LoadError};
 use crate::manifest::Role;
 use crate::plugin::Plugin;
+use crate::text;
 
 /// Whether memories are taken from a pool made at start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,8 +89,28 @@ pub enum SandboxError {
 /// The engine with everything that plugins share. Cheap to clone.
 #[derive(Clone)]
 pub struct Sandbox {
-    _private: (),
+    shared: Arc<Shared>,
 }
+
+struct Shared {
+    engine: Engine,
+    device: Device,
+    audit: AuditLog,
+    cache: Option<Cache>,
+    max_component_bytes: u64,
+    compile_timeout: Duration,
+    /// Components compiled or loaded by this process, the latest last.
+    compiled: Mutex<Vec<(Digest, Component)>>,
+    /// One component compiles at a time: the compiler uses every core by itself.
+    compiling: Semaphore,
+    instances: Arc<Semaphore>,
+}
+
+/// Components that a process keeps compiled.
+const MAX_COMPILED: usize = 32;
+
+/// How long a new instance waits for another to end.
+const INSTANCE_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Sandbox {
     /// Starts the engine, its ticker and the compute device.
@@ -91,8 +118,28 @@ impl Sandbox {
     /// # Errors
     /// When the engine, the device or the cache folder cannot be used.
     pub fn new(config: SandboxConfig, audit: AuditLog) -> Result<Sandbox, SandboxError> {
-        let _ = (config, audit);
-        unimplemented!()
+        let engine = engine::start(config.pooling)?;
+        let device = Device::open(config.device, config.compute_threads)
+            .map_err(|error| SandboxError::Device { reason: error.to_string() })?;
+        let cache = match &config.cache_dir {
+            None => None,
+            Some(dir) => Some(Cache::open(dir, engine::compatibility(&engine)).map_err(|error| {
+                SandboxError::Cache { path: dir.clone(), reason: error.to_string() }
+            })?),
+        };
+        Ok(Sandbox {
+            shared: Arc::new(Shared {
+                engine,
+                device,
+                audit,
+                cache,
+                max_component_bytes: config.max_component_bytes,
+                compile_timeout: config.compile_timeout,
+                compiled: Mutex::new(Vec::new()),
+                compiling: Semaphore::new(1),
+                instances: Arc::new(Semaphore::new(engine::MAX_INSTANCES as usize)),
+            }),
+        })
     }
 
     /// Checks a component against its role and grants, compiles it, and records the load.
@@ -107,7 +154,107 @@ impl Sandbox {
         role: Role,
         grants: Grants,
     ) -> Result<Plugin, LoadError> {
-        let _ = (name, component, role, grants);
-        unimplemented!()
+        load::load(self, name, component, role, grants).await
+    }
+
+    /// Where tensor programs run.
+    pub fn device(&self) -> &Device {
+        &self.shared.device
+    }
+
+    /// Where loads, denials and uses are recorded.
+    pub fn audit(&self) -> &AuditLog {
+        &self.shared.audit
+    }
+
+    /// How many instances live now.
+    pub fn live_instances(&self) -> usize {
+        engine::MAX_INSTANCES as usize - self.shared.instances.available_permits()
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    pub(crate) fn max_component_bytes(&self) -> u64 {
+        self.shared.max_component_bytes
+    }
+
+    /// A place for an instance, once there is one.
+    pub(crate) async fn admit(&self) -> Result<OwnedSemaphorePermit, String> {
+        let waiting = Arc::clone(&self.shared.instances).acquire_owned();
+        match tokio::time::timeout(INSTANCE_PATIENCE, waiting).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(closed)) => Err(closed.to_string()),
+            Err(_) => Err(format!(
+                "{} instances were alive for {} s and none ended; let go of some",
+                engine::MAX_INSTANCES,
+                INSTANCE_PATIENCE.as_secs()
+            )),
+        }
+    }
+
+    /// A component in compiled form: from this process, from the cache, or from the compiler on a
+    /// thread of its own.
+    pub(crate) async fn compile(
+        &self,
+        name: &str,
+        digest: Digest,
+        bytes: &[u8],
+    ) -> Result<Component, LoadError> {
+        let failed = |reason: String| LoadError::Compile { name: name.to_owned(), reason };
+        let timeout = self.shared.compile_timeout;
+        let patience = tokio::time::Instant::now() + timeout;
+        let late = || LoadError::CompileTimeout {
+            name: name.to_owned(),
+            limit_seconds: timeout.as_secs(),
+        };
+        let turn = tokio::time::timeout_at(patience, self.shared.compiling.acquire())
+            .await
+            .map_err(|_| late())?
+            .map_err(|closed| failed(closed.to_string()))?;
+        if let Some(component) = self.kept(digest) {
+            return Ok(component);
+        }
+        let shared = Arc::clone(&self.shared);
+        let bytes = bytes.to_vec();
+        // The compiler cannot be interrupted; when it is late, nobody waits for it any more.
+        let compiling = tokio::task::spawn_blocking(move || shared.compile(digest, &bytes));
+        let component = tokio::time::timeout_at(patience, compiling)
+            .await
+            .map_err(|_| late())?
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(text::sentence(&format!("{error:#}"), 1024)))?;
+        drop(turn);
+        Ok(component)
+    }
+
+    fn kept(&self, digest: Digest) -> Option<Component> {
+        let compiled = self.shared.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        compiled.iter().find(|(known, _)| *known == digest).map(|(_, component)| component.clone())
+    }
+}
+
+impl Shared {
+    fn compile(&self, digest: Digest, bytes: &[u8]) -> wasmtime::Result<Component> {
+        let cached = self.cache.as_ref().and_then(|cache| cache.load(&self.engine, digest));
+        let component = match cached {
+            Some(component) => component,
+            None => {
+                let component = Component::from_binary(&self.engine, bytes)?;
+                if let Some(cache) = &self.cache
+                    && let Err(error) = cache.store(digest, &component)
+                {
+                    tracing::warn!(%error, "a compiled plugin cannot be kept");
+                }
+                component
+            }
+        };
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if compiled.len() >= MAX_COMPILED {
+            compiled.remove(0);
+        }
+        compiled.push((digest, component.clone()));
+        Ok(component)
     }
 }

@@ -2,7 +2,14 @@
 //! instance, its linking, and the tests that it is allowed and that it is denied.
 //! What is not granted is not linked.
 
+pub(crate) mod clock;
+pub(crate) mod compute;
+pub(crate) mod config;
+pub(crate) mod files;
+pub(crate) mod log;
+pub(crate) mod noise;
 mod quantity;
+pub(crate) mod random;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -43,6 +50,21 @@ impl Capability {
             Capability::Random => "random",
             Capability::Compute => "compute",
         }
+    }
+}
+
+impl Capability {
+    /// The line of a pipeline that grants it to a plugin.
+    pub(crate) fn grant_with(self, plugin: &str) -> String {
+        let example = match self {
+            Capability::Files => "files: [{ host: data, guest: /data, access: read }]",
+            Capability::Log => "log: { level: info }",
+            Capability::Config => return format!("plugins.{plugin}.config"),
+            Capability::Clock => "clock: true",
+            Capability::Random => "random: { seed: 7 }",
+            Capability::Compute => "compute: { memory: 1GiB, time: 10m }",
+        };
+        format!("plugins.{plugin}.grants.{example}")
     }
 }
 
@@ -191,6 +213,19 @@ pub struct Limits {
     pub output_rows: u32,
     /// Bytes of one answer.
     pub output_bytes: ByteSize,
+}
+
+impl Grants {
+    /// Whether a capability is granted.
+    pub(crate) fn allows(&self, capability: Capability) -> bool {
+        match capability {
+            Capability::Files => !self.files.is_empty(),
+            Capability::Log | Capability::Config => true,
+            Capability::Clock => self.clock,
+            Capability::Random => self.random.is_some(),
+            Capability::Compute => self.compute.is_some(),
+        }
+    }
 }
 
 impl Default for Limits {

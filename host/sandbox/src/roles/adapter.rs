@@ -2,11 +2,25 @@
 
 use std::sync::Arc;
 
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Float64Type};
 use arrow::record_batch::RecordBatch;
-use crate::stand_in::{Cost, EpochReport, Graph, TrainReport};
+use sandcast_kernels::Program;
+use sandcast_kernels::graph::Graph;
+use tokio::time::timeout;
 
-use crate::call::CallError;
+use super::{Cost, ProgressSink, TrainReport, check_name};
+use crate::bindings::adapter::exports::sandcast::plugin::adapter as wire;
+use crate::bindings::adapter::sandcast::plugin::models;
+use crate::bindings::adapter::{AdapterPlugin, AdapterPluginPre};
+use crate::call::{CallError, Usage};
+use crate::columns::{Batch, Dataset};
+use crate::grants::compute::{self, ModelHandle, SessionParts, TrainingHandle};
+use crate::instance::{Begun, Instance, MAX_SENTENCE_BYTES};
 use crate::model::{Model, Task, TaskKind};
+use crate::sandbox::Sandbox;
+use crate::state::State;
+use crate::text;
 
 /// What an adapter can do.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,21 +31,6 @@ pub struct Description {
     pub tasks: Vec<TaskKind>,
     /// A JSON Schema of the hyperparameters, with defaults.
     pub hyperparameters: serde_json::Value,
-}
-
-/// How far training has come.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainProgress {
-    /// Steps done.
-    pub step: u64,
-    /// Steps of the whole plan.
-    pub steps: u64,
-    /// The epoch, from 1.
-    pub epoch: u32,
-    /// Epochs of the whole plan.
-    pub epochs: u32,
-    /// What the epoch came to, at its end.
-    pub report: Option<EpochReport>,
 }
 
 /// What to learn from.
@@ -47,7 +46,7 @@ pub struct TrainInput {
     /// Rows to stop early by.
     pub validation: Option<Vec<RecordBatch>>,
     /// Told how far it has come, from another thread.
-    pub progress: Option<Arc<dyn Fn(TrainProgress) + Send + Sync>>,
+    pub progress: Option<ProgressSink>,
 }
 
 /// What came of training.
@@ -60,18 +59,44 @@ pub struct Trained {
     pub costs: Vec<Cost>,
 }
 
+/// Bytes of a JSON Schema of hyperparameters.
+const MAX_SCHEMA_BYTES: usize = 1 << 20;
+
+/// Bytes of the state that an adapter keeps beside its weights.
+const MAX_STATE_BYTES: usize = 64 << 20;
+
+/// How far the probabilities of a row may be from 1 in sum.
+const PROBABILITY_TOLERANCE: f64 = 1e-3;
+
 /// An instance that trains and predicts. Dropping a call's future cancels what it computes.
 pub struct Adapter {
-    _private: (),
+    instance: Instance,
+    guest: AdapterPlugin,
+    sandbox: Sandbox,
 }
 
 impl Adapter {
+    pub(crate) async fn open(
+        mut instance: Instance,
+        pre: &AdapterPluginPre<State>,
+        sandbox: Sandbox,
+    ) -> Result<Self, CallError> {
+        let Begun { store, patience } = instance.begin()?;
+        let guest = timeout(patience, pre.instantiate_async(store)).await;
+        let guest = instance.end(guest)?;
+        Ok(Self { instance, guest, sandbox })
+    }
+
     /// What it can do.
     ///
     /// # Errors
     /// See [`CallError`].
     pub async fn describe(&mut self) -> Result<Description, CallError> {
-        unimplemented!()
+        let Begun { store, patience } = self.instance.begin()?;
+        let guest = self.guest.sandcast_plugin_adapter();
+        let answer = timeout(patience, guest.call_describe(store)).await;
+        let described = self.instance.end(answer)?;
+        check_description(described).map_err(|what| self.instance.bad_output(what))
     }
 
     /// The graph that training would compile for features whose categories have these sizes
@@ -85,8 +110,28 @@ impl Adapter {
         cardinalities: &[u32],
         hyperparameters: &serde_json::Value,
     ) -> Result<(Graph, Vec<Cost>), CallError> {
-        let _ = (task, cardinalities, hyperparameters);
-        unimplemented!()
+        if cardinalities.len() != task.features.len() {
+            return Err(self.instance.bad_input(format!(
+                "{} cardinalities for {} features",
+                cardinalities.len(),
+                task.features.len()
+            )));
+        }
+        let (task, hyperparameters) = (models::Task::from(task), hyperparameters.to_string());
+        let Begun { store, patience } = self.instance.begin()?;
+        let guest = self.guest.sandcast_plugin_adapter();
+        let answer =
+            timeout(patience, guest.call_declare(store, &task, cardinalities, &hyperparameters))
+                .await;
+        let answer = self.instance.end(answer)?;
+        let graph = compute::from_wire(self.instance.accept(answer)?);
+        let memory = self.instance.store()?.data().compute.budget.memory_limit();
+        let program = Program::compile(graph, &compute::caps(memory)).map_err(|diagnostic| {
+            let said = text::sentence(&diagnostic.to_string(), MAX_SENTENCE_BYTES);
+            self.instance.bad_output(format!("a graph that does not compile: {said}"))
+        })?;
+        let costs = program.costs().iter().map(Cost::from).collect();
+        Ok((program.graph().clone(), costs))
     }
 
     /// Trains a model.
@@ -94,28 +139,187 @@ impl Adapter {
     /// # Errors
     /// See [`CallError`].
     pub async fn train(&mut self, input: TrainInput) -> Result<Trained, CallError> {
-        let _ = input;
-        unimplemented!()
+        let lend = |batches: &[RecordBatch]| {
+            Dataset::lend(batches).map_err(|error| self.instance.bad_input(error.to_string()))
+        };
+        let handle = TrainingHandle {
+            hyperparameters: input.hyperparameters.to_string(),
+            seed: input.seed,
+            training: lend(&input.training)?,
+            validation: input.validation.as_deref().map(lend).transpose()?,
+            task: input.task.clone(),
+        };
+        let handle = self.instance.push(handle)?;
+        let Begun { store, patience } = self.instance.begin()?;
+        store.data_mut().compute.progress = input.progress;
+        let guest = self.guest.sandcast_plugin_adapter();
+        let answer = timeout(patience, guest.call_train(store, handle)).await;
+        let answer = self.instance.end(answer)?;
+        let trained = self.instance.accept(answer)?;
+        self.instance.store()?.data_mut().compute.progress = None;
+        if trained.state.len() > MAX_STATE_BYTES {
+            let bytes = trained.state.len();
+            return Err(self
+                .instance
+                .bad_output(format!("a state of {bytes} bytes, over {MAX_STATE_BYTES}")));
+        }
+        let SessionParts { session, bindings, report } = self.instance.take_session(trained.session)?;
+        let costs = session.program().costs().iter().map(Cost::from).collect();
+        let model = Model::new(input.task, trained.state, session, bindings);
+        Ok(Trained { model: Arc::new(model), report, costs })
     }
 
     /// Predicts: for a classification a float64 column `probability:<class>` for each class, for
     /// a regression a float64 column `prediction`; as many rows as it was given.
     ///
     /// # Errors
-    /// See [`CallError`]; also when the columns are others.
+    /// See [`CallError`]; also when the columns are others, or probabilities are none.
     pub async fn predict(
         &mut self,
         model: &Arc<Model>,
         rows: &RecordBatch,
     ) -> Result<RecordBatch, CallError> {
-        let _ = (model, rows);
-        unimplemented!()
+        let lent = Batch::lend(rows).map_err(|error| self.instance.bad_input(error.to_string()))?;
+        let lent = self.instance.push(lent)?;
+        let handle = self.instance.push(ModelHandle { model: Arc::clone(model) })?;
+        let Begun { store, patience } = self.instance.begin()?;
+        let guest = self.guest.sandcast_plugin_adapter();
+        let answer = timeout(patience, guest.call_predict(store, handle, lent)).await;
+        let answer = self.instance.end(answer)?;
+        let predicted = self.instance.accept(answer)?;
+        let predicted = self.instance.take_batch(predicted)?;
+        check_prediction(model.task(), rows.num_rows(), &predicted)
+            .map_err(|what| self.instance.bad_output(what))?;
+        Ok(predicted)
+    }
+
+    /// The sandbox it lives in.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// Ends the instance and says what it used.
+    pub fn finish(self) -> Usage {
+        self.instance.finish()
     }
 }
 
-impl Adapter {
-    /// Ends the instance and says what it used.
-    pub fn finish(self) -> crate::call::Usage {
-        unimplemented!()
+fn check_description(described: wire::Description) -> Result<Description, String> {
+    check_name("the name of an adapter", &described.name)?;
+    if described.tasks.is_empty() || described.tasks.len() > 16 {
+        return Err(format!("an adapter for {} sorts of tasks", described.tasks.len()));
+    }
+    if described.hyperparameters.len() > MAX_SCHEMA_BYTES {
+        return Err(format!("a schema of {} bytes", described.hyperparameters.len()));
+    }
+    let hyperparameters = serde_json::from_str(&described.hyperparameters)
+        .map_err(|error| format!("a schema of hyperparameters that is not JSON: {error}"))?;
+    Ok(Description {
+        name: described.name,
+        tasks: described.tasks.into_iter().map(TaskKind::from).collect(),
+        hyperparameters,
+    })
+}
+
+/// The names of the columns that a prediction for a task has.
+fn prediction_columns(task: &Task) -> Vec<String> {
+    match task.kind {
+        TaskKind::BinaryClassification | TaskKind::MulticlassClassification => {
+            task.classes.iter().map(|class| format!("probability:{class}")).collect()
+        }
+        TaskKind::Regression => vec!["prediction".into()],
+    }
+}
+
+/// A prediction has the rows it was asked for, the columns of its task, and numbers that can be
+/// what they are called.
+fn check_prediction(task: &Task, rows: usize, predicted: &RecordBatch) -> Result<(), String> {
+    if predicted.num_rows() != rows {
+        return Err(format!("{} predictions for {rows} rows", predicted.num_rows()));
+    }
+    let wanted = prediction_columns(task);
+    let schema = predicted.schema();
+    let given: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    if given != wanted {
+        return Err(format!(
+            "a prediction with the columns {} where {} are wanted",
+            text::sentence(&format!("{given:?}"), 512),
+            text::sentence(&format!("{wanted:?}"), 512)
+        ));
+    }
+    let mut numbers = Vec::with_capacity(wanted.len());
+    for (column, name) in predicted.columns().iter().zip(&wanted) {
+        if *column.data_type() != DataType::Float64 || column.null_count() > 0 {
+            return Err(format!("`{name}` is not a column of numbers without nulls"));
+        }
+        numbers.push(column.as_primitive::<Float64Type>().values());
+    }
+    if task.kind == TaskKind::Regression {
+        return match numbers[0].iter().position(|number| !number.is_finite()) {
+            Some(row) => Err(format!("the prediction for row {row} is {}", numbers[0][row])),
+            None => Ok(()),
+        };
+    }
+    for row in 0..rows {
+        let mut sum = 0.0;
+        for (column, name) in numbers.iter().zip(&wanted) {
+            let share = column[row];
+            if !(0.0..=1.0).contains(&share) {
+                return Err(format!("`{name}` of row {row} is {share}, not 0 to 1"));
+            }
+            sum += share;
+        }
+        if (sum - 1.0).abs() > PROBABILITY_TOLERANCE {
+            return Err(format!("the probabilities of row {row} sum to {sum}, not to 1"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Float64Array};
+
+    use super::*;
+
+    fn task(kind: TaskKind) -> Task {
+        Task {
+            kind,
+            features: Vec::new(),
+            target: "y".into(),
+            classes: vec!["no".into(), "yes".into()],
+            weight: None,
+        }
+    }
+
+    fn batch(columns: &[(&str, Vec<f64>)]) -> RecordBatch {
+        RecordBatch::try_from_iter(columns.iter().map(|(name, values)| {
+            (*name, Arc::new(Float64Array::from(values.clone())) as ArrayRef)
+        }))
+        .expect("a batch")
+    }
+
+    #[test]
+    fn probabilities_must_be_named_counted_and_be_probabilities() {
+        let task = task(TaskKind::BinaryClassification);
+        let check = |no: Vec<f64>, yes: Vec<f64>| {
+            check_prediction(&task, 2, &batch(&[("probability:no", no), ("probability:yes", yes)]))
+        };
+        assert_eq!(check(vec![0.25, 1.0], vec![0.75, 0.0]), Ok(()));
+        assert!(check(vec![0.25], vec![0.75]).expect_err("one row").contains("for 2 rows"));
+        assert!(check(vec![0.25, 1.5], vec![0.75, -0.5]).expect_err("1.5").contains("row 1"));
+        assert!(check(vec![0.25, f64::NAN], vec![0.75, 0.0]).is_err());
+        assert!(check(vec![0.25, 0.5], vec![0.75, 0.4]).expect_err("0.9").contains("sum to"));
+        let other = batch(&[("probability:no", vec![1.0; 2]), ("p", vec![0.0; 2])]);
+        let error = check_prediction(&task, 2, &other).expect_err("another name");
+        assert!(error.contains("probability:yes"), "{error}");
+    }
+
+    #[test]
+    fn a_regression_must_be_finite() {
+        let task = task(TaskKind::Regression);
+        let check = |values| check_prediction(&task, 2, &batch(&[("prediction", values)]));
+        assert_eq!(check(vec![-1.0, 1e9]), Ok(()));
+        assert!(check(vec![0.0, f64::INFINITY]).is_err());
     }
 }

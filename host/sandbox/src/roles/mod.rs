@@ -3,11 +3,30 @@
 mod adapter;
 mod connector;
 mod policy;
+mod training;
 mod validator;
 
-pub use adapter::{Adapter, Description, TrainInput, TrainProgress, Trained};
-pub use connector::{
-    Chunk, Comparison, Connector, Filter, Literal, Reject, ScanRequest, Split,
-};
+pub use adapter::{Adapter, Description, TrainInput, Trained};
+pub use connector::{Chunk, Comparison, Connector, Filter, Literal, Reject, ScanRequest, Split};
 pub use policy::{ControlPoint, Decision, Effect, Obligation, Policy, Request};
+pub use training::{Cost, EpochReport, ProgressSink, TrainProgress, TrainReport};
 pub use validator::{Finding, Rule, Severity, Validator, Verdict};
+
+use crate::text;
+
+/// Bytes of a name that a guest returns, such as the id of a rule.
+const MAX_NAME_BYTES: usize = 256;
+
+/// A name that a guest returns: there, short, and without control characters.
+fn check_name(what: &str, name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err(format!("{what} is empty"));
+    }
+    if name.len() > MAX_NAME_BYTES {
+        return Err(format!("{what} has {} bytes, over {MAX_NAME_BYTES}", name.len()));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(format!("{what} `{}` holds control characters", text::sentence(name, 64)));
+    }
+    Ok(())
+}

@@ -1,8 +1,15 @@
 //! Decides what may happen.
 
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
-use crate::call::CallError;
+use super::check_name;
+use crate::bindings::policy::exports::sandcast::plugin::policy as wire;
+use crate::bindings::policy::{PolicyPlugin, PolicyPluginPre};
+use crate::call::{CallError, Usage};
+use crate::instance::{Begun, Instance, MAX_SENTENCE_BYTES};
+use crate::state::State;
+use crate::text;
 
 /// Where in the line the question is asked.
 #[derive(
@@ -99,25 +106,142 @@ pub struct Decision {
     pub obligations: Vec<Obligation>,
 }
 
+/// Reasons and obligations of one decision.
+const MAX_ITEMS: usize = 256;
+
+/// Bytes of the parameters of an obligation.
+const MAX_PARAMETERS_BYTES: usize = 64 << 10;
+
 /// An instance that decides.
 pub struct Policy {
-    _private: (),
+    instance: Instance,
+    guest: PolicyPlugin,
 }
 
 impl Policy {
+    pub(crate) async fn open(
+        mut instance: Instance,
+        pre: &PolicyPluginPre<State>,
+        config: &serde_json::Value,
+    ) -> Result<Self, CallError> {
+        let config = config.to_string();
+        let Begun { store, patience } = instance.begin()?;
+        let made = timeout(patience, async {
+            let guest = pre.instantiate_async(&mut *store).await?;
+            let policy = guest.sandcast_plugin_policy();
+            let answer = policy.call_configure(&mut *store, &config).await?;
+            Ok((guest, answer))
+        })
+        .await;
+        let (guest, answer) = instance.end(made)?;
+        instance.accept(answer)?;
+        Ok(Self { instance, guest })
+    }
+
     /// May this happen? Whoever asks records the answer.
     ///
     /// # Errors
     /// See [`CallError`]. Without an answer nothing may happen.
     pub async fn decide(&mut self, request: &Request) -> Result<Decision, CallError> {
-        let _ = request;
-        unimplemented!()
+        if !request.context.is_object() {
+            return Err(self.instance.bad_input("the context of a request is not an object"));
+        }
+        let request = wire::Request::from(request);
+        let Begun { store, patience } = self.instance.begin()?;
+        let guest = self.guest.sandcast_plugin_policy();
+        let answer = timeout(patience, guest.call_decide(store, &request)).await;
+        let answer = self.instance.end(answer)?;
+        let decision = self.instance.accept(answer)?;
+        check_decision(decision).map_err(|what| self.instance.bad_output(what))
+    }
+
+    /// Ends the instance and says what it used.
+    pub fn finish(self) -> Usage {
+        self.instance.finish()
     }
 }
 
-impl Policy {
-    /// Ends the instance and says what it used.
-    pub fn finish(self) -> crate::call::Usage {
-        unimplemented!()
+fn check_decision(decision: wire::Decision) -> Result<Decision, String> {
+    let items = decision.reasons.len().max(decision.obligations.len());
+    if items > MAX_ITEMS {
+        return Err(format!("a decision with {items} reasons or obligations, over {MAX_ITEMS}"));
+    }
+    let obligations = decision
+        .obligations
+        .into_iter()
+        .map(|obligation| {
+            check_name("the kind of an obligation", &obligation.kind)?;
+            if obligation.parameters.len() > MAX_PARAMETERS_BYTES {
+                return Err(format!("an obligation of {} bytes", obligation.parameters.len()));
+            }
+            // An obligation that is not understood cannot be met, so it cannot be dropped either.
+            match serde_json::from_str(&obligation.parameters) {
+                Ok(parameters @ serde_json::Value::Object(_)) => {
+                    Ok(Obligation { kind: obligation.kind, parameters })
+                }
+                _ => Err(format!(
+                    "obligation `{}` whose parameters are not a JSON object",
+                    obligation.kind
+                )),
+            }
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Decision {
+        effect: match decision.effect {
+            wire::Effect::Allow => Effect::Allow,
+            wire::Effect::Deny => Effect::Deny,
+            wire::Effect::RequireApproval => Effect::RequireApproval,
+        },
+        reasons: decision
+            .reasons
+            .iter()
+            .map(|reason| text::sentence(reason, MAX_SENTENCE_BYTES))
+            .collect(),
+        obligations,
+    })
+}
+
+impl From<&Request> for wire::Request {
+    fn from(request: &Request) -> Self {
+        Self {
+            control_point: match request.control_point {
+                ControlPoint::PluginLoad => wire::ControlPoint::PluginLoad,
+                ControlPoint::DataRead => wire::ControlPoint::DataRead,
+                ControlPoint::TrainStart => wire::ControlPoint::TrainStart,
+                ControlPoint::Promote => wire::ControlPoint::Promote,
+                ControlPoint::Predict => wire::ControlPoint::Predict,
+                ControlPoint::Archive => wire::ControlPoint::Archive,
+                ControlPoint::Export => wire::ControlPoint::Export,
+            },
+            principal: request.principal.clone(),
+            action: request.action.clone(),
+            resource: request.resource.clone(),
+            context: request.context.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(parameters: &str) -> wire::Decision {
+        wire::Decision {
+            effect: wire::Effect::Allow,
+            reasons: vec!["because\u{7}".into()],
+            obligations: vec![wire::Obligation {
+                kind: "mask-columns".into(),
+                parameters: parameters.into(),
+            }],
+        }
+    }
+
+    #[test]
+    fn an_obligation_that_is_not_understood_is_not_dropped() {
+        let good = check_decision(decision(r#"{"columns":["ssn"]}"#)).expect("an object");
+        assert_eq!(good.obligations[0].parameters["columns"][0], "ssn");
+        assert_eq!(good.reasons, ["because\\u{7}"]);
+        assert!(check_decision(decision("[1]")).is_err());
+        assert!(check_decision(decision("{")).is_err());
     }
 }

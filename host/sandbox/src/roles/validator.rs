@@ -1,9 +1,23 @@
 //! Says which rows can be trusted.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
+use super::{MAX_NAME_BYTES, check_name};
+use crate::bindings::adapter::sandcast::plugin::types;
+use crate::bindings::validator::exports::sandcast::plugin::validator as wire;
+use crate::bindings::validator::{ValidatorPlugin, ValidatorPluginPre};
 use crate::call::CallError;
+use crate::columns::{Batch, conform};
+use crate::instance::{Begun, Instance};
+use crate::model::fields_of;
+use crate::state::State;
+use crate::text;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -62,15 +76,53 @@ pub struct Verdict {
     pub message: String,
 }
 
+/// Rules of one configuration.
+const MAX_RULES: usize = 10_000;
+
+/// Findings about one batch.
+const MAX_FINDINGS: usize = 100_000;
+
+/// Bytes of a message; longer is cut.
+const MAX_MESSAGE_BYTES: usize = 1024;
+
 /// An instance that checks the batches of one dataset, in order.
 pub struct Validator {
-    _private: (),
+    instance: Instance,
+    guest: ValidatorPlugin,
+    rules: Vec<Rule>,
 }
 
 impl Validator {
+    pub(crate) async fn open(
+        mut instance: Instance,
+        pre: &ValidatorPluginPre<State>,
+        config: &serde_json::Value,
+        schema: &Schema,
+    ) -> Result<Self, CallError> {
+        let config = config.to_string();
+        // The kinds that batches will have once they are lent.
+        let schema = RecordBatch::new_empty(Arc::new(schema.clone()));
+        let schema = conform(&schema).map_err(|error| instance.bad_input(error.to_string()))?;
+        let fields = fields_of(&schema.schema())
+            .map_err(|(column, kind)| instance.bad_input(format!("column `{column}` is {kind}")))?;
+        let fields: Vec<types::Field> = fields.into_iter().map(types::Field::from).collect();
+        let Begun { store, patience } = instance.begin()?;
+        let made = timeout(patience, async {
+            let guest = pre.instantiate_async(&mut *store).await?;
+            let validator = guest.sandcast_plugin_validator();
+            let answer = validator.call_configure(&mut *store, &config, &fields).await?;
+            Ok((guest, answer))
+        })
+        .await;
+        let (guest, answer) = instance.end(made)?;
+        let rules = instance.accept(answer)?;
+        let rules = check_rules(rules).map_err(|what| instance.bad_output(what))?;
+        Ok(Self { instance, guest, rules })
+    }
+
     /// The rules as the plugin has understood them; their ids differ.
     pub fn rules(&self) -> &[Rule] {
-        unimplemented!()
+        &self.rules
     }
 
     /// Looks at a batch.
@@ -78,15 +130,139 @@ impl Validator {
     /// # Errors
     /// See [`CallError`]; also when a finding names an unknown rule or rows that are not there.
     pub async fn check(&mut self, batch: &RecordBatch) -> Result<Vec<Finding>, CallError> {
-        let _ = batch;
-        unimplemented!()
+        let lent = Batch::lend(batch).map_err(|error| self.instance.bad_input(error.to_string()))?;
+        let lent = self.instance.push(lent)?;
+        let Begun { store, patience } = self.instance.begin()?;
+        let guest = self.guest.sandcast_plugin_validator();
+        let answer = timeout(patience, guest.call_check(store, lent)).await;
+        let answer = self.instance.end(answer)?;
+        let findings = self.instance.accept(answer)?;
+        self.check_findings(findings, batch.num_rows())
+            .map_err(|what| self.instance.bad_output(what))
     }
 
     /// Judges, once every batch has been seen: one verdict for each rule. Ends the instance.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn finish(self) -> Result<Vec<Verdict>, CallError> {
-        unimplemented!()
+    pub async fn finish(mut self) -> Result<Vec<Verdict>, CallError> {
+        let Begun { store, patience } = self.instance.begin()?;
+        let guest = self.guest.sandcast_plugin_validator();
+        let answer = timeout(patience, guest.call_finish(store)).await;
+        let answer = self.instance.end(answer)?;
+        let verdicts = self.instance.accept(answer)?;
+        self.check_verdicts(verdicts).map_err(|what| self.instance.bad_output(what))
+    }
+
+    fn check_findings(
+        &self,
+        findings: Vec<wire::Finding>,
+        rows: usize,
+    ) -> Result<Vec<Finding>, String> {
+        if findings.len() > MAX_FINDINGS {
+            return Err(format!("{} findings about one batch", findings.len()));
+        }
+        findings
+            .into_iter()
+            .map(|finding| {
+                let rule = text::sentence(&finding.rule, 64);
+                if !self.rules.iter().any(|known| known.id == finding.rule) {
+                    return Err(format!("a finding about `{rule}`, which is none of its rules"));
+                }
+                if finding.rows.is_empty() {
+                    return Err(format!("a finding of rule `{rule}` about no rows"));
+                }
+                if finding.rows.windows(2).any(|pair| pair[0] >= pair[1]) {
+                    return Err(format!("a finding of rule `{rule}` whose rows do not rise"));
+                }
+                if finding.rows.last().is_some_and(|last| *last as usize >= rows) {
+                    return Err(format!(
+                        "a finding of rule `{rule}` about a row past the {rows} there are"
+                    ));
+                }
+                Ok(Finding {
+                    rule: finding.rule,
+                    column: finding.column.map(|column| text::sentence(&column, MAX_NAME_BYTES)),
+                    severity: finding.severity.into(),
+                    rows: finding.rows,
+                    message: text::sentence(&finding.message, MAX_MESSAGE_BYTES),
+                })
+            })
+            .collect()
+    }
+
+    fn check_verdicts(&self, verdicts: Vec<wire::Verdict>) -> Result<Vec<Verdict>, String> {
+        let mut judged = HashSet::with_capacity(self.rules.len());
+        for verdict in &verdicts {
+            let rule = || text::sentence(&verdict.rule, 64);
+            if !self.rules.iter().any(|known| known.id == verdict.rule) {
+                return Err(format!("a verdict on `{}`, which is none of its rules", rule()));
+            }
+            if !judged.insert(verdict.rule.as_str()) {
+                return Err(format!("two verdicts on rule `{}`", rule()));
+            }
+            if verdict.rows_failed > verdict.rows_checked {
+                return Err(format!(
+                    "a verdict on rule `{}` with {} failed of {} rows",
+                    rule(),
+                    verdict.rows_failed,
+                    verdict.rows_checked
+                ));
+            }
+        }
+        if let Some(rule) = self.rules.iter().find(|rule| !judged.contains(rule.id.as_str())) {
+            return Err(format!("no verdict on rule `{}`", rule.id));
+        }
+        Ok(verdicts
+            .into_iter()
+            .map(|verdict| Verdict {
+                rule: verdict.rule,
+                passed: verdict.passed,
+                rows_checked: verdict.rows_checked,
+                rows_failed: verdict.rows_failed,
+                message: text::sentence(&verdict.message, MAX_MESSAGE_BYTES),
+            })
+            .collect())
+    }
+}
+
+fn check_rules(rules: Vec<wire::Rule>) -> Result<Vec<Rule>, String> {
+    if rules.len() > MAX_RULES {
+        return Err(format!("{} rules, over {MAX_RULES}", rules.len()));
+    }
+    let mut ids = HashSet::with_capacity(rules.len());
+    for rule in &rules {
+        check_name("the id of a rule", &rule.id)?;
+        check_name("the kind of a rule", &rule.kind)?;
+        if !ids.insert(rule.id.as_str()) {
+            return Err(format!("two rules with the id `{}`", rule.id));
+        }
+        if !(0.0..=1.0).contains(&rule.mostly) {
+            return Err(format!("rule `{}` wants a share of {}, not 0 to 1", rule.id, rule.mostly));
+        }
+    }
+    Ok(rules
+        .into_iter()
+        .map(|rule| Rule {
+            id: rule.id,
+            kind: rule.kind,
+            columns: rule
+                .columns
+                .iter()
+                .map(|column| text::sentence(column, MAX_NAME_BYTES))
+                .collect(),
+            severity: rule.severity.into(),
+            mostly: rule.mostly,
+            description: text::sentence(&rule.description, MAX_MESSAGE_BYTES),
+        })
+        .collect())
+}
+
+impl From<types::Severity> for Severity {
+    fn from(severity: types::Severity) -> Self {
+        match severity {
+            types::Severity::Warning => Severity::Warning,
+            types::Severity::Error => Severity::Error,
+        }
     }
 }

@@ -1,0 +1,89 @@
+//! The contract as Rust types, generated from `wit/`.
+//!
+//! `data` is left out: its functions are linked by hand in [`crate::columns`], so that Arrow's
+//! buffers reach the guest in a single copy.
+
+/// Types, capabilities, compute and the adapter; the other worlds use its types.
+pub(crate) mod adapter {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "adapter-plugin",
+        with: {
+            "sandcast:plugin/data.batch": crate::columns::Batch,
+            "sandcast:plugin/data.dataset": crate::columns::Dataset,
+            "sandcast:plugin/compute.program": crate::grants::compute::ProgramHandle,
+            "sandcast:plugin/compute.session": crate::grants::compute::SessionHandle,
+            "sandcast:plugin/compute.tensor": crate::grants::compute::TensorHandle,
+            "sandcast:plugin/models.training": crate::grants::compute::TrainingHandle,
+            "sandcast:plugin/models.model": crate::grants::compute::ModelHandle,
+            "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
+            "wasi:filesystem": wasmtime_wasi::p2::bindings::filesystem,
+            "wasi:io": wasmtime_wasi::p2::bindings::io,
+            "wasi:random": wasmtime_wasi::p2::bindings::random,
+        },
+        imports: {
+            "sandcast:plugin/compute.[method]session.train": async | trappable,
+            "sandcast:plugin/compute.[method]session.infer": async | trappable,
+            "sandcast:plugin/compute.[method]session.run": async | trappable,
+            default: trappable,
+        },
+        exports: { default: async },
+    });
+}
+
+/// The world of connectors.
+pub(crate) mod connector {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "connector-plugin",
+        with: {
+            "sandcast:plugin/types": crate::bindings::adapter::sandcast::plugin::types,
+            "sandcast:plugin/data": crate::bindings::adapter::sandcast::plugin::data,
+            "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
+            "wasi:config": crate::bindings::adapter::wasi::config,
+            "wasi:filesystem": wasmtime_wasi::p2::bindings::filesystem,
+            "wasi:io": wasmtime_wasi::p2::bindings::io,
+            "wasi:logging": crate::bindings::adapter::wasi::logging,
+            "wasi:random": wasmtime_wasi::p2::bindings::random,
+        },
+        exports: { default: async },
+    });
+}
+
+/// The world of validators.
+pub(crate) mod validator {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "validator-plugin",
+        with: {
+            "sandcast:plugin/types": crate::bindings::adapter::sandcast::plugin::types,
+            "sandcast:plugin/data": crate::bindings::adapter::sandcast::plugin::data,
+            "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
+            "wasi:config": crate::bindings::adapter::wasi::config,
+            "wasi:filesystem": wasmtime_wasi::p2::bindings::filesystem,
+            "wasi:io": wasmtime_wasi::p2::bindings::io,
+            "wasi:logging": crate::bindings::adapter::wasi::logging,
+            "wasi:random": wasmtime_wasi::p2::bindings::random,
+        },
+        exports: { default: async },
+    });
+}
+
+/// The world of policies.
+pub(crate) mod policy {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "policy-plugin",
+        with: {
+            "sandcast:plugin/types": crate::bindings::adapter::sandcast::plugin::types,
+            "sandcast:plugin/data": crate::bindings::adapter::sandcast::plugin::data,
+            "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
+            "wasi:config": crate::bindings::adapter::wasi::config,
+            "wasi:filesystem": wasmtime_wasi::p2::bindings::filesystem,
+            "wasi:io": wasmtime_wasi::p2::bindings::io,
+            "wasi:logging": crate::bindings::adapter::wasi::logging,
+            "wasi:random": wasmtime_wasi::p2::bindings::random,
+        },
+        exports: { default: async },
+    });
+}

@@ -1,0 +1,373 @@
+//! The functions of `sandcast:plugin/compute`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sandcast_kernels::{Feeds, Program, RunError, Session, Tensor, TensorData};
+use wasmtime::component::Resource;
+
+use super::encode::{Category, Encoding};
+use super::{
+    Binding, ComputeView, INLINE_ROWS, ProgramHandle, SessionHandle, TensorHandle, caps, encode,
+    failure, graph, invalid, peak_bytes, rows_of, session_bytes, train,
+};
+use crate::bindings::adapter::sandcast::plugin::compute;
+use crate::bindings::adapter::sandcast::plugin::types::{Failure, FailureCode};
+use crate::columns::{Batch, Dataset};
+use crate::text;
+
+/// Bytes of a message about a graph.
+const MAX_DIAGNOSTIC_BYTES: usize = 4096;
+
+/// Extents of a tensor that a guest makes.
+const MAX_RANK: usize = 8;
+
+/// A trap, or the answer to the guest.
+type Answer<T> = wasmtime::Result<Result<T, Failure>>;
+
+/// Leaves a function with a failure for the guest.
+macro_rules! or_answer {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(failure) => return Ok(Err(failure)),
+        }
+    };
+}
+pub(super) use or_answer;
+
+impl compute::Host for ComputeView<'_> {}
+
+impl compute::HostProgram for ComputeView<'_> {
+    fn compile(
+        &mut self,
+        graph: compute::Graph,
+    ) -> wasmtime::Result<Result<Resource<ProgramHandle>, compute::Diagnostic>> {
+        self.0.ledger.count("compute.compile");
+        let budget = &mut self.0.compute.budget;
+        let taken =
+            budget.take_program().and_then(|()| budget.check_time()).and_then(|()| budget.take_handle());
+        if let Err(overdrawn) = taken {
+            let failure = self.0.overdrawn(overdrawn);
+            return Ok(Err(compute::Diagnostic { node: None, message: failure.message }));
+        }
+        let caps = caps(self.0.compute.budget.memory_limit());
+        let started = Instant::now();
+        let compiled = Program::compile(graph::from_wire(graph), &caps);
+        self.computed(started);
+        match compiled {
+            Ok(program) => {
+                let program = Arc::new(program);
+                Ok(Ok(self.0.table.push(ProgramHandle { program })?))
+            }
+            Err(diagnostic) => {
+                self.0.compute.budget.give_handle();
+                Ok(Err(compute::Diagnostic {
+                    node: diagnostic.node,
+                    message: text::cut(&diagnostic.message, MAX_DIAGNOSTIC_BYTES).0.to_owned(),
+                }))
+            }
+        }
+    }
+
+    fn cost(&mut self, program: Resource<ProgramHandle>) -> wasmtime::Result<Vec<compute::Cost>> {
+        self.0.ledger.count("compute.cost");
+        let program = &self.0.table.get(&program)?.program;
+        Ok(program
+            .costs()
+            .iter()
+            .map(|cost| compute::Cost {
+                entry: cost.entry.clone(),
+                flops: cost.flops,
+                bytes_moved: cost.bytes_moved,
+                peak_bytes: cost.peak_bytes,
+            })
+            .collect())
+    }
+
+    fn digest(&mut self, program: Resource<ProgramHandle>) -> wasmtime::Result<String> {
+        self.0.ledger.count("compute.digest");
+        let digest = self.0.table.get(&program)?.program.digest();
+        Ok(blake3::Hash::from_bytes(digest).to_hex().to_string())
+    }
+
+    fn drop(&mut self, program: Resource<ProgramHandle>) -> wasmtime::Result<()> {
+        self.0.table.delete(program)?;
+        self.0.compute.budget.give_handle();
+        Ok(())
+    }
+}
+
+impl compute::HostTensor for ComputeView<'_> {
+    fn from_f32(&mut self, shape: Vec<u32>, values: Vec<f32>) -> Answer<Resource<TensorHandle>> {
+        self.0.ledger.count("compute.tensor-from-f32");
+        self.0.ledger.out_of_guest(values.len() * 4);
+        self.make(&shape, TensorData::F32(values))
+    }
+
+    fn from_i32(&mut self, shape: Vec<u32>, values: Vec<i32>) -> Answer<Resource<TensorHandle>> {
+        self.0.ledger.count("compute.tensor-from-i32");
+        self.0.ledger.out_of_guest(values.len() * 4);
+        self.make(&shape, TensorData::I32(values))
+    }
+
+    fn shape(&mut self, tensor: Resource<TensorHandle>) -> wasmtime::Result<Vec<u32>> {
+        self.0.ledger.count("compute.tensor-shape");
+        let shape = self.0.table.get(&tensor)?.tensor.shape();
+        Ok(shape.iter().map(|extent| u32::try_from(*extent)).collect::<Result<_, _>>()?)
+    }
+
+    fn dtype(&mut self, tensor: Resource<TensorHandle>) -> wasmtime::Result<compute::Dtype> {
+        self.0.ledger.count("compute.tensor-dtype");
+        Ok(match self.0.table.get(&tensor)?.tensor.data() {
+            TensorData::F32(_) => compute::Dtype::Float32,
+            TensorData::I32(_) => compute::Dtype::Int32,
+        })
+    }
+
+    fn values(&mut self, tensor: Resource<TensorHandle>) -> wasmtime::Result<Vec<f32>> {
+        self.0.ledger.count("compute.tensor-values");
+        let values = self.0.table.get(&tensor)?.tensor.to_f32();
+        self.0.ledger.into_guest(values.len() * 4);
+        Ok(values)
+    }
+
+    fn drop(&mut self, tensor: Resource<TensorHandle>) -> wasmtime::Result<()> {
+        let tensor = self.0.table.delete(tensor)?;
+        self.0.compute.budget.give_memory(tensor.charged);
+        self.0.compute.budget.give_handle();
+        Ok(())
+    }
+}
+
+impl compute::HostSession for ComputeView<'_> {
+    fn create(
+        &mut self,
+        program: Resource<ProgramHandle>,
+        seed: u64,
+    ) -> Answer<Resource<SessionHandle>> {
+        self.0.ledger.count("compute.session-create");
+        let program = Arc::clone(&self.0.table.get(&program)?.program);
+        let charged = session_bytes(&program);
+        let budget = &mut self.0.compute.budget;
+        let taken = budget
+            .check_time()
+            .and_then(|()| budget.take_handle())
+            .and_then(|()| budget.take_memory(charged).inspect_err(|_| budget.give_handle()));
+        or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
+        let started = Instant::now();
+        let made = Session::new(program, &self.0.compute.device, seed);
+        self.computed(started);
+        match made {
+            Ok(session) => Ok(Ok(self.0.table.push(SessionHandle {
+                session: Some(Arc::new(session)),
+                bindings: Arc::new([]),
+                report: None,
+                shared: false,
+                charged,
+            })?)),
+            Err(error) => {
+                self.0.compute.budget.give_memory(charged);
+                self.0.compute.budget.give_handle();
+                Ok(Err(run_failure(&error)))
+            }
+        }
+    }
+
+    fn bind(
+        &mut self,
+        session: Resource<SessionHandle>,
+        bindings: Vec<compute::Binding>,
+    ) -> Answer<()> {
+        self.0.ledger.count("compute.session-bind");
+        let handle = self.0.table.get_mut(&session)?;
+        if handle.shared {
+            return Ok(Err(shared_session()));
+        }
+        let bindings: Vec<Binding> = bindings.into_iter().map(binding).collect();
+        let program = Arc::clone(handle.session()?.program());
+        let known = graph::inputs(program.graph());
+        if let Err(error) = encode::check(&bindings, known) {
+            return Ok(Err(invalid(error)));
+        }
+        handle.bindings = bindings.into();
+        Ok(Ok(()))
+    }
+
+    async fn train(
+        &mut self,
+        session: Resource<SessionHandle>,
+        training: Resource<Dataset>,
+        validation: Option<Resource<Dataset>>,
+        plan: compute::TrainPlan,
+    ) -> Answer<compute::TrainReport> {
+        self.0.ledger.count("compute.session-train");
+        let training = self.0.table.delete(training)?;
+        let validation = match validation {
+            Some(validation) => Some(self.0.table.delete(validation)?),
+            None => None,
+        };
+        train::train(self.0, &session, training, validation, plan).await
+    }
+
+    async fn infer(
+        &mut self,
+        session: Resource<SessionHandle>,
+        entry: String,
+        rows: Resource<Batch>,
+    ) -> Answer<Vec<compute::ResultTensor>> {
+        self.0.ledger.count("compute.session-infer");
+        let rows = self.0.take_batch(rows)?;
+        let handle = self.0.table.get(&session)?;
+        let (session, bindings) = (Arc::clone(handle.session()?), Arc::clone(&handle.bindings));
+        let Some(inputs) = graph::inputs_of_entry(session.program().graph(), &entry) else {
+            return Ok(Err(unknown_entry(&session, &entry)));
+        };
+        let batches = vec![rows];
+        let rows = rows_of(&batches);
+        let scratch = encode::bytes(&bindings, &inputs, rows)
+            .saturating_add(peak_bytes(session.program(), &entry));
+        self.compute(scratch, rows as usize, move || {
+            let feeds = encode::feeds(&bindings, &inputs, &batches).map_err(invalid)?;
+            session.infer(&entry, &feeds).map_err(|error| run_failure(&error))
+        })
+        .await
+    }
+
+    async fn run(
+        &mut self,
+        session: Resource<SessionHandle>,
+        entry: String,
+        feeds: Vec<compute::Feed>,
+    ) -> Answer<Vec<compute::ResultTensor>> {
+        self.0.ledger.count("compute.session-run");
+        let mut named = Feeds::new();
+        for feed in feeds {
+            let handle = self.0.table.delete(feed.value)?;
+            self.0.compute.budget.give_memory(handle.charged);
+            self.0.compute.budget.give_handle();
+            if named.insert(feed.input, handle.tensor).is_some() {
+                return Ok(Err(invalid("an input is fed twice")));
+            }
+        }
+        let session = Arc::clone(self.0.table.get(&session)?.session()?);
+        let fed: u64 = named.values().map(|tensor| tensor.elements() as u64 * 4).sum();
+        let scratch = fed.saturating_add(peak_bytes(session.program(), &entry));
+        let rows = named.values().map(Tensor::rows).max().unwrap_or(0);
+        self.compute(scratch, rows, move || {
+            session.infer(&entry, &named).map_err(|error| run_failure(&error))
+        })
+        .await
+    }
+
+    fn drop(&mut self, session: Resource<SessionHandle>) -> wasmtime::Result<()> {
+        let session = self.0.table.delete(session)?;
+        self.0.compute.budget.give_memory(session.charged);
+        self.0.compute.budget.give_handle();
+        Ok(())
+    }
+}
+
+impl ComputeView<'_> {
+    /// Takes the time since then off the guest's account and onto the compute budget.
+    fn computed(&mut self, started: Instant) {
+        self.0.computed(started);
+    }
+
+    fn make(&mut self, shape: &[u32], data: TensorData) -> Answer<Resource<TensorHandle>> {
+        if shape.len() > MAX_RANK {
+            return Ok(Err(invalid(format!(
+                "a tensor has {} extents; at most {MAX_RANK} are allowed",
+                shape.len()
+            ))));
+        }
+        let shape = shape.iter().map(|extent| *extent as usize).collect();
+        let tensor = or_answer!(Tensor::new(shape, data).map_err(invalid));
+        self.keep(tensor)
+    }
+
+    /// Puts a tensor into the table and charges its bytes.
+    fn keep(&mut self, tensor: Tensor) -> Answer<Resource<TensorHandle>> {
+        let charged = tensor.elements() as u64 * 4;
+        let budget = &mut self.0.compute.budget;
+        let taken = budget
+            .take_handle()
+            .and_then(|()| budget.take_memory(charged).inspect_err(|_| budget.give_handle()));
+        or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
+        Ok(Ok(self.0.table.push(TensorHandle { tensor, charged })?))
+    }
+
+    /// Runs something within the budget: here for a few rows, else on a thread of its own.
+    async fn compute(
+        &mut self,
+        scratch_bytes: u64,
+        rows: usize,
+        work: impl FnOnce() -> Result<Vec<(String, Tensor)>, Failure> + Send + 'static,
+    ) -> Answer<Vec<compute::ResultTensor>> {
+        let budget = &mut self.0.compute.budget;
+        let taken = budget.check_time().and_then(|()| budget.take_memory(scratch_bytes));
+        or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
+        let started = Instant::now();
+        let results = if rows <= INLINE_ROWS {
+            work()
+        } else {
+            match tokio::task::spawn_blocking(work).await {
+                Ok(results) => results,
+                Err(error) => Err(failure(FailureCode::Internal, error.to_string())),
+            }
+        };
+        self.computed(started);
+        self.0.compute.budget.give_memory(scratch_bytes);
+        let mut kept = Vec::new();
+        for (name, tensor) in or_answer!(results) {
+            let value = or_answer!(self.keep(tensor)?);
+            kept.push(compute::ResultTensor { name, value });
+        }
+        Ok(Ok(kept))
+    }
+}
+
+fn binding(binding: compute::Binding) -> Binding {
+    let category = |category: compute::Category| Category {
+        column: category.column,
+        vocabulary: category.vocabulary,
+    };
+    Binding {
+        input: binding.input,
+        encoding: match binding.encoding {
+            compute::Encoding::Numbers(columns) => Encoding::Numbers(columns),
+            compute::Encoding::Target(column) => Encoding::Target(column),
+            compute::Encoding::Categories(categories) => {
+                Encoding::Categories(categories.into_iter().map(category).collect())
+            }
+            compute::Encoding::Labels(labels) => Encoding::Labels(category(labels)),
+        },
+    }
+}
+
+pub(super) fn shared_session() -> Failure {
+    failure(
+        FailureCode::Unsupported,
+        "the session of a finished model is shared and cannot be changed",
+    )
+}
+
+fn unknown_entry(session: &Session, entry: &str) -> Failure {
+    let known: Vec<&str> =
+        session.program().graph().entries.iter().map(|entry| entry.name.as_str()).collect();
+    invalid(format!(
+        "the program has no entry `{}`; it has {}",
+        text::sentence(entry, 64),
+        text::sentence(&known.join(", "), 512)
+    ))
+}
+
+/// What a run that failed is to the guest.
+pub(super) fn run_failure(error: &RunError) -> Failure {
+    let code = match error {
+        RunError::Device { .. } => FailureCode::Internal,
+        RunError::Stopped { .. } => FailureCode::Exhausted,
+        _ => FailureCode::InvalidInput,
+    };
+    failure(code, text::sentence(&error.to_string(), MAX_DIAGNOSTIC_BYTES))
+}

@@ -1,0 +1,174 @@
+//! Tensor programs, by `sandcast:plugin/compute` and `models`: a guest declares, the host runs.
+//!
+//! Programs, sessions and tensors are the host's; a guest holds handles. Training runs on a
+//! thread of its own and looks between steps whether it was cancelled or is over its time.
+
+mod budget;
+mod encode;
+mod graph;
+mod host;
+mod models;
+mod train;
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use sandcast_kernels::{Caps, Device, Program, Session, Tensor};
+use wasmtime::component::{HasData, Linker, Resource};
+
+pub(crate) use budget::Budget;
+pub(crate) use encode::{Binding, check as check_bindings};
+pub(crate) use graph::{from_wire, inputs};
+
+use crate::bindings::adapter::sandcast::plugin::{compute, models as models_interface, types};
+use crate::columns::Dataset;
+use crate::model::{Model, Task};
+use crate::roles::{ProgressSink, TrainReport};
+use crate::state::State;
+
+/// Rows that are computed on the calling thread; more go to a thread of their own, so that other
+/// tasks are not held up.
+pub(crate) const INLINE_ROWS: usize = 4096;
+
+/// What an instance has of tensor programs.
+pub(crate) struct ComputeState {
+    pub(crate) budget: Budget,
+    pub(crate) device: Device,
+    /// Told how far training has come.
+    pub(crate) progress: Option<ProgressSink>,
+}
+
+impl ComputeState {
+    /// How much longer this instance may compute.
+    pub(crate) fn time_left(&self) -> std::time::Duration {
+        self.budget.time_left()
+    }
+}
+
+/// `compute.program` in a guest's hands.
+pub(crate) struct ProgramHandle {
+    program: Arc<Program>,
+}
+
+/// `compute.session` in a guest's hands.
+pub(crate) struct SessionHandle {
+    /// Away only while it is trained.
+    session: Option<Arc<Session>>,
+    pub(crate) bindings: Arc<[Binding]>,
+    /// What the last training reported.
+    pub(crate) report: Option<TrainReport>,
+    /// The session of a model that others use; it cannot be bound or trained again.
+    shared: bool,
+    charged: u64,
+}
+
+impl SessionHandle {
+    /// The session, unless it is being trained.
+    pub(crate) fn session(&self) -> wasmtime::Result<&Arc<Session>> {
+        self.session.as_ref().ok_or_else(|| wasmtime::Error::msg("a session is being trained"))
+    }
+}
+
+/// `compute.tensor` in a guest's hands.
+pub(crate) struct TensorHandle {
+    tensor: Tensor,
+    charged: u64,
+}
+
+/// `models.training` in a guest's hands.
+pub(crate) struct TrainingHandle {
+    pub(crate) task: Task,
+    pub(crate) hyperparameters: String,
+    pub(crate) seed: u64,
+    pub(crate) training: Dataset,
+    pub(crate) validation: Option<Dataset>,
+}
+
+/// `models.model` in a guest's hands.
+pub(crate) struct ModelHandle {
+    pub(crate) model: Arc<Model>,
+}
+
+/// What is left of a session when a guest gives it up for a model.
+pub(crate) struct SessionParts {
+    pub(crate) session: Arc<Session>,
+    pub(crate) bindings: Arc<[Binding]>,
+    pub(crate) report: Option<TrainReport>,
+}
+
+impl State {
+    /// Takes a session out of the guest's hands.
+    pub(crate) fn take_session(
+        &mut self,
+        session: Resource<SessionHandle>,
+    ) -> wasmtime::Result<SessionParts> {
+        let handle = self.table.delete(session)?;
+        self.compute.budget.give_memory(handle.charged);
+        self.compute.budget.give_handle();
+        let session = Arc::clone(handle.session()?);
+        Ok(SessionParts { session, bindings: handle.bindings, report: handle.report })
+    }
+}
+
+/// Links `sandcast:plugin/compute` and `sandcast:plugin/models`.
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    compute::add_to_linker::<State, Compute>(linker, |state| ComputeView(state))?;
+    models_interface::add_to_linker::<State, Compute>(linker, |state| ComputeView(state))
+}
+
+struct Compute;
+
+impl HasData for Compute {
+    type Data<'a> = ComputeView<'a>;
+}
+
+struct ComputeView<'a>(&'a mut State);
+
+/// What a graph may ask for under a budget of so many bytes.
+pub(crate) fn caps(memory_bytes: u64) -> Caps {
+    let default = Caps::default();
+    Caps {
+        parameters_bytes: default.parameters_bytes.min(memory_bytes),
+        peak_bytes: default.peak_bytes.min(memory_bytes),
+        elements_per_tensor: default.elements_per_tensor.min(memory_bytes / 4),
+        ..default
+    }
+}
+
+/// Bytes that a session of a program holds for its life: the weights, and, where it can be
+/// trained, their gradients and two moments.
+pub(crate) fn session_bytes(program: &Program) -> u64 {
+    let copies = if program.graph().optimizer.is_some() { 4 } else { 1 };
+    program.parameter_count().saturating_mul(4).saturating_mul(copies)
+}
+
+/// Bytes that running an entry needs on top of its inputs, at most.
+fn peak_bytes(program: &Program, entry: &str) -> u64 {
+    program.costs().iter().find(|cost| cost.entry == entry).map_or(0, |cost| cost.peak_bytes)
+}
+
+fn rows_of(batches: &[RecordBatch]) -> u64 {
+    batches.iter().map(|batch| batch.num_rows() as u64).sum()
+}
+
+fn failure(code: types::FailureCode, message: impl Into<String>) -> types::Failure {
+    types::Failure { code, message: message.into(), hint: None }
+}
+
+fn invalid(message: impl std::fmt::Display) -> types::Failure {
+    failure(types::FailureCode::InvalidInput, message.to_string())
+}
+
+impl State {
+    /// An answer to the guest for a budget that is used up; also a denial in the record.
+    fn overdrawn(&mut self, overdrawn: budget::Overdrawn) -> types::Failure {
+        let grant_with =
+            format!("plugins.{}.grants.compute.{}", self.identity.name, overdrawn.key);
+        self.deny_with("compute", overdrawn.detail.clone(), grant_with.clone());
+        types::Failure {
+            code: types::FailureCode::Exhausted,
+            message: format!("the compute budget is used up: {}", overdrawn.detail),
+            hint: Some(format!("raise `{grant_with}`")),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Training: on a thread of its own, looking between steps whether it was cancelled or is over
+//! its time.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arrow::record_batch::RecordBatch;
+use sandcast_kernels::{Progress, RunError, Schedule, Session, StopReason, TrainPlan};
+use wasmtime::component::Resource;
+
+use super::encode::{self, Binding};
+use super::host::{or_answer, run_failure, shared_session};
+use super::{SessionHandle, failure, graph, invalid, peak_bytes, rows_of};
+use crate::bindings::adapter::sandcast::plugin::compute;
+use crate::bindings::adapter::sandcast::plugin::types::{Failure, FailureCode};
+use crate::columns::Dataset;
+use crate::roles::{EpochReport, ProgressSink, TrainProgress, TrainReport};
+use crate::state::State;
+
+/// How often whoever watches is told of steps; of epochs they are always told.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The name under which the cost of a training step is listed.
+const LOSS_ENTRY: &str = "loss";
+
+/// Trains a session on datasets.
+pub(super) async fn train(
+    state: &mut State,
+    session: &Resource<SessionHandle>,
+    training: Dataset,
+    validation: Option<Dataset>,
+    plan: compute::TrainPlan,
+) -> wasmtime::Result<Result<compute::TrainReport, Failure>> {
+    let handle = state.table.get(session)?;
+    if handle.shared {
+        return Ok(Err(shared_session()));
+    }
+    let bindings = Arc::clone(&handle.bindings);
+    let program = Arc::clone(handle.session()?.program());
+    let Some(inputs) = graph::inputs_of_loss(program.graph()) else {
+        return Ok(Err(failure(
+            FailureCode::Unsupported,
+            "the program declares no loss, so it cannot be trained",
+        )));
+    };
+    let rows = rows_of(&training.batches)
+        .saturating_add(validation.as_ref().map_or(0, |dataset| rows_of(&dataset.batches)));
+    let scratch = encode::bytes(&bindings, &inputs, rows)
+        .saturating_add(peak_bytes(&program, LOSS_ENTRY));
+    let budget = &mut state.compute.budget;
+    let taken = budget.check_time().and_then(|()| budget.take_memory(scratch));
+    or_answer!(taken.map_err(|overdrawn| state.overdrawn(overdrawn)));
+
+    // The session moves to the other thread and back. Nobody else can hold it: it is shared only
+    // once its model is made.
+    let Some(owned) = state.table.get_mut(session)?.session.take().and_then(Arc::into_inner) else {
+        return Err(wasmtime::Error::msg("a session that is to be trained is in use elsewhere"));
+    };
+
+    let job = Job {
+        session: owned,
+        bindings,
+        inputs,
+        training: training.batches,
+        validation: validation.map(|dataset| dataset.batches),
+        plan: plan_of(&plan),
+        time_left: state.compute.budget.time_left(),
+        progress: state.compute.progress.clone(),
+    };
+    let started = Instant::now();
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let cancel = CancelOnDrop(Arc::clone(&cancelled));
+    let done = tokio::task::spawn_blocking(move || job.run(&cancelled)).await;
+    drop(cancel);
+    state.computed(started);
+    state.compute.budget.give_memory(scratch);
+
+    let (session_back, outcome) = done.map_err(|error| {
+        wasmtime::Error::msg(format!("the training thread ended without an answer: {error}"))
+    })?;
+    let handle = state.table.get_mut(session)?;
+    handle.session = Some(Arc::new(session_back));
+    let outcome = match outcome {
+        Ok(report) => {
+            handle.report = Some(report.clone());
+            Ok(report)
+        }
+        Err(stopped) => Err(stopped.failure(state)),
+    };
+    Ok(outcome.map(|report| report_of(&report)))
+}
+
+/// Everything the other thread needs.
+struct Job {
+    session: Session,
+    bindings: Arc<[Binding]>,
+    inputs: Vec<String>,
+    training: Arc<[RecordBatch]>,
+    validation: Option<Arc<[RecordBatch]>>,
+    plan: TrainPlan,
+    time_left: Duration,
+    progress: Option<ProgressSink>,
+}
+
+/// Why a training gave no report.
+enum Stopped {
+    Failed(Failure),
+    OutOfTime,
+}
+
+impl Stopped {
+    fn failure(self, state: &mut State) -> Failure {
+        match self {
+            Stopped::Failed(failure) => failure,
+            Stopped::OutOfTime => state.overdrawn(super::budget::Overdrawn {
+                key: "time",
+                detail: "training took all the time there was".into(),
+            }),
+        }
+    }
+}
+
+impl Job {
+    fn run(mut self, cancelled: &AtomicBool) -> (Session, Result<TrainReport, Stopped>) {
+        let outcome = self.train(cancelled);
+        (self.session, outcome)
+    }
+
+    fn train(&mut self, cancelled: &AtomicBool) -> Result<TrainReport, Stopped> {
+        let feeds = |batches: &[RecordBatch]| {
+            encode::feeds(&self.bindings, &self.inputs, batches)
+                .map_err(|error| Stopped::Failed(invalid(error)))
+        };
+        let training = feeds(&self.training)?;
+        let validation = self.validation.as_deref().map(feeds).transpose()?;
+        let started = Instant::now();
+        let time_left = self.time_left;
+        let mut out_of_time = false;
+        let mut told: Option<Instant> = None;
+        let progress = self.progress.clone();
+        let mut watch = |now: Progress<'_>| {
+            if cancelled.load(Ordering::Relaxed) {
+                return ControlFlow::Break(StopReason::Cancelled);
+            }
+            if started.elapsed() >= time_left {
+                out_of_time = true;
+                return ControlFlow::Break(StopReason::Budget { what: "compute time".into() });
+            }
+            if let Some(progress) = &progress
+                && (now.report.is_some()
+                    || told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL))
+            {
+                told = Some(Instant::now());
+                progress(TrainProgress {
+                    step: now.step,
+                    steps: now.steps,
+                    epoch: now.epoch,
+                    epochs: now.epochs,
+                    report: now.report.map(EpochReport::from),
+                });
+            }
+            ControlFlow::Continue(())
+        };
+        let trained =
+            self.session.train(&training, validation.as_ref(), &self.plan, &mut watch);
+        match trained {
+            Ok(report) => Ok(TrainReport::from(&report)),
+            Err(RunError::Stopped { .. }) if out_of_time => Err(Stopped::OutOfTime),
+            Err(error) => Err(Stopped::Failed(run_failure(&error))),
+        }
+    }
+}
+
+/// Tells the training thread to stop when nobody waits for it any more.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn plan_of(plan: &compute::TrainPlan) -> TrainPlan {
+    TrainPlan {
+        epochs: plan.epochs,
+        batch_rows: plan.batch_rows,
+        learning_rate: plan.learning_rate,
+        schedule: match plan.schedule {
+            compute::Schedule::Constant => Schedule::Constant,
+            compute::Schedule::Cosine(cosine) => {
+                Schedule::Cosine { warmup_steps: cosine.warmup_steps, floor: cosine.floor }
+            }
+        },
+        clip_norm: plan.clip_norm,
+        patience: plan.patience,
+        shuffle: plan.shuffle,
+    }
+}
+
+fn report_of(report: &TrainReport) -> compute::TrainReport {
+    compute::TrainReport {
+        epochs: report
+            .epochs
+            .iter()
+            .map(|epoch| compute::EpochReport {
+                epoch: epoch.epoch,
+                train_loss: epoch.train_loss,
+                validation_loss: epoch.validation_loss,
+                learning_rate: epoch.learning_rate,
+                seconds: epoch.seconds,
+            })
+            .collect(),
+        best_epoch: report.best_epoch,
+        steps: report.steps,
+        rows: report.rows,
+    }
+}

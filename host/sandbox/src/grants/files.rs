@@ -1,0 +1,366 @@
+//! Folders of the host, by `wasi:filesystem`: preopened handles that paths cannot leave.
+//!
+//! `..` and symbolic links out of a folder are refused by wasmtime's capability-based path
+//! resolution, writing under a read-only grant by its permissions. This file opens the folders,
+//! counts every call, and records every refusal.
+
+use std::path::Path;
+
+use wasmtime::component::{HasData, Linker, Resource};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView, WasiFilesystemView};
+use wasmtime_wasi::p2::bindings::filesystem::types::{
+    Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream,
+    ErrorCode, MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
+};
+use wasmtime_wasi::p2::bindings::filesystem::{preopens, types};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+
+use super::{Access, Capability, FileGrant};
+use crate::state::State;
+use crate::text;
+
+/// Bytes of a path in a record.
+const MAX_PATH_BYTES: usize = 512;
+
+/// Says whether a grant can be given at all.
+pub(crate) fn check(grant: &FileGrant) -> Result<(), String> {
+    if grant.guest.is_empty() || grant.guest.contains('\0') || grant.guest.len() > MAX_PATH_BYTES {
+        return Err(format!("`{}` is not a path for a guest; write one like /data", grant.guest));
+    }
+    let described = grant.host.display();
+    match std::fs::metadata(&grant.host) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(format!("{described} is not a folder; grant the folder it is in")),
+        Err(error) => Err(format!("{described} cannot be opened: {error}")),
+    }
+}
+
+/// Opens the granted folders for one instance.
+pub(crate) fn open(builder: &mut WasiCtxBuilder, grants: &[FileGrant]) -> Result<(), String> {
+    for grant in grants {
+        let permissions = match grant.access {
+            Access::Read => FsPerms::ReadOnly,
+            Access::ReadWrite => FsPerms::ReadWrite,
+        };
+        let host: &Path = &grant.host;
+        builder
+            .preopened_dir(host, &grant.guest, permissions)
+            .map_err(|error| format!("{} cannot be opened: {error}", host.display()))?;
+    }
+    Ok(())
+}
+
+/// Links `wasi:filesystem`.
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    preopens::add_to_linker::<State, Files>(linker, |state| FilesView(state))?;
+    types::add_to_linker::<State, Files>(linker, |state| FilesView(state))
+}
+
+struct Files;
+
+impl HasData for Files {
+    type Data<'a> = FilesView<'a>;
+}
+
+struct FilesView<'a>(&'a mut State);
+
+impl FilesView<'_> {
+    /// Counts a call and hands on to wasmtime's implementation.
+    fn call(&mut self, name: &'static str) -> WasiFilesystemCtxView<'_> {
+        self.0.ledger.count(name);
+        self.0.filesystem()
+    }
+
+    /// Records a refusal, and passes the answer on as it is.
+    fn note<T>(&mut self, verb: &str, path: &str, answer: FsResult<T>) -> FsResult<T> {
+        let refused = answer.as_ref().err().and_then(FsError::downcast_ref);
+        if let Some(ErrorCode::NotPermitted | ErrorCode::ReadOnly) = refused {
+            let path = text::sentence(path, MAX_PATH_BYTES);
+            self.0.deny(Capability::Files, format!("{verb} {path}"));
+        }
+        answer
+    }
+}
+
+impl preopens::Host for FilesView<'_> {
+    fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
+        if self.0.identity.grants.files.is_empty() {
+            self.0.deny(Capability::Files, "asked for its folders, and has none".into());
+        }
+        self.call("files.get-directories").get_directories()
+    }
+}
+
+impl types::Host for FilesView<'_> {
+    fn convert_error_code(&mut self, error: FsError) -> wasmtime::Result<ErrorCode> {
+        self.0.filesystem().convert_error_code(error)
+    }
+
+    fn filesystem_error_code(
+        &mut self,
+        error: Resource<wasmtime::Error>,
+    ) -> wasmtime::Result<Option<ErrorCode>> {
+        self.call("files.filesystem-error-code").filesystem_error_code(error)
+    }
+}
+
+impl types::HostDirectoryEntryStream for FilesView<'_> {
+    async fn read_directory_entry(
+        &mut self,
+        stream: Resource<DirectoryEntryStream>,
+    ) -> FsResult<Option<DirectoryEntry>> {
+        self.call("files.read-directory-entry").read_directory_entry(stream).await
+    }
+
+    fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
+        types::HostDirectoryEntryStream::drop(&mut self.0.filesystem(), stream)
+    }
+}
+
+impl types::HostDescriptor for FilesView<'_> {
+    async fn open_at(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        path_flags: PathFlags,
+        path: String,
+        open_flags: OpenFlags,
+        flags: DescriptorFlags,
+    ) -> FsResult<Resource<Descriptor>> {
+        let files = &mut self.call("files.open-at");
+        let answer =
+            files.open_at(descriptor, path_flags, path.clone(), open_flags, flags).await;
+        self.note("open", &path, answer)
+    }
+
+    async fn read(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        length: u64,
+        offset: u64,
+    ) -> FsResult<(Vec<u8>, bool)> {
+        let answer = self.call("files.read").read(descriptor, length, offset).await;
+        if let Ok((bytes, _)) = &answer {
+            self.0.ledger.into_guest(bytes.len());
+        }
+        answer
+    }
+
+    async fn write(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        bytes: Vec<u8>,
+        offset: u64,
+    ) -> FsResult<u64> {
+        self.0.ledger.out_of_guest(bytes.len());
+        let answer = self.call("files.write").write(descriptor, bytes, offset).await;
+        self.note("write to", "an open file", answer)
+    }
+
+    fn read_via_stream(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        offset: u64,
+    ) -> FsResult<Resource<DynInputStream>> {
+        self.call("files.read-via-stream").read_via_stream(descriptor, offset)
+    }
+
+    fn write_via_stream(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        offset: u64,
+    ) -> FsResult<Resource<DynOutputStream>> {
+        let answer = self.call("files.write-via-stream").write_via_stream(descriptor, offset);
+        self.note("write to", "an open file", answer)
+    }
+
+    fn append_via_stream(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+    ) -> FsResult<Resource<DynOutputStream>> {
+        let answer = self.call("files.append-via-stream").append_via_stream(descriptor);
+        self.note("append to", "an open file", answer)
+    }
+
+    async fn advise(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        offset: u64,
+        length: u64,
+        advice: Advice,
+    ) -> FsResult<()> {
+        self.call("files.advise").advise(descriptor, offset, length, advice).await
+    }
+
+    async fn sync_data(&mut self, descriptor: Resource<Descriptor>) -> FsResult<()> {
+        self.call("files.sync-data").sync_data(descriptor).await
+    }
+
+    async fn sync(&mut self, descriptor: Resource<Descriptor>) -> FsResult<()> {
+        self.call("files.sync").sync(descriptor).await
+    }
+
+    async fn get_flags(&mut self, descriptor: Resource<Descriptor>) -> FsResult<DescriptorFlags> {
+        self.call("files.get-flags").get_flags(descriptor).await
+    }
+
+    async fn get_type(&mut self, descriptor: Resource<Descriptor>) -> FsResult<DescriptorType> {
+        self.call("files.get-type").get_type(descriptor).await
+    }
+
+    async fn set_size(&mut self, descriptor: Resource<Descriptor>, size: u64) -> FsResult<()> {
+        let answer = self.call("files.set-size").set_size(descriptor, size).await;
+        self.note("resize", "an open file", answer)
+    }
+
+    async fn set_times(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        accessed: NewTimestamp,
+        modified: NewTimestamp,
+    ) -> FsResult<()> {
+        let answer = self.call("files.set-times").set_times(descriptor, accessed, modified).await;
+        self.note("set the times of", "an open file", answer)
+    }
+
+    async fn set_times_at(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        path_flags: PathFlags,
+        path: String,
+        accessed: NewTimestamp,
+        modified: NewTimestamp,
+    ) -> FsResult<()> {
+        let files = &mut self.call("files.set-times-at");
+        let answer =
+            files.set_times_at(descriptor, path_flags, path.clone(), accessed, modified).await;
+        self.note("set the times of", &path, answer)
+    }
+
+    async fn read_directory(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+    ) -> FsResult<Resource<DirectoryEntryStream>> {
+        self.call("files.read-directory").read_directory(descriptor).await
+    }
+
+    async fn create_directory_at(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        path: String,
+    ) -> FsResult<()> {
+        let files = &mut self.call("files.create-directory-at");
+        let answer = files.create_directory_at(descriptor, path.clone()).await;
+        self.note("make folder", &path, answer)
+    }
+
+    async fn stat(&mut self, descriptor: Resource<Descriptor>) -> FsResult<DescriptorStat> {
+        self.call("files.stat").stat(descriptor).await
+    }
+
+    async fn stat_at(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        path_flags: PathFlags,
+        path: String,
+    ) -> FsResult<DescriptorStat> {
+        let answer = self.call("files.stat-at").stat_at(descriptor, path_flags, path.clone()).await;
+        self.note("look at", &path, answer)
+    }
+
+    async fn link_at(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        path_flags: PathFlags,
+        path: String,
+        new_descriptor: Resource<Descriptor>,
+        new_path: String,
+    ) -> FsResult<()> {
+        let files = &mut self.call("files.link-at");
+        let answer =
+            files.link_at(descriptor, path_flags, path.clone(), new_descriptor, new_path).await;
+        self.note("link", &path, answer)
+    }
+
+    async fn readlink_at(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        path: String,
+    ) -> FsResult<String> {
+        let answer = self.call("files.readlink-at").readlink_at(descriptor, path.clone()).await;
+        self.note("read the link", &path, answer)
+    }
+
+    async fn remove_directory_at(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        path: String,
+    ) -> FsResult<()> {
+        let files = &mut self.call("files.remove-directory-at");
+        let answer = files.remove_directory_at(descriptor, path.clone()).await;
+        self.note("remove folder", &path, answer)
+    }
+
+    async fn rename_at(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        path: String,
+        new_descriptor: Resource<Descriptor>,
+        new_path: String,
+    ) -> FsResult<()> {
+        let files = &mut self.call("files.rename-at");
+        let answer = files.rename_at(descriptor, path.clone(), new_descriptor, new_path).await;
+        self.note("rename", &path, answer)
+    }
+
+    async fn symlink_at(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        target: String,
+        path: String,
+    ) -> FsResult<()> {
+        let files = &mut self.call("files.symlink-at");
+        let answer = files.symlink_at(descriptor, target, path.clone()).await;
+        self.note("make the link", &path, answer)
+    }
+
+    async fn unlink_file_at(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        path: String,
+    ) -> FsResult<()> {
+        let files = &mut self.call("files.unlink-file-at");
+        let answer = files.unlink_file_at(descriptor, path.clone()).await;
+        self.note("remove", &path, answer)
+    }
+
+    async fn is_same_object(
+        &mut self,
+        one: Resource<Descriptor>,
+        other: Resource<Descriptor>,
+    ) -> wasmtime::Result<bool> {
+        self.call("files.is-same-object").is_same_object(one, other).await
+    }
+
+    async fn metadata_hash(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+    ) -> FsResult<MetadataHashValue> {
+        self.call("files.metadata-hash").metadata_hash(descriptor).await
+    }
+
+    async fn metadata_hash_at(
+        &mut self,
+        descriptor: Resource<Descriptor>,
+        path_flags: PathFlags,
+        path: String,
+    ) -> FsResult<MetadataHashValue> {
+        let files = &mut self.call("files.metadata-hash-at");
+        let answer = files.metadata_hash_at(descriptor, path_flags, path.clone()).await;
+        self.note("look at", &path, answer)
+    }
+
+    fn drop(&mut self, descriptor: Resource<Descriptor>) -> wasmtime::Result<()> {
+        types::HostDescriptor::drop(&mut self.0.filesystem(), descriptor)
+    }
+}

@@ -1,0 +1,119 @@
+//! What the standard library of a guest imports without being asked: `wasi:cli` and `wasi:io`.
+//!
+//! It is linked to stubs: no environment, no arguments, a closed standard input; standard output
+//! and error go to the log as lines; leaving ends the instance. Clocks, randomness and folders
+//! that such a guest imports are linked too, and deny: see the files of those capabilities.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
+use wasmtime::component::Linker;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream, WasiCli, WasiCliView};
+use wasmtime_wasi::p2::bindings::cli;
+use wasmtime_wasi::{ResourceTable, WasiCtxBuilder, WasiView};
+
+use super::LogLevel;
+use crate::state::State;
+
+/// Bytes of output kept until they are written to the log; more are dropped.
+const MAX_PENDING_BYTES: usize = 64 << 10;
+
+/// What a guest has written to its standard output and error, until it is logged.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Captured {
+    pending: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Captured {
+    fn take(&self) -> Vec<u8> {
+        // The lock guards a plain buffer; a panic elsewhere leaves it usable.
+        std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, bytes: &[u8]) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MAX_PENDING_BYTES.saturating_sub(pending.len());
+        pending.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+}
+
+/// Gives an instance its standard output and error.
+pub(crate) fn open(builder: &mut WasiCtxBuilder) -> Captured {
+    let captured = Captured::default();
+    builder.stdout(captured.clone()).stderr(captured.clone());
+    captured
+}
+
+/// Writes what a guest has printed to the log, a line at a time.
+pub(crate) fn flush(state: &mut State) {
+    let printed = state.printed.take();
+    if printed.is_empty() {
+        return;
+    }
+    for line in String::from_utf8_lossy(&printed).lines().filter(|line| !line.is_empty()) {
+        // A flood ends the call that it comes from, not this one.
+        let _ = super::log::write(state, LogLevel::Error, "printed", line);
+    }
+}
+
+/// Links `wasi:cli` and `wasi:io`.
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    link_io(linker)?;
+    cli::environment::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::exit::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stderr::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(linker, State::cli)
+}
+
+/// Links `wasi:io`, which opens nothing by itself: streams and pollables come from elsewhere.
+pub(crate) fn link_io(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    use wasmtime_wasi::p2::bindings::io::{error, poll, streams};
+
+    struct Io;
+    impl wasmtime::component::HasData for Io {
+        type Data<'a> = &'a mut ResourceTable;
+    }
+    error::add_to_linker::<State, Io>(linker, |state| state.ctx().table)?;
+    poll::add_to_linker::<State, Io>(linker, |state| state.ctx().table)?;
+    streams::add_to_linker::<State, Io>(linker, |state| state.ctx().table)
+}
+
+impl IsTerminal for Captured {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Captured {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+}
+
+impl AsyncWrite for Captured {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.add(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

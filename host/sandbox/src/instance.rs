@@ -1,0 +1,320 @@
+//! One Store, from the first call of an instance to its last.
+//!
+//! Every call goes `begin`, the generated function under a timeout, `end`. A call that does not
+//! reach `end`, and one that ends in a trap or out of time, takes the Store with it.
+
+use std::time::Duration;
+
+use arrow::record_batch::RecordBatch;
+use sandcast_audit::Event;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::error::Elapsed;
+use wasmtime::component::Resource;
+use wasmtime::{Store, Trap, WasmBacktrace};
+
+use crate::bindings::adapter::sandcast::plugin::types;
+use crate::call::{CallError, Failure, FailureCode, Usage};
+use crate::columns::Batch;
+use crate::grants::compute::{SessionHandle, SessionParts};
+use crate::grants::noise;
+use crate::limits::{OutOfTime, TimeLimit};
+use crate::state::{Denial, State};
+use crate::text;
+
+/// What a wall clock allows beyond the guest's own time, before the host gives up waiting for a
+/// call that is stuck outside the guest.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Bytes of one sentence of a guest.
+pub(crate) const MAX_SENTENCE_BYTES: usize = 4096;
+
+/// A Store with what outlives it.
+pub(crate) struct Instance {
+    store: Option<Store<State>>,
+    plugin: String,
+    stage: String,
+    /// Whether the end is written to the audit log.
+    recorded: bool,
+    in_call: bool,
+    usage: Option<Usage>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A call that has begun.
+pub(crate) struct Begun<'a> {
+    pub(crate) store: &'a mut Store<State>,
+    /// How long to wait for it on a wall clock.
+    pub(crate) patience: Duration,
+}
+
+impl Instance {
+    pub(crate) fn new(store: Store<State>, recorded: bool, permit: OwnedSemaphorePermit) -> Self {
+        let state = store.data();
+        Self {
+            plugin: state.identity.name.clone(),
+            stage: state.context.stage.clone(),
+            store: Some(store),
+            recorded,
+            in_call: false,
+            usage: None,
+            _permit: permit,
+        }
+    }
+
+    /// Starts a call.
+    pub(crate) fn begin(&mut self) -> Result<Begun<'_>, CallError> {
+        if self.in_call {
+            // An earlier call was dropped half-way; its Store is in no state to go on.
+            self.close("cancelled");
+        }
+        if let Err(out) = self.store()?.data_mut().clock.start() {
+            let error = self.out_of_time(out.0);
+            self.close("out of time");
+            return Err(error);
+        }
+        self.in_call = true;
+        let store = self.store()?;
+        let state = store.data();
+        let patience = state.clock.left_in_call() + state.compute.time_left() + GRACE;
+        store.set_epoch_deadline(1);
+        Ok(Begun { store, patience })
+    }
+
+    /// Ends a call with whatever it came to. An error closes the Store.
+    pub(crate) fn end<T>(
+        &mut self,
+        outcome: Result<wasmtime::Result<T>, Elapsed>,
+    ) -> Result<T, CallError> {
+        self.in_call = false;
+        if let Some(store) = self.store.as_mut() {
+            store.data_mut().clock.stop();
+            noise::flush(store.data_mut());
+        }
+        let error = match outcome {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => self.explain(&error),
+            Err(_) => self.out_of_time(TimeLimit::Call),
+        };
+        self.close(outcome_of(&error));
+        Err(error)
+    }
+
+    /// Takes the guest's own answer: its failure is an error, but the Store lives on.
+    pub(crate) fn accept<T>(&mut self, answer: Result<T, types::Failure>) -> Result<T, CallError> {
+        answer.map_err(|failure| self.failed(failure))
+    }
+
+    /// What the guest returned is not allowed. Closes the Store: a plugin that breaks the
+    /// contract once is not asked again.
+    pub(crate) fn bad_output(&mut self, what: impl Into<String>) -> CallError {
+        self.close("bad output");
+        CallError::BadOutput {
+            plugin: self.plugin.clone(),
+            stage: self.stage.clone(),
+            what: what.into(),
+        }
+    }
+
+    /// What is to be passed to the guest cannot be.
+    pub(crate) fn bad_input(&self, what: impl Into<String>) -> CallError {
+        CallError::BadInput {
+            plugin: self.plugin.clone(),
+            stage: self.stage.clone(),
+            what: what.into(),
+        }
+    }
+
+    /// The Store between calls.
+    pub(crate) fn store(&mut self) -> Result<&mut Store<State>, CallError> {
+        self.store.as_mut().ok_or_else(|| CallError::Ended {
+            plugin: self.plugin.clone(),
+            stage: self.stage.clone(),
+        })
+    }
+
+    /// Puts something into the table that the guest gets a handle of.
+    pub(crate) fn push<T: Send + 'static>(
+        &mut self,
+        value: T,
+    ) -> Result<Resource<T>, CallError> {
+        let pushed = self.store()?.data_mut().table.push(value);
+        pushed.map_err(|error| self.host(error.to_string()))
+    }
+
+    /// Takes a batch that the guest has given up.
+    pub(crate) fn take_batch(&mut self, batch: Resource<Batch>) -> Result<RecordBatch, CallError> {
+        let taken = self.store()?.data_mut().take_batch(batch);
+        taken.map_err(|error| self.host(error.to_string()))
+    }
+
+    /// Takes a session that the guest has given up.
+    pub(crate) fn take_session(
+        &mut self,
+        session: Resource<SessionHandle>,
+    ) -> Result<SessionParts, CallError> {
+        let state = self.store()?.data_mut();
+        let taken = state.take_session(session);
+        taken.map_err(|error| self.host(error.to_string()))
+    }
+
+    /// Something of the host went wrong.
+    pub(crate) fn host(&self, reason: String) -> CallError {
+        CallError::Host { plugin: self.plugin.clone(), stage: self.stage.clone(), reason }
+    }
+
+    /// Ends the instance and says what it used.
+    pub(crate) fn finish(mut self) -> Usage {
+        self.close("finished");
+        self.usage.take().unwrap_or_default()
+    }
+
+    fn failed(&mut self, failure: types::Failure) -> CallError {
+        let failure = Failure {
+            code: code_of(failure.code),
+            message: text::sentence(&failure.message, MAX_SENTENCE_BYTES),
+            hint: failure.hint.map(|hint| text::sentence(&hint, MAX_SENTENCE_BYTES)),
+        };
+        let denial = self.store.as_ref().and_then(|store| store.data().last_denial.clone());
+        match (failure.code, denial) {
+            (FailureCode::Denied, Some(denial)) => self.denied(denial),
+            _ => CallError::Failed {
+                plugin: self.plugin.clone(),
+                stage: self.stage.clone(),
+                failure,
+            },
+        }
+    }
+
+    fn denied(&self, denial: Denial) -> CallError {
+        CallError::Denied {
+            plugin: self.plugin.clone(),
+            stage: self.stage.clone(),
+            capability: denial.capability,
+            detail: denial.detail,
+            grant_with: denial.grant_with,
+        }
+    }
+
+    fn out_of_time(&self, limit: TimeLimit) -> CallError {
+        let limit_seconds = self
+            .store
+            .as_ref()
+            .map_or(0.0, |store| store.data().clock.limit_of(limit).as_secs_f64());
+        CallError::Timeout {
+            plugin: self.plugin.clone(),
+            stage: self.stage.clone(),
+            limit: limit.key().to_owned(),
+            limit_seconds,
+        }
+    }
+
+    fn explain(&self, error: &wasmtime::Error) -> CallError {
+        if let Some(out) = error.downcast_ref::<OutOfTime>() {
+            return self.out_of_time(out.0);
+        }
+        let state = self.store.as_ref().map(Store::data);
+        if let Some(state) = state
+            && state.meter.memory_refused
+        {
+            return CallError::MemoryLimit {
+                plugin: self.plugin.clone(),
+                stage: self.stage.clone(),
+                limit_bytes: state.meter.memory_limit_bytes(),
+            };
+        }
+        let mut cause = match error.downcast_ref::<Trap>() {
+            Some(Trap::StackOverflow) => "it overflowed its stack".to_owned(),
+            Some(trap) => trap.to_string(),
+            None => text::sentence(&error.root_cause().to_string(), MAX_SENTENCE_BYTES),
+        };
+        if let Some(place) = error.downcast_ref::<WasmBacktrace>().and_then(place_of) {
+            cause.push_str(&place);
+        }
+        if let Some(last) = state.and_then(|state| state.log.last_words()) {
+            cause.push_str("; its last words: ");
+            cause.push_str(last);
+        }
+        CallError::Trap { plugin: self.plugin.clone(), stage: self.stage.clone(), cause }
+    }
+
+    /// Drops the Store, once its use is written down.
+    fn close(&mut self, outcome: &str) {
+        let Some(store) = self.store.take() else {
+            return;
+        };
+        let state = store.data();
+        let usage = Usage {
+            host_calls: state.ledger.calls(),
+            bytes_in: state.ledger.bytes_in(),
+            bytes_out: state.ledger.bytes_out(),
+            guest_seconds: state.clock.guest_seconds(),
+            peak_memory_bytes: state.meter.peak_memory_bytes(),
+        };
+        if self.recorded {
+            let event = Event::CallsFinished {
+                run: state.context.run.clone(),
+                plugin: state.identity.reference.clone(),
+                stage: state.context.stage.clone(),
+                host_calls: usage.host_calls.clone(),
+                bytes_in: usage.bytes_in,
+                bytes_out: usage.bytes_out,
+                guest_seconds: usage.guest_seconds,
+                peak_memory_bytes: usage.peak_memory_bytes,
+                outcome: outcome.to_owned(),
+            };
+            if let Err(error) = state.audit.append(event) {
+                tracing::error!(%error, plugin = %self.plugin, "the end of an instance could not be recorded");
+            }
+        }
+        self.usage = Some(usage);
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.close(if self.in_call { "cancelled" } else { "finished" });
+    }
+}
+
+/// The functions a trap came from, innermost first, as far as they have names.
+fn place_of(backtrace: &WasmBacktrace) -> Option<String> {
+    let names: Vec<String> = backtrace
+        .frames()
+        .iter()
+        .filter_map(|frame| frame.func_name())
+        .take(3)
+        .map(|name| text::sentence(&wasmtime_demangle(name), 80))
+        .collect();
+    (!names.is_empty()).then(|| format!(" in {}", names.join(", from ")))
+}
+
+/// A symbol without the hash that Rust puts at its end.
+fn wasmtime_demangle(symbol: &str) -> String {
+    match symbol.rsplit_once("17h") {
+        Some((path, hash)) if hash.len() == 17 && hash.ends_with('E') => path.to_owned(),
+        _ => symbol.to_owned(),
+    }
+}
+
+fn outcome_of(error: &CallError) -> &'static str {
+    match error {
+        CallError::Trap { .. } => "trapped",
+        CallError::Timeout { .. } => "out of time",
+        CallError::MemoryLimit { .. } => "out of memory",
+        CallError::Denied { .. } => "denied",
+        CallError::BadOutput { .. } => "bad output",
+        _ => "failed",
+    }
+}
+
+fn code_of(code: types::FailureCode) -> FailureCode {
+    match code {
+        types::FailureCode::InvalidConfig => FailureCode::InvalidConfig,
+        types::FailureCode::InvalidInput => FailureCode::InvalidInput,
+        types::FailureCode::Denied => FailureCode::Denied,
+        types::FailureCode::Unavailable => FailureCode::Unavailable,
+        types::FailureCode::Exhausted => FailureCode::Exhausted,
+        types::FailureCode::Unsupported => FailureCode::Unsupported,
+        types::FailureCode::Internal => FailureCode::Internal,
+    }
+}

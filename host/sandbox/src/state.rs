@@ -1,0 +1,151 @@
+//! What the host keeps for one instance.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::record_batch::RecordBatch;
+use sandcast_audit::{AuditLog, Event, PluginRef};
+use wasmtime::component::{Resource, ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::bindings::adapter::sandcast::plugin::types;
+use crate::columns::Batch;
+use crate::grants::compute::ComputeState;
+use crate::grants::config::ConfigState;
+use crate::grants::log::LogState;
+use crate::grants::noise::Captured;
+use crate::grants::random::RandomState;
+use crate::grants::{Capability, Grants};
+use crate::ledger::Ledger;
+use crate::limits::{CallClock, Meter};
+use crate::plugin::CallContext;
+
+/// Denials of one instance that are written to the audit log; more are counted only.
+const MAX_RECORDED_DENIALS: u32 = 32;
+
+/// Who an instance is and what it may do.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// The name the pipeline gives the plugin.
+    pub(crate) name: String,
+    pub(crate) reference: PluginRef,
+    pub(crate) grants: Grants,
+}
+
+/// Something the host refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Denial {
+    pub(crate) capability: String,
+    pub(crate) detail: String,
+    pub(crate) grant_with: String,
+}
+
+/// The data of a Store.
+pub(crate) struct State {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) context: CallContext,
+    pub(crate) audit: AuditLog,
+    pub(crate) table: ResourceTable,
+    pub(crate) wasi: WasiCtx,
+    pub(crate) meter: Meter,
+    pub(crate) clock: CallClock,
+    pub(crate) ledger: Ledger,
+    pub(crate) log: LogState,
+    pub(crate) config: ConfigState,
+    pub(crate) random: RandomState,
+    pub(crate) compute: ComputeState,
+    /// The last thing that was refused; explains a failure the guest reports as a denial.
+    pub(crate) last_denial: Option<Denial>,
+    pub(crate) denials: u32,
+    /// What the guest has printed and is not logged yet.
+    pub(crate) printed: Captured,
+    /// Bytes that the host holds for the guest, such as batches the guest has made.
+    pub(crate) held_bytes: usize,
+}
+
+impl State {
+    /// Records that something was refused. The line of the pipeline that would grant it is made
+    /// from the capability.
+    pub(crate) fn deny(&mut self, capability: Capability, detail: String) {
+        let grant_with = capability.grant_with(&self.identity.name);
+        self.deny_with(capability.as_str(), detail, grant_with);
+    }
+
+    /// Records that something was refused, with the line that would grant it.
+    pub(crate) fn deny_with(&mut self, capability: &str, detail: String, grant_with: String) {
+        let denial = Denial { capability: capability.to_owned(), detail, grant_with };
+        if self.last_denial.as_ref() == Some(&denial) {
+            self.denials = self.denials.saturating_add(1);
+            return;
+        }
+        if self.denials < MAX_RECORDED_DENIALS {
+            tracing::warn!(
+                plugin.id = %self.identity.reference.id,
+                stage = %self.context.stage,
+                capability = %denial.capability,
+                detail = %denial.detail,
+                "denied"
+            );
+            let event = Event::Denied {
+                run: self.context.run.clone(),
+                plugin: self.identity.reference.clone(),
+                stage: self.context.stage.clone(),
+                capability: denial.capability.clone(),
+                detail: denial.detail.clone(),
+                grant_with: denial.grant_with.clone(),
+            };
+            if let Err(error) = self.audit.append(event) {
+                tracing::error!(%error, "a denial could not be recorded");
+            }
+        }
+        self.denials = self.denials.saturating_add(1);
+        self.last_denial = Some(denial);
+    }
+}
+
+impl State {
+    /// Charges bytes that the host holds for the guest; they count against as much again as the
+    /// guest's own memory.
+    pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), types::Failure> {
+        let limit = self.identity.grants.limits.memory;
+        match self.held_bytes.checked_add(bytes) {
+            Some(total) if total <= limit.to_usize() => {
+                self.held_bytes = total;
+                Ok(())
+            }
+            _ => Err(types::Failure {
+                code: types::FailureCode::Exhausted,
+                message: format!(
+                    "the host holds {} bytes for this plugin; {bytes} more are over its {limit}",
+                    self.held_bytes
+                ),
+                hint: Some(format!("raise `plugins.{}.grants.limits.memory`", self.identity.name)),
+            }),
+        }
+    }
+
+    /// Gives charged bytes back.
+    pub(crate) fn refund(&mut self, bytes: usize) {
+        self.held_bytes = self.held_bytes.saturating_sub(bytes);
+    }
+
+    /// Takes a batch out of the guest's hands.
+    pub(crate) fn take_batch(&mut self, batch: Resource<Batch>) -> wasmtime::Result<RecordBatch> {
+        let batch = self.table.delete(batch)?;
+        self.refund(batch.charged);
+        Ok(batch.rows)
+    }
+
+    /// Takes the time since then off the guest's account and onto its compute budget.
+    pub(crate) fn computed(&mut self, started: Instant) {
+        let took = started.elapsed();
+        self.clock.excuse(took);
+        self.compute.budget.spend_time(took);
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
