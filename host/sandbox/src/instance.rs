@@ -3,6 +3,7 @@
 //! Every call goes `begin`, the generated function under a timeout, `end`. A call that does not
 //! reach `end`, and one that ends in a trap or out of time, takes the Store with it.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
@@ -30,7 +31,9 @@ pub(crate) const MAX_SENTENCE_BYTES: usize = 4096;
 
 /// A Store with what outlives it.
 pub(crate) struct Instance {
-    store: Option<Store<State>>,
+    /// Never locked: only `&mut self` reaches it. The mutex lets an instance be referred to from
+    /// several threads, which a Store alone does not.
+    store: Mutex<Option<Store<State>>>,
     plugin: String,
     stage: String,
     /// Whether the end is written to the audit log.
@@ -53,7 +56,7 @@ impl Instance {
         Self {
             plugin: state.identity.name.clone(),
             stage: state.context.stage.clone(),
-            store: Some(store),
+            store: Mutex::new(Some(store)),
             recorded,
             in_call: false,
             usage: None,
@@ -86,7 +89,7 @@ impl Instance {
         outcome: Result<wasmtime::Result<T>, Elapsed>,
     ) -> Result<T, CallError> {
         self.in_call = false;
-        if let Some(store) = self.store.as_mut() {
+        if let Ok(store) = self.store() {
             store.data_mut().clock.stop();
             noise::flush(store.data_mut());
         }
@@ -126,7 +129,8 @@ impl Instance {
 
     /// The Store between calls.
     pub(crate) fn store(&mut self) -> Result<&mut Store<State>, CallError> {
-        self.store.as_mut().ok_or_else(|| CallError::Ended {
+        let store = self.store.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut();
+        store.ok_or_else(|| CallError::Ended {
             plugin: self.plugin.clone(),
             stage: self.stage.clone(),
         })
@@ -174,7 +178,7 @@ impl Instance {
             message: text::sentence(&failure.message, MAX_SENTENCE_BYTES),
             hint: failure.hint.map(|hint| text::sentence(&hint, MAX_SENTENCE_BYTES)),
         };
-        let denial = self.store.as_ref().and_then(|store| store.data().last_denial.clone());
+        let denial = self.store().ok().and_then(|store| store.data().last_denial.clone());
         match (failure.code, denial) {
             (FailureCode::Denied, Some(denial)) => self.denied(denial),
             _ => CallError::Failed {
@@ -195,11 +199,9 @@ impl Instance {
         }
     }
 
-    fn out_of_time(&self, limit: TimeLimit) -> CallError {
-        let limit_seconds = self
-            .store
-            .as_ref()
-            .map_or(0.0, |store| store.data().clock.limit_of(limit).as_secs_f64());
+    fn out_of_time(&mut self, limit: TimeLimit) -> CallError {
+        let limit_seconds =
+            self.store().map_or(0.0, |store| store.data().clock.limit_of(limit).as_secs_f64());
         CallError::Timeout {
             plugin: self.plugin.clone(),
             stage: self.stage.clone(),
@@ -208,18 +210,22 @@ impl Instance {
         }
     }
 
-    fn explain(&self, error: &wasmtime::Error) -> CallError {
+    fn explain(&mut self, error: &wasmtime::Error) -> CallError {
         if let Some(out) = error.downcast_ref::<OutOfTime>() {
             return self.out_of_time(out.0);
         }
-        let state = self.store.as_ref().map(Store::data);
-        if let Some(state) = state
-            && state.meter.memory_refused
-        {
+        let (mut refused, mut limit_bytes, mut last_words) = (false, 0, None);
+        if let Ok(store) = self.store() {
+            let state = store.data();
+            refused = state.meter.memory_refused;
+            limit_bytes = state.meter.memory_limit_bytes();
+            last_words = state.log.last_words().map(str::to_owned);
+        }
+        if refused {
             return CallError::MemoryLimit {
                 plugin: self.plugin.clone(),
                 stage: self.stage.clone(),
-                limit_bytes: state.meter.memory_limit_bytes(),
+                limit_bytes,
             };
         }
         let mut cause = match error.downcast_ref::<Trap>() {
@@ -230,16 +236,16 @@ impl Instance {
         if let Some(place) = error.downcast_ref::<WasmBacktrace>().and_then(place_of) {
             cause.push_str(&place);
         }
-        if let Some(last) = state.and_then(|state| state.log.last_words()) {
+        if let Some(last_words) = last_words {
             cause.push_str("; its last words: ");
-            cause.push_str(last);
+            cause.push_str(&last_words);
         }
         CallError::Trap { plugin: self.plugin.clone(), stage: self.stage.clone(), cause }
     }
 
     /// Drops the Store, once its use is written down.
     fn close(&mut self, outcome: &str) {
-        let Some(store) = self.store.take() else {
+        let Some(store) = self.store.get_mut().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
         let state = store.data();

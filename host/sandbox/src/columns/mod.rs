@@ -27,7 +27,8 @@ use crate::state::State;
 
 /// Rows with a schema, in a guest's hands.
 #[derive(Clone, Debug)]
-pub(crate) struct Batch {
+#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+pub struct Batch {
     pub(crate) rows: RecordBatch,
     /// Bytes charged to the guest's memory; 0 for a batch lent by the host.
     pub(crate) charged: usize,
@@ -47,7 +48,8 @@ impl Batch {
 
 /// Many batches of one schema, in a guest's hands.
 #[derive(Clone, Debug)]
-pub(crate) struct Dataset {
+#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+pub struct Dataset {
     pub(crate) schema: SchemaRef,
     pub(crate) batches: Arc<[RecordBatch]>,
     pub(crate) rows: u64,

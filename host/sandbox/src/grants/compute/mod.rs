@@ -46,12 +46,14 @@ impl ComputeState {
 }
 
 /// `compute.program` in a guest's hands.
-pub(crate) struct ProgramHandle {
+#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+pub struct ProgramHandle {
     program: Arc<Program>,
 }
 
 /// `compute.session` in a guest's hands.
-pub(crate) struct SessionHandle {
+#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+pub struct SessionHandle {
     /// Away only while it is trained.
     session: Option<Arc<Session>>,
     pub(crate) bindings: Arc<[Binding]>,
@@ -70,13 +72,15 @@ impl SessionHandle {
 }
 
 /// `compute.tensor` in a guest's hands.
-pub(crate) struct TensorHandle {
+#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+pub struct TensorHandle {
     tensor: Tensor,
     charged: u64,
 }
 
 /// `models.training` in a guest's hands.
-pub(crate) struct TrainingHandle {
+#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+pub struct TrainingHandle {
     pub(crate) task: Task,
     pub(crate) hyperparameters: String,
     pub(crate) seed: u64,
@@ -85,7 +89,8 @@ pub(crate) struct TrainingHandle {
 }
 
 /// `models.model` in a guest's hands.
-pub(crate) struct ModelHandle {
+#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+pub struct ModelHandle {
     pub(crate) model: Arc<Model>,
 }
 
