@@ -1,15 +1,32 @@
 //! Asks a registered model.
 
+mod rows;
+
 use std::sync::Arc;
 
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use sandcast_audit::Event;
 use sandcast_estate::BlobError;
-use sandcast_sandbox::{CallContext, CallError, LoadError, Model, ModelError, Plugin};
+use sandcast_sandbox::{
+    CallContext, CallError, ControlPoint, Effect, LoadError, Model, ModelError, Plugin, Request,
+    Role, schema_of,
+};
+use serde_json::json;
 use thiserror::Error;
 
-use crate::registry::ModelVersion;
+pub use rows::RowsError;
+
+use crate::gate::metrics_by_name;
+use crate::registry::{ModelVersion, PredictPolicy};
 use crate::workspace::Workspace;
+
+/// The stage that records name.
+const STAGE: &str = "predict";
+
+/// The rows that an adapter is asked about at once.
+const CHUNK_ROWS: usize = 16_384;
 
 /// A model version that is loaded and may answer. Cheap to clone; clones share the weights.
 #[derive(Clone)]
@@ -43,7 +60,7 @@ pub enum InferenceError {
         /// The version.
         version: u64,
         /// Why not.
-        source: LoadError,
+        source: Box<LoadError>,
     },
     /// The model file does not make sense.
     #[error("model `{model}` version {version} cannot be loaded: {source}")]
@@ -78,64 +95,6 @@ pub enum InferenceError {
     Audit(#[from] sandcast_audit::AuditError),
 }
 
-/// What is wrong with rows that were given to a model.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum RowsError {
-    /// A row is not an object.
-    #[error("row {row} is not an object of column names and values")]
-    NotAnObject {
-        /// The row, from 0.
-        row: usize,
-    },
-    /// A column that the model needs is not there.
-    #[error("row {row} has no column `{column}`; the model wants {wanted}")]
-    MissingColumn {
-        /// The row, from 0.
-        row: usize,
-        /// The column.
-        column: String,
-        /// All columns that the model wants.
-        wanted: String,
-    },
-    /// A column is there that the model does not know.
-    #[error("row {row} has a column `{column}` that the model does not know; {hint}")]
-    UnknownColumn {
-        /// The row, from 0.
-        row: usize,
-        /// The column.
-        column: String,
-        /// The nearest right one, or all of them.
-        hint: String,
-    },
-    /// A value is of another type.
-    #[error("row {row}: column `{column}` must be {wanted}, and is {found}")]
-    WrongType {
-        /// The row, from 0.
-        row: usize,
-        /// The column.
-        column: String,
-        /// The type that the model wants.
-        wanted: String,
-        /// What was given.
-        found: String,
-    },
-    /// There are too many rows.
-    #[error("{rows} rows are too many; give at most {limit} at once")]
-    TooMany {
-        /// How many were given.
-        rows: usize,
-        /// How many there may be.
-        limit: usize,
-    },
-    /// The columns have another form than the model wants.
-    #[error("the columns do not fit: {message}")]
-    Columns {
-        /// What does not fit.
-        message: String,
-    },
-}
-
 impl ServedModel {
     /// Loads a version: its adapter from the blobs, its weights onto the device. Policies at the
     /// control point `predict` are asked here, once.
@@ -146,8 +105,26 @@ impl ServedModel {
         workspace: &Workspace,
         version: &ModelVersion,
     ) -> Result<ServedModel, InferenceError> {
-        let _ = (workspace, version);
-        unimplemented!()
+        let context = CallContext::new(None, STAGE);
+        for policy in &version.policies {
+            ask(workspace, version, policy, &context).await?;
+        }
+        let name = &version.adapter_name;
+        let grants = version.grants.clone();
+        let adapter = (name.as_str(), &version.component, Role::Adapter, grants);
+        let plugin = load_plugin(workspace, version, adapter).await?;
+        let artifact = get(workspace, version, &version.artifact).await?;
+        let model = Model::from_bytes(&artifact, workspace.sandbox()).map_err(|source| {
+            let (model, version) = (version.model.clone(), version.version);
+            InferenceError::Model { model, version, source }
+        })?;
+        Ok(ServedModel {
+            schema: schema_of(&version.task.features),
+            version: Arc::new(version.clone()),
+            plugin: plugin.unrecorded(),
+            model: Arc::new(model),
+            context,
+        })
     }
 
     /// The version.
@@ -160,19 +137,19 @@ impl ServedModel {
         &self.schema
     }
 
-    /// The adapter.
+    /// The adapter. Its instances write nothing into the audit log; whoever serves sums them up.
     pub fn plugin(&self) -> &Plugin {
         &self.plugin
     }
 
-    /// Makes rows out of JSON objects: `[{"age": 41, "purpose": "car"}, …]`. A value may be null,
-    /// or left out, where the column was nullable in training.
+    /// Makes rows out of JSON objects: `[{"age": 41, "purpose": "car"}, …]`. Every column must be
+    /// there; it may be null where it was nullable in training. Dates and times are texts in
+    /// RFC 3339.
     ///
     /// # Errors
     /// If a column is missing or unknown, or a value is of another type; row and column are named.
     pub fn rows_from_json(&self, rows: &[serde_json::Value]) -> Result<RecordBatch, RowsError> {
-        let _ = rows;
-        unimplemented!()
+        rows::from_json(&self.version.task.features, &self.schema, rows)
     }
 
     /// Predicts, in an instance of its own: for a classification a float64 column
@@ -182,7 +159,100 @@ impl ServedModel {
     /// # Errors
     /// If the columns are not those the model wants, or the adapter fails.
     pub async fn predict(&self, rows: &RecordBatch) -> Result<RecordBatch, InferenceError> {
-        let _ = (rows, &self.model, &self.context);
-        unimplemented!()
+        let rows = rows::arranged(&self.schema, rows)?;
+        let mut adapter = self.plugin.adapter(&self.context).await?;
+        if rows.num_rows() <= CHUNK_ROWS {
+            return Ok(adapter.predict(&self.model, &rows).await?);
+        }
+        let mut answers = Vec::with_capacity(rows.num_rows().div_ceil(CHUNK_ROWS));
+        for start in (0..rows.num_rows()).step_by(CHUNK_ROWS) {
+            let chunk = rows.slice(start, CHUNK_ROWS.min(rows.num_rows() - start));
+            answers.push(adapter.predict(&self.model, &chunk).await?);
+        }
+        let schema = answers.first().map_or_else(|| rows.schema(), RecordBatch::schema);
+        // The sandbox has checked that every answer has the same columns.
+        let all = concat_batches(&schema, &answers);
+        all.map_err(|error| RowsError::Columns { message: error.to_string() }.into())
     }
+}
+
+async fn get(
+    workspace: &Workspace,
+    version: &ModelVersion,
+    blob: &sandcast_audit::Digest,
+) -> Result<Vec<u8>, InferenceError> {
+    workspace.estate().get(blob).await.map(Into::into).map_err(|source| {
+        let (model, version) = (version.model.clone(), version.version);
+        InferenceError::Blob { model, version, source }
+    })
+}
+
+async fn load_plugin(
+    workspace: &Workspace,
+    version: &ModelVersion,
+    (name, component, role, grants): (
+        &str,
+        &sandcast_audit::Digest,
+        Role,
+        sandcast_sandbox::Grants,
+    ),
+) -> Result<Plugin, InferenceError> {
+    let bytes = get(workspace, version, component).await?;
+    workspace.sandbox().load(name, &bytes, role, grants).await.map_err(|source| {
+        let (model, version) = (version.model.clone(), version.version);
+        InferenceError::Load { model, version, source: Box::new(source) }
+    })
+}
+
+/// Asks a policy whether a version may answer. Conditions cannot be met here, so they are a no.
+async fn ask(
+    workspace: &Workspace,
+    version: &ModelVersion,
+    policy: &PredictPolicy,
+    context: &CallContext,
+) -> Result<(), InferenceError> {
+    let part = (policy.name.as_str(), &policy.component, Role::Policy, policy.grants.clone());
+    let plugin = load_plugin(workspace, version, part).await?;
+    let request = Request {
+        control_point: ControlPoint::Predict,
+        principal: format!("pipeline:{}", version.lineage.pipeline),
+        action: "predict".to_owned(),
+        resource: format!("model:{}", version.model),
+        context: json!({
+            "pipeline": version.lineage.pipeline,
+            "version": version.version,
+            "metrics": metrics_by_name(&version.evaluation),
+        }),
+    };
+    let mut instance = plugin.policy(context, &policy.config).await?;
+    let mut decision = instance.decide(&request).await?;
+    instance.finish();
+    workspace.audit().append(Event::Decided {
+        run: None,
+        plugin: Some(plugin.reference().clone()),
+        control_point: request.control_point.as_str().to_owned(),
+        principal: request.principal,
+        action: request.action,
+        resource: request.resource,
+        effect: decision.effect.as_str().to_owned(),
+        reasons: decision.reasons.clone(),
+        obligations: decision
+            .obligations
+            .iter()
+            .map(|it| json!({ "kind": it.kind, "parameters": it.parameters }))
+            .collect(),
+    })?;
+    let conditions = decision.obligations.iter().map(|obligation| {
+        format!("it wants `{}`, which cannot be done here", obligation.kind)
+    });
+    decision.reasons.extend(conditions);
+    if decision.effect == Effect::Allow && decision.obligations.is_empty() {
+        return Ok(());
+    }
+    Err(InferenceError::Denied {
+        policy: policy.name.clone(),
+        model: version.model.clone(),
+        version: version.version,
+        reasons: decision.reasons,
+    })
 }

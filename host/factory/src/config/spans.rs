@@ -44,6 +44,11 @@ impl Spans {
         &self.text
     }
 
+    /// Whether there is a value at a path.
+    pub fn has(&self, path: &str) -> bool {
+        self.values.contains_key(path)
+    }
+
     /// The bytes of the value at a path, or of the nearest value around it.
     pub fn value(&self, path: &str) -> Range<usize> {
         self.nearest(&self.values, path)

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use sandcast_audit::{Digest, DigestHasher, PluginRef};
-use sandcast_sandbox::{Capability, Grants, Inspection};
+use sandcast_sandbox::{Capability, ControlPoint, Grants, Inspection};
 use serde::Serialize;
 
 use super::{Plan, PlanError, PlannedCapability, PlannedPlugin, PlannedStage, Reuse};
-use crate::config::{Pipeline, Sections};
+use crate::config::{Pipeline, PolicySection, Sections};
 use crate::plan::Component;
 
 /// The version of Sandcast that takes part in every key.
@@ -120,115 +120,198 @@ struct Recipes<'a> {
     components: &'a BTreeMap<String, Component>,
 }
 
-impl Recipes<'_> {
+/// A stage as it is planned, with the recipes of the stages before it.
+struct Step<'a> {
+    stage: String,
+    summary: String,
+    plugins: Vec<&'a String>,
+    own: DigestHasher,
+    before: Vec<Digest>,
+    reuse: Reuse,
+}
+
+impl Step<'_> {
+    fn planned(self) -> PlannedStage {
+        let own = self.own.finish();
+        let mut recipe = Digest::hasher();
+        recipe.update_field(own.as_bytes());
+        for before in &self.before {
+            recipe.update_field(before.as_bytes());
+        }
+        PlannedStage {
+            stage: self.stage,
+            summary: self.summary,
+            plugins: self.plugins.into_iter().cloned().collect(),
+            own,
+            recipe: recipe.finish(),
+            reuse: self.reuse,
+        }
+    }
+}
+
+impl<'a> Recipes<'a> {
     fn stages(&self) -> Vec<PlannedStage> {
-        let sections = self.sections;
-        let mut stages = Vec::new();
-        let stage = |stage: String, summary: String, plugins: &[&String], recipe, reuse| {
-            let plugins = plugins.iter().map(|name| (*name).clone()).collect();
-            PlannedStage { stage, summary, plugins, recipe, reuse }
-        };
-
-        let all: Vec<&String> = sections.plugins.keys().collect();
-        let mut recipe = self.recipe("load");
-        all.iter().for_each(|name| self.plugin(&mut recipe, name));
-        let summary = format!("check and compile {}", counted(all.len(), "plugin"));
-        stages.push(stage("load".to_owned(), summary, &all, recipe.finish(), Reuse::Always));
-
-        let mut connected = Vec::new();
-        for (name, source) in &sections.sources {
-            let mut recipe = self.recipe("connect");
-            self.plugin(&mut recipe, &source.plugin);
-            json(&mut recipe, &source.config);
-            let recipe = recipe.finish();
-            connected.push((name, recipe));
-            let summary = format!("read {name}");
-            let plugins = [&source.plugin];
-            stages.push(stage(format!("connect {name}"), summary, &plugins, recipe, Reuse::New));
+        let mut stages = vec![self.load()];
+        let connected: Vec<PlannedStage> = self.connect();
+        let mut before: Vec<Digest> = connected.iter().map(|stage| stage.recipe).collect();
+        stages.extend(connected);
+        let later = [
+            Recipes::query,
+            Recipes::validate,
+            Recipes::permit,
+            Recipes::train,
+            Recipes::evaluate,
+            Recipes::gate,
+            Recipes::register,
+        ];
+        for plan in later {
+            if let Some(stage) = plan(self, before.clone()).map(Step::planned) {
+                before = vec![stage.recipe];
+                stages.push(stage);
+            }
         }
-
-        let mut recipe = self.recipe("query");
-        json(&mut recipe, &sections.dataset);
-        for (name, source) in &connected {
-            recipe.update_field(name.as_bytes());
-            recipe.update_field(source.as_bytes());
-        }
-        let queried = recipe.finish();
-        if sections.dataset.sql.is_some() {
-            let names: Vec<&str> = connected.iter().map(|(name, _)| name.as_str()).collect();
-            let summary = format!("make one table of {}", names.join(", "));
-            stages.push(stage("query".to_owned(), summary, &[], queried, Reuse::New));
-        }
-
-        let mut recipe = self.recipe("validate");
-        recipe.update_field(queried.as_bytes());
-        for check in &sections.validate {
-            self.plugin(&mut recipe, &check.plugin);
-            json(&mut recipe, &check.config);
-        }
-        let validated = recipe.finish();
-        let checkers: Vec<&String> = sections.validate.iter().map(|check| &check.plugin).collect();
-        let summary = match checkers.len() {
-            0 => "describe the columns; there are no checks".to_owned(),
-            checks => format!("{}, then describe the columns", counted(checks, "check")),
-        };
-        stages.push(stage("validate".to_owned(), summary, &checkers, validated, Reuse::New));
-
-        let mut recipe = self.recipe("permit");
-        recipe.update_field(validated.as_bytes());
-        let deciders: Vec<&String> = sections.policies.iter().map(|policy| &policy.plugin).collect();
-        for policy in &sections.policies {
-            self.plugin(&mut recipe, &policy.plugin);
-            json(&mut recipe, policy);
-        }
-        let summary = match deciders.len() {
-            0 => "no policy is asked".to_owned(),
-            policies => format!("ask {} whether training may start", counted(policies, "policy")),
-        };
-        stages.push(stage("permit".to_owned(), summary, &deciders, recipe.finish(), Reuse::Always));
-
-        let train = &sections.train;
-        let mut recipe = self.recipe("train");
-        recipe.update_field(validated.as_bytes());
-        self.plugin(&mut recipe, &train.plugin);
-        json(&mut recipe, train);
-        recipe.update_field(&sections.seed.to_le_bytes());
-        let trained = recipe.finish();
-        let summary = format!("learn {}", train.target);
-        let plugins = [&train.plugin];
-        stages.push(stage("train".to_owned(), summary, &plugins, trained, Reuse::New));
-
-        let mut recipe = self.recipe("evaluate");
-        recipe.update_field(trained.as_bytes());
-        json(&mut recipe, &sections.evaluate);
-        let evaluated = recipe.finish();
-        let summary = match sections.evaluate.slices.as_slice() {
-            [] => "measure the model".to_owned(),
-            slices => format!("measure the model, and how it treats {}", slices.join(", ")),
-        };
-        stages.push(stage("evaluate".to_owned(), summary, &plugins, evaluated, Reuse::New));
-
-        let mut recipe = self.recipe("gate");
-        recipe.update_field(evaluated.as_bytes());
-        json(&mut recipe, &sections.gate);
-        let gated = recipe.finish();
-        let summary = counted(sections.gate.len(), "expression");
-        stages.push(stage("gate".to_owned(), summary, &[], gated, Reuse::Always));
-
-        let register = &sections.register;
-        let mut recipe = self.recipe("register");
-        recipe.update_field(gated.as_bytes());
-        json(&mut recipe, register);
-        let summary = match &register.alias {
-            Some(alias) => format!("as {}, alias {alias}", register.model),
-            None => format!("as {}", register.model),
-        };
-        let recipe = recipe.finish();
-        stages.push(stage("register".to_owned(), summary, &[], recipe, Reuse::Always));
         stages
     }
 
-    fn recipe(&self, stage: &str) -> DigestHasher {
+    fn load(&self) -> PlannedStage {
+        let plugins: Vec<&String> = self.sections.plugins.keys().collect();
+        let mut own = self.own("load");
+        plugins.iter().for_each(|name| self.plugin(&mut own, name));
+        let summary = format!("check and compile {}", counted(plugins.len(), "plugin"));
+        let stage = "load".to_owned();
+        Step { stage, summary, plugins, own, before: Vec::new(), reuse: Reuse::Always }.planned()
+    }
+
+    fn connect(&self) -> Vec<PlannedStage> {
+        let sources = self.sections.sources.iter();
+        let steps = sources.map(|(name, source)| {
+            let mut own = self.own("connect");
+            own.update_field(name.as_bytes());
+            self.plugin(&mut own, &source.plugin);
+            json(&mut own, &source.config);
+            Step {
+                stage: format!("connect {name}"),
+                summary: "read it".to_owned(),
+                plugins: vec![&source.plugin],
+                own,
+                before: Vec::new(),
+                reuse: Reuse::New,
+            }
+        });
+        steps.map(Step::planned).collect()
+    }
+
+    fn query(&self, before: Vec<Digest>) -> Option<Step<'a>> {
+        let sql = self.sections.dataset.sql.as_ref()?;
+        let names: Vec<&str> = self.sections.sources.keys().map(String::as_str).collect();
+        let mut own = self.own("query");
+        own.update_field(sql.as_bytes());
+        names.iter().for_each(|name| {
+            own.update_field(name.as_bytes());
+        });
+        Some(Step {
+            stage: "query".to_owned(),
+            summary: format!("make one table of {}", names.join(", ")),
+            plugins: Vec::new(),
+            own,
+            before,
+            reuse: Reuse::New,
+        })
+    }
+
+    fn validate(&self, before: Vec<Digest>) -> Option<Step<'a>> {
+        let checks = &self.sections.validate;
+        let mut own = self.own("validate");
+        for check in checks {
+            self.plugin(&mut own, &check.plugin);
+            json(&mut own, &check.config);
+        }
+        let summary = match checks.len() {
+            0 => "describe the columns; there are no checks".to_owned(),
+            many => format!("{}, then describe the columns", counted(many, "check")),
+        };
+        let plugins = checks.iter().map(|check| &check.plugin).collect();
+        let stage = "validate".to_owned();
+        Some(Step { stage, summary, plugins, own, before, reuse: Reuse::New })
+    }
+
+    fn permit(&self, before: Vec<Digest>) -> Option<Step<'a>> {
+        let asked = |policy: &&PolicySection| policy.at.contains(&ControlPoint::TrainStart);
+        let policies: Vec<&PolicySection> = self.sections.policies.iter().filter(asked).collect();
+        let mut own = self.own("permit");
+        for policy in &policies {
+            self.plugin(&mut own, &policy.plugin);
+            json(&mut own, policy);
+        }
+        let summary = match policies.len() {
+            0 => "nobody is asked whether training may start".to_owned(),
+            many => format!("ask {} whether training may start", counted(many, "policy")),
+        };
+        let plugins = policies.iter().map(|policy| &policy.plugin).collect();
+        let stage = "permit".to_owned();
+        Some(Step { stage, summary, plugins, own, before, reuse: Reuse::Always })
+    }
+
+    fn train(&self, before: Vec<Digest>) -> Option<Step<'a>> {
+        let train = &self.sections.train;
+        let mut own = self.own("train");
+        self.plugin(&mut own, &train.plugin);
+        json(&mut own, train);
+        own.update_field(&self.sections.seed.to_le_bytes());
+        Some(Step {
+            stage: "train".to_owned(),
+            summary: format!("learn {}", train.target),
+            plugins: vec![&train.plugin],
+            own,
+            before,
+            reuse: Reuse::New,
+        })
+    }
+
+    fn evaluate(&self, before: Vec<Digest>) -> Option<Step<'a>> {
+        let mut own = self.own("evaluate");
+        json(&mut own, &self.sections.evaluate);
+        let summary = match self.sections.evaluate.slices.as_slice() {
+            [] => "measure the model".to_owned(),
+            slices => format!("measure the model, and how it treats {}", slices.join(", ")),
+        };
+        Some(Step {
+            stage: "evaluate".to_owned(),
+            summary,
+            plugins: vec![&self.sections.train.plugin],
+            own,
+            before,
+            reuse: Reuse::New,
+        })
+    }
+
+    fn gate(&self, before: Vec<Digest>) -> Option<Step<'a>> {
+        let mut own = self.own("gate");
+        json(&mut own, &self.sections.gate);
+        let asked = |policy: &&PolicySection| policy.at.contains(&ControlPoint::Promote);
+        let policies = self.sections.policies.iter().filter(asked);
+        let plugins: Vec<&String> = policies.map(|policy| &policy.plugin).collect();
+        let mut summary = counted(self.sections.gate.len(), "expression");
+        if !plugins.is_empty() {
+            summary = format!("{summary}, and ask {}", counted(plugins.len(), "policy"));
+        }
+        let stage = "gate".to_owned();
+        Some(Step { stage, summary, plugins, own, before, reuse: Reuse::Always })
+    }
+
+    fn register(&self, before: Vec<Digest>) -> Option<Step<'a>> {
+        let register = &self.sections.register;
+        let mut own = self.own("register");
+        json(&mut own, register);
+        let summary = match &register.alias {
+            Some(alias) => format!("as {}, and make it the {alias}", register.model),
+            None => format!("as {}", register.model),
+        };
+        let stage = "register".to_owned();
+        Some(Step { stage, summary, plugins: Vec::new(), own, before, reuse: Reuse::Always })
+    }
+
+    fn own(&self, stage: &str) -> DigestHasher {
         let mut hasher = Digest::hasher();
         hasher.update_field(b"sandcast recipe 1");
         hasher.update_field(SANDCAST_VERSION.as_bytes());

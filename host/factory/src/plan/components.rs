@@ -6,7 +6,6 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sandcast_build::BuildError;
 use sandcast_sandbox::{Inspection, inspect};
 
 use super::PlanError;
@@ -33,11 +32,7 @@ impl Component {
     /// # Errors
     /// If it is not built, cannot be read or is not a component.
     pub fn read(name: &str, section: &PluginSection) -> Result<Component, PlanError> {
-        let path = component_path(&section.source).map_err(|source| PlanError::Crate {
-            plugin: name.to_owned(),
-            folder: section.source.clone(),
-            source,
-        })?;
+        let path = component_path(name, &section.source)?;
         if section.source.is_dir() && !path.is_file() {
             return Err(PlanError::NotBuilt {
                 plugin: name.to_owned(),
@@ -76,10 +71,13 @@ impl Component {
 }
 
 /// Where the component of a plugin's source is.
-fn component_path(source: &Path) -> Result<PathBuf, BuildError> {
-    if source.is_dir() {
-        sandcast_build::component_path(source)
-    } else {
-        Ok(source.to_path_buf())
+fn component_path(name: &str, source: &Path) -> Result<PathBuf, PlanError> {
+    if !source.is_dir() {
+        return Ok(source.to_path_buf());
     }
+    sandcast_build::component_path(source).map_err(|error| PlanError::Crate {
+        plugin: name.to_owned(),
+        folder: source.to_path_buf(),
+        source: error,
+    })
 }

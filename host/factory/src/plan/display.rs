@@ -1,6 +1,9 @@
 //! A plan as a tree.
 
 use std::fmt;
+use std::path::Path;
+
+use sandcast_sandbox::Access;
 
 use super::{Plan, PlannedCapability, PlannedPlugin, Reuse};
 
@@ -68,22 +71,42 @@ fn write_plugin(
     Ok(())
 }
 
+impl PlannedPlugin {
+    /// What is granted of a capability, in words.
+    pub(crate) fn said_of(&self, capability: &PlannedCapability) -> String {
+        let grants = &self.grants;
+        match capability.capability.as_str() {
+            "files" => {
+                let files = grants.files.iter().map(|grant| {
+                    let access = match grant.access {
+                        Access::Read => "read",
+                        Access::ReadWrite => "read and write",
+                    };
+                    format!("{access} {} as {}", shortened(&grant.host), grant.guest)
+                });
+                files.collect::<Vec<_>>().join(", ")
+            }
+            "compute" => grants.compute.as_ref().map_or_else(String::new, |compute| {
+                format!("{} of tensors, {} of computing", compute.memory, compute.time)
+            }),
+            "log" => format!("{} a second", grants.log.bytes_per_second),
+            _ => "yes".to_owned(),
+        }
+    }
+}
+
 fn said(capability: &PlannedCapability, plugin: &PlannedPlugin) -> String {
     let name = &capability.capability;
-    let what = match (capability.granted, capability.imported) {
-        (true, true) => "granted",
-        (true, false) => "granted, but not imported",
-        (false, true) => "NOT GRANTED: the plugin will be refused",
-        (false, false) => "asked for, but neither imported nor granted",
-    };
-    let reason = capability.reason.as_ref().map(|reason| format!(", {reason}")).unwrap_or_default();
-    let detail: Vec<String> = if name == "files" {
-        let files = plugin.grants.files.iter();
-        files.map(|grant| format!("{} as {}", grant.host.display(), grant.guest)).collect()
-    } else {
-        Vec::new()
-    };
-    let detail =
-        if detail.is_empty() { String::new() } else { format!(" ({})", detail.join(", ")) };
-    format!("{name}: {what}{detail}{reason}")
+    let reason = capability.reason.as_deref().unwrap_or("does not say what for");
+    match (capability.granted, capability.imported) {
+        (true, true) => format!("{name}: granted, {} ({reason})", plugin.said_of(capability)),
+        (true, false) => format!("{name}: granted, and not imported"),
+        (false, true) => format!("{name}: NOT GRANTED, so the plugin will be refused ({reason})"),
+        (false, false) => format!("{name}: asked for, but neither imported nor granted"),
+    }
+}
+
+/// The last part of a path is enough to know it by.
+fn shortened(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }

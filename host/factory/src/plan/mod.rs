@@ -16,6 +16,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use build::plan;
+pub(crate) use build::json;
 pub use components::Component;
 
 /// What will be done.
@@ -87,6 +88,9 @@ pub struct PlannedStage {
     pub summary: String,
     /// The plugins it uses, by name.
     pub plugins: Vec<String>,
+    /// The digest of what is this stage's own: its plugins, its configuration.
+    #[serde(skip)]
+    pub(crate) own: Digest,
     /// The digest of everything that goes in but for the data: plugins, configuration, seed, the
     /// version of Sandcast, and the recipes of the stages before it.
     pub recipe: Digest,
@@ -117,7 +121,7 @@ pub enum Reuse {
 #[non_exhaustive]
 pub enum PlanError {
     /// A plugin's source is a folder, and not that of a plugin's crate.
-    #[error("plugin `{plugin}`: {} is no crate of a plugin", folder.display())]
+    #[error("plugin `{plugin}`: {} is no crate of a plugin: {source}", folder.display())]
     Crate {
         /// The plugin.
         plugin: String,
@@ -197,4 +201,28 @@ pub enum PlanError {
     /// The state could not be read.
     #[error(transparent)]
     State(#[from] crate::state::StateError),
+}
+
+impl PlanError {
+    /// The plugin it is about.
+    pub(crate) fn plugin(&self) -> Option<&str> {
+        match self {
+            PlanError::NotBuilt { plugin, .. }
+            | PlanError::Crate { plugin, .. }
+            | PlanError::Read { plugin, .. }
+            | PlanError::TooLarge { plugin, .. }
+            | PlanError::Inspect { plugin, .. }
+            | PlanError::OtherDigest { plugin, .. }
+            | PlanError::OtherRole { plugin, .. } => Some(plugin),
+            PlanError::State(_) => None,
+        }
+    }
+
+    /// The digest of the component, if that is what is wrong.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        match self {
+            PlanError::OtherDigest { found, .. } => Some(*found),
+            _ => None,
+        }
+    }
 }

@@ -1,17 +1,28 @@
 //! Carries out a plan: one stage after the other, each remembered as soon as it is done.
 
+mod lock;
 mod observer;
 mod outcome;
+mod report;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
+use sandcast_audit::{Event, RunId};
 use tokio_util::sync::CancellationToken;
 
 pub use observer::{Observer, RunEvent, Unwatched};
 pub use outcome::{Completed, Rejected, RunError, RunOutcome};
 
+use crate::clock;
 use crate::config::Pipeline;
+use crate::plan::{Component, Plan, PlanError, plan};
+use crate::report::{Outcome, ReportInput};
+use crate::stages::{self, Halt, Line, Registered, Stop};
+use crate::state::{RunRecord, RunStatus, StageRecord, StageStatus};
 use crate::workspace::Workspace;
+use lock::RunLock;
 
 /// How to run.
 #[derive(Clone)]
@@ -39,15 +50,249 @@ impl Default for RunOptions {
 
 /// Runs a pipeline from raw files to a registered model.
 ///
+/// Stages that an earlier run has done with the same input are taken from there, also when that
+/// run was killed half-way.
+///
 /// # Errors
 /// If something of the host fails, another run goes on in the same state folder, or the run is
 /// cancelled. What data, a policy, the gate or a plugin stops is a [`RunOutcome::Rejected`].
-#[expect(clippy::unimplemented, reason = "the driver comes with the stages")]
 pub async fn run(
     workspace: &Workspace,
     pipeline: &Pipeline,
     options: RunOptions,
 ) -> Result<RunOutcome, RunError> {
-    let _ = (workspace, pipeline, options);
-    unimplemented!()
+    let run = RunId::generate();
+    let _lock = RunLock::take(workspace.folder(), &run)?;
+    for run in workspace.state().mark_interrupted()? {
+        let outcome = RunStatus::Interrupted.as_str().to_owned();
+        workspace.audit().append(Event::RunFinished { run, outcome, message: None })?;
+    }
+    let planned = match prepare(pipeline) {
+        // There was nothing to run.
+        Err(
+            error @ (PlanError::NotBuilt { .. }
+            | PlanError::Crate { .. }
+            | PlanError::Read { .. }),
+        ) => {
+            return Err(RunError::Plan(error));
+        }
+        planned => planned,
+    };
+    Attempt::begin(workspace, pipeline, run, options)?.go(planned).await
+}
+
+fn prepare(pipeline: &Pipeline) -> Result<(Plan, BTreeMap<String, Component>), PlanError> {
+    let components = Component::read_all(pipeline)?;
+    Ok((plan(pipeline, &components)?, components))
+}
+
+/// One run, from its first record to its last.
+struct Attempt<'a> {
+    workspace: &'a Workspace,
+    pipeline: &'a Pipeline,
+    options: RunOptions,
+    record: RunRecord,
+    began: Instant,
+}
+
+impl<'a> Attempt<'a> {
+    fn begin(
+        workspace: &'a Workspace,
+        pipeline: &'a Pipeline,
+        run: RunId,
+        options: RunOptions,
+    ) -> Result<Attempt<'a>, RunError> {
+        let record = RunRecord {
+            run,
+            pipeline: pipeline.sections.name.clone(),
+            config: pipeline.digest,
+            seed: pipeline.sections.seed,
+            started: clock::now(),
+            finished: None,
+            status: RunStatus::Running,
+            stage: None,
+            reasons: Vec::new(),
+            model: None,
+            version: None,
+            stages: Vec::new(),
+        };
+        workspace.audit().append(Event::RunStarted {
+            run: record.run.clone(),
+            pipeline: record.pipeline.clone(),
+            config: record.config,
+        })?;
+        workspace.state().begin_run(&record)?;
+        Ok(Attempt { workspace, pipeline, options, record, began: Instant::now() })
+    }
+
+    async fn go(
+        self,
+        planned: Result<(Plan, BTreeMap<String, Component>), PlanError>,
+    ) -> Result<RunOutcome, RunError> {
+        let (plan, components) = match planned {
+            Ok(planned) => planned,
+            Err(error) => return self.refuse_plugin(error),
+        };
+        let report = self.report(&plan.sandcast_version);
+        let line = Line {
+            workspace: self.workspace,
+            pipeline: self.pipeline,
+            plan: &plan,
+            components: &components,
+            run: self.record.run.clone(),
+            user: self.options.user.clone(),
+            observer: Arc::clone(&self.options.observer),
+            cancel: self.options.cancel.clone(),
+            fresh: self.options.fresh,
+            report: Mutex::new(report),
+        };
+        line.observer.notice(&RunEvent::Started {
+            run: line.run.clone(),
+            pipeline: line.sections().name.clone(),
+            stages: plan.stages.iter().map(|planned| planned.stage.clone()).collect(),
+        });
+        let result = stages::all(&line).await;
+        let mut report =
+            std::mem::take(&mut *line.report.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Err(error) = report::add_usage(&line, &mut report) {
+            line.note("report", format!("the report lacks the usage of plugins: {error}"));
+        }
+        self.end(result, report)
+    }
+
+    fn report(&self, sandcast_version: &str) -> ReportInput {
+        ReportInput {
+            run: self.record.run.to_string(),
+            pipeline: self.record.pipeline.clone(),
+            started: self.record.started.clone(),
+            sandcast_version: sandcast_version.to_owned(),
+            config_digest: self.record.config.to_string(),
+            seed: self.record.seed,
+            ..ReportInput::default()
+        }
+    }
+
+    /// A component that is none, or another than the pipeline means.
+    fn refuse_plugin(self, error: PlanError) -> Result<RunOutcome, RunError> {
+        const STAGE: &str = "load";
+        let reason = stages::chain(&error);
+        if let Some(name) = error.plugin() {
+            let (name, reason) = (name.to_owned(), reason.clone());
+            let refused = Event::PluginRefused { name, digest: error.digest(), reason };
+            self.workspace.audit().append(refused)?;
+        }
+        self.workspace.audit().append(Event::StageFailed {
+            run: self.record.run.clone(),
+            stage: STAGE.to_owned(),
+            message: reason.clone(),
+        })?;
+        let record = StageRecord {
+            stage: STAGE.to_owned(),
+            status: StageStatus::Rejected,
+            key: None,
+            output: None,
+            cached: false,
+            seconds: self.began.elapsed().as_secs_f64(),
+            rows_in: None,
+            rows_out: None,
+            rows_quarantined: None,
+            message: reason.clone(),
+        };
+        self.workspace.state().add_stage(&self.record.run, &record)?;
+        self.options.observer.notice(&RunEvent::StageFinished { record });
+        let report = self.report(env!("CARGO_PKG_VERSION"));
+        let stop = Stop::Rejected(vec![reason]);
+        self.end(Err(Halt { stage: STAGE.to_owned(), stop }), report)
+    }
+
+    /// Writes down what the run came to: the report, the audit log, then the record.
+    fn end(
+        mut self,
+        result: Result<Registered, Halt>,
+        mut report: ReportInput,
+    ) -> Result<RunOutcome, RunError> {
+        report.seconds = self.began.elapsed().as_secs_f64();
+        report.outcome = told(&result, self.pipeline);
+        let page = self.workspace.report_path(&self.record.run);
+        let report_path = match report::write(&page, &report) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                let message = format!("the report {} cannot be written: {error}", page.display());
+                tracing::warn!("{message}");
+                let stage = "report".to_owned();
+                self.options.observer.notice(&RunEvent::Note { stage, message });
+                None
+            }
+        };
+        let report = Box::new(report);
+        let run = self.record.run.clone();
+        let (status, outcome) = match result {
+            Ok(Registered { registration }) => {
+                self.record.model = Some(registration.version.model.clone());
+                self.record.version = Some(registration.version.version);
+                let completed = Completed {
+                    run,
+                    version: registration.version,
+                    new: registration.new,
+                    alias: self.pipeline.sections.register.alias.clone(),
+                    report,
+                    report_path,
+                };
+                (RunStatus::Completed, Ok(RunOutcome::Completed(Box::new(completed))))
+            }
+            Err(Halt { stage, stop: Stop::Rejected(reasons) }) => {
+                self.record.stage = Some(stage.clone());
+                self.record.reasons.clone_from(&reasons);
+                let rejected = Rejected { run, stage, reasons, report, report_path };
+                (RunStatus::Rejected, Ok(RunOutcome::Rejected(rejected)))
+            }
+            Err(Halt { stage, stop: Stop::Failed(error) }) => {
+                self.record.stage = Some(stage);
+                self.record.reasons = vec![stages::chain(&error)];
+                let status = match error {
+                    RunError::Cancelled { .. } => RunStatus::Cancelled,
+                    _ => RunStatus::Failed,
+                };
+                (status, Err(error))
+            }
+        };
+        self.record.status = status;
+        match (self.write_end(), outcome) {
+            // What went wrong first is what is told.
+            (Err(second), Err(first)) => {
+                tracing::error!("cannot record the end of a failed run: {second}");
+                Err(first)
+            }
+            (Err(error), Ok(_)) => Err(error),
+            (Ok(()), outcome) => outcome,
+        }
+    }
+
+    fn write_end(&mut self) -> Result<(), RunError> {
+        self.record.finished = Some(clock::now());
+        let reasons = &self.record.reasons;
+        self.workspace.audit().append(Event::RunFinished {
+            run: self.record.run.clone(),
+            outcome: self.record.status.as_str().to_owned(),
+            message: (!reasons.is_empty()).then(|| reasons.join("; ")),
+        })?;
+        Ok(self.workspace.state().end_run(&self.record)?)
+    }
+}
+
+/// The outcome as the report tells it.
+fn told(result: &Result<Registered, Halt>, pipeline: &Pipeline) -> Outcome {
+    match result {
+        Ok(Registered { registration }) => Outcome::Approved {
+            model: registration.version.model.clone(),
+            version: registration.version.version,
+            alias: pipeline.sections.register.alias.clone(),
+        },
+        Err(Halt { stage, stop: Stop::Rejected(reasons) }) if stage == "gate" => {
+            Outcome::Refused { reasons: reasons.clone() }
+        }
+        Err(Halt { stage, stop }) => {
+            Outcome::Failed { stage: stage.clone(), message: stop.to_string() }
+        }
+    }
 }

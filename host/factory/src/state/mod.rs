@@ -22,7 +22,6 @@ pub use error::StateError;
 pub use outbox::OutboxError;
 pub(crate) use outbox::post;
 pub use runs::{RunRecord, RunStatus, StageRecord, StageStatus};
-pub(crate) use stages::StoredOutput;
 
 /// The name of the file in the state folder.
 const STATE_FILE: &str = "state.sqlite";

@@ -8,32 +8,18 @@ use serde::de::DeserializeOwned;
 use super::{State, StateError, from_json, parsed, to_json};
 use crate::clock;
 
-/// A stage's output as an earlier run left it.
-#[derive(Debug, Clone)]
-pub(crate) struct StoredOutput<T> {
-    /// The run that made it.
-    pub(crate) run: RunId,
-    /// When, RFC 3339.
-    pub(crate) written: String,
-    /// What it came to.
-    pub(crate) output: T,
-}
-
 impl State {
     /// The output with a key, if a stage has run with it.
     pub(crate) fn output<T: DeserializeOwned>(
         &self,
         key: &Digest,
-    ) -> Result<Option<StoredOutput<T>>, StateError> {
+    ) -> Result<Option<T>, StateError> {
         self.read("look up the output of a stage", |connection| {
+            let statement = "SELECT output FROM stage_outputs WHERE key = ?1";
             let found = connection
-                .prepare("SELECT run, written, output FROM stage_outputs WHERE key = ?1")?
-                .query_row([key.to_string()], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?))
-                })
+                .query_row(statement, [key.to_string()], |row| row.get::<_, String>(0))
                 .optional()?;
-            let Some((run, written, output)) = found else { return Ok(None) };
-            Ok(Some(StoredOutput { run: parsed(&run)?, written, output: from_json(&output)? }))
+            found.map(|output| from_json(&output)).transpose()
         })
     }
 

@@ -1,0 +1,75 @@
+//! Finishes the report of a run and writes it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sandcast_audit::{AuditError, Event};
+use sandcast_sandbox::Import;
+
+use crate::report::{self, Plugin, ReportInput};
+use crate::stages::Line;
+
+/// Adds what the audit log knows of every plugin: time, memory, calls, denials.
+pub(crate) fn add_usage(line: &Line<'_>, report: &mut ReportInput) -> Result<(), AuditError> {
+    let entries = line.workspace.audit().entries()?;
+    for entry in entries {
+        match entry.event {
+            Event::CallsFinished {
+                run, plugin, host_calls, guest_seconds, peak_memory_bytes, ..
+            } if run.as_ref() == Some(&line.run) => {
+                let digest = plugin.digest.to_string();
+                for told in report.plugins.iter_mut().filter(|told| told.digest == digest) {
+                    told.guest_seconds += guest_seconds;
+                    told.peak_memory_bytes = told.peak_memory_bytes.max(peak_memory_bytes);
+                    add_calls(line, told, &host_calls);
+                }
+            }
+            Event::Denied { run, plugin, .. } if run.as_ref() == Some(&line.run) => {
+                let digest = plugin.digest.to_string();
+                let told = report.plugins.iter_mut().filter(|told| told.digest == digest);
+                told.for_each(|told| told.denials += 1);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Counts calls under the capability whose interface they belong to.
+fn add_calls(line: &Line<'_>, told: &mut Plugin, host_calls: &BTreeMap<String, u64>) {
+    let Some(component) = line.components.get(&told.name) else { return };
+    for (function, calls) in host_calls {
+        let belongs = |import: &&Import| function.starts_with(short_name(&import.interface));
+        let import = component.inspection.imports.iter().find(belongs);
+        let Some(capability) = import.and_then(|import| import.capability) else { continue };
+        let told = told.capabilities.iter_mut().find(|told| told.name == capability.as_str());
+        told.into_iter().for_each(|told| told.calls += calls);
+    }
+}
+
+/// `wasi:filesystem/types` of `wasi:filesystem/types@0.2.12`.
+fn short_name(interface: &str) -> &str {
+    interface.split('@').next().unwrap_or(interface)
+}
+
+/// Writes the page and, beside it, what it was drawn from. Either is there as a whole, or not.
+pub(crate) fn write(page: &Path, report: &ReportInput) -> io::Result<PathBuf> {
+    let folder = page.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let data = serde_json::to_vec_pretty(report)?;
+    write_whole(&page.with_extension("json"), &data)?;
+    write_whole(page, report::render(report).as_bytes())?;
+    Ok(page.to_path_buf())
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    let written = fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path));
+    if written.is_err() {
+        // It may not be there; then there is nothing to take away.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}

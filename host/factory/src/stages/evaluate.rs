@@ -1,0 +1,312 @@
+//! Judges the model on the test rows, and the champion on the very same rows.
+
+use std::sync::Arc;
+
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::datatypes::Float64Type;
+use sandcast_audit::Digest;
+use sandcast_sandbox::{Model, Plugin, Role, Task, TaskKind};
+use serde::{Deserialize, Serialize};
+
+use super::examples::{Examples, Truth, arrow_stop};
+use super::line::{Halt, Line, Output, StageNotes, Stop, chain};
+use super::train::Trained;
+use crate::metrics::{
+    self, Binary, EvaluateOptions, Evaluation, Metric, Multiclass, Outcomes, Regression,
+};
+use crate::registry::{DEFAULT_ALIAS, ModelVersion};
+use crate::report;
+
+/// The name of the stage.
+const STAGE: &str = "evaluate";
+
+/// A model that was judged.
+pub(crate) struct Evaluated {
+    pub(crate) trained: Trained,
+    pub(crate) evaluation: Evaluation,
+    pub(crate) champion: Option<Champion>,
+}
+
+/// The model that is in place.
+pub(crate) struct Champion {
+    pub(crate) version: u64,
+    /// Nothing if it cannot be asked about these rows.
+    pub(crate) evaluation: Option<Evaluation>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EvaluateOutput {
+    evaluation: Evaluation,
+}
+
+impl Output for EvaluateOutput {
+    fn blobs(&self) -> Vec<Digest> {
+        Vec::new()
+    }
+}
+
+/// A model to be judged.
+struct Candidate<'a> {
+    task: &'a Task,
+    artifact: Digest,
+    component: Digest,
+}
+
+pub(crate) async fn evaluate(line: &Line<'_>, mut trained: Trained) -> Result<Evaluated, Halt> {
+    let (evaluation, champion) = line
+        .stage(STAGE, async {
+            let register = &line.sections().register;
+            let alias = register.alias.as_deref().unwrap_or(DEFAULT_ALIAS);
+            let champion = line.workspace.registry().at_alias(&register.model, alias)?;
+            let (kept, key) = own(line, &mut trained).await?;
+            let evaluation = kept.output.evaluation;
+            let champion = match champion {
+                Some(version) => Some(challenge(line, &mut trained, &version).await?),
+                None => None,
+            };
+            line.write_report(|report| {
+                report.evaluation = Some(evaluation.clone());
+                report.champion = champion.as_ref().map(|champion| report::Champion {
+                    version: champion.version,
+                    metrics: champion
+                        .evaluation
+                        .as_ref()
+                        .map_or_else(Default::default, |evaluation| evaluation.metrics.clone()),
+                });
+            });
+            let notes = StageNotes {
+                key: Some(key),
+                output: Some(kept.digest),
+                cached: kept.cached,
+                rows_in: Some(evaluation.rows),
+                rows_out: Some(evaluation.rows),
+                rows_quarantined: None,
+                message: headline(&evaluation),
+            };
+            Ok(((evaluation, champion), notes))
+        })
+        .await?;
+    Ok(Evaluated { trained, evaluation, champion })
+}
+
+async fn own(
+    line: &Line<'_>,
+    trained: &mut Trained,
+) -> Result<(super::line::Kept<EvaluateOutput>, Digest), Stop> {
+    let plugin = trained
+        .permitted
+        .validated
+        .connected
+        .loaded
+        .plugin(&line.sections().train.plugin)?
+        .clone();
+    let task = trained.output.task.clone();
+    let candidate = Candidate {
+        task: &task,
+        artifact: trained.output.artifact,
+        component: plugin.reference().digest,
+    };
+    let key = key(line, trained, &candidate);
+    let work = async {
+        let model = match trained.model.take() {
+            Some(model) => model,
+            None => load(line, candidate.artifact).await?,
+        };
+        let examples = examples(line, trained).await?;
+        let evaluation = judge(line, examples, &plugin, &model, &task).await?;
+        let evaluation = evaluation.ok_or_else(|| {
+            Stop::host(STAGE, "the model does not know its own features".to_owned())
+        })?;
+        Ok(EvaluateOutput { evaluation })
+    };
+    let kept = line.kept(STAGE, Some(&key), work).await?;
+    Ok((kept, key))
+}
+
+/// Judges the model that is in place. One that cannot be asked has no numbers, so that an
+/// expression of the gate that wants to compare does not hold.
+async fn challenge(
+    line: &Line<'_>,
+    trained: &mut Trained,
+    version: &ModelVersion,
+) -> Result<Champion, Stop> {
+    let unknown = |why: String| {
+        let (model, number) = (&version.model, version.version);
+        line.note(STAGE, format!("the champion `{model}` version {number} is not compared: {why}"));
+        Ok(Champion { version: version.version, evaluation: None })
+    };
+    let (task, own) = (&version.task, &trained.output.task);
+    if task.kind != own.kind || task.classes != own.classes || task.target != own.target {
+        return unknown("it answers another question".to_owned());
+    }
+    let candidate =
+        Candidate { task, artifact: version.artifact, component: version.component };
+    let key = key(line, trained, &candidate);
+    if let Some(before) = line.earlier::<EvaluateOutput>(STAGE, &key).await? {
+        return Ok(Champion { version: version.version, evaluation: Some(before.evaluation) });
+    }
+    let component = line.workspace.estate().get(&version.component).await?;
+    let sandbox = line.workspace.sandbox();
+    let loaded = sandbox
+        .load(&version.adapter_name, &component, Role::Adapter, version.grants.clone())
+        .await;
+    let plugin = match loaded {
+        Ok(plugin) => plugin,
+        Err(error) => return unknown(chain(&error)),
+    };
+    let model = load(line, version.artifact).await?;
+    let judged = match judge(line, examples(line, trained).await?, &plugin, &model, task).await {
+        Ok(Some(evaluation)) => evaluation,
+        Ok(None) => return unknown("these rows lack a column that it needs".to_owned()),
+        // A champion that fails must not keep a better one out for ever without a word.
+        Err(Stop::Rejected(reasons)) => return unknown(reasons.join("; ")),
+        Err(stop) => return Err(stop),
+    };
+    let output = EvaluateOutput { evaluation: judged };
+    line.workspace.state().keep_output(&key, STAGE, &line.run, &output)?;
+    Ok(Champion { version: version.version, evaluation: Some(output.evaluation) })
+}
+
+fn key(line: &Line<'_>, trained: &Trained, candidate: &Candidate<'_>) -> Digest {
+    let sections = line.sections();
+    let passed = &trained.permitted.validated.validation.passed;
+    let mut question = Digest::hasher();
+    crate::plan::json(&mut question, candidate.task);
+    crate::plan::json(&mut question, &sections.train.split);
+    crate::plan::json(&mut question, &sections.evaluate);
+    line.key(
+        "judge",
+        &[
+            passed.digest.as_bytes(),
+            candidate.artifact.as_bytes(),
+            candidate.component.as_bytes(),
+            &sections.seed.to_le_bytes(),
+            question.finish().as_bytes(),
+        ],
+    )
+}
+
+async fn load(line: &Line<'_>, artifact: Digest) -> Result<Arc<Model>, Stop> {
+    let bytes = line.workspace.estate().get(&artifact).await?;
+    let model = Model::from_bytes(&bytes, line.workspace.sandbox());
+    Ok(Arc::new(model.map_err(|error| Stop::host(STAGE, chain(&error)))?))
+}
+
+async fn examples<'t>(line: &Line<'_>, trained: &'t mut Trained) -> Result<&'t Examples, Stop> {
+    let examples = match trained.examples.take() {
+        Some(examples) => examples,
+        None => Examples::read(line, STAGE, &trained.permitted).await?,
+    };
+    Ok(trained.examples.insert(examples))
+}
+
+/// Measures a model on the test rows, or nothing if they lack a column that it needs.
+async fn judge(
+    line: &Line<'_>,
+    examples: &Examples,
+    plugin: &Plugin,
+    model: &Arc<Model>,
+    task: &Task,
+) -> Result<Option<Evaluation>, Stop> {
+    let stop = |error| Stop::of(STAGE, &error);
+    let asked = examples.askable(&task.features).map_err(arrow_stop(STAGE))?;
+    let Some(batches) = asked else { return Ok(None) };
+    let mut adapter = plugin.adapter(&line.context(STAGE)).await.map_err(stop)?;
+    let columns = answer_columns(task);
+    let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let mut answers = Vec::with_capacity(total * columns.len());
+    let (progress, mut done) = (line.rows(STAGE), 0);
+    for batch in &batches {
+        let answer = adapter.predict(model, batch).await.map_err(stop)?;
+        append(&mut answers, &answer, &columns, batch.num_rows()).map_err(|what| {
+            Stop::rejected(format!("the adapter `{}` answered wrongly: {what}", plugin.name()))
+        })?;
+        done += batch.num_rows() as u64;
+        progress(sandcast_estate::Progress { rows: done, total: Some(total as u64) });
+    }
+    adapter.finish();
+
+    let slices = line.sections().evaluate.slices.iter();
+    let slices: Result<Vec<_>, Stop> =
+        slices.map(|name| examples.slice(line, STAGE, name)).collect();
+    let options = EvaluateOptions {
+        threshold: line.sections().evaluate.threshold,
+        ..EvaluateOptions::default()
+    };
+    let evaluation = measure(task, &examples.truth(), &answers, &slices?, &options);
+    evaluation.map(Some).map_err(|error| {
+        Stop::rejected(format!("the answers of `{}` cannot be judged: {error}", plugin.name()))
+    })
+}
+
+/// The columns that an adapter answers with. Of a binary classification one says it all.
+fn answer_columns(task: &Task) -> Vec<String> {
+    let probability = |class: &String| format!("probability:{class}");
+    match task.kind {
+        TaskKind::Regression => vec!["prediction".to_owned()],
+        TaskKind::BinaryClassification => task.classes.last().map(probability).into_iter().collect(),
+        TaskKind::MulticlassClassification => task.classes.iter().map(probability).collect(),
+    }
+}
+
+/// Appends answers row by row.
+fn append(
+    answers: &mut Vec<f64>,
+    answer: &RecordBatch,
+    columns: &[String],
+    rows: usize,
+) -> Result<(), String> {
+    if answer.num_rows() != rows {
+        return Err(format!("{} rows for {rows}", answer.num_rows()));
+    }
+    let mut found = Vec::with_capacity(columns.len());
+    for name in columns {
+        let column = answer.column_by_name(name).ok_or_else(|| format!("there is no `{name}`"))?;
+        let column = column.as_primitive_opt::<Float64Type>();
+        let column = column.ok_or_else(|| format!("`{name}` is not float64"))?;
+        if column.null_count() > 0 {
+            return Err(format!("`{name}` is null in {} rows", column.null_count()));
+        }
+        found.push(column.values());
+    }
+    for row in 0..rows {
+        answers.extend(found.iter().map(|column| column[row]));
+    }
+    Ok(())
+}
+
+fn measure(
+    task: &Task,
+    truth: &Truth,
+    answers: &[f64],
+    slices: &[metrics::SliceColumn],
+    options: &EvaluateOptions,
+) -> Result<Evaluation, metrics::MetricsError> {
+    match (truth, task.classes.as_slice()) {
+        (Truth::Numbers(numbers), _) => {
+            let regression = Regression::new(numbers, answers)?;
+            metrics::evaluate(&Outcomes::Regression(regression), slices, options)
+        }
+        (Truth::Classes(classes), [negative, positive])
+            if task.kind == TaskKind::BinaryClassification =>
+        {
+            let truth: Vec<bool> = classes.iter().map(|class| *class == 1).collect();
+            let binary = Binary::new([negative, positive], &truth, answers)?;
+            metrics::evaluate(&Outcomes::Binary(binary), slices, options)
+        }
+        (Truth::Classes(classes), names) => {
+            let multiclass = Multiclass::new(names, classes, answers)?;
+            metrics::evaluate(&Outcomes::Multiclass(multiclass), slices, options)
+        }
+    }
+}
+
+/// The numbers that say most, in a line.
+fn headline(evaluation: &Evaluation) -> String {
+    let shown = [Metric::Auc, Metric::Accuracy, Metric::LogLoss, Metric::Rmse, Metric::R2];
+    let known = shown.iter().filter_map(|metric| Some((metric, evaluation.metric(*metric)?)));
+    known
+        .map(|(metric, value)| format!("{} {value:.4}", metric.name()))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

@@ -1,0 +1,114 @@
+//! Checks and compiles every plugin, before any of them sees anything.
+
+use std::collections::BTreeMap;
+
+use sandcast_sandbox::{ControlPoint, Plugin, Role};
+use serde_json::json;
+
+use super::line::{Halt, Line, StageNotes, Stop};
+use super::policy::{Question, ask};
+use crate::report;
+
+/// The name of the stage.
+const STAGE: &str = "load";
+
+/// Plugins that are checked, compiled and allowed to take part.
+pub(crate) struct Loaded {
+    plugins: BTreeMap<String, Plugin>,
+}
+
+impl Loaded {
+    /// A plugin of the pipeline.
+    pub(crate) fn plugin(&self, name: &str) -> Result<&Plugin, Stop> {
+        // References were checked when the pipeline was read.
+        let missing = || Stop::host(STAGE, format!("plugin `{name}` was not loaded"));
+        self.plugins.get(name).ok_or_else(missing)
+    }
+
+    pub(crate) fn plugins(&self) -> impl Iterator<Item = (&String, &Plugin)> {
+        self.plugins.iter()
+    }
+}
+
+pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
+    line.stage(STAGE, async {
+        let mut loaded = Loaded { plugins: BTreeMap::new() };
+        // Policies first: they are asked about the others.
+        let (policies, others): (Vec<_>, Vec<_>) =
+            line.sections().plugins.iter().partition(|(_, section)| section.role == Role::Policy);
+        for (name, section) in policies.into_iter().chain(others) {
+            let missing = || Stop::host(STAGE, format!("plugin `{name}` was not read"));
+            let component = line.components.get(name).ok_or_else(missing)?;
+            if section.role != Role::Policy {
+                let manifest = &component.inspection.manifest;
+                let question = Question {
+                    point: ControlPoint::PluginLoad,
+                    action: "load",
+                    resource: format!("plugin:{}", manifest.id),
+                    context: json!({
+                        "name": name,
+                        "version": manifest.version,
+                        "role": section.role,
+                        "vendor": manifest.vendor,
+                        "license": manifest.license,
+                        "digest": component.inspection.digest,
+                        "grants": granted(line, name),
+                    }),
+                };
+                ask(line, &loaded, STAGE, question).await?.without_obligations(STAGE)?;
+            }
+            let sandbox = line.workspace.sandbox();
+            let plugin =
+                sandbox.load(name, &component.bytes, section.role, section.grants.clone()).await?;
+            loaded.plugins.insert(name.clone(), plugin);
+        }
+        line.write_report(|report| report.plugins = told(line, &loaded));
+        let message = match loaded.plugins.len() {
+            1 => "1 plugin checked and compiled".to_owned(),
+            plugins => format!("{plugins} plugins checked and compiled"),
+        };
+        let notes = StageNotes {
+            key: line.recipe(STAGE),
+            output: line.recipe(STAGE),
+            message,
+            ..StageNotes::default()
+        };
+        Ok((loaded, notes))
+    })
+    .await
+}
+
+fn granted<'a>(line: &'a Line<'_>, name: &str) -> Vec<&'a str> {
+    let planned = line.plan.plugins.iter().find(|planned| planned.name == name);
+    let capabilities = planned.into_iter().flat_map(|planned| &planned.capabilities);
+    capabilities.filter(|it| it.granted).map(|it| it.capability.as_str()).collect()
+}
+
+/// The plugins as the report shows them, before anything of them has run.
+fn told(line: &Line<'_>, loaded: &Loaded) -> Vec<report::Plugin> {
+    let planned = line.plan.plugins.iter();
+    let known = planned.filter_map(|planned| Some((planned, loaded.plugins.get(&planned.name)?)));
+    known
+        .map(|(planned, plugin)| report::Plugin {
+            name: planned.name.clone(),
+            id: planned.plugin.id.clone(),
+            version: planned.plugin.version.clone(),
+            role: planned.plugin.role.clone(),
+            vendor: plugin.manifest().vendor.clone(),
+            license: plugin.manifest().license.clone(),
+            digest: planned.plugin.digest.to_string(),
+            bytes: planned.size_bytes,
+            capabilities: planned
+                .capabilities
+                .iter()
+                .map(|capability| report::Capability {
+                    name: capability.capability.clone(),
+                    reason: capability.reason.clone(),
+                    granted: capability.granted.then(|| planned.said_of(capability)),
+                    calls: 0,
+                })
+                .collect(),
+            ..report::Plugin::default()
+        })
+        .collect()
+}

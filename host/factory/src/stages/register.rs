@@ -1,0 +1,101 @@
+//! Keeps an approved model under its name, with everything it was made of.
+
+use sandcast_sandbox::ControlPoint;
+
+use super::gate::Approved;
+use super::line::{Halt, Line, StageNotes, Stop};
+use crate::clock;
+use crate::registry::{Lineage, ModelVersion, PredictPolicy, Registration};
+
+/// The name of the stage.
+const STAGE: &str = "register";
+
+/// A model that is registered.
+pub(crate) struct Registered {
+    pub(crate) registration: Registration,
+}
+
+pub(crate) async fn register(line: &Line<'_>, approved: Approved) -> Result<Registered, Halt> {
+    line.stage(STAGE, async {
+        let alias = line.sections().register.alias.as_deref();
+        // Blobs first: a row never names what is not there.
+        let version = version(line, &approved).await?;
+        let registration = line.workspace.registry().register(&approved, version, alias)?;
+        let known = &registration.version;
+        let mut message = match registration.new {
+            true => format!("{} version {}", known.model, known.version),
+            false => format!("{} version {} as before", known.model, known.version),
+        };
+        if let (Some(alias), true) = (alias, registration.alias_moved) {
+            message = format!("{message}, now the {alias}");
+        }
+        let lineage = known.lineage.digest();
+        let notes = StageNotes {
+            key: Some(line.key(STAGE, &[lineage.as_bytes()])),
+            output: Some(lineage),
+            message,
+            ..StageNotes::default()
+        };
+        Ok((Registered { registration }, notes))
+    })
+    .await
+}
+
+async fn version(line: &Line<'_>, approved: &Approved) -> Result<ModelVersion, Stop> {
+    let sections = line.sections();
+    let evaluated = approved.evaluated();
+    let output = &evaluated.trained.output;
+    let validated = &evaluated.trained.permitted.validated;
+    let loaded = &validated.connected.loaded;
+    let adapter = loaded.plugin(&sections.train.plugin)?;
+    let sources = validated.connected.sources.iter();
+    let lineage = Lineage {
+        data: validated.validation.passed.digest,
+        sources: sources.map(|source| (source.name.clone(), source.digest)).collect(),
+        plugins: loaded
+            .plugins()
+            .map(|(name, plugin)| (name.clone(), plugin.reference().clone()))
+            .collect(),
+        config: line.pipeline.digest,
+        pipeline: sections.name.clone(),
+        seed: sections.seed,
+        artifact: output.artifact,
+        sandcast_version: line.plan.sandcast_version.clone(),
+    };
+    let mut policies = Vec::new();
+    for section in &sections.policies {
+        if section.at.contains(&ControlPoint::Predict) {
+            let plugin = loaded.plugin(&section.plugin)?;
+            policies.push(PredictPolicy {
+                name: section.plugin.clone(),
+                plugin: plugin.reference().clone(),
+                component: keep_component(line, &section.plugin).await?,
+                grants: plugin.grants().clone(),
+                config: section.config.clone(),
+            });
+        }
+    }
+    Ok(ModelVersion {
+        model: sections.register.model.clone(),
+        // Given by the registry.
+        version: 0,
+        created: clock::now(),
+        run: line.run.clone(),
+        lineage,
+        evaluation: evaluated.evaluation.clone(),
+        task: output.task.clone(),
+        adapter: adapter.reference().clone(),
+        adapter_name: sections.train.plugin.clone(),
+        component: keep_component(line, &sections.train.plugin).await?,
+        grants: adapter.grants().clone(),
+        artifact: output.artifact,
+        policies,
+    })
+}
+
+/// Keeps the bytes of a component, so that serving needs none of the files it was built from.
+async fn keep_component(line: &Line<'_>, name: &str) -> Result<sandcast_audit::Digest, Stop> {
+    let missing = || Stop::host(STAGE, format!("plugin `{name}` was not read"));
+    let component = line.components.get(name).ok_or_else(missing)?;
+    Ok(line.workspace.estate().put(&component.bytes).await?)
+}
