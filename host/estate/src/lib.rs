@@ -16,6 +16,8 @@ mod profile;
 mod query;
 mod rejects;
 mod rows;
+#[cfg(test)]
+mod trial;
 mod validate;
 
 pub use blobs::BlobError;

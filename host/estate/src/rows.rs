@@ -72,6 +72,7 @@ pub(crate) struct RowWriter {
     store: Arc<BlobStore>,
     schema: SchemaRef,
     coalescer: BatchCoalescer,
+    file_rows: u64,
     open: Option<OpenFile>,
     done: Vec<BlobRef>,
 }
@@ -88,6 +89,7 @@ impl RowWriter {
             store: Arc::clone(store),
             schema: Arc::clone(schema),
             coalescer: BatchCoalescer::new(Arc::clone(schema), BATCH_ROWS),
+            file_rows: FILE_ROWS,
             open: None,
             done: Vec::new(),
         }
@@ -125,7 +127,7 @@ impl RowWriter {
             file.blob
                 .write(&mem::take(file.parquet.inner_mut()))
                 .await?;
-            let full = file.rows >= FILE_ROWS;
+            let full = file.rows >= self.file_rows;
             self.open = Some(file);
             if full {
                 self.close().await?;

@@ -7,10 +7,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
-use datafusion::physical_plan::limit::LimitStream;
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -18,48 +15,37 @@ use datafusion::physical_plan::{
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-/// Makes a plan of one partition, in which partitions that are put together are read one after the
-/// other. With one target partition the engine spreads rows nowhere; a plan that would is refused
-/// rather than run in chance order.
+/// Makes a plan of one partition throughout: wherever several partitions arise, in a source or a
+/// union, they are read one after the other before anything else is done with them. (Further up
+/// it would be too late: the partitions of a hash join, for one, wait for each other.) With one
+/// target partition the engine spreads rows nowhere; a plan that would is refused.
 pub(super) fn in_order(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    let plan = plan.transform_up(|node| {
-        if let Some(coalesce) = node.downcast_ref::<CoalescePartitionsExec>() {
-            let chain = ChainExec::new(Arc::clone(coalesce.input()), coalesce.fetch());
-            return Ok(Transformed::yes(Arc::new(chain) as _));
-        }
+    plan.transform_up(|node| {
         if let Some(repartition) = node.downcast_ref::<RepartitionExec>() {
             if repartition.partitioning().partition_count() == 1 {
-                return Ok(Transformed::yes(Arc::new(ChainExec::new(
-                    Arc::clone(repartition.input()),
-                    None,
-                )) as _));
+                return Ok(Transformed::yes(Arc::clone(repartition.input())));
             }
             return Err(DataFusionError::NotImplemented(
                 "a query whose rows would come in no certain order".into(),
             ));
         }
+        if node.output_partitioning().partition_count() > 1 {
+            return Ok(Transformed::yes(Arc::new(ChainExec::new(node)) as _));
+        }
         Ok(Transformed::no(node))
-    });
-    let plan = plan.data()?;
-    let several = plan.output_partitioning().partition_count() > 1;
-    Ok(if several {
-        Arc::new(ChainExec::new(plan, None))
-    } else {
-        plan
     })
+    .data()
 }
 
 /// Its input's partitions, one after the other, as one.
 #[derive(Debug)]
 struct ChainExec {
     input: Arc<dyn ExecutionPlan>,
-    fetch: Option<usize>,
     properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
 }
 
 impl ChainExec {
-    fn new(input: Arc<dyn ExecutionPlan>, fetch: Option<usize>) -> Self {
+    fn new(input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(input.schema()),
             Partitioning::UnknownPartitioning(1),
@@ -68,16 +54,14 @@ impl ChainExec {
         );
         Self {
             input,
-            fetch,
             properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
         }
     }
 }
 
 impl DisplayAs for ChainExec {
     fn fmt_as(&self, _: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "ChainExec: fetch={:?}", self.fetch)
+        formatter.write_str("ChainExec")
     }
 }
 
@@ -111,7 +95,7 @@ impl ExecutionPlan for ChainExec {
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::new(input, self.fetch))),
+            (Some(input), true) => Ok(Arc::new(Self::new(input))),
             _ => Err(DataFusionError::Internal(
                 "a ChainExec has one child".to_owned(),
             )),
@@ -128,22 +112,12 @@ impl ExecutionPlan for ChainExec {
         )
     }
 
-    fn execute(
-        &self,
-        partition: usize,
-        task: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = Arc::clone(&self.input);
         // Each partition starts when the one before it has ended.
         let rows = stream::iter(0..input.output_partitioning().partition_count())
             .map(move |partition| input.execute(partition, Arc::clone(&task)))
             .try_flatten();
-        let rows: SendableRecordBatchStream =
-            Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows));
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
-        Ok(match self.fetch {
-            Some(fetch) => Box::pin(LimitStream::new(rows, 0, Some(fetch), metrics)),
-            None => rows,
-        })
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
     }
 }
