@@ -189,6 +189,19 @@ impl Slice {
         Ok(Self::between(groups, minimum_group_rows))
     }
 
+    /// A distance between groups by its name in JSON, such as `demographic_parity_difference`.
+    pub fn distance(&self, name: &str) -> Option<f64> {
+        match name {
+            "demographic_parity_difference" => self.demographic_parity_difference,
+            "demographic_parity_ratio" => self.demographic_parity_ratio,
+            "equalized_odds_difference" => self.equalized_odds_difference,
+            "equalized_odds_ratio" => self.equalized_odds_ratio,
+            "equal_opportunity_difference" => self.equal_opportunity_difference,
+            "accuracy_difference" => self.accuracy_difference,
+            _ => None,
+        }
+    }
+
     fn between(groups: Vec<GroupScores>, minimum_group_rows: u64) -> Self {
         let span = |rate: fn(&GroupScores) -> Option<f64>| Span::over(&groups, rate);
         let selection = span(|group| group.selection_rate);
