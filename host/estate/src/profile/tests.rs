@@ -30,10 +30,8 @@ async fn columns_are_described() {
 
     assert_eq!((age.count, age.nulls, age.distinct), (7_200, 800, 72));
     let numbers = age.numbers.as_ref().expect("numbers");
-    assert_eq!(
-        (numbers.mean, numbers.not_finite, numbers.quantiles_exact),
-        (40.0, 0, true)
-    );
+    assert!((numbers.mean - 40.0).abs() < 1e-9, "{}", numbers.mean);
+    assert_eq!((numbers.not_finite, numbers.quantiles_exact), (0, true));
     assert!(
         numbers.quantiles.contains(&(0.5, 40.0)),
         "{:?}",
