@@ -146,19 +146,26 @@ impl Problem {
             | YamlError::SerdeInvalidValue { unexpected, expected, .. } => {
                 problem(format!("expected {expected}, found {unexpected}"))
             }
+            YamlError::InvalidScalar { ty, .. } => problem(match *ty {
+                "u8" | "u16" | "u32" | "u64" => "expected a whole number, from 0".to_owned(),
+                "i8" | "i16" | "i32" | "i64" => "expected a whole number".to_owned(),
+                "f32" | "f64" => "expected a number".to_owned(),
+                other => format!("expected a value of the type {other}"),
+            }),
+            YamlError::InvalidBooleanStrict { .. } => problem("expected true or false".to_owned()),
+            YamlError::DuplicateMappingKey { key, .. } => match key {
+                Some(key) => problem(format!("the key `{key}` is there twice")),
+                None => problem("a key is there twice".to_owned()),
+            },
             YamlError::Message { msg, .. } => problem(msg.clone()),
-            other => problem(first_line(&other.to_string())),
+            other => problem(without_place(&other.to_string())),
         }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)?;
-        match &self.help {
-            Some(help) if help.starts_with("did you mean") => write!(formatter, "; {help}"),
-            _ => Ok(()),
-        }
+        formatter.write_str(&self.message)
     }
 }
 
@@ -178,6 +185,8 @@ impl Diagnostic for Problem {
     }
 }
 
-fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().to_owned()
+/// The first line of a message without the place at its end, which is told anyway.
+fn without_place(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    line.rfind(" at line ").map_or(line, |at| &line[..at]).to_owned()
 }

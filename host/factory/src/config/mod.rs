@@ -228,3 +228,6 @@ pub struct RegisterSection {
 fn empty_object() -> serde_json::Value {
     serde_json::Value::Object(serde_json::Map::new())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

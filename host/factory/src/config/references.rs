@@ -81,8 +81,14 @@ impl Check<'_> {
                     .filter(|(_, plugin)| plugin.role == role)
                     .map(|(name, _)| name.as_str());
                 let help = hint(name, &format!("plugins with the role `{role}`"), fitting);
-                let message =
-                    format!("the plugin `{name}` is a {}, and a {role} is needed", plugin.role);
+                let needed = match role {
+                    Role::Adapter => "an adapter".to_owned(),
+                    role => format!("a {role}"),
+                };
+                let message = format!(
+                    "{needed} is needed, and the plugin `{name}` has the role {}",
+                    plugin.role
+                );
                 self.value(path, message, help);
             }
             Some(_) => {}

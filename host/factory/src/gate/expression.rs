@@ -14,7 +14,14 @@ use super::facts::Shape;
 use crate::config::hint;
 
 /// The longest expression.
-const MAX_EXPRESSION_BYTES: usize = 2000;
+const MAX_EXPRESSION_BYTES: usize = 1000;
+
+/// The deepest tree. Everything that walks one goes as deep as it is.
+const MAX_DEPTH: usize = 64;
+
+/// The parser goes down some twenty calls for every bracket, so it has a stack of its own, large
+/// enough for the longest expression of nothing else.
+const PARSER_STACK_BYTES: usize = 128 << 20;
 
 /// The functions that an expression may call, beside operators and the macros `has`, `all`,
 /// `exists`, `exists_one`, `map` and `filter`.
@@ -54,16 +61,10 @@ impl Expression {
             let message = format!("it is longer than {MAX_EXPRESSION_BYTES} bytes");
             return Err(wrong(message, 0..text.len()));
         }
-        match Parser::new().max_recursion_depth(32).parse(text) {
-            Ok(mut tree) => {
-                make_numbers_float(&mut tree);
-                Ok(Expression { text: text.to_owned(), tree })
-            }
-            Err(errors) => {
-                let first = errors.errors.first();
-                let message = first.map_or_else(String::new, |error| error.msg.clone());
-                let column = first.map_or(1, |error| error.pos.1);
-                let start = usize::try_from(column - 1).unwrap_or(0).min(text.len());
+        match parse_bounded(text) {
+            Ok(tree) => Ok(Expression { text: text.to_owned(), tree }),
+            Err((message, start)) => {
+                let start = start.min(text.len());
                 let start = (0..=start).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
                 Err(wrong(message, start..text.len()))
             }
@@ -88,6 +89,38 @@ impl Expression {
         };
         GateCheck { expression: self.text.clone(), passed, observed }
     }
+}
+
+/// Parses on a large stack, and gives back only trees that are safe on a small one.
+fn parse_bounded(text: &str) -> Result<IdedExpr, (String, usize)> {
+    let parse = || {
+        let mut tree = Parser::default().parse(text).map_err(|errors| {
+            let first = errors.errors.first();
+            let column = first.map_or(1, |error| error.pos.1);
+            let message = first.map_or("", |error| error.msg.as_str());
+            // What else could stand there would fill a screen.
+            let message = message.split(" expecting ").next().unwrap_or(message);
+            let message = message.replace("'<EOF>'", "the end");
+            (format!("this is no CEL expression: {message}"), usize::try_from(column - 1).unwrap_or(0))
+        })?;
+        if depth(&tree) > MAX_DEPTH {
+            return Err((format!("it is nested more than {MAX_DEPTH} levels deep"), 0));
+        }
+        make_numbers_float(&mut tree);
+        Ok(tree)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
+        match thread.spawn_scoped(scope, parse).map(|thread| thread.join()) {
+            Ok(Ok(parsed)) => parsed,
+            Ok(Err(_)) => Err(("the parser gave up on it".to_owned(), 0)),
+            Err(error) => Err((format!("there is no thread to parse it: {error}"), 0)),
+        }
+    })
+}
+
+fn depth(expression: &IdedExpr) -> usize {
+    1 + children(&expression.expr).into_iter().map(depth).max().unwrap_or(0)
 }
 
 /// The direct parts of an expression.

