@@ -324,3 +324,6 @@ fn code_of(code: types::FailureCode) -> FailureCode {
         types::FailureCode::Internal => FailureCode::Internal,
     }
 }
+
+#[cfg(test)]
+mod tests;

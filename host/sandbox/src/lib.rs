@@ -24,6 +24,8 @@ mod plugin;
 mod roles;
 mod sandbox;
 mod state;
+#[cfg(test)]
+mod testing;
 mod text;
 
 pub use sandcast_kernels::DeviceChoice;

@@ -349,3 +349,6 @@ fn link(
         Role::Adapter => RolePre::Adapter(adapter::AdapterPluginPre::new(pre)?),
     })
 }
+
+#[cfg(test)]
+mod tests;

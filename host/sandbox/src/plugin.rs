@@ -5,20 +5,13 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use sandcast_audit::{PluginRef, RunId};
 use wasmtime::Store;
-use wasmtime::component::ResourceTable;
-use wasmtime_wasi::WasiCtxBuilder;
 
 use crate::bindings;
 use crate::call::CallError;
-use crate::grants::compute::{Budget, ComputeState};
-use crate::grants::config::ConfigState;
-use crate::grants::log::LogState;
-use crate::grants::random::RandomState;
-use crate::grants::{Grants, clock, files, noise};
+use crate::grants::Grants;
 use crate::inspect::Inspection;
 use crate::instance::Instance;
-use crate::ledger::Ledger;
-use crate::limits::{self, CallClock, Meter};
+use crate::limits;
 use crate::manifest::{Manifest, Role};
 use crate::roles::{Adapter, Connector, Policy, Validator};
 use crate::sandbox::Sandbox;
@@ -195,37 +188,9 @@ impl Plugin {
         let sandbox = &self.made.sandbox;
         let permit = sandbox.admit().await.map_err(host)?;
         let identity = Arc::clone(&self.made.identity);
-        let grants = &identity.grants;
-        let mut wasi = WasiCtxBuilder::new();
-        files::open(&mut wasi, &grants.files).map_err(host)?;
-        clock::open(&mut wasi, grants);
-        let printed = noise::open(&mut wasi);
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(grants.limits.resources as usize);
-        let state = State {
-            context: context.clone(),
-            audit: sandbox.audit().clone(),
-            table,
-            wasi: wasi.build(),
-            meter: Meter::new(&grants.limits),
-            clock: CallClock::new(&grants.limits),
-            ledger: Ledger::default(),
-            log: LogState::new(&grants.log),
-            config: ConfigState::new(config),
-            random: RandomState::new(grants),
-            compute: ComputeState {
-                budget: Budget::new(grants.compute.as_ref()),
-                device: sandbox.device().clone(),
-                progress: None,
-            },
-            last_denial: None,
-            denials: 0,
-            printed,
-            held_bytes: 0,
-            identity: Arc::clone(&identity),
-        };
+        let state = State::open(sandbox, identity, context.clone(), config).map_err(host)?;
         let mut store = Store::new(sandbox.engine(), state);
-        limits::enforce(&mut store, &grants.limits);
+        limits::enforce(&mut store, &self.grants().limits);
         Ok(Instance::new(store, self.recorded, permit))
     }
 }

@@ -6,19 +6,20 @@ use std::time::Instant;
 use arrow::record_batch::RecordBatch;
 use sandcast_audit::{AuditLog, Event, PluginRef};
 use wasmtime::component::{Resource, ResourceTable};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::bindings::adapter::sandcast::plugin::types;
 use crate::columns::Batch;
-use crate::grants::compute::ComputeState;
+use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
 use crate::grants::log::LogState;
 use crate::grants::noise::Captured;
 use crate::grants::random::RandomState;
-use crate::grants::{Capability, Grants};
+use crate::grants::{Capability, Grants, clock, files, noise};
 use crate::ledger::Ledger;
 use crate::limits::{CallClock, Meter};
 use crate::plugin::CallContext;
+use crate::sandbox::Sandbox;
 
 /// Denials of one instance that are written to the audit log; more are counted only.
 const MAX_RECORDED_DENIALS: u32 = 32;
@@ -64,6 +65,45 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Everything an instance is granted, opened anew. The error is a sentence about a folder
+    /// that cannot be opened.
+    pub(crate) fn open(
+        sandbox: &Sandbox,
+        identity: Arc<Identity>,
+        context: CallContext,
+        config: &serde_json::Value,
+    ) -> Result<Self, String> {
+        let grants = &identity.grants;
+        let mut wasi = WasiCtxBuilder::new();
+        files::open(&mut wasi, &grants.files)?;
+        clock::open(&mut wasi, grants);
+        let printed = noise::open(&mut wasi);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(grants.limits.resources as usize);
+        Ok(Self {
+            context,
+            audit: sandbox.audit().clone(),
+            table,
+            wasi: wasi.build(),
+            meter: Meter::new(&grants.limits),
+            clock: CallClock::new(&grants.limits),
+            ledger: Ledger::default(),
+            log: LogState::new(&grants.log),
+            config: ConfigState::new(config),
+            random: RandomState::new(grants),
+            compute: ComputeState {
+                budget: Budget::new(grants.compute.as_ref()),
+                device: sandbox.device().clone(),
+                progress: None,
+            },
+            last_denial: None,
+            denials: 0,
+            printed,
+            held_bytes: 0,
+            identity,
+        })
+    }
+
     /// Records that something was refused. The line of the pipeline that would grant it is made
     /// from the capability.
     pub(crate) fn deny(&mut self, capability: Capability, detail: String) {

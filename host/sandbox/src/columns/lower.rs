@@ -97,6 +97,12 @@ impl ColumnOut {
 }
 
 impl RawColumnOut {
+    #[cfg(test)]
+    #[expect(clippy::type_complexity, reason = "the fields as they are")]
+    pub(crate) fn into_parts(self) -> (types::Kind, u32, List<u8>, List<u8>, Option<List<u8>>) {
+        (self.kind, self.rows, self.values, self.offsets, self.validity)
+    }
+
     /// Bytes that go into the guest.
     pub(crate) fn bytes(&self) -> usize {
         self.values.bytes()

@@ -1,0 +1,284 @@
+use std::time::Instant;
+
+use super::*;
+use crate::testing::{Bench, PolicyText, configuring, context, request};
+use crate::{ByteSize, Grants, Limits, TimeSpan};
+
+fn limits(change: impl FnOnce(&mut Limits)) -> Grants {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    Grants { limits, ..Grants::default() }
+}
+
+/// Configures a hostile guest and says how it went, then checks that the host is unharmed: the
+/// next guest runs.
+async fn hostile(configure: &str, grants: Grants) -> (CallError, Bench) {
+    let bench = Bench::new();
+    let outcome = bench.configure(&configuring(configure), grants, serde_json::json!({})).await;
+    let error = outcome.map(|_| ()).expect_err("a guest that must fail");
+    let message = error.to_string();
+    assert!(message.contains("`test`") && message.contains("`testing`"), "{message}");
+    bench
+        .configure(&configuring(""), Grants::default(), serde_json::json!({}))
+        .await
+        .expect("the next guest is not harmed");
+    assert_eq!(bench.sandbox.live_instances(), 0, "nothing is left behind");
+    (error, bench)
+}
+
+fn outcomes(bench: &Bench) -> Vec<String> {
+    let outcomes = bench.events().into_iter().filter_map(|event| match event {
+        Event::CallsFinished { outcome, .. } => Some(outcome),
+        _ => None,
+    });
+    outcomes.collect()
+}
+
+#[tokio::test]
+async fn a_guest_that_spins_is_stopped_in_time() {
+    let grants = limits(|limits| limits.call_timeout = TimeSpan::from_millis(100));
+    let started = Instant::now();
+    let (error, bench) = hostile("(loop $again (br $again))", grants).await;
+    assert!(
+        matches!(&error, CallError::Timeout { limit, limit_seconds, .. } if limit == "call_timeout" && *limit_seconds == 0.1),
+        "{error}"
+    );
+    assert!(error.to_string().contains("plugins.test.grants.limits.call_timeout"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+    assert_eq!(outcomes(&bench), ["out of time", "finished"]);
+}
+
+#[tokio::test]
+async fn a_guest_that_spins_does_not_hold_up_other_tasks() {
+    let bench = Bench::new();
+    let grants = limits(|limits| limits.call_timeout = TimeSpan::from_millis(300));
+    let plugin = bench.load(&configuring("(loop $again (br $again))"), grants).await;
+    let context = context();
+    let config = serde_json::json!({});
+    let spinning = plugin.policy(&context, &config);
+    let other = async {
+        let mut turns = 0;
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_millis(200) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            turns += 1;
+        }
+        turns
+    };
+    // One thread runs both, so the other task moves only if the guest is interrupted.
+    let (stopped, turns) = tokio::join!(spinning, other);
+    assert!(stopped.is_err());
+    assert!(turns >= 5, "the other task had {turns} turns");
+}
+
+#[tokio::test]
+async fn the_sum_of_all_calls_is_limited_too() {
+    let bench = Bench::new();
+    let grants = limits(|limits| {
+        limits.call_timeout = TimeSpan::from_secs(10);
+        limits.total_timeout = TimeSpan::from_millis(300);
+    });
+    // About a tenth of a second or more in debug and release alike, and far under ten.
+    let decide = "(local $i i32) (local.set $i (i32.const 100000000))
+        (loop $again (br_if $again (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))";
+    let text = PolicyText { decide, ..PolicyText::default() };
+    let mut policy = bench
+        .configure(&text.component(), grants, serde_json::json!({}))
+        .await
+        .expect("configured");
+    for _ in 0..1000 {
+        match policy.decide(&request()).await {
+            Ok(_) => {}
+            Err(CallError::Timeout { limit, .. }) => {
+                assert_eq!(limit, "total_timeout");
+                return;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    panic!("a thousand calls fit into 300 ms");
+}
+
+#[tokio::test]
+async fn a_guest_that_eats_memory_is_stopped() {
+    let grants = limits(|limits| limits.memory = ByteSize::from_mib(4));
+    let bomb = "(loop $again
+        (if (i32.eq (memory.grow (i32.const 16)) (i32.const -1)) (then unreachable))
+        (br $again))";
+    let (error, bench) = hostile(bomb, grants).await;
+    assert!(
+        matches!(&error, CallError::MemoryLimit { limit_bytes, .. } if *limit_bytes == 4 << 20),
+        "{error}"
+    );
+    let peaks = bench.events().into_iter().filter_map(|event| match event {
+        Event::CallsFinished { peak_memory_bytes, .. } => Some(peak_memory_bytes),
+        _ => None,
+    });
+    let peak = peaks.max().expect("a record");
+    assert!(peak > 2 << 20 && peak <= 4 << 20, "{peak}");
+}
+
+#[tokio::test]
+async fn a_memory_that_starts_too_large_is_refused() {
+    let grants = limits(|limits| limits.memory = ByteSize::from_kib(64));
+    let (error, _) = hostile("", grants).await;
+    assert!(matches!(error, CallError::MemoryLimit { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_guest_that_traps_is_named_with_its_cause() {
+    for (configure, cause) in [
+        ("unreachable", "unreachable"),
+        ("(drop (i32.div_u (i32.const 1) (local.get $a)))", "divide by zero"),
+        ("(drop (i32.load (i32.const -4)))", "out of bounds"),
+        ("(drop (call_indirect (result i32) (local.get $a)))", ""),
+    ] {
+        let rest = "(table 1 funcref)";
+        let bench = Bench::new();
+        let text = PolicyText { configure, rest, ..PolicyText::default() };
+        let error = bench
+            .configure(&text.component(), Grants::default(), serde_json::json!({}))
+            .await
+            .map(|_| ())
+            .expect_err("a trap");
+        assert!(
+            matches!(&error, CallError::Trap { cause: found, .. } if found.contains(cause)),
+            "{configure}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_overflows_its_stack_is_stopped() {
+    let bench = Bench::new();
+    let text = PolicyText {
+        configure: "(call $deeper)",
+        rest: "(func $deeper (call $deeper))",
+        ..PolicyText::default()
+    };
+    let error = bench
+        .configure(&text.component(), Grants::default(), serde_json::json!({}))
+        .await
+        .map(|_| ())
+        .expect_err("no stack is that deep");
+    assert!(
+        matches!(&error, CallError::Trap { cause, .. } if cause.contains("overflowed its stack")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_guest_that_grows_a_table_without_end_gets_no_more() {
+    let grants = limits(|limits| limits.table_elements = 1000);
+    let bench = Bench::new();
+    // Asks for 10,000 elements and traps if it gets them.
+    let text = PolicyText {
+        configure: "(if (i32.ne (table.grow (ref.null func) (i32.const 10000)) (i32.const -1))
+            (then unreachable))",
+        rest: "(table 1 funcref)",
+        ..PolicyText::default()
+    };
+    bench.configure(&text.component(), grants, serde_json::json!({})).await.expect("refused to it");
+}
+
+#[tokio::test]
+async fn an_answer_out_of_bounds_is_a_trap_and_no_more() {
+    // The answer at 1024 is a failure whose message lies outside the memory.
+    let lie = "(i32.store8 (i32.const 1024) (i32.const 1))
+        (i32.store (i32.const 1032) (i32.const 0x7fffff00))
+        (i32.store (i32.const 1036) (i32.const 0x7fffff00))";
+    let (error, _) = hostile(lie, Grants::default()).await;
+    assert!(matches!(&error, CallError::Trap { .. }), "{error}");
+    // Or whose code is none.
+    let lie = "(i32.store8 (i32.const 1024) (i32.const 1))
+        (i32.store8 (i32.const 1028) (i32.const 99))";
+    let (error, _) = hostile(lie, Grants::default()).await;
+    assert!(matches!(&error, CallError::Trap { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_over_the_bound_is_refused() {
+    let grants = limits(|limits| limits.output_bytes = ByteSize::from_kib(16));
+    // A failure with a message of 64 KiB.
+    let long = "(i32.store8 (i32.const 1024) (i32.const 1))
+        (i32.store (i32.const 1032) (i32.const 0))
+        (i32.store (i32.const 1036) (i32.const 65536))";
+    let (error, _) = hostile(long, grants).await;
+    assert!(
+        matches!(&error, CallError::Trap { cause, .. } if cause.contains("too much data")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_failure_is_a_value_and_its_text_is_made_fit_to_show() {
+    let bench = Bench::new();
+    let text = PolicyText {
+        configure: "(i32.store8 (i32.const 1024) (i32.const 1))
+            (i32.store8 (i32.const 1028) (i32.const 0))
+            (i32.store (i32.const 1032) (i32.const 512))
+            (i32.store (i32.const 1036) (i32.const 12))",
+        rest: r#"(data (i32.const 512) "no \1b[31m key")"#,
+        ..PolicyText::default()
+    };
+    let error = bench
+        .configure(&text.component(), Grants::default(), serde_json::json!({}))
+        .await
+        .map(|_| ())
+        .expect_err("a failure");
+    let CallError::Failed { failure, .. } = error else { panic!("{error}") };
+    assert_eq!(failure.code, FailureCode::InvalidConfig);
+    assert_eq!(failure.message, "no \\u{1b}[31m key");
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_half_way_ends_the_instance() {
+    let bench = Bench::new();
+    let text = PolicyText { decide: "(loop $again (br $again))", ..PolicyText::default() };
+    let mut policy = bench
+        .configure(&text.component(), Grants::default(), serde_json::json!({}))
+        .await
+        .expect("configured");
+    let question = request();
+    let half_way = tokio::time::timeout(Duration::from_millis(100), policy.decide(&question));
+    assert!(half_way.await.is_err(), "it was dropped");
+    let error = policy.decide(&question).await.expect_err("its Store is gone");
+    assert!(matches!(error, CallError::Ended { .. }), "{error}");
+    assert_eq!(outcomes(&bench), ["cancelled"]);
+}
+
+#[tokio::test]
+async fn an_instance_that_trapped_is_not_asked_again() {
+    let bench = Bench::new();
+    let text = PolicyText { decide: "unreachable", ..PolicyText::default() };
+    let mut policy = bench
+        .configure(&text.component(), Grants::default(), serde_json::json!({}))
+        .await
+        .expect("configured");
+    let first = policy.decide(&request()).await.expect_err("a trap");
+    assert!(matches!(first, CallError::Trap { .. }), "{first}");
+    let second = policy.decide(&request()).await.expect_err("gone");
+    assert!(matches!(second, CallError::Ended { .. }), "{second}");
+    assert_eq!(outcomes(&bench), ["trapped"]);
+}
+
+#[tokio::test]
+async fn an_unrecorded_plugin_leaves_no_record_of_its_calls() {
+    let bench = Bench::new();
+    let plugin = bench.load(&configuring(""), Grants::default()).await.unrecorded();
+    plugin.policy(&context(), &serde_json::json!({})).await.expect("configured");
+    assert_eq!(outcomes(&bench), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_same_works_in_a_pool() {
+    let bench = Bench::with(|config| config.pooling = crate::Pooling::Auto);
+    let plugin = bench.load(&configuring(""), Grants::default()).await;
+    let mut alive = Vec::new();
+    for _ in 0..40 {
+        alive.push(plugin.policy(&context(), &serde_json::json!({})).await.expect("configured"));
+    }
+    assert_eq!(bench.sandbox.live_instances(), 40);
+    drop(alive);
+    assert_eq!(bench.sandbox.live_instances(), 0);
+}
