@@ -11,7 +11,7 @@ pub struct Caps {
     pub entries: usize,
     /// Extents of one tensor; at most [`Caps::RANK`].
     pub rank: usize,
-    /// Operands of one node (concatenate).
+    /// Operands of all concatenate nodes together.
     pub operands: usize,
     /// Bytes of one name.
     pub name_bytes: usize,
@@ -40,7 +40,7 @@ impl Default for Caps {
             symbols: 8,
             entries: 16,
             rank: Caps::RANK,
-            operands: 256,
+            operands: 16_384,
             name_bytes: 256,
             elements_per_tensor: 1 << 30,
             literal_elements: 1 << 24,

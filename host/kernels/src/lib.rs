@@ -8,10 +8,15 @@ pub mod graph;
 
 mod backend;
 mod caps;
+mod check;
+mod cpu;
 mod device;
 mod error;
+mod ir;
+mod plan;
 mod program;
 mod session;
+mod shape;
 mod tensor;
 mod train;
 

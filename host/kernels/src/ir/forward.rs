@@ -1,0 +1,249 @@
+//! From graph nodes to values.
+
+use super::{Bits, Fold, Ir, Map, Operation, Product, ValueId};
+use crate::check::Type;
+use crate::graph::{DType, Extent, Graph, Node, Reduction, Shape};
+
+/// The values of every node, and where inputs, parameters and literals are declared.
+#[derive(Debug)]
+pub(crate) struct Lowered {
+    /// The value of each node where dropout is off.
+    pub(crate) inference: Vec<ValueId>,
+    /// The value of each node where dropout is on.
+    pub(crate) training: Vec<ValueId>,
+    /// The nodes that are inputs, in order.
+    pub(crate) inputs: Vec<u32>,
+    /// The nodes that are parameters, in order.
+    pub(crate) parameters: Vec<u32>,
+    /// The nodes that are literals, in order.
+    pub(crate) literals: Vec<u32>,
+}
+
+/// Makes values for every node of a checked graph.
+pub(crate) fn lower(graph: &Graph, types: &[Type], ir: &mut Ir) -> Lowered {
+    let mut lowered = Lowered {
+        inference: Vec::with_capacity(graph.nodes.len()),
+        training: Vec::with_capacity(graph.nodes.len()),
+        inputs: Vec::new(),
+        parameters: Vec::new(),
+        literals: Vec::new(),
+    };
+    for (index, (node, found)) in graph.nodes.iter().zip(types).enumerate() {
+        let index = index as u32;
+        ir.begin(index);
+        let list = match node {
+            Node::Input(_) => Some(&mut lowered.inputs),
+            Node::Parameter(_) => Some(&mut lowered.parameters),
+            Node::F32Constant(_) | Node::I32Constant(_) => Some(&mut lowered.literals),
+            _ => None,
+        };
+        let place = list.map_or(0, |list| {
+            list.push(index);
+            list.len() as u32 - 1
+        });
+        let inference = Lowering { ir, values: &lowered.inference, dropout: false };
+        let inference = inference.node(index, node, found, place);
+        let training = Lowering { ir, values: &lowered.training, dropout: true };
+        let training = training.node(index, node, found, place);
+        lowered.inference.push(inference);
+        lowered.training.push(training);
+    }
+    lowered
+}
+
+struct Lowering<'a> {
+    ir: &'a mut Ir,
+    values: &'a [ValueId],
+    dropout: bool,
+}
+
+impl Lowering<'_> {
+    fn of(&self, node: u32) -> ValueId {
+        self.values[node as usize]
+    }
+
+    fn node(self, index: u32, node: &Node, found: &Type, place: u32) -> ValueId {
+        let dtype = found.dtype;
+        let shape = || found.shape.clone();
+        match node {
+            Node::Input(_) => self.ir.make(Operation::Input(place), &[], dtype, shape()),
+            Node::Parameter(_) => self.ir.make(Operation::Parameter(place), &[], dtype, shape()),
+            Node::F32Constant(literal) => match literal.values.as_slice() {
+                [value] => {
+                    let scalar = self.ir.scalar(*value);
+                    self.ir.reshape(scalar, shape())
+                }
+                _ => self.ir.make(Operation::Literal(place), &[], dtype, shape()),
+            },
+            Node::I32Constant(_) => self.ir.make(Operation::Literal(place), &[], dtype, shape()),
+            Node::Unary(unary) => {
+                let operand = self.of(unary.operand);
+                let map = match dtype {
+                    DType::Float32 => Map::Unary(unary.operation),
+                    DType::Int32 => Map::UnaryInt(unary.operation),
+                };
+                self.ir.map_as(map, &[operand], dtype)
+            }
+            Node::Binary(binary) => {
+                let operands = [self.of(binary.left), self.of(binary.right)];
+                let map = match dtype {
+                    DType::Float32 => Map::Binary(binary.operation),
+                    DType::Int32 => Map::BinaryInt(binary.operation),
+                };
+                self.ir.map_as(map, &operands, dtype)
+            }
+            Node::Compare(compare) => {
+                let operands = [self.of(compare.left), self.of(compare.right)];
+                let map = match self.ir.value(operands[0]).dtype {
+                    DType::Float32 => Map::Compare(compare.comparison),
+                    DType::Int32 => Map::CompareInt(compare.comparison),
+                };
+                self.ir.map(map, &operands)
+            }
+            Node::Select(select) => {
+                let condition = self.of(select.condition);
+                let operands = [condition, self.of(select.on_true), self.of(select.on_false)];
+                let map = Map::Select(self.ir.value(condition).dtype);
+                self.ir.map_as(map, &operands, dtype)
+            }
+            Node::Cast(cast) => {
+                let operand = self.of(cast.operand);
+                match (self.ir.value(operand).dtype, dtype) {
+                    (DType::Float32, DType::Int32) => self.ir.map_as(Map::ToInt, &[operand], dtype),
+                    (DType::Int32, DType::Float32) => self.ir.map_as(Map::ToFloat, &[operand], dtype),
+                    _ => operand,
+                }
+            }
+            Node::Clamp(clamp) => {
+                let map = Map::Clamp {
+                    minimum: clamp.minimum.into(),
+                    maximum: clamp.maximum.into(),
+                };
+                let operand = self.of(clamp.operand);
+                self.ir.map(map, &[operand])
+            }
+            Node::Reshape(reshape) => {
+                let operand = self.of(reshape.operand);
+                self.ir.reshape(operand, shape())
+            }
+            Node::Transpose(transpose) => {
+                let permutation = transpose.permutation.iter().map(|axis| *axis as usize).collect();
+                let operand = self.of(transpose.operand);
+                self.ir.transpose(operand, permutation)
+            }
+            Node::Broadcast(broadcast) => {
+                let operand = self.of(broadcast.operand);
+                self.ir.broadcast(operand, shape())
+            }
+            Node::Slice(slice) => {
+                let operand = self.of(slice.operand);
+                if self.ir.shape(operand) == found.shape {
+                    return operand;
+                }
+                let operation =
+                    Operation::Slice { axis: slice.axis as usize, start: slice.start as usize };
+                self.ir.make(operation, &[operand], dtype, shape())
+            }
+            Node::Concatenate(concatenate) => {
+                let operands: Vec<ValueId> =
+                    concatenate.operands.iter().map(|operand| self.of(*operand)).collect();
+                if let [one] = operands.as_slice() {
+                    return *one;
+                }
+                let operation = Operation::Concatenate { axis: concatenate.axis as usize };
+                self.ir.make(operation, &operands, dtype, shape())
+            }
+            Node::Reduce(reduce) => {
+                let operand = self.of(reduce.operand);
+                let axes: Vec<usize> = reduce.axes.iter().map(|axis| *axis as usize).collect();
+                let counted: Shape = axes.iter().map(|axis| self.ir.shape(operand)[*axis]).collect();
+                let fold = match reduce.reduction {
+                    Reduction::Sum | Reduction::Mean => Fold::Sum,
+                    Reduction::Maximum => Fold::Maximum,
+                    Reduction::Minimum => Fold::Minimum,
+                };
+                let reduced = self.ir.reduce(fold, operand, axes);
+                let reduced = self.ir.reshape(reduced, shape());
+                if reduce.reduction == Reduction::Mean {
+                    let inverse = self.ir.float(Operation::InverseCount(counted), &[], Shape::new());
+                    self.ir.multiply(reduced, inverse)
+                } else {
+                    reduced
+                }
+            }
+            Node::Argmax(argmax) => {
+                let operand = self.of(argmax.operand);
+                let rank = self.ir.shape(operand).len();
+                let (there, _) = Ir::to_last(rank, argmax.axis as usize);
+                let operand = self.ir.transpose(operand, there);
+                self.ir.make(Operation::Argmax, &[operand], dtype, shape())
+            }
+            Node::Softmax(softmax) => {
+                let operand = self.of(softmax.operand);
+                let (there, back) = Ir::to_last(found.shape.len(), softmax.axis as usize);
+                let operand = self.ir.transpose(operand, there);
+                let shape = self.ir.shape(operand).to_vec();
+                let operation = Operation::Softmax { logarithm: softmax.logarithm };
+                let result = self.ir.float(operation, &[operand], shape);
+                self.ir.transpose(result, back)
+            }
+            Node::Matmul(matmul) => {
+                let (left, right) = (self.of(matmul.left), self.of(matmul.right));
+                let product = if self.ir.shape(right).len() == 2 {
+                    Product::Shared
+                } else {
+                    Product::Batched
+                };
+                self.ir.product(product, left, right)
+            }
+            Node::Gather(gather) => {
+                let operands = [self.of(gather.table), self.of(gather.indices)];
+                self.ir.make(Operation::Gather, &operands, dtype, shape())
+            }
+            Node::OneHot(one_hot) => {
+                let operand = self.of(one_hot.indices);
+                self.ir.make(Operation::OneHot, &[operand], dtype, shape())
+            }
+            Node::Dropout(dropout) => {
+                let operand = self.of(dropout.operand);
+                if !self.dropout || dropout.rate == 0.0 {
+                    return operand;
+                }
+                let map = Map::Dropout { node: index, rate: dropout.rate.into() };
+                self.ir.map(map, &[operand])
+            }
+            Node::LayerNorm(norm) => {
+                let operation = Operation::Normalize { epsilon: norm.epsilon.into() };
+                let operand = self.of(norm.operand);
+                let (scale, offset) = (self.of(norm.scale), self.of(norm.offset));
+                let normal = self.ir.float(operation, &[operand], shape());
+                let scaled = self.ir.multiply(normal, scale);
+                self.ir.add(scaled, offset)
+            }
+            Node::CrossEntropy(loss) => {
+                let operands = [self.of(loss.logits), self.of(loss.labels)];
+                self.ir.make(Operation::CrossEntropy, &operands, dtype, shape())
+            }
+            Node::BinaryCrossEntropy(loss) => {
+                let operands = [self.of(loss.logits), self.of(loss.targets)];
+                self.ir.map(Map::BinaryCrossEntropy, &operands)
+            }
+            Node::SquaredError(loss) => {
+                let difference = (self.of(loss.predictions), self.of(loss.targets));
+                let difference = self.ir.subtract(difference.0, difference.1);
+                self.ir.unary(crate::graph::UnaryOperation::Square, difference)
+            }
+            Node::Huber(loss) => {
+                let operands = [self.of(loss.predictions), self.of(loss.targets)];
+                self.ir.map(Map::Huber { delta: Bits::from(loss.delta) }, &operands)
+            }
+        }
+    }
+}
+
+impl Ir {
+    /// Whether a shape has this symbol.
+    pub(super) fn has_symbol(shape: &[Extent], symbol: u32) -> bool {
+        shape.contains(&Extent::Symbol(symbol))
+    }
+}
