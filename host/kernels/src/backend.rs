@@ -1,9 +1,101 @@
-//! What a device implements.
+//! What a device implements, and what it may take as given.
+//!
+//! A session checks what it is asked before a device hears of it: feeds fit the task, plans of
+//! a training make sense, rows are in range. A device holds the weights, computes entries, and
+//! makes the steps of a training; epochs, order of rows, schedules and early stopping are the
+//! session's. So one suite of tests fits every device.
+
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use crate::device::DeviceInfo;
+use crate::error::RunError;
+use crate::feeds::Bound;
+use crate::program::Program;
+use crate::tensor::Tensor;
 
-/// A device that runs programs.
-pub trait Backend: Send + Sync + std::fmt::Debug {
+/// A device that runs programs. Its methods take types of this crate alone, so implementations
+/// live in this crate.
+#[expect(private_interfaces, reason = "devices are implemented in this crate")]
+pub trait Backend: Send + Sync + Debug {
     /// What it is.
     fn info(&self) -> &DeviceInfo;
+
+    /// Puts a program on the device, with weights of zeros.
+    ///
+    /// # Errors
+    /// When the device lacks the memory.
+    #[doc(hidden)]
+    fn open(&self, program: Arc<Program>) -> Result<Box<dyn Engine>, RunError>;
+}
+
+/// A program with its weights on a device.
+pub(crate) trait Engine: Send + Sync + Debug {
+    /// The weights of each parameter, in the order of the program.
+    fn weights(&self) -> Vec<Vec<f32>>;
+
+    /// Replaces the weights. As many, of as many numbers, as the program has.
+    fn set_weights(&mut self, weights: &[Vec<f32>]);
+
+    /// Computes the results of an entry, in its order. The feeds were bound to the entry.
+    fn infer(&self, entry: usize, feeds: &Bound<'_>) -> Result<Vec<Tensor>, RunError>;
+
+    /// Begins a training. The program has a loss; the feeds were bound to it.
+    fn train<'a>(&'a mut self, job: Job<'a>) -> Result<Box<dyn Trainer + 'a>, RunError>;
+}
+
+/// What a training is about.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) training: Bound<'a>,
+    pub(crate) validation: Option<Bound<'a>>,
+    /// The largest number of rows of a step.
+    pub(crate) batch_rows: usize,
+    pub(crate) clip_norm: Option<f32>,
+    pub(crate) seed: u64,
+}
+
+/// A training under way.
+pub(crate) trait Trainer {
+    /// Computes the loss of these rows, by number in the training feeds, at a step counted from
+    /// 1, and its gradient. The weights stay.
+    fn gradient(&mut self, rows: &[u32], step: u64) -> Result<WeightedLoss, RunError>;
+
+    /// Changes the weights by the gradient of the last call, at this learning rate.
+    fn update(&mut self, learning_rate: f32);
+
+    /// The gradient of the last call, by parameter; empty for one that is not trainable.
+    fn gradients(&self) -> Vec<Vec<f32>>;
+
+    /// The loss of the validation rows.
+    fn validate(&mut self) -> Result<WeightedLoss, RunError>;
+
+    /// Remembers the weights as the best so far.
+    fn keep(&mut self);
+
+    /// Returns to the weights that were kept last.
+    fn restore(&mut self);
+}
+
+/// Sums over rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct WeightedLoss {
+    /// The sum of weight times loss.
+    pub(crate) loss: f64,
+    /// The sum of weights; the number of rows where there are none.
+    pub(crate) weight: f64,
+    /// The first row whose weight is negative or not a number, counted from the first of the
+    /// call.
+    pub(crate) bad_weight: Option<usize>,
+}
+
+impl WeightedLoss {
+    /// The sums of one piece after the sums of the pieces before it.
+    pub(crate) fn and(self, next: WeightedLoss) -> WeightedLoss {
+        WeightedLoss {
+            loss: self.loss + next.loss,
+            weight: self.weight + next.weight,
+            bad_weight: self.bad_weight.or(next.bad_weight),
+        }
+    }
 }

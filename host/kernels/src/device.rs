@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::backend::Backend;
+use crate::cpu::{self, CpuBackend};
+use crate::cuda;
 
 /// Which device to open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,13 +113,32 @@ impl Device {
     /// # Errors
     /// When a device that was asked for by name is not there, or threads do not start.
     pub fn open(choice: DeviceChoice, threads: Option<NonZeroUsize>) -> Result<Device, DeviceError> {
-        let _ = (choice, threads);
-        unimplemented!()
+        match choice {
+            // There is no other backend yet that `Auto` could prefer.
+            DeviceChoice::Auto | DeviceChoice::Cpu => {
+                let threads = threads.unwrap_or_else(system_threads);
+                Ok(Device { backend: Arc::new(CpuBackend::open(threads)?) })
+            }
+            DeviceChoice::Cuda(_) => {
+                let reason = match cuda::probe() {
+                    Ok(driver) => format!("there is no CUDA backend in this build ({driver})"),
+                    Err(reason) => format!("there is no CUDA backend in this build, and {reason}"),
+                };
+                Err(DeviceError::Unavailable { choice, reason })
+            }
+        }
     }
 
     /// What there is on this machine. Never fails.
     pub fn probe() -> Vec<DeviceInfo> {
-        unimplemented!()
+        let cuda = match cuda::probe() {
+            Ok(driver) => format!("{driver}; there is no CUDA backend in this build"),
+            Err(reason) => reason.to_string(),
+        };
+        vec![
+            cpu::describe(system_threads().get()),
+            DeviceInfo { kind: DeviceKind::Cuda, name: "cuda".into(), usable: false, detail: cuda },
+        ]
     }
 
     /// A name for people.
@@ -132,5 +153,45 @@ impl Device {
 
     pub(crate) fn backend(&self) -> &dyn Backend {
         self.backend.as_ref()
+    }
+}
+
+fn system_threads() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_people_write_them() {
+        for (text, choice) in [
+            ("auto", DeviceChoice::Auto),
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda", DeviceChoice::Cuda(0)),
+            ("cuda:3", DeviceChoice::Cuda(3)),
+        ] {
+            assert_eq!(text.parse(), Ok(choice));
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+        }
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU"] {
+            let refused = text.parse::<DeviceChoice>();
+            assert_eq!(refused, Err(UnknownDevice { given: text.into() }));
+        }
+    }
+
+    #[test]
+    fn auto_finds_the_processor_and_cuda_is_refused_with_a_reason() {
+        let device = Device::open(DeviceChoice::Auto, NonZeroUsize::new(2)).expect("a processor");
+        assert_eq!(device.kind(), DeviceKind::Cpu);
+        assert!(device.name().contains("2 threads"), "{}", device.name());
+        let refused = Device::open(DeviceChoice::Cuda(1), None).expect_err("no such backend");
+        let message = refused.to_string();
+        assert!(message.starts_with("device cuda:1 cannot be used: there is no CUDA backend"), "{message}");
+        assert!(message.ends_with("use `cpu` or `auto`"), "{message}");
+        let found = Device::probe();
+        assert!(found[0].usable && found[0].kind == DeviceKind::Cpu);
+        assert!(!found[1].usable && found[1].kind == DeviceKind::Cuda && !found[1].detail.is_empty());
     }
 }

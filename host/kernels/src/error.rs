@@ -78,7 +78,8 @@ pub enum RunError {
         node: u32,
         /// The number found.
         number: i32,
-        /// Where among the indices or labels of this piece of work.
+        /// Where among the indices or labels, counted from the first row of the feeds or, in
+        /// training, of the batch.
         place: usize,
         /// The size of the table, or the number of classes.
         size: usize,

@@ -4,16 +4,23 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::backend::{Engine, Job};
 use crate::device::Device;
 use crate::error::RunError;
+use crate::feeds::bind;
+use crate::graph::{Initializer, Node};
 use crate::program::Program;
+use crate::random::{self, Purpose, Stream};
 use crate::tensor::{Feeds, Tensor};
-use crate::train::{Progress, StopReason, TrainPlan, TrainReport};
+use crate::train::{self, Progress, StopReason, TrainPlan, TrainReport};
+use crate::weights;
 
 /// A program with its weights on a device. `infer` may be called from many threads at once.
 #[derive(Debug)]
 pub struct Session {
     program: Arc<Program>,
+    engine: Box<dyn Engine>,
+    seed: u64,
 }
 
 /// The loss of some rows, and its gradient.
@@ -31,8 +38,9 @@ impl Session {
     /// # Errors
     /// When the device refuses the program.
     pub fn new(program: Arc<Program>, device: &Device, seed: u64) -> Result<Session, RunError> {
-        let _ = (program, device, seed);
-        unimplemented!()
+        let mut engine = device.backend().open(Arc::clone(&program))?;
+        engine.set_weights(&initial_weights(&program, seed));
+        Ok(Session { program, engine, seed })
     }
 
     /// The program.
@@ -41,7 +49,9 @@ impl Session {
     }
 
     /// Trains. Same program, data, plan and seed: same bits, at any number of threads.
-    /// `watch` is asked before each step and after each epoch whether to go on.
+    /// `watch` is asked before each step and after each epoch whether to go on. A training
+    /// begins with the weights of the session and forgets what the optimizer of an earlier one
+    /// remembered.
     ///
     /// # Errors
     /// When feeds do not fit the program, the loss is not finite, or the watcher stops it; the
@@ -53,8 +63,35 @@ impl Session {
         plan: &TrainPlan,
         watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<StopReason>,
     ) -> Result<TrainReport, RunError> {
-        let _ = (training, validation, plan, watch);
-        unimplemented!()
+        let program = Arc::clone(&self.program);
+        let Some(task) = &program.training else {
+            return Err(RunError::NotTrainable { what: "loss" });
+        };
+        if program.graph().optimizer.is_none() {
+            return Err(RunError::NotTrainable { what: "optimizer" });
+        }
+        let symbol = &program.graph().symbols[task.rows as usize];
+        train::check_plan(plan, symbol)?;
+        let mut evaluation = &task.evaluation;
+        let whole;
+        if evaluation.rows.is_none() {
+            // Rows that mix are taken a batch at a time, so the feeds may have more.
+            whole = task.evaluation_by_batch();
+            evaluation = &whole;
+        }
+        let training = bind(&program, evaluation, training)?;
+        let validation = validation.map(|feeds| bind(&program, &task.evaluation, feeds)).transpose()?;
+        let rows = training.extent(task.rows);
+        let has_validation = validation.as_ref().is_some_and(|feeds| feeds.extent(task.rows) > 0);
+        let job = Job {
+            training,
+            validation: validation.filter(|_| has_validation),
+            batch_rows: rows.min(plan.batch_rows as usize),
+            clip_norm: plan.clip_norm,
+            seed: self.seed,
+        };
+        let trainer = self.engine.train(job)?;
+        train::Run { trainer, plan, rows, has_validation, seed: self.seed }.run(watch)
     }
 
     /// Runs an entry over any number of rows. The result of a row does not depend on the rows
@@ -63,36 +100,118 @@ impl Session {
     /// # Errors
     /// When feeds do not fit the program, or a number is outside a table.
     pub fn infer(&self, entry: &str, feeds: &Feeds) -> Result<Vec<(String, Tensor)>, RunError> {
-        let _ = (entry, feeds);
-        unimplemented!()
+        let entries = &self.program.entries;
+        let Some(index) = entries.iter().position(|task| task.name == entry) else {
+            let known: Vec<String> = entries.iter().map(|task| format!("`{}`", task.name)).collect();
+            return Err(RunError::UnknownEntry { entry: entry.to_owned(), known: known.join(", ") });
+        };
+        let bound = bind(&self.program, &entries[index], feeds)?;
+        let results = self.engine.infer(index, &bound)?;
+        let names = entries[index].results.iter().map(|result| result.name.clone());
+        Ok(names.zip(results).collect())
     }
 
     /// The loss of these rows and its gradient, as the first training step would see them.
     ///
     /// # Errors
     /// As [`Session::train`].
-    pub fn gradients(&self, feeds: &Feeds) -> Result<Gradients, RunError> {
-        let _ = feeds;
-        unimplemented!()
+    pub fn gradients(&mut self, feeds: &Feeds) -> Result<Gradients, RunError> {
+        let program = Arc::clone(&self.program);
+        let Some(task) = &program.training else {
+            return Err(RunError::NotTrainable { what: "loss" });
+        };
+        let training = bind(&program, &task.evaluation, feeds)?;
+        let rows = training.extent(task.rows);
+        if rows == 0 {
+            return Err(RunError::NoRows);
+        }
+        let seed = self.seed;
+        let job = Job { training, validation: None, batch_rows: rows, clip_norm: None, seed };
+        let mut trainer = self.engine.train(job)?;
+        let order: Vec<u32> = (0..rows as u32).collect();
+        let sums = trainer.gradient(&order, 1)?;
+        let loss = train::mean(sums)?;
+        let parameters = program.parameters().iter().zip(trainer.gradients());
+        let by_parameter = parameters
+            .filter(|(parameter, _)| parameter.trainable)
+            .filter_map(|(parameter, values)| {
+                let tensor = Tensor::from_f32(parameter.shape.clone(), values).ok()?;
+                Some((parameter.name.clone(), tensor))
+            })
+            .collect();
+        Ok(Gradients { loss, by_parameter })
     }
 
     /// The weights by parameter name.
     pub fn weights(&self) -> BTreeMap<String, Tensor> {
-        unimplemented!()
+        let parameters = self.program.parameters().iter().zip(self.engine.weights());
+        parameters
+            .filter_map(|(parameter, values)| {
+                let tensor = Tensor::from_f32(parameter.shape.clone(), values).ok()?;
+                Some((parameter.name.clone(), tensor))
+            })
+            .collect()
     }
 
     /// The weights in the safetensors format, with the digest of the program as metadata.
     pub fn to_safetensors(&self) -> Vec<u8> {
-        unimplemented!()
+        weights::write(&self.program, &self.engine.weights())
     }
 
     /// Replaces the weights by stored ones.
     ///
     /// # Errors
     /// When the bytes are not safetensors, or names, dtypes or shapes differ from the
-    /// program's, or they were stored by another program.
+    /// program's, or they were stored by another program. The weights then stay.
     pub fn load_safetensors(&mut self, bytes: &[u8]) -> Result<(), RunError> {
-        let _ = bytes;
-        unimplemented!()
+        let weights = weights::read(&self.program, bytes)?;
+        self.engine.set_weights(&weights);
+        Ok(())
+    }
+}
+
+/// The weights before training.
+fn initial_weights(program: &Program, seed: u64) -> Vec<Vec<f32>> {
+    let nodes = &program.graph().nodes;
+    let parameters = program.parameters().iter();
+    parameters
+        .map(|parameter| match &nodes[parameter.node as usize] {
+            Node::Parameter(declared) => {
+                let stream = Stream::new(seed, Purpose::Initial, parameter.node, 0);
+                draw(declared.initializer, &parameter.shape, stream)
+            }
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+fn draw(initializer: Initializer, shape: &[usize], stream: Stream) -> Vec<f32> {
+    let elements = shape.iter().product();
+    let uniform = |bound: f64| -> Vec<f32> {
+        let numbers = stream.numbers().take(elements);
+        numbers.map(|number| ((2.0 * random::unit(number) - 1.0) * bound) as f32).collect()
+    };
+    let fan_in = shape.first().copied().unwrap_or(1).max(1) as f64;
+    let fan_out = shape.last().copied().unwrap_or(1).max(1) as f64;
+    match initializer {
+        Initializer::Zeros => vec![0.0; elements],
+        Initializer::Ones => vec![1.0; elements],
+        Initializer::Uniform(bound) => uniform(f64::from(bound)),
+        Initializer::GlorotUniform => uniform((6.0 / (fan_in + fan_out)).sqrt()),
+        Initializer::HeUniform => uniform((6.0 / fan_in).sqrt()),
+        Initializer::Normal(deviation) => {
+            // Box and Muller 1958.
+            let mut numbers = stream.numbers().map(random::unit);
+            let mut values = Vec::with_capacity(elements + 1);
+            while values.len() < elements {
+                let (Some(first), Some(second)) = (numbers.next(), numbers.next()) else { break };
+                let radius = f64::from(deviation) * (-2.0 * first.ln()).sqrt();
+                let angle = std::f64::consts::TAU * second;
+                values.push((radius * angle.cos()) as f32);
+                values.push((radius * angle.sin()) as f32);
+            }
+            values.truncate(elements);
+            values
+        }
     }
 }

@@ -1,6 +1,12 @@
 //! How a training goes: the plan, the schedule, and what is reported.
 
-use std::time::Duration;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crate::backend::{Trainer, WeightedLoss};
+use crate::error::RunError;
+use crate::graph::Symbol;
+use crate::random::{Purpose, Stream, permutation};
 
 /// What to do in a training.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,4 +122,191 @@ pub struct TrainReport {
     pub rows: u64,
     /// Whether patience ran out before the epochs did.
     pub stopped_early: bool,
+}
+
+/// Holds a plan against what makes sense.
+pub(crate) fn check_plan(plan: &TrainPlan, rows: &Symbol) -> Result<(), RunError> {
+    let refuse = |what: String| Err(RunError::BadPlan { what });
+    if plan.epochs == 0 {
+        return refuse("epochs are 0; make at least 1".into());
+    }
+    if plan.batch_rows == 0 || plan.batch_rows > rows.maximum {
+        return refuse(format!(
+            "batch rows are {}; make them 1 to {}, the maximum of `{}`",
+            plan.batch_rows, rows.maximum, rows.name
+        ));
+    }
+    if !(plan.learning_rate.is_finite() && plan.learning_rate >= 0.0) {
+        return refuse(format!(
+            "learning rate is {}; make it finite and not negative",
+            plan.learning_rate
+        ));
+    }
+    if let Some(norm) = plan.clip_norm
+        && !(norm.is_finite() && norm > 0.0)
+    {
+        return refuse(format!("clip norm is {norm}; make it finite and above 0"));
+    }
+    if let Schedule::Cosine { floor, .. } = plan.schedule
+        && !(0.0..=1.0).contains(&floor)
+    {
+        return refuse(format!("cosine floor is {floor}; make it 0 to 1"));
+    }
+    Ok(())
+}
+
+/// The weighted mean of losses.
+pub(crate) fn mean(sums: WeightedLoss) -> Result<f64, RunError> {
+    if let Some(row) = sums.bad_weight {
+        return Err(RunError::BadWeights { what: format!("row {row} of the batch") });
+    }
+    if sums.weight > 0.0 {
+        Ok(sums.loss / sums.weight)
+    } else {
+        Err(RunError::BadWeights { what: "all of them are 0".into() })
+    }
+}
+
+/// A training under way, whatever the device.
+pub(crate) struct Run<'a> {
+    pub(crate) trainer: Box<dyn Trainer + 'a>,
+    pub(crate) plan: &'a TrainPlan,
+    pub(crate) rows: usize,
+    pub(crate) has_validation: bool,
+    pub(crate) seed: u64,
+}
+
+impl Run<'_> {
+    /// Makes the epochs.
+    pub(crate) fn run(
+        mut self,
+        watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<StopReason>,
+    ) -> Result<TrainReport, RunError> {
+        if self.rows == 0 {
+            return Err(RunError::NoRows);
+        }
+        let plan = self.plan;
+        let count = u32::try_from(self.rows)
+            .map_err(|_| RunError::BadPlan { what: format!("data has {} rows", self.rows) })?;
+        let batch_rows = plan.batch_rows as usize;
+        let steps = self.rows.div_ceil(batch_rows) as u64 * u64::from(plan.epochs);
+        let started = Instant::now();
+        let mut report = TrainReport {
+            epochs: Vec::new(),
+            best_epoch: plan.epochs,
+            steps: 0,
+            rows: 0,
+            stopped_early: false,
+        };
+        let mut order: Vec<u32> = (0..count).collect();
+        let patience = plan.patience.filter(|_| self.has_validation);
+        let mut best = f64::INFINITY;
+        for epoch in 1..=plan.epochs {
+            let epoch_started = Instant::now();
+            if plan.shuffle {
+                let stream = Stream::new(self.seed, Purpose::Shuffle, 0, u64::from(epoch));
+                order = permutation(stream, count);
+            }
+            let mut sums = WeightedLoss::default();
+            let mut learning_rate = plan.learning_rate;
+            for rows in order.chunks(batch_rows) {
+                let step = report.steps + 1;
+                let progress = Progress {
+                    step: report.steps,
+                    steps,
+                    epoch,
+                    epochs: plan.epochs,
+                    elapsed: started.elapsed(),
+                    report: None,
+                };
+                if let ControlFlow::Break(reason) = watch(progress) {
+                    return Err(RunError::Stopped { step, reason });
+                }
+                learning_rate = plan.learning_rate * plan.schedule.share(report.steps, steps);
+                let loss = self.trainer.gradient(rows, step)?;
+                if let Some(row) = loss.bad_weight {
+                    return Err(RunError::BadWeights {
+                        what: format!("row {} of the data", rows.get(row).copied().unwrap_or(0)),
+                    });
+                }
+                if !loss.loss.is_finite() {
+                    let loss = loss.loss / loss.weight;
+                    return Err(RunError::NotFinite { step, epoch, loss });
+                }
+                // A batch whose rows all have a weight of 0 says nothing.
+                if loss.weight > 0.0 {
+                    self.trainer.update(learning_rate);
+                }
+                sums = sums.and(loss);
+                report.steps = step;
+                report.rows += rows.len() as u64;
+            }
+            let train_loss = mean(sums)?;
+            let validation_loss = match self.has_validation {
+                true => Some(mean(self.trainer.validate()?)?),
+                false => None,
+            };
+            if let Some(loss) = validation_loss
+                && !loss.is_finite()
+            {
+                return Err(RunError::NotFinite { step: report.steps, epoch, loss });
+            }
+            report.epochs.push(EpochReport {
+                epoch,
+                train_loss,
+                validation_loss,
+                learning_rate,
+                duration: epoch_started.elapsed(),
+            });
+            if let (Some(loss), Some(_)) = (validation_loss, patience)
+                && loss < best
+            {
+                best = loss;
+                report.best_epoch = epoch;
+                self.trainer.keep();
+            }
+            let progress = Progress {
+                step: report.steps,
+                steps,
+                epoch,
+                epochs: plan.epochs,
+                elapsed: started.elapsed(),
+                report: report.epochs.last(),
+            };
+            if let ControlFlow::Break(reason) = watch(progress)
+                && epoch < plan.epochs
+            {
+                return Err(RunError::Stopped { step: report.steps + 1, reason });
+            }
+            if let Some(patience) = patience
+                && epoch - report.best_epoch >= patience.max(1)
+                && epoch < plan.epochs
+            {
+                report.stopped_early = true;
+                break;
+            }
+        }
+        if patience.is_some() {
+            self.trainer.restore();
+        }
+        Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cosine_warms_up_and_falls_to_its_floor() {
+        let schedule = Schedule::Cosine { warmup_steps: 4, floor: 0.1 };
+        let shares: Vec<f32> = (0..104).map(|step| schedule.share(step, 104)).collect();
+        assert_eq!(shares[..4], [0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(shares[4], 1.0);
+        assert!((shares[54] - 0.55).abs() < 1e-6);
+        assert!(shares[4..].windows(2).all(|pair| pair[1] < pair[0]));
+        assert!(shares[103] > 0.1 && shares[103] < 0.101);
+        assert_eq!(Schedule::Constant.share(7, 10), 1.0);
+        assert_eq!(Schedule::Cosine { warmup_steps: 0, floor: 0.0 }.share(0, 0), 1.0);
+    }
 }

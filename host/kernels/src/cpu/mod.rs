@@ -2,7 +2,18 @@
 
 #![expect(unsafe_code, reason = "kernels read and write by position; every block says why it may")]
 
+mod engine;
+mod execute;
 mod level;
+mod lookup;
+mod map;
 mod math;
+mod memory;
 mod multiply;
+mod rows;
+mod threads;
+mod trainer;
+mod update;
 mod vector;
+
+pub(crate) use engine::{CpuBackend, describe};

@@ -1,0 +1,325 @@
+//! Kernels along an axis. Sums run over sixteen lanes and then over a fixed tree of them, so
+//! that they are the same bits whatever registers the processor has.
+
+use super::level::for_each_level;
+use super::math;
+use crate::ir::Fold;
+
+const LANES: usize = 16;
+
+/// Rows of at most so many elements are taken several at a time.
+const STRIP: usize = 512;
+
+/// Folds `value(0..count)` over lanes.
+#[inline(always)]
+fn lanes(count: usize, start: f32, value: impl Fn(usize) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    let whole = count / LANES * LANES;
+    let mut first = 0;
+    while first < whole {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum = join(*sum, value(first + lane));
+        }
+        first += LANES;
+    }
+    for (lane, sum) in lanes.iter_mut().enumerate().take(count - whole) {
+        *sum = join(*sum, value(whole + lane));
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] = join(lanes[lane], lanes[lane + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn sum(values: &[f32]) -> f32 {
+    lanes(values.len(), 0.0, |index| values[index], |a, b| a + b)
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b || a.is_nan() { a } else { b }
+}
+
+#[inline(always)]
+fn smaller(a: f32, b: f32) -> f32 {
+    if a < b || a.is_nan() { a } else { b }
+}
+
+#[inline(always)]
+fn maximum(values: &[f32]) -> f32 {
+    lanes(values.len(), f32::NEG_INFINITY, |index| values[index], larger)
+}
+
+for_each_level! {
+    /// [outer, count, inner] to [outer, inner].
+    pub(crate) fn reduce => reduce_body(
+        fold: Fold,
+        source: &[f32],
+        target: &mut [f32],
+        count: usize,
+        inner: usize,
+    )
+}
+
+#[inline(always)]
+fn reduce_body<const FUSED: bool>(
+    fold: Fold,
+    source: &[f32],
+    target: &mut [f32],
+    count: usize,
+    inner: usize,
+) {
+    match fold {
+        Fold::Sum => reduce_by(source, target, count, inner, 0.0, |a, b| a + b),
+        Fold::Maximum => reduce_by(source, target, count, inner, f32::NEG_INFINITY, larger),
+        Fold::Minimum => reduce_by(source, target, count, inner, f32::INFINITY, smaller),
+    }
+}
+
+#[inline(always)]
+fn reduce_by(
+    source: &[f32],
+    target: &mut [f32],
+    count: usize,
+    inner: usize,
+    start: f32,
+    join: impl Fn(f32, f32) -> f32 + Copy,
+) {
+    if count == 0 || inner == 0 {
+        target.fill(start);
+        return;
+    }
+    if inner == 1 {
+        for (row, target) in source.chunks_exact(count).zip(target) {
+            *target = lanes(count, start, |index| row[index], join);
+        }
+        return;
+    }
+    for (matrix, target) in source.chunks_exact(count * inner).zip(target.chunks_exact_mut(inner)) {
+        target.fill(start);
+        for row in matrix.chunks_exact(inner) {
+            for (target, value) in target.iter_mut().zip(row) {
+                *target = join(*target, *value);
+            }
+        }
+    }
+}
+
+/// [rows, count] to [rows]: the place of the first largest; not a number is largest.
+pub(crate) fn argmax(source: &[f32], target: &mut [i32], count: usize) {
+    if count == 0 {
+        target.fill(0);
+        return;
+    }
+    for (row, target) in source.chunks_exact(count).zip(target) {
+        let mut best = (row[0], 0);
+        for (place, value) in row.iter().copied().enumerate() {
+            if value > best.0 || value.is_nan() && !best.0.is_nan() {
+                best = (value, place);
+            }
+        }
+        *target = best.1 as i32;
+    }
+}
+
+/// For strips of rows: `work(rows of the strip, their exponentials after the largest of each was
+/// taken away, scratch)`. Long rows are strips of one.
+#[inline(always)]
+fn exponentials<const FUSED: bool>(
+    source: &[f32],
+    target: &mut [f32],
+    count: usize,
+    mut work: impl FnMut(usize, &[f32], &mut [f32], f32),
+) {
+    let rows_at_once = (STRIP / count).max(1);
+    let strips = source.chunks(rows_at_once * count).zip(target.chunks_mut(rows_at_once * count));
+    for (strip, (source, target)) in strips.enumerate() {
+        for (row, out) in source.chunks_exact(count).zip(target.chunks_exact_mut(count)) {
+            let largest = maximum(row);
+            for (out, value) in out.iter_mut().zip(row) {
+                *out = value - largest;
+            }
+        }
+        for value in target.iter_mut() {
+            *value = math::exponential::<FUSED>(*value);
+        }
+        let rows = source.chunks_exact(count).zip(target.chunks_exact_mut(count));
+        for (index, (row, out)) in rows.enumerate() {
+            let total = sum(out);
+            work(strip * rows_at_once + index, row, out, total);
+        }
+    }
+}
+
+for_each_level! {
+    /// Over the last extent of [rows, count].
+    pub(crate) fn softmax => softmax_body(
+        source: &[f32],
+        target: &mut [f32],
+        count: usize,
+        logarithm: bool,
+    )
+}
+
+#[inline(always)]
+fn softmax_body<const FUSED: bool>(source: &[f32], target: &mut [f32], count: usize, logarithm: bool) {
+    if count == 0 {
+        return;
+    }
+    exponentials::<FUSED>(source, target, count, |_, row, out, total| {
+        if logarithm {
+            let largest = maximum(row);
+            let logarithm = math::logarithm::<FUSED>(total);
+            for (out, value) in out.iter_mut().zip(row) {
+                *out = value - largest - logarithm;
+            }
+        } else {
+            let share = 1.0 / total;
+            for out in out {
+                *out *= share;
+            }
+        }
+    });
+}
+
+for_each_level! {
+    /// [rows, count] logits and labels, all in range, to the loss of each row.
+    pub(crate) fn cross_entropy => cross_entropy_body(
+        logits: &[f32],
+        labels: &[i32],
+        target: &mut [f32],
+        count: usize,
+    )
+}
+
+#[inline(always)]
+fn cross_entropy_body<const FUSED: bool>(
+    logits: &[f32],
+    labels: &[i32],
+    target: &mut [f32],
+    count: usize,
+) {
+    let mut scratch = [0.0; STRIP];
+    let rows_at_once = (STRIP / count).max(1);
+    let strips = logits
+        .chunks(rows_at_once * count)
+        .zip(labels.chunks(rows_at_once))
+        .zip(target.chunks_mut(rows_at_once));
+    for ((logits, labels), target) in strips {
+        if count > STRIP {
+            let largest = maximum(logits);
+            let exponential = |index: usize| math::exponential::<FUSED>(logits[index] - largest);
+            let total = lanes(count, 0.0, exponential, |a, b| a + b);
+            target[0] = math::logarithm::<FUSED>(total) + (largest - logits[labels[0] as usize]);
+            continue;
+        }
+        let scratch = &mut scratch[..logits.len()];
+        exponentials::<FUSED>(logits, scratch, count, |row, logits, _, total| {
+            let largest = maximum(logits);
+            target[row] = math::logarithm::<FUSED>(total) + (largest - logits[labels[row] as usize]);
+        });
+    }
+}
+
+for_each_level! {
+    /// The gradient of the logits: (softmax - 1 at the label) times the slope of the row.
+    pub(crate) fn cross_entropy_slope => cross_entropy_slope_body(
+        logits: &[f32],
+        labels: &[i32],
+        slopes: &[f32],
+        target: &mut [f32],
+        count: usize,
+    )
+}
+
+#[inline(always)]
+fn cross_entropy_slope_body<const FUSED: bool>(
+    logits: &[f32],
+    labels: &[i32],
+    slopes: &[f32],
+    target: &mut [f32],
+    count: usize,
+) {
+    exponentials::<FUSED>(logits, target, count, |row, _, out, total| {
+        let share = slopes[row] / total;
+        for out in out.iter_mut() {
+            *out *= share;
+        }
+        out[labels[row] as usize] -= slopes[row];
+    });
+}
+
+/// The mean of a row and 1 / its deviation.
+#[inline(always)]
+fn moments(row: &[f32], epsilon: f32) -> (f32, f32) {
+    let share = 1.0 / row.len() as f32;
+    let mean = sum(row) * share;
+    let square = |index: usize| (row[index] - mean) * (row[index] - mean);
+    let variance = lanes(row.len(), 0.0, square, |a, b| a + b) * share;
+    (mean, 1.0 / (variance + epsilon).sqrt())
+}
+
+for_each_level! {
+    /// (x - mean) / deviation over the last extent of [rows, count].
+    pub(crate) fn normalize => normalize_body(
+        source: &[f32],
+        target: &mut [f32],
+        count: usize,
+        epsilon: f32,
+    )
+}
+
+#[inline(always)]
+fn normalize_body<const FUSED: bool>(source: &[f32], target: &mut [f32], count: usize, epsilon: f32) {
+    if count == 0 {
+        return;
+    }
+    for (row, out) in source.chunks_exact(count).zip(target.chunks_exact_mut(count)) {
+        let (mean, inverse) = moments(row, epsilon);
+        for (out, value) in out.iter_mut().zip(row) {
+            *out = (value - mean) * inverse;
+        }
+    }
+}
+
+for_each_level! {
+    /// The gradient of [`normalize`]: (g - mean(g) - x̂ mean(g x̂)) / deviation
+    /// (Ba, Kiros and Hinton 2016, supplement).
+    pub(crate) fn normalize_slope => normalize_slope_body(
+        source: &[f32],
+        slopes: &[f32],
+        target: &mut [f32],
+        count: usize,
+        epsilon: f32,
+    )
+}
+
+#[inline(always)]
+fn normalize_slope_body<const FUSED: bool>(
+    source: &[f32],
+    slopes: &[f32],
+    target: &mut [f32],
+    count: usize,
+    epsilon: f32,
+) {
+    if count == 0 {
+        return;
+    }
+    let share = 1.0 / count as f32;
+    let rows = source.chunks_exact(count).zip(slopes.chunks_exact(count));
+    for ((row, slopes), out) in rows.zip(target.chunks_exact_mut(count)) {
+        let (mean, inverse) = moments(row, epsilon);
+        let slope_mean = sum(slopes) * share;
+        let product = |index: usize| slopes[index] * ((row[index] - mean) * inverse);
+        let correlation = lanes(count, 0.0, product, |a, b| a + b) * share;
+        for ((out, value), slope) in out.iter_mut().zip(row).zip(slopes) {
+            let normal = (value - mean) * inverse;
+            *out = inverse * (slope - slope_mean - normal * correlation);
+        }
+    }
+}
