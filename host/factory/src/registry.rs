@@ -304,21 +304,29 @@ impl Registry {
         version: ModelVersion,
         alias: Option<&str>,
     ) -> Result<Registration, RegistryError> {
+        let registration = self.insert(approved.run(), version, alias)?;
+        self.state.empty_outbox(&self.audit, false)?;
+        Ok(registration)
+    }
+
+    fn insert(
+        &self,
+        run: &RunId,
+        version: ModelVersion,
+        alias: Option<&str>,
+    ) -> Result<Registration, StateError> {
         let lineage = version.lineage.digest();
-        let run = approved.run().clone();
-        let registration = self.state.write("register the model", |transaction| {
+        self.state.write("register the model", |transaction| {
             let (version, new) = insert_version(transaction, version, &lineage)?;
             let before = match alias {
                 Some(alias) => {
-                    move_alias(transaction, &version.model, alias, version.version, Some(&run))?
+                    move_alias(transaction, &version.model, alias, version.version, Some(run))?
                 }
                 None => Some(version.version),
             };
             let alias_moved = before != Some(version.version);
             Ok(Registration { version, new, alias_moved })
-        })?;
-        self.state.empty_outbox(&self.audit, false)?;
-        Ok(registration)
+        })
     }
 
     fn latest(&self, model: &str) -> Result<Option<u64>, RegistryError> {
@@ -419,3 +427,6 @@ fn move_alias(
     post(transaction, &event)?;
     Ok(before)
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,3 +226,6 @@ impl PlanError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

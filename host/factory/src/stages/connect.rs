@@ -77,7 +77,7 @@ async fn read(
     };
     let cached = before.is_some();
     let dataset = match before {
-        Some(dataset) => dataset,
+        Some(kept) => kept.output,
         None => {
             let request = LandRequest {
                 name: name.to_owned(),
@@ -163,7 +163,7 @@ async fn query(
         sources.iter().map(|source| source.digest.as_bytes().as_slice()).collect();
     let key = line.key(STAGE, &digests);
     let kept = line
-        .kept(STAGE, Some(&key), async {
+        .kept(STAGE, &key, async {
             let tables: Vec<(String, &Dataset)> =
                 sources.iter().map(|source| (source.name.clone(), source)).collect();
             let progress = Some(line.rows(STAGE));

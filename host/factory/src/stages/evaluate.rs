@@ -119,7 +119,7 @@ async fn own(
         })?;
         Ok(EvaluateOutput { evaluation })
     };
-    let kept = line.kept(STAGE, Some(&key), work).await?;
+    let kept = line.kept(STAGE, &key, work).await?;
     Ok((kept, key))
 }
 
@@ -143,7 +143,7 @@ async fn challenge(
         Candidate { task, artifact: version.artifact, component: version.component };
     let key = key(line, trained, &candidate);
     if let Some(before) = line.earlier::<EvaluateOutput>(STAGE, &key).await? {
-        return Ok(Champion { version: version.version, evaluation: Some(before.evaluation) });
+        return Ok(Champion { version: version.version, evaluation: Some(before.output.evaluation) });
     }
     let component = line.workspace.estate().get(&version.component).await?;
     let sandbox = line.workspace.sandbox();
@@ -162,9 +162,8 @@ async fn challenge(
         Err(Stop::Rejected(reasons)) => return unknown(reasons.join("; ")),
         Err(stop) => return Err(stop),
     };
-    let output = EvaluateOutput { evaluation: judged };
-    line.workspace.state().keep_output(&key, STAGE, &line.run, &output)?;
-    Ok(Champion { version: version.version, evaluation: Some(output.evaluation) })
+    let kept = line.keep(STAGE, &key, &EvaluateOutput { evaluation: judged })?;
+    Ok(Champion { version: version.version, evaluation: Some(kept.output.evaluation) })
 }
 
 fn key(line: &Line<'_>, trained: &Trained, candidate: &Candidate<'_>) -> Digest {

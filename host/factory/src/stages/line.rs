@@ -169,24 +169,17 @@ impl Line<'_> {
         Ok(())
     }
 
-    /// Takes the output of a stage from an earlier run, or makes it and keeps it. Without a key
-    /// it is made in every run.
+    /// Takes the output of a stage from an earlier run, or makes it and keeps it.
     pub(crate) async fn kept<T: Output>(
         &self,
         stage: &str,
-        key: Option<&Digest>,
+        key: &Digest,
         work: impl Future<Output = Result<T, Stop>>,
     ) -> Result<Kept<T>, Stop> {
-        if let Some(key) = key
-            && let Some(output) = self.earlier::<T>(stage, key).await?
-        {
-            return Ok(Kept { digest: digest_of(&output), output, cached: true });
+        match self.earlier(stage, key).await? {
+            Some(kept) => Ok(kept),
+            None => self.keep(stage, key, &work.await?),
         }
-        let output = work.await?;
-        if let Some(key) = key {
-            self.keep(stage, key, &output)?;
-        }
-        Ok(Kept { digest: digest_of(&output), output, cached: false })
     }
 
     /// What an earlier run made with this key, if its blobs are still there.
@@ -194,12 +187,13 @@ impl Line<'_> {
         &self,
         stage: &str,
         key: &Digest,
-    ) -> Result<Option<T>, Stop> {
+    ) -> Result<Option<Kept<T>>, Stop> {
         if self.fresh {
             return Ok(None);
         }
-        let Some(output) = self.workspace.state().output::<T>(key)? else { return Ok(None) };
-        for blob in output.blobs() {
+        let Some(text) = self.workspace.state().output(key)? else { return Ok(None) };
+        let kept: Kept<T> = read(stage, &text, true)?;
+        for blob in kept.output.blobs() {
             if !self.workspace.estate().contains(&blob).await? {
                 let blob = blob.short();
                 self.note(stage, format!("blob {blob} of an earlier run is gone; doing it again"));
@@ -207,12 +201,21 @@ impl Line<'_> {
             }
         }
         self.see(stage)?;
-        Ok(Some(output))
+        Ok(Some(kept))
     }
 
-    pub(crate) fn keep<T: Output>(&self, stage: &str, key: &Digest, output: &T) -> Result<(), Stop> {
-        self.workspace.state().keep_output(key, stage, &self.run, output)?;
-        self.see(stage)
+    /// Keeps an output, and gives it back as a later run will read it: to the last digit.
+    pub(crate) fn keep<T: Output>(
+        &self,
+        stage: &str,
+        key: &Digest,
+        output: &T,
+    ) -> Result<Kept<T>, Stop> {
+        let text = serde_json::to_string(output);
+        let text = text.map_err(|error| Stop::host(stage, chain(&error)))?;
+        self.workspace.state().keep_output(key, stage, &self.run, &text)?;
+        self.see(stage)?;
+        read(stage, &text, false)
     }
 
     fn see(&self, stage: &str) -> Result<(), Stop> {
@@ -259,11 +262,11 @@ impl Line<'_> {
     }
 }
 
-/// The digest of an output, by its JSON text.
-fn digest_of<T: Serialize>(output: &T) -> Digest {
-    let mut hasher = Digest::hasher();
-    crate::plan::json(&mut hasher, output);
-    hasher.finish()
+/// An output from its JSON text, which also has its digest.
+fn read<T: Output>(stage: &str, text: &str, cached: bool) -> Result<Kept<T>, Stop> {
+    let output = serde_json::from_str(text);
+    let output = output.map_err(|error| Stop::host(stage, format!("a kept output: {error}")))?;
+    Ok(Kept { output, digest: Digest::of(text.as_bytes()), cached })
 }
 
 fn record_of(stage: &str, seconds: f64, notes: StageNotes) -> StageRecord {

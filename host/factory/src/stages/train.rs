@@ -60,7 +60,7 @@ pub(crate) async fn train(line: &Line<'_>, permitted: Permitted) -> Result<Train
                 in_memory = Some((examples, model));
                 Ok(output)
             };
-            let kept = line.kept::<TrainOutput>(STAGE, Some(&key), learnt).await?;
+            let kept = line.kept::<TrainOutput>(STAGE, &key, learnt).await?;
             tell(line, &kept.output);
             let message = match kept.output.epochs.len() {
                 0 => format!("{} rows", kept.output.rows_training),

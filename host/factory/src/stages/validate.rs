@@ -37,7 +37,7 @@ pub(crate) async fn validate(line: &Line<'_>, connected: Connected) -> Result<Va
         .stage(STAGE, async {
             let dataset = &connected.dataset;
             let key = line.key(STAGE, &[dataset.digest.as_bytes()]);
-            let kept = line.kept(STAGE, Some(&key), check(line, &connected)).await?;
+            let kept = line.kept(STAGE, &key, check(line, &connected)).await?;
             let ValidateOutput { validation, profile } = kept.output;
             let balanced = validation.rows_in == dataset.rows
                 && validation.rows_passed == validation.passed.rows

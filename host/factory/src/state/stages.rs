@@ -2,40 +2,31 @@
 
 use rusqlite::{OptionalExtension as _, params};
 use sandcast_audit::{Digest, RunId};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use super::{State, StateError, from_json, parsed, to_json};
+use super::{State, StateError, parsed};
 use crate::clock;
 
 impl State {
-    /// The output with a key, if a stage has run with it.
-    pub(crate) fn output<T: DeserializeOwned>(
-        &self,
-        key: &Digest,
-    ) -> Result<Option<T>, StateError> {
+    /// The output with a key as JSON, if a stage has run with it.
+    pub(crate) fn output(&self, key: &Digest) -> Result<Option<String>, StateError> {
         self.read("look up the output of a stage", |connection| {
             let statement = "SELECT output FROM stage_outputs WHERE key = ?1";
-            let found = connection
-                .query_row(statement, [key.to_string()], |row| row.get::<_, String>(0))
-                .optional()?;
-            found.map(|output| from_json(&output)).transpose()
+            connection.query_row(statement, [key.to_string()], |row| row.get(0)).optional()
         })
     }
 
-    /// Keeps the output of a stage. The blobs that it names are there already.
-    pub(crate) fn keep_output<T: Serialize>(
+    /// Keeps the output of a stage as JSON. The blobs that it names are there already.
+    pub(crate) fn keep_output(
         &self,
         key: &Digest,
         stage: &str,
         run: &RunId,
-        output: &T,
+        output: &str,
     ) -> Result<(), StateError> {
         self.write("keep the output of a stage", |transaction| {
             let statement =
                 "INSERT OR REPLACE INTO stage_outputs (key, stage, run, written, output)
                  VALUES (?1, ?2, ?3, ?4, ?5)";
-            let output = to_json(output)?;
             let values = params![key.to_string(), stage, run.to_string(), clock::now(), output];
             transaction.execute(statement, values).map(|_| ())
         })
