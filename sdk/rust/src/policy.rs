@@ -121,11 +121,11 @@ macro_rules! export_policy {
                             .with(|plugin| <$plugin as $crate::Policy>::decide(plugin, &request))
                     })
                 }
-    }
+            }
 
             // A native build has no component to export from, and its linker refuses the names.
             #[cfg(target_family = "wasm")]
-            $crate::bindings::policy::export!(Component with_types_in $crate::bindings::policy);
+    $crate::bindings::policy::export!(Component with_types_in $crate::bindings::policy);
             // In a native build nothing else uses it, and the whole plugin would count as dead.
             let _ = Component;
         };
