@@ -7,7 +7,10 @@ pub(crate) fn now() -> String {
 
 /// Whether a time is before another. A time that is none is not before anything.
 pub(crate) fn is_before(time: &str, other: &str) -> bool {
-    match (time.parse::<jiff::Timestamp>(), other.parse::<jiff::Timestamp>()) {
+    match (
+        time.parse::<jiff::Timestamp>(),
+        other.parse::<jiff::Timestamp>(),
+    ) {
         (Ok(time), Ok(other)) => time < other,
         _ => false,
     }

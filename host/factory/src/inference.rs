@@ -116,7 +116,11 @@ impl ServedModel {
         let artifact = get(workspace, version, &version.artifact).await?;
         let model = Model::from_bytes(&artifact, workspace.sandbox()).map_err(|source| {
             let (model, version) = (version.model.clone(), version.version);
-            InferenceError::Model { model, version, source }
+            InferenceError::Model {
+                model,
+                version,
+                source,
+            }
         })?;
         Ok(ServedModel {
             schema: schema_of(&version.task.features),
@@ -169,10 +173,17 @@ impl ServedModel {
             let chunk = rows.slice(start, CHUNK_ROWS.min(rows.num_rows() - start));
             answers.push(adapter.predict(&self.model, &chunk).await?);
         }
-        let schema = answers.first().map_or_else(|| rows.schema(), RecordBatch::schema);
+        let schema = answers
+            .first()
+            .map_or_else(|| rows.schema(), RecordBatch::schema);
         // The sandbox has checked that every answer has the same columns.
         let all = concat_batches(&schema, &answers);
-        all.map_err(|error| RowsError::Columns { message: error.to_string() }.into())
+        all.map_err(|error| {
+            RowsError::Columns {
+                message: error.to_string(),
+            }
+            .into()
+        })
     }
 }
 
@@ -181,10 +192,19 @@ async fn get(
     version: &ModelVersion,
     blob: &sandcast_audit::Digest,
 ) -> Result<Vec<u8>, InferenceError> {
-    workspace.estate().get(blob).await.map(Into::into).map_err(|source| {
-        let (model, version) = (version.model.clone(), version.version);
-        InferenceError::Blob { model, version, source }
-    })
+    workspace
+        .estate()
+        .get(blob)
+        .await
+        .map(Into::into)
+        .map_err(|source| {
+            let (model, version) = (version.model.clone(), version.version);
+            InferenceError::Blob {
+                model,
+                version,
+                source,
+            }
+        })
 }
 
 async fn load_plugin(
@@ -198,10 +218,18 @@ async fn load_plugin(
     ),
 ) -> Result<Plugin, InferenceError> {
     let bytes = get(workspace, version, component).await?;
-    workspace.sandbox().load(name, &bytes, role, grants).await.map_err(|source| {
-        let (model, version) = (version.model.clone(), version.version);
-        InferenceError::Load { model, version, source: Box::new(source) }
-    })
+    workspace
+        .sandbox()
+        .load(name, &bytes, role, grants)
+        .await
+        .map_err(|source| {
+            let (model, version) = (version.model.clone(), version.version);
+            InferenceError::Load {
+                model,
+                version,
+                source: Box::new(source),
+            }
+        })
 }
 
 /// Asks a policy whether a version may answer. Conditions cannot be met here, so they are a no.
@@ -211,7 +239,12 @@ async fn ask(
     policy: &PredictPolicy,
     context: &CallContext,
 ) -> Result<(), InferenceError> {
-    let part = (policy.name.as_str(), &policy.component, Role::Policy, policy.grants.clone());
+    let part = (
+        policy.name.as_str(),
+        &policy.component,
+        Role::Policy,
+        policy.grants.clone(),
+    );
     let plugin = load_plugin(workspace, version, part).await?;
     let request = Request {
         control_point: ControlPoint::Predict,
@@ -242,9 +275,10 @@ async fn ask(
             .map(|it| json!({ "kind": it.kind, "parameters": it.parameters }))
             .collect(),
     })?;
-    let conditions = decision.obligations.iter().map(|obligation| {
-        format!("it wants `{}`, which cannot be done here", obligation.kind)
-    });
+    let conditions = decision
+        .obligations
+        .iter()
+        .map(|obligation| format!("it wants `{}`, which cannot be done here", obligation.kind));
     decision.reasons.extend(conditions);
     if decision.effect == Effect::Allow && decision.obligations.is_empty() {
         return Ok(());

@@ -22,5 +22,7 @@ pub use inference::{InferenceError, RowsError, ServedModel};
 pub use plan::{Plan, PlanError};
 pub use registry::{ModelSummary, ModelVersion, Registry, RegistryError};
 pub use run::{Observer, RunError, RunEvent, RunOptions, RunOutcome, run};
-pub use state::{DatasetRecord, OutboxError, RunRecord, RunStatus, StageRecord, StageStatus, StateError};
+pub use state::{
+    DatasetRecord, OutboxError, RunRecord, RunStatus, StageRecord, StageStatus, StateError,
+};
 pub use workspace::{Workspace, WorkspaceError};

@@ -204,8 +204,12 @@ impl Registry {
             versions: Vec::new(),
             aliases: BTreeMap::new(),
         };
-        for version in self.documents("SELECT document FROM model_versions ORDER BY version DESC")? {
-            let model = models.entry(version.model.clone()).or_insert_with(|| summary(&version.model));
+        for version in
+            self.documents("SELECT document FROM model_versions ORDER BY version DESC")?
+        {
+            let model = models
+                .entry(version.model.clone())
+                .or_insert_with(|| summary(&version.model));
             model.versions.push(VersionSummary {
                 version: version.version,
                 metrics: crate::gate::metrics_by_name(&version.evaluation),
@@ -233,7 +237,10 @@ impl Registry {
             let models = self.models()?;
             let names = models.iter().map(|summary| summary.name.as_str());
             let hint = nearest(model, names).map(str::to_owned);
-            return Err(RegistryError::NoModel { model: model.to_owned(), hint });
+            return Err(RegistryError::NoModel {
+                model: model.to_owned(),
+                hint,
+            });
         };
         let aliases = self.aliases(model)?;
         let version = match alias_or_version {
@@ -254,11 +261,19 @@ impl Registry {
         let found = self.state.read("look up a model version", |connection| {
             let statement = "SELECT document FROM model_versions WHERE model = ?1 AND version = ?2";
             let document = connection
-                .query_row(statement, params![model, version as i64], |row| row.get::<_, String>(0))
+                .query_row(statement, params![model, version as i64], |row| {
+                    row.get::<_, String>(0)
+                })
                 .optional()?;
-            document.map(|document| from_json::<ModelVersion>(&document)).transpose()
+            document
+                .map(|document| from_json::<ModelVersion>(&document))
+                .transpose()
         })?;
-        found.ok_or(RegistryError::NoVersion { model: model.to_owned(), version, latest })
+        found.ok_or(RegistryError::NoVersion {
+            model: model.to_owned(),
+            version,
+            latest,
+        })
     }
 
     /// The version that an alias points to, or nothing if there is no such model or alias.
@@ -286,13 +301,15 @@ impl Registry {
         version: u64,
     ) -> Result<Option<u64>, RegistryError> {
         if !crate::config::is_plain(alias) || alias.parse::<u64>().is_ok() {
-            return Err(RegistryError::BadAlias { alias: alias.to_owned() });
+            return Err(RegistryError::BadAlias {
+                alias: alias.to_owned(),
+            });
         }
         self.resolve(model, Some(&version.to_string()))?;
         let before = self.state.write("move an alias", |transaction| {
             move_alias(transaction, model, alias, version, None)
         })?;
-        self.state.empty_outbox(&self.audit, false)?;
+        self.state.empty_outbox(&self.audit)?;
         Ok(before)
     }
 
@@ -305,7 +322,7 @@ impl Registry {
         alias: Option<&str>,
     ) -> Result<Registration, RegistryError> {
         let registration = self.insert(approved.run(), version, alias)?;
-        self.state.empty_outbox(&self.audit, false)?;
+        self.state.empty_outbox(&self.audit)?;
         Ok(registration)
     }
 
@@ -319,13 +336,21 @@ impl Registry {
         self.state.write("register the model", |transaction| {
             let (version, new) = insert_version(transaction, version, &lineage)?;
             let before = match alias {
-                Some(alias) => {
-                    move_alias(transaction, &version.model, alias, version.version, Some(run))?
-                }
+                Some(alias) => move_alias(
+                    transaction,
+                    &version.model,
+                    alias,
+                    version.version,
+                    Some(run),
+                )?,
                 None => Some(version.version),
             };
             let alias_moved = before != Some(version.version);
-            Ok(Registration { version, new, alias_moved })
+            Ok(Registration {
+                version,
+                new,
+                alias_moved,
+            })
         })
     }
 

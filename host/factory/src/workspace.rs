@@ -77,16 +77,27 @@ impl Workspace {
         folder: &Path,
         mut sandbox: SandboxConfig,
     ) -> Result<Workspace, WorkspaceError> {
-        let wrap = |source| WorkspaceError::Folder { path: folder.to_path_buf(), source };
+        let wrap = |source| WorkspaceError::Folder {
+            path: folder.to_path_buf(),
+            source,
+        };
         let folder = std::path::absolute(folder).map_err(wrap)?;
         std::fs::create_dir_all(&folder).map_err(wrap)?;
         let state = State::open(&folder)?;
         let audit = AuditLog::open(&folder.join("audit"))?;
-        state.empty_outbox(&audit, true)?;
+        state.empty_outbox(&audit)?;
         let estate = Estate::open(&folder)?;
-        sandbox.cache_dir.get_or_insert_with(|| folder.join("cache"));
+        sandbox
+            .cache_dir
+            .get_or_insert_with(|| folder.join("cache"));
         let sandbox = Sandbox::new(sandbox, audit.clone())?;
-        Ok(Workspace { folder, state, audit, estate, sandbox })
+        Ok(Workspace {
+            folder,
+            state,
+            audit,
+            estate,
+            sandbox,
+        })
     }
 
     /// The state folder.
@@ -121,7 +132,11 @@ impl Workspace {
     /// If a component cannot be read or is not the one that the pipeline means.
     pub fn plan(&self, pipeline: &Pipeline) -> Result<Plan, PlanError> {
         let mut plan = plan(pipeline, &Component::read_all(pipeline)?)?;
-        for stage in plan.stages.iter_mut().filter(|stage| stage.reuse == Reuse::New) {
+        for stage in plan
+            .stages
+            .iter_mut()
+            .filter(|stage| stage.reuse == Reuse::New)
+        {
             if let Some((run, when)) = self.state.last_with_recipe(&stage.recipe)? {
                 stage.reuse = Reuse::Unchanged { run, when };
             }
@@ -167,7 +182,10 @@ impl Workspace {
 
     /// Where the report of a run is, or will be.
     pub fn report_path(&self, run: &RunId) -> PathBuf {
-        self.folder.join("runs").join(run.as_str()).join("report.html")
+        self.folder
+            .join("runs")
+            .join(run.as_str())
+            .join("report.html")
     }
 
     pub(crate) fn state(&self) -> &State {

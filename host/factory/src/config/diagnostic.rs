@@ -50,7 +50,8 @@ impl ConfigError {
 
     pub(crate) fn invalid(source: &Spans, problems: Vec<Problem>) -> ConfigError {
         ConfigError::Invalid(Box::new(InvalidPipeline {
-            source: NamedSource::new(source.name(), source.text().to_string()).with_language("yaml"),
+            source: NamedSource::new(source.name(), source.text().to_string())
+                .with_language("yaml"),
             name: source.name().to_owned(),
             problems,
         }))
@@ -70,7 +71,11 @@ impl fmt::Display for InvalidPipeline {
         let Some(first) = self.problems.first() else {
             return write!(formatter, "{} is not a pipeline", self.name);
         };
-        write!(formatter, "{}:{}:{}: {first}", self.name, first.line, first.column)
+        write!(
+            formatter,
+            "{}:{}:{}: {first}",
+            self.name, first.line, first.column
+        )
     }
 }
 
@@ -90,7 +95,12 @@ impl Diagnostic for InvalidPipeline {
     }
 
     fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
-        Some(Box::new(self.problems.iter().skip(1).map(|problem| problem as &dyn Diagnostic)))
+        Some(Box::new(
+            self.problems
+                .iter()
+                .skip(1)
+                .map(|problem| problem as &dyn Diagnostic),
+        ))
     }
 }
 
@@ -113,7 +123,13 @@ impl Problem {
     /// A problem with what stands in `bytes`.
     pub(crate) fn at(source: &Spans, bytes: Range<usize>, message: impl Into<String>) -> Problem {
         let (line, column) = source.line_and_column(bytes.start);
-        Problem { message: message.into(), help: None, line, column, bytes }
+        Problem {
+            message: message.into(),
+            help: None,
+            line,
+            column,
+            bytes,
+        }
     }
 
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Problem {
@@ -131,21 +147,31 @@ impl Problem {
         });
         let problem = |message: String| Problem::at(source, bytes.clone(), message);
         match error {
-            YamlError::SerdeUnknownField { field, expected, .. } => {
-                problem(format!("unknown key `{field}`"))
-                    .with_help(hint(field, "keys here", expected.iter().copied()))
+            YamlError::SerdeUnknownField {
+                field, expected, ..
+            } => problem(format!("unknown key `{field}`")).with_help(hint(
+                field,
+                "keys here",
+                expected.iter().copied(),
+            )),
+            YamlError::SerdeUnknownVariant {
+                variant, expected, ..
+            } => problem(format!("unknown value `{variant}`")).with_help(hint(
+                variant,
+                "values here",
+                expected.iter().copied(),
+            )),
+            YamlError::SerdeMissingField { field, .. } => problem(format!("missing key `{field}`")),
+            YamlError::SerdeInvalidType {
+                unexpected,
+                expected,
+                ..
             }
-            YamlError::SerdeUnknownVariant { variant, expected, .. } => {
-                problem(format!("unknown value `{variant}`"))
-                    .with_help(hint(variant, "values here", expected.iter().copied()))
-            }
-            YamlError::SerdeMissingField { field, .. } => {
-                problem(format!("missing key `{field}`"))
-            }
-            YamlError::SerdeInvalidType { unexpected, expected, .. }
-            | YamlError::SerdeInvalidValue { unexpected, expected, .. } => {
-                problem(format!("expected {expected}, found {unexpected}"))
-            }
+            | YamlError::SerdeInvalidValue {
+                unexpected,
+                expected,
+                ..
+            } => problem(format!("expected {expected}, found {unexpected}")),
             YamlError::InvalidScalar { ty, .. } => problem(match *ty {
                 "u8" | "u16" | "u32" | "u64" => "expected a whole number, from 0".to_owned(),
                 "i8" | "i16" | "i32" | "i64" => "expected a whole number".to_owned(),
@@ -173,7 +199,9 @@ impl std::error::Error for Problem {}
 
 impl Diagnostic for Problem {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.help
+            .as_ref()
+            .map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -188,5 +216,7 @@ impl Diagnostic for Problem {
 /// The first line of a message without the place at its end, which is told anyway.
 fn without_place(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
-    line.rfind(" at line ").map_or(line, |at| &line[..at]).to_owned()
+    line.rfind(" at line ")
+        .map_or(line, |at| &line[..at])
+        .to_owned()
 }

@@ -38,7 +38,10 @@ impl<'de> Visitor<'de> for FeatureVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Self::Value, A::Error> {
         let include = Vec::deserialize(SeqAccessDeserializer::new(sequence))?;
-        Ok(FeatureSelection { include: Some(include), exclude: Vec::new() })
+        Ok(FeatureSelection {
+            include: Some(include),
+            exclude: Vec::new(),
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {

@@ -17,12 +17,10 @@ pub(super) fn resolve(sections: &mut Sections, folder: &Path, source: &Spans) ->
                 Ok(path) => grant.host = path,
                 Err(message) => {
                     let path = format!("plugins.{name}.grants.files[{index}].host");
-                    problems.push(
-                        Problem::at(source, source.value(&path), message).with_help(
-                            "a relative path stays in the folder of the pipeline; \
+                    problems.push(Problem::at(source, source.value(&path), message).with_help(
+                        "a relative path stays in the folder of the pipeline; \
                              to grant something outside it, write the absolute path",
-                        ),
-                    );
+                    ));
                 }
             }
         }
@@ -73,9 +71,18 @@ mod tests {
     #[test]
     fn a_relative_path_stays_inside() {
         let folder = Path::new("/line/pipeline");
-        assert_eq!(inside(Path::new("data/x"), folder), Ok("/line/pipeline/data/x".into()));
-        assert_eq!(inside(Path::new("a/../b"), folder), Ok("/line/pipeline/b".into()));
-        assert_eq!(inside(Path::new("/srv/data"), folder), Ok("/srv/data".into()));
+        assert_eq!(
+            inside(Path::new("data/x"), folder),
+            Ok("/line/pipeline/data/x".into())
+        );
+        assert_eq!(
+            inside(Path::new("a/../b"), folder),
+            Ok("/line/pipeline/b".into())
+        );
+        assert_eq!(
+            inside(Path::new("/srv/data"), folder),
+            Ok("/srv/data".into())
+        );
     }
 
     #[test]

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::Sections;
 use super::diagnostic::Problem;
 use super::grants::inside;
 use super::spans::Spans;
-use super::Sections;
 
 /// The largest file that is put into a configuration.
 const MAX_INCLUDED_BYTES: u64 = 1 << 20;
@@ -26,16 +26,33 @@ pub(super) fn resolve(sections: &mut Sections, folder: &Path, source: &Spans) ->
     let mut problems = Vec::new();
     for (index, policy) in sections.policies.iter_mut().enumerate() {
         let path = format!("policies[{index}].config");
-        let Value::Object(config) = &mut policy.config else { continue };
+        let Value::Object(config) = &mut policy.config else {
+            continue;
+        };
         for (key, value) in config.iter_mut().filter(|(key, _)| *key != FILE) {
-            put_in(value, &format!("{path}.{key}"), folder, source, &mut problems);
+            put_in(
+                value,
+                &format!("{path}.{key}"),
+                folder,
+                source,
+                &mut problems,
+            );
         }
-        let Some(Value::String(file)) = config.get(FILE) else { continue };
+        let Some(Value::String(file)) = config.get(FILE) else {
+            continue;
+        };
         match text_of(file, folder) {
             Ok(text) => {
                 config.remove(FILE);
-                let before = config.get(POLICIES).and_then(Value::as_str).unwrap_or_default();
-                let all = if before.is_empty() { text } else { format!("{before}\n{text}") };
+                let before = config
+                    .get(POLICIES)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
+                let all = if before.is_empty() {
+                    text
+                } else {
+                    format!("{before}\n{text}")
+                };
                 config.insert(POLICIES.to_owned(), Value::String(all));
             }
             Err(message) => {

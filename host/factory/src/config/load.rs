@@ -20,13 +20,21 @@ impl Pipeline {
     /// # Errors
     /// If the file cannot be read, or does not make sense; every problem that was found is told.
     pub fn load(path: &Path) -> Result<Pipeline, ConfigError> {
-        let path =
-            if path.is_dir() { path.join(PIPELINE_FILE) } else { path.to_path_buf() };
-        let read = |source| ConfigError::Read { path: path.clone(), source };
+        let path = if path.is_dir() {
+            path.join(PIPELINE_FILE)
+        } else {
+            path.to_path_buf()
+        };
+        let read = |source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        };
         let mut text = String::new();
         let file = File::open(&path).map_err(read)?;
         let size = file.metadata().map_err(read)?.len();
-        file.take(MAX_PIPELINE_BYTES + 1).read_to_string(&mut text).map_err(read)?;
+        file.take(MAX_PIPELINE_BYTES + 1)
+            .read_to_string(&mut text)
+            .map_err(read)?;
         if text.len() as u64 > MAX_PIPELINE_BYTES {
             return Err(ConfigError::TooLarge {
                 path,
@@ -43,9 +51,14 @@ impl Pipeline {
     /// If the text does not make sense.
     pub fn parse(text: &str, path: &Path) -> Result<Pipeline, ConfigError> {
         let source = Spans::of(&path.display().to_string(), text);
-        let written: Sections = serde_saphyr::from_str_with_options(text, reading())
-            .map_err(|error| ConfigError::invalid(&source, vec![Problem::of_yaml(&source, &error)]))?;
-        let read = |error| ConfigError::Read { path: path.to_path_buf(), source: error };
+        let written: Sections =
+            serde_saphyr::from_str_with_options(text, reading()).map_err(|error| {
+                ConfigError::invalid(&source, vec![Problem::of_yaml(&source, &error)])
+            })?;
+        let read = |error| ConfigError::Read {
+            path: path.to_path_buf(),
+            source: error,
+        };
         let path: PathBuf = std::path::absolute(path).map_err(read)?;
         let folder = path.parent().unwrap_or(Path::new("/")).to_path_buf();
 
@@ -55,7 +68,13 @@ impl Pipeline {
         let digest = digest(&sections);
         problems.extend(grants::resolve(&mut sections, &folder, &source));
         if problems.is_empty() {
-            Ok(Pipeline { sections, path, folder, digest, source })
+            Ok(Pipeline {
+                sections,
+                path,
+                folder,
+                digest,
+                source,
+            })
         } else {
             problems.sort_by_key(|problem| (problem.line, problem.column));
             Err(ConfigError::invalid(&source, problems))

@@ -192,7 +192,10 @@ pub struct SplitSection {
 
 impl Default for SplitSection {
     fn default() -> Self {
-        SplitSection { test: 0.2, validation: 0.1 }
+        SplitSection {
+            test: 0.2,
+            validation: 0.1,
+        }
     }
 }
 
@@ -209,7 +212,10 @@ pub struct EvaluateSection {
 
 impl Default for EvaluateSection {
     fn default() -> Self {
-        EvaluateSection { slices: Vec::new(), threshold: 0.5 }
+        EvaluateSection {
+            slices: Vec::new(),
+            threshold: 0.5,
+        }
     }
 }
 

@@ -10,15 +10,17 @@ use strsim::damerau_levenshtein;
 /// assert_eq!(nearest("pluggins", ["plugins", "policies"]), Some("plugins"));
 /// assert_eq!(nearest("weather", ["plugins", "policies"]), None);
 /// ```
-pub fn nearest<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     let limit = (name.chars().count() / 3).max(1);
     candidates
         .into_iter()
-        .map(|candidate| (damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
+        .map(|candidate| {
+            (
+                damerau_levenshtein(&lower, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
         .filter(|(edits, _)| *edits <= limit)
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
@@ -38,8 +40,11 @@ pub(crate) fn hint<'a>(
     if candidates.is_empty() {
         return format!("there are no {what}");
     }
-    let shown: Vec<String> =
-        candidates.iter().take(SHOWN).map(|candidate| format!("`{candidate}`")).collect();
+    let shown: Vec<String> = candidates
+        .iter()
+        .take(SHOWN)
+        .map(|candidate| format!("`{candidate}`"))
+        .collect();
     let more = match candidates.len() - shown.len() {
         0 => String::new(),
         more => format!(" and {more} more"),

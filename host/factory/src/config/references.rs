@@ -2,10 +2,10 @@
 
 use sandcast_sandbox::{ControlPoint, Role, TaskKind};
 
+use super::Sections;
 use super::diagnostic::Problem;
 use super::names::{hint, is_plain};
 use super::spans::Spans;
-use super::Sections;
 use crate::gate::Gate;
 
 /// Where the line asks for permission.
@@ -19,9 +19,17 @@ pub(crate) const ASKED: [ControlPoint; 5] = [
 
 /// Everything that is wrong with the sections of a file.
 pub(super) fn check(sections: &Sections, source: &Spans) -> Vec<Problem> {
-    let mut check = Check { sections, source, problems: Vec::new() };
+    let mut check = Check {
+        sections,
+        source,
+        problems: Vec::new(),
+    };
     if sections.version != 1 {
-        check.value("version", format!("there is no version {}", sections.version), "write `version: 1`");
+        check.value(
+            "version",
+            format!("there is no version {}", sections.version),
+            "write `version: 1`",
+        );
     }
     check.names();
     check.plugins_used();
@@ -48,15 +56,31 @@ impl Check<'_> {
             "use lower case letters, digits, `-` and `_`, with a letter or a digit first";
         let sections = self.sections;
         let register = &sections.register;
-        let mut values = vec![("name", &sections.name), ("register.model", &register.model)];
-        values.extend(register.alias.as_ref().map(|alias| ("register.alias", alias)));
+        let mut values = vec![
+            ("name", &sections.name),
+            ("register.model", &register.model),
+        ];
+        values.extend(
+            register
+                .alias
+                .as_ref()
+                .map(|alias| ("register.alias", alias)),
+        );
         for (path, name) in values {
             if !is_plain(name) {
                 self.value(path, format!("`{name}` cannot be a name"), HELP);
             }
         }
-        if register.alias.as_ref().is_some_and(|alias| alias.parse::<u64>().is_ok()) {
-            self.value("register.alias", "an alias cannot be a number", "numbers are versions");
+        if register
+            .alias
+            .as_ref()
+            .is_some_and(|alias| alias.parse::<u64>().is_ok())
+        {
+            self.value(
+                "register.alias",
+                "an alias cannot be a number",
+                "numbers are versions",
+            );
         }
         let keys = (sections.plugins.keys().map(|name| ("plugins", name)))
             .chain(sections.sources.keys().map(|name| ("sources", name)));
@@ -64,7 +88,8 @@ impl Check<'_> {
             if !is_plain(name) {
                 let range = self.source.key(&format!("{section}.{name}"));
                 let message = format!("`{name}` cannot be a name");
-                self.problems.push(Problem::at(self.source, range, message).with_help(HELP));
+                self.problems
+                    .push(Problem::at(self.source, range, message).with_help(HELP));
             }
         }
     }
@@ -73,7 +98,11 @@ impl Check<'_> {
     fn plugin(&mut self, path: &str, name: &str, role: Role) {
         match self.sections.plugins.get(name) {
             None => {
-                let help = hint(name, "plugins", self.sections.plugins.keys().map(String::as_str));
+                let help = hint(
+                    name,
+                    "plugins",
+                    self.sections.plugins.keys().map(String::as_str),
+                );
                 self.value(path, format!("there is no plugin `{name}`"), help);
             }
             Some(plugin) if plugin.role != role => {
@@ -98,30 +127,57 @@ impl Check<'_> {
     fn plugins_used(&mut self) {
         let sections = self.sections;
         for (name, section) in &sections.sources {
-            self.plugin(&format!("sources.{name}.plugin"), &section.plugin, Role::Connector);
+            self.plugin(
+                &format!("sources.{name}.plugin"),
+                &section.plugin,
+                Role::Connector,
+            );
         }
         for (index, section) in sections.validate.iter().enumerate() {
-            self.plugin(&format!("validate[{index}].plugin"), &section.plugin, Role::Validator);
+            self.plugin(
+                &format!("validate[{index}].plugin"),
+                &section.plugin,
+                Role::Validator,
+            );
         }
         for (index, section) in sections.policies.iter().enumerate() {
-            self.plugin(&format!("policies[{index}].plugin"), &section.plugin, Role::Policy);
+            self.plugin(
+                &format!("policies[{index}].plugin"),
+                &section.plugin,
+                Role::Policy,
+            );
             if section.at.is_empty() {
                 let message = "this policy is never asked";
-                self.value(&format!("policies[{index}].at"), message, "name a control point");
+                self.value(
+                    &format!("policies[{index}].at"),
+                    message,
+                    "name a control point",
+                );
             }
             for (place, point) in section.at.iter().enumerate() {
                 if !ASKED.contains(point) {
                     let message = format!("nothing is asked at `{}` yet", point.as_str());
-                    let help = hint(point.as_str(), "control points", ASKED.map(ControlPoint::as_str));
+                    let help = hint(
+                        point.as_str(),
+                        "control points",
+                        ASKED.map(ControlPoint::as_str),
+                    );
                     self.value(&format!("policies[{index}].at[{place}]"), message, help);
                 }
             }
             // Asking a policy whether policies may be loaded would need it to be loaded.
             let itself = section.at.contains(&ControlPoint::PluginLoad);
-            let others = sections.plugins.values().any(|plugin| plugin.role != Role::Policy);
+            let others = sections
+                .plugins
+                .values()
+                .any(|plugin| plugin.role != Role::Policy);
             if itself && !others {
                 let message = "there is no plugin that this policy could be asked about";
-                self.value(&format!("policies[{index}].at"), message, "remove `plugin-load`");
+                self.value(
+                    &format!("policies[{index}].at"),
+                    message,
+                    "remove `plugin-load`",
+                );
             }
         }
         self.plugin("train.plugin", &sections.train.plugin, Role::Adapter);
@@ -137,10 +193,15 @@ impl Check<'_> {
                 let help = "say in `dataset.sql` how they become one table, \
                             such as `SELECT * FROM a UNION ALL SELECT * FROM b`";
                 let range = self.source.key("sources");
-                self.problems.push(Problem::at(self.source, range, message).with_help(help));
+                self.problems
+                    .push(Problem::at(self.source, range, message).with_help(help));
             }
             (_, Some(sql)) if sql.trim().is_empty() => {
-                self.value("dataset.sql", "the query is empty", "write a SELECT over the sources");
+                self.value(
+                    "dataset.sql",
+                    "the query is empty",
+                    "write a SELECT over the sources",
+                );
             }
             (_, Some(_)) => {}
         }
@@ -154,11 +215,16 @@ impl Check<'_> {
                 let range = self.source.key("train.target");
                 let message = "a binary classification needs `train.positive`";
                 let help = "write the value of the target that counts as positive";
-                self.problems.push(Problem::at(self.source, range, message).with_help(help));
+                self.problems
+                    .push(Problem::at(self.source, range, message).with_help(help));
             }
             (TaskKind::MulticlassClassification | TaskKind::Regression, Some(_)) => {
                 let message = "only a binary classification has a positive value";
-                self.value("train.positive", message, "remove it, or change `train.task`");
+                self.value(
+                    "train.positive",
+                    message,
+                    "remove it, or change `train.task`",
+                );
             }
             _ => {}
         }
@@ -167,7 +233,11 @@ impl Check<'_> {
         for (name, share) in shares {
             if !(0.0..=0.9).contains(&share) {
                 let message = format!("a share of {share} makes no sense");
-                self.value(&format!("train.split.{name}"), message, "give a number from 0 to 0.9");
+                self.value(
+                    &format!("train.split.{name}"),
+                    message,
+                    "give a number from 0 to 0.9",
+                );
             }
         }
         if split.test <= 0.0 {
@@ -175,7 +245,11 @@ impl Check<'_> {
             self.value("train.split.test", message, "give a share above 0");
         }
         if split.test + split.validation > 0.95 {
-            self.value("train.split", "hardly a row is left to train on", "lower the shares");
+            self.value(
+                "train.split",
+                "hardly a row is left to train on",
+                "lower the shares",
+            );
         }
         if !(0.0..=1.0).contains(&sections.evaluate.threshold) {
             let message = format!("a probability cannot be {}", sections.evaluate.threshold);
@@ -205,7 +279,11 @@ impl Check<'_> {
 
     fn object(&mut self, path: &str, value: &serde_json::Value) {
         if !value.is_object() {
-            self.value(path, "this must be a mapping", "write `key: value` pairs, or `{}`");
+            self.value(
+                path,
+                "this must be a mapping",
+                "write `key: value` pairs, or `{}`",
+            );
         }
     }
 
@@ -216,7 +294,9 @@ impl Check<'_> {
             self.value("gate", "a gate without expressions would pass unseen", help);
         }
         for (index, expression) in sections.gate.iter().enumerate() {
-            let Err(error) = Gate::check(expression, sections) else { continue };
+            let Err(error) = Gate::check(expression, sections) else {
+                continue;
+            };
             let whole = self.source.value(&format!("gate[{index}]"));
             let range = within(self.source.text(), whole, expression, error.bytes);
             let mut problem = Problem::at(self.source, range, error.message);
@@ -233,7 +313,10 @@ fn within(
     expression: &str,
     bytes: std::ops::Range<usize>,
 ) -> std::ops::Range<usize> {
-    match text.get(whole.clone()).and_then(|written| written.find(expression)) {
+    match text
+        .get(whole.clone())
+        .and_then(|written| written.find(expression))
+    {
         Some(offset) => whole.start + offset + bytes.start..whole.start + offset + bytes.end,
         None => whole,
     }

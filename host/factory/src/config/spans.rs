@@ -107,7 +107,11 @@ impl Walk {
         let range = bytes(&span);
         match event {
             Event::Scalar(value, ..) => match self.open.last_mut() {
-                Some(Open { path, place: place @ Place::Key, .. }) => {
+                Some(Open {
+                    path,
+                    place: place @ Place::Key,
+                    ..
+                }) => {
                     let key = join(path, value);
                     self.keys.insert(key.clone(), range);
                     *place = Place::Value(key);
@@ -123,15 +127,24 @@ impl Walk {
             }
             Event::MappingStart(..) => {
                 let path = self.next_path();
-                self.open.push(Open { path, start: range.start, place: Place::Key });
+                self.open.push(Open {
+                    path,
+                    start: range.start,
+                    place: Place::Key,
+                });
             }
             Event::SequenceStart(..) => {
                 let path = self.next_path();
-                self.open.push(Open { path, start: range.start, place: Place::Item(0) });
+                self.open.push(Open {
+                    path,
+                    start: range.start,
+                    place: Place::Item(0),
+                });
             }
             Event::MappingEnd | Event::SequenceEnd => {
                 if let Some(open) = self.open.pop() {
-                    self.values.insert(open.path, open.start..range.end.max(open.start));
+                    self.values
+                        .insert(open.path, open.start..range.end.max(open.start));
                 }
             }
             _ => {}
@@ -164,7 +177,11 @@ impl Walk {
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 fn bytes(span: &Span) -> Range<usize> {

@@ -51,7 +51,11 @@ fn parse(text: &str) -> Result<Pipeline, ConfigError> {
 
 /// The diagnostic for the good pipeline with one thing made wrong.
 fn diagnosed(right: &str, wrong: &str) -> String {
-    assert_eq!(GOOD.matches(right).count(), 1, "`{right}` is not there once");
+    assert_eq!(
+        GOOD.matches(right).count(),
+        1,
+        "`{right}` is not there once"
+    );
     let error = parse(&GOOD.replace(right, wrong)).expect_err("this must be refused");
     let mut drawn = format!("{error}\n");
     GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor())
@@ -66,15 +70,35 @@ fn what_is_right_is_taken_as_written() {
     let pipeline = parse(GOOD).expect("everything is right");
     let sections = &pipeline.sections;
     assert_eq!(sections.plugins["csv"].role, Role::Connector);
-    assert_eq!(sections.plugins["csv"].grants.limits.memory.bytes(), 256 << 20);
-    assert_eq!(sections.plugins["csv"].grants.limits.call_timeout.duration().as_secs(), 600);
-    assert_eq!(sections.sources["branch"].config["missing"], json!(["", "NA"]));
-    assert_eq!(sections.policies[0].at, [ControlPoint::TrainStart, ControlPoint::Promote]);
+    assert_eq!(
+        sections.plugins["csv"].grants.limits.memory.bytes(),
+        256 << 20
+    );
+    assert_eq!(
+        sections.plugins["csv"]
+            .grants
+            .limits
+            .call_timeout
+            .duration()
+            .as_secs(),
+        600
+    );
+    assert_eq!(
+        sections.sources["branch"].config["missing"],
+        json!(["", "NA"])
+    );
+    assert_eq!(
+        sections.policies[0].at,
+        [ControlPoint::TrainStart, ControlPoint::Promote]
+    );
     assert_eq!(sections.train.split.test, 0.2);
     assert_eq!(sections.train.features.exclude, ["id"]);
     let here = std::env::current_dir().expect("a current folder");
     assert_eq!(pipeline.folder, here);
-    assert_eq!(sections.plugins["csv"].grants.files[0].host, here.join("data"));
+    assert_eq!(
+        sections.plugins["csv"].grants.files[0].host,
+        here.join("data")
+    );
     assert!(sections.plugins["csv"].source.ends_with("plugins/csv"));
 }
 
@@ -91,17 +115,33 @@ fn the_digest_is_of_what_is_said_and_not_of_how() {
 #[test]
 fn features_may_be_a_list() {
     let list = GOOD.replace("features: { exclude: [id] }", "features: [age, income]");
-    let features = parse(&list).expect("a list is fine").sections.train.features;
-    assert_eq!(features.include, Some(vec!["age".to_owned(), "income".to_owned()]));
+    let features = parse(&list)
+        .expect("a list is fine")
+        .sections
+        .train
+        .features;
+    assert_eq!(
+        features.include,
+        Some(vec!["age".to_owned(), "income".to_owned()])
+    );
 }
 
 #[test]
 fn mistakes_in_keys_types_and_values() {
     insta::assert_snapshot!("unknown-key", diagnosed("sources:\n", "souces:\n"));
-    insta::assert_snapshot!("unknown-key-inside", diagnosed("threshold: 0.5", "treshold: 0.5"));
-    insta::assert_snapshot!("unknown-key-in-grants", diagnosed("memory: 1GiB", "memry: 1GiB"));
+    insta::assert_snapshot!(
+        "unknown-key-inside",
+        diagnosed("threshold: 0.5", "treshold: 0.5")
+    );
+    insta::assert_snapshot!(
+        "unknown-key-in-grants",
+        diagnosed("memory: 1GiB", "memry: 1GiB")
+    );
     insta::assert_snapshot!("wrong-type", diagnosed("seed: 7", "seed: seven"));
-    insta::assert_snapshot!("wrong-quantity", diagnosed("memory: 256MiB", "memory: 256 parsecs"));
+    insta::assert_snapshot!(
+        "wrong-quantity",
+        diagnosed("memory: 256MiB", "memory: 256 parsecs")
+    );
     insta::assert_snapshot!("wrong-role", diagnosed("role: connector", "role: conector"));
     insta::assert_snapshot!("missing-key", diagnosed("  target: repaid\n", ""));
     insta::assert_snapshot!("not-yaml", diagnosed("name: loans", "name: [loans"));
@@ -110,16 +150,46 @@ fn mistakes_in_keys_types_and_values() {
 
 #[test]
 fn mistakes_in_references() {
-    insta::assert_snapshot!("no-such-plugin", diagnosed("web: { plugin: csv,", "web: { plugin: cvs,"));
-    insta::assert_snapshot!("plugin-of-another-role", diagnosed("  plugin: mlp\n", "  plugin: rules\n"));
-    insta::assert_snapshot!("gate-name", diagnosed("- metrics.auc >= 0.75", "- metrics.acu >= 0.75"));
-    insta::assert_snapshot!("gate-column", diagnosed("slices: [sex]", "slices: [age_band]"));
-    insta::assert_snapshot!("gate-syntax", diagnosed("- metrics.auc >= 0.75", "- metrics.auc >= "));
-    insta::assert_snapshot!("gate-function", diagnosed("- metrics.auc >= 0.75", "- round(metrics.auc) == 1"));
-    insta::assert_snapshot!("no-query", diagnosed("dataset:\n  sql: SELECT * FROM branch UNION ALL SELECT * FROM web\n", ""));
+    insta::assert_snapshot!(
+        "no-such-plugin",
+        diagnosed("web: { plugin: csv,", "web: { plugin: cvs,")
+    );
+    insta::assert_snapshot!(
+        "plugin-of-another-role",
+        diagnosed("  plugin: mlp\n", "  plugin: rules\n")
+    );
+    insta::assert_snapshot!(
+        "gate-name",
+        diagnosed("- metrics.auc >= 0.75", "- metrics.acu >= 0.75")
+    );
+    insta::assert_snapshot!(
+        "gate-column",
+        diagnosed("slices: [sex]", "slices: [age_band]")
+    );
+    insta::assert_snapshot!(
+        "gate-syntax",
+        diagnosed("- metrics.auc >= 0.75", "- metrics.auc >= ")
+    );
+    insta::assert_snapshot!(
+        "gate-function",
+        diagnosed("- metrics.auc >= 0.75", "- round(metrics.auc) == 1")
+    );
+    insta::assert_snapshot!(
+        "no-query",
+        diagnosed(
+            "dataset:\n  sql: SELECT * FROM branch UNION ALL SELECT * FROM web\n",
+            ""
+        )
+    );
     insta::assert_snapshot!("escaping-grant", diagnosed("host: data", "host: ../data"));
     insta::assert_snapshot!("no-positive", diagnosed("  positive: \"yes\"\n", ""));
-    insta::assert_snapshot!("no-such-file", diagnosed("policies: \"permit(principal, action, resource);\"", "file: policy.cedar"));
+    insta::assert_snapshot!(
+        "no-such-file",
+        diagnosed(
+            "policies: \"permit(principal, action, resource);\"",
+            "file: policy.cedar"
+        )
+    );
 }
 
 #[test]
@@ -129,7 +199,11 @@ fn every_problem_is_told() {
         .replace("name: loans", "name: Loans & Sons")
         .replace("metrics.auc >= 0.75", "metrics.acu >= 0.75");
     let error = parse(&wrong).expect_err("three mistakes");
-    let lines: Vec<usize> = error.problems().iter().map(|problem| problem.line).collect();
+    let lines: Vec<usize> = error
+        .problems()
+        .iter()
+        .map(|problem| problem.line)
+        .collect();
     assert_eq!(lines, [2, 16, 32]);
 }
 
@@ -156,7 +230,16 @@ fn a_file_that_is_too_large_is_not_read() -> std::io::Result<()> {
     let path = folder.path().join("pipeline.yaml");
     std::fs::write(&path, "#".repeat(2 << 20))?;
     let error = Pipeline::load(folder.path()).expect_err("two mebibytes are too much");
-    assert!(matches!(error, ConfigError::TooLarge { bytes: 2_097_152, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            ConfigError::TooLarge {
+                bytes: 2_097_152,
+                ..
+            }
+        ),
+        "{error}"
+    );
     std::fs::remove_file(&path)?;
     let error = Pipeline::load(folder.path()).expect_err("there is no file");
     assert!(matches!(error, ConfigError::Read { .. }), "{error}");
@@ -166,7 +249,10 @@ fn a_file_that_is_too_large_is_not_read() -> std::io::Result<()> {
 #[test]
 fn files_are_put_into_the_configuration_of_policies() -> std::io::Result<()> {
     let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("policy.cedar"), "forbid(principal, action, resource);")?;
+    std::fs::write(
+        folder.path().join("policy.cedar"),
+        "forbid(principal, action, resource);",
+    )?;
     std::fs::write(folder.path().join("schema.json"), "{}")?;
     let config = "config: { file: policy.cedar, schema: { file: schema.json } }";
     let inline = "config: { policies: \"permit(principal, action, resource);\" }";
@@ -175,13 +261,24 @@ fn files_are_put_into_the_configuration_of_policies() -> std::io::Result<()> {
     let expected = json!({ "policies": "forbid(principal, action, resource);", "schema": "{}" });
     assert_eq!(with_file.sections.policies[0].config, expected);
 
-    std::fs::write(folder.path().join("policy.cedar"), "permit(principal, action, resource);")?;
+    std::fs::write(
+        folder.path().join("policy.cedar"),
+        "permit(principal, action, resource);",
+    )?;
     let changed = Pipeline::parse(&GOOD.replace(inline, config), &path).expect("both are there");
-    assert_ne!(with_file.digest, changed.digest, "the text takes part in the digest");
+    assert_ne!(
+        with_file.digest, changed.digest,
+        "the text takes part in the digest"
+    );
 
     let outside = GOOD.replace(inline, "config: { file: ../policy.cedar }");
     let error = Pipeline::parse(&outside, &path).expect_err("the file is outside");
-    assert!(error.to_string().contains("leaves the folder of the pipeline"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("leaves the folder of the pipeline"),
+        "{error}"
+    );
     Ok(())
 }
 
@@ -193,6 +290,9 @@ fn the_published_schema_is_current() -> std::io::Result<()> {
         std::fs::write(&path, &current)?;
     }
     let published = std::fs::read_to_string(&path)?;
-    assert!(published == current, "run this test again with UPDATE_SCHEMA=1, and look at the diff");
+    assert!(
+        published == current,
+        "run this test again with UPDATE_SCHEMA=1, and look at the diff"
+    );
     Ok(())
 }

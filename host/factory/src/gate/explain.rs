@@ -37,11 +37,18 @@ pub(super) fn explain(expression: &IdedExpr, context: &Context<'_, '_>) -> Strin
     if let Expr::Call(call) = &expression.expr {
         match (call.func_name.as_str(), call.args.as_slice()) {
             (operators::LOGICAL_OR, [left, right]) => {
-                return format!("{}, and {}", explain(left, context), explain(right, context));
+                return format!(
+                    "{}, and {}",
+                    explain(left, context),
+                    explain(right, context)
+                );
             }
             (operators::LOGICAL_AND, parts) => {
                 let failing = parts.iter().filter(|part| !holds(part));
-                return failing.map(|part| explain(part, context)).collect::<Vec<_>>().join("; ");
+                return failing
+                    .map(|part| explain(part, context))
+                    .collect::<Vec<_>>()
+                    .join("; ");
             }
             (name, [left, right]) if comparison(name).is_some() => {
                 return compared(call, left, right, context);
@@ -111,15 +118,32 @@ fn written_call(call: &CallExpr) -> String {
         (operators::LOGICAL_NOT, [part]) => format!("!{}", written(part)),
         (operators::NEGATE, [part]) => format!("-{}", written(part)),
         (operators::CONDITIONAL, [condition, yes, no]) => {
-            format!("{} ? {} : {}", written(condition), written(yes), written(no))
+            format!(
+                "{} ? {} : {}",
+                written(condition),
+                written(yes),
+                written(no)
+            )
         }
         (name, [left, right]) if infix(name).is_some() => {
-            format!("{} {} {}", written(left), infix(name).unwrap_or_default(), written(right))
+            format!(
+                "{} {} {}",
+                written(left),
+                infix(name).unwrap_or_default(),
+                written(right)
+            )
         }
         (name, arguments) => {
             let arguments: Vec<String> = arguments.iter().map(written).collect();
-            let target = call.target.as_ref().map(|target| format!("{}.", written(target)));
-            format!("{}{name}({})", target.unwrap_or_default(), arguments.join(", "))
+            let target = call
+                .target
+                .as_ref()
+                .map(|target| format!("{}.", written(target)));
+            format!(
+                "{}{name}({})",
+                target.unwrap_or_default(),
+                arguments.join(", ")
+            )
         }
     }
 }
@@ -193,5 +217,9 @@ fn shown(value: &Value) -> Option<String> {
 fn number(value: f64) -> String {
     let text = format!("{value:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text.is_empty() || text == "-0" { "0".to_owned() } else { text.to_owned() }
+    if text.is_empty() || text == "-0" {
+        "0".to_owned()
+    } else {
+        text.to_owned()
+    }
 }

@@ -25,8 +25,15 @@ const PARSER_STACK_BYTES: usize = 128 << 20;
 
 /// The functions that an expression may call, beside operators and the macros `has`, `all`,
 /// `exists`, `exists_one`, `map` and `filter`.
-const FUNCTIONS: [&str; 7] =
-    ["size", "contains", "startsWith", "endsWith", "string", "double", "int"];
+const FUNCTIONS: [&str; 7] = [
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "string",
+    "double",
+    "int",
+];
 
 /// What is wrong with an expression.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -62,17 +69,27 @@ impl Expression {
             return Err(wrong(message, 0..text.len()));
         }
         match parse_bounded(text) {
-            Ok(tree) => Ok(Expression { text: text.to_owned(), tree }),
+            Ok(tree) => Ok(Expression {
+                text: text.to_owned(),
+                tree,
+            }),
             Err((message, start)) => {
                 let start = start.min(text.len());
-                let start = (0..=start).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+                let start = (0..=start)
+                    .rev()
+                    .find(|at| text.is_char_boundary(*at))
+                    .unwrap_or(0);
                 Err(wrong(message, start..text.len()))
             }
         }
     }
 
     pub(super) fn check_names(&self, shape: &Shape) -> Result<(), ExpressionError> {
-        let mut check = NameCheck { text: &self.text, shape, bound: Vec::new() };
+        let mut check = NameCheck {
+            text: &self.text,
+            shape,
+            bound: Vec::new(),
+        };
         check.visit(&self.tree).map(|_| ())
     }
 
@@ -83,11 +100,19 @@ impl Expression {
             Ok(_) => (false, "it is neither true nor false".to_owned()),
             Err(error) => {
                 let seen = observed(&self.tree, context);
-                let seen = if seen.is_empty() { seen } else { format!("{seen}; ") };
+                let seen = if seen.is_empty() {
+                    seen
+                } else {
+                    format!("{seen}; ")
+                };
                 (false, format!("{seen}it cannot be worked out: {error}"))
             }
         };
-        GateCheck { expression: self.text.clone(), passed, observed }
+        GateCheck {
+            expression: self.text.clone(),
+            passed,
+            observed,
+        }
     }
 }
 
@@ -101,7 +126,10 @@ fn parse_bounded(text: &str) -> Result<IdedExpr, (String, usize)> {
             // What else could stand there would fill a screen.
             let message = message.split(" expecting ").next().unwrap_or(message);
             let message = message.replace("'<EOF>'", "the end");
-            (format!("this is no CEL expression: {message}"), usize::try_from(column - 1).unwrap_or(0))
+            (
+                format!("this is no CEL expression: {message}"),
+                usize::try_from(column - 1).unwrap_or(0),
+            )
         })?;
         if depth(&tree) > MAX_DEPTH {
             return Err((format!("it is nested more than {MAX_DEPTH} levels deep"), 0));
@@ -111,7 +139,10 @@ fn parse_bounded(text: &str) -> Result<IdedExpr, (String, usize)> {
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
-        match thread.spawn_scoped(scope, parse).map(|thread| thread.join()) {
+        match thread
+            .spawn_scoped(scope, parse)
+            .map(|thread| thread.join())
+        {
             Ok(Ok(parsed)) => parsed,
             Ok(Err(_)) => Err(("the parser gave up on it".to_owned(), 0)),
             Err(error) => Err((format!("there is no thread to parse it: {error}"), 0)),
@@ -120,13 +151,22 @@ fn parse_bounded(text: &str) -> Result<IdedExpr, (String, usize)> {
 }
 
 fn depth(expression: &IdedExpr) -> usize {
-    1 + children(&expression.expr).into_iter().map(depth).max().unwrap_or(0)
+    1 + children(&expression.expr)
+        .into_iter()
+        .map(depth)
+        .max()
+        .unwrap_or(0)
 }
 
 /// The direct parts of an expression.
 pub(super) fn children(expression: &Expr) -> Vec<&IdedExpr> {
     match expression {
-        Expr::Call(call) => call.target.iter().map(AsRef::as_ref).chain(&call.args).collect(),
+        Expr::Call(call) => call
+            .target
+            .iter()
+            .map(AsRef::as_ref)
+            .chain(&call.args)
+            .collect(),
         Expr::Select(select) => vec![select.operand.as_ref()],
         Expr::List(list) => list.elements.iter().collect(),
         Expr::Comprehension(inner) => vec![
@@ -142,9 +182,12 @@ pub(super) fn children(expression: &Expr) -> Vec<&IdedExpr> {
 
 fn children_mut(expression: &mut Expr) -> Vec<&mut IdedExpr> {
     match expression {
-        Expr::Call(call) => {
-            call.target.iter_mut().map(AsMut::as_mut).chain(&mut call.args).collect()
-        }
+        Expr::Call(call) => call
+            .target
+            .iter_mut()
+            .map(AsMut::as_mut)
+            .chain(&mut call.args)
+            .collect(),
         Expr::Select(select) => vec![select.operand.as_mut()],
         Expr::List(list) => list.elements.iter_mut().collect(),
         Expr::Comprehension(inner) => vec![
@@ -169,7 +212,9 @@ fn make_numbers_float(expression: &mut IdedExpr) {
         *literal = LiteralValue::Double(CelDouble::from(number));
         return;
     }
-    children_mut(&mut expression.expr).into_iter().for_each(make_numbers_float);
+    children_mut(&mut expression.expr)
+        .into_iter()
+        .for_each(make_numbers_float);
 }
 
 struct NameCheck<'a> {
@@ -219,7 +264,12 @@ impl<'a> NameCheck<'a> {
                 self.bound.push(inner.iter_var.clone());
                 self.bound.extend(inner.iter_var2.clone());
                 self.bound.push(inner.accu_var.clone());
-                for part in [&inner.accu_init, &inner.loop_cond, &inner.loop_step, &inner.result] {
+                for part in [
+                    &inner.accu_init,
+                    &inner.loop_cond,
+                    &inner.loop_step,
+                    &inner.result,
+                ] {
                     self.visit(part)?;
                 }
                 self.bound.truncate(before);
@@ -244,7 +294,8 @@ impl<'a> NameCheck<'a> {
         match within {
             None => Ok(None),
             Some(Shape::Value) => {
-                let message = format!("there is nothing in a number or a text, and so no `{place}`");
+                let message =
+                    format!("there is nothing in a number or a text, and so no `{place}`");
                 Err(self.wrong(message, String::new(), &place))
             }
             Some(Shape::Record(members)) => match members.get(name) {

@@ -50,7 +50,10 @@ impl Facts {
         });
         let policy = self.policy.iter().flat_map(|(point, effect)| {
             let effect = Value::from(effect.clone());
-            [(point.as_str().to_owned(), effect.clone()), (underscored(*point), effect)]
+            [
+                (point.as_str().to_owned(), effect.clone()),
+                (underscored(*point), effect),
+            ]
         });
         context.add_variable_from_value("metrics", numbers(&self.metrics));
         context.add_variable_from_value("slices", nested(&self.slices));
@@ -62,11 +65,17 @@ impl Facts {
 }
 
 fn map(entries: impl IntoIterator<Item = (String, Value)>) -> Value {
-    Value::from(entries.into_iter().collect::<std::collections::HashMap<String, Value>>())
+    Value::from(
+        entries
+            .into_iter()
+            .collect::<std::collections::HashMap<String, Value>>(),
+    )
 }
 
 fn record<const COUNT: usize>(entries: [(&str, Value); COUNT]) -> Value {
-    map(entries.into_iter().map(|(name, value)| (name.to_owned(), value)))
+    map(entries
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value)))
 }
 
 /// A number that is not one, such as the AUC of a single class, is left out: an expression that
@@ -77,7 +86,9 @@ fn numbers(numbers: &BTreeMap<String, f64>) -> Value {
 }
 
 fn nested(slices: &BTreeMap<String, BTreeMap<String, f64>>) -> Value {
-    map(slices.iter().map(|(column, values)| (column.clone(), numbers(values))))
+    map(slices
+        .iter()
+        .map(|(column, values)| (column.clone(), numbers(values))))
 }
 
 /// `train-start` cannot stand after a dot, so `policy.train_start` works as well.
@@ -93,40 +104,77 @@ fn metrics_of(task: TaskKind) -> &'static [Metric] {
     };
     match task {
         TaskKind::BinaryClassification => &[
-            Auc, PrAuc, Accuracy, BalancedAccuracy, Precision, Recall, F1, LogLoss, Brier, Ece,
-            SelectionRate, BaseRate,
+            Auc,
+            PrAuc,
+            Accuracy,
+            BalancedAccuracy,
+            Precision,
+            Recall,
+            F1,
+            LogLoss,
+            Brier,
+            Ece,
+            SelectionRate,
+            BaseRate,
         ],
-        TaskKind::MulticlassClassification => {
-            &[Auc, Accuracy, BalancedAccuracy, Precision, Recall, F1, LogLoss, Brier, Ece]
-        }
+        TaskKind::MulticlassClassification => &[
+            Auc,
+            Accuracy,
+            BalancedAccuracy,
+            Precision,
+            Recall,
+            F1,
+            LogLoss,
+            Brier,
+            Ece,
+        ],
         TaskKind::Regression => &[Mae, Rmse, R2],
     }
 }
 
 fn slice_numbers(slice: &Slice) -> [(&'static str, Option<f64>); 6] {
     [
-        ("demographic_parity_difference", slice.demographic_parity_difference),
+        (
+            "demographic_parity_difference",
+            slice.demographic_parity_difference,
+        ),
         ("demographic_parity_ratio", slice.demographic_parity_ratio),
         ("equalized_odds_difference", slice.equalized_odds_difference),
         ("equalized_odds_ratio", slice.equalized_odds_ratio),
-        ("equal_opportunity_difference", slice.equal_opportunity_difference),
+        (
+            "equal_opportunity_difference",
+            slice.equal_opportunity_difference,
+        ),
         ("accuracy_difference", slice.accuracy_difference),
     ]
 }
 
 /// The numbers of an evaluation by name, without those that its rows do not define.
 pub(crate) fn metrics_by_name(evaluation: &Evaluation) -> BTreeMap<String, f64> {
-    let known = evaluation.metrics.iter().filter_map(|(metric, value)| Some((metric, (*value)?)));
-    known.map(|(metric, value)| (metric.name().to_owned(), value)).collect()
+    let known = evaluation
+        .metrics
+        .iter()
+        .filter_map(|(metric, value)| Some((metric, (*value)?)));
+    known
+        .map(|(metric, value)| (metric.name().to_owned(), value))
+        .collect()
 }
 
 /// The distances between groups by column and name, without those that its rows do not define.
 pub(crate) fn slices_by_name(evaluation: &Evaluation) -> BTreeMap<String, BTreeMap<String, f64>> {
     let numbers = |slice: &Slice| {
-        let known = slice_numbers(slice).into_iter().filter_map(|(name, value)| Some((name, value?)));
-        known.map(|(name, value)| (name.to_owned(), value)).collect()
+        let known = slice_numbers(slice)
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        known
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
     };
-    evaluation.slices.iter().map(|(column, slice)| (column.clone(), numbers(slice))).collect()
+    evaluation
+        .slices
+        .iter()
+        .map(|(column, slice)| (column.clone(), numbers(slice)))
+        .collect()
 }
 
 /// The names there will be, before there are values.
@@ -139,14 +187,27 @@ pub(super) enum Shape {
 /// The names that the gate of a pipeline will know.
 pub(super) fn shape(sections: &Sections) -> Shape {
     let values = |names: &[&str]| {
-        Shape::Record(names.iter().map(|name| ((*name).to_owned(), Shape::Value)).collect())
+        Shape::Record(
+            names
+                .iter()
+                .map(|name| ((*name).to_owned(), Shape::Value))
+                .collect(),
+        )
     };
-    let metric_names: Vec<&str> =
-        metrics_of(sections.train.task).iter().map(|metric| metric.name()).collect();
-    let slice_names: Vec<&str> = slice_numbers(&Slice::default()).map(|(name, _)| name).to_vec();
+    let metric_names: Vec<&str> = metrics_of(sections.train.task)
+        .iter()
+        .map(|metric| metric.name())
+        .collect();
+    let slice_names: Vec<&str> = slice_numbers(&Slice::default())
+        .map(|(name, _)| name)
+        .to_vec();
     let slices = || {
         let columns = sections.evaluate.slices.iter();
-        Shape::Record(columns.map(|column| (column.clone(), values(&slice_names))).collect())
+        Shape::Record(
+            columns
+                .map(|column| (column.clone(), values(&slice_names)))
+                .collect(),
+        )
     };
     let asked = sections.policies.iter().flat_map(|policy| &policy.at);
     let policy = asked

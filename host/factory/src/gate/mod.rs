@@ -69,8 +69,11 @@ impl Gate {
     /// Judges what was measured. An expression that cannot be worked out does not hold.
     pub fn judge(&self, facts: &Facts) -> Judgement {
         let context = facts.context();
-        let checks: Vec<GateCheck> =
-            self.expressions.iter().map(|expression| expression.judge(&context)).collect();
+        let checks: Vec<GateCheck> = self
+            .expressions
+            .iter()
+            .map(|expression| expression.judge(&context))
+            .collect();
         // An empty gate approves nothing; a pipeline cannot have one.
         let approved = !checks.is_empty() && checks.iter().all(|check| check.passed);
         Judgement { approved, checks }

@@ -5,7 +5,10 @@ use super::{Gate, expression::Expression};
 use sandcast_sandbox::ControlPoint;
 
 fn numbers(entries: &[(&str, f64)]) -> BTreeMap<String, f64> {
-    entries.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+    entries
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), *value))
+        .collect()
 }
 
 fn facts() -> Facts {
@@ -23,19 +26,40 @@ fn facts() -> Facts {
 
 fn judge(expression: &str, facts: &Facts) -> (bool, String) {
     let parsed = Expression::parse(expression).expect("the expression parses");
-    let gate = Gate { expressions: vec![parsed] };
+    let gate = Gate {
+        expressions: vec![parsed],
+    };
     let judgement = gate.judge(facts);
-    let check = judgement.checks.into_iter().next().expect("there is one check");
+    let check = judgement
+        .checks
+        .into_iter()
+        .next()
+        .expect("there is one check");
     assert_eq!(judgement.approved, check.passed);
     (check.passed, check.observed)
 }
 
 #[test]
 fn what_holds_says_what_it_saw() {
-    assert_eq!(judge("metrics.auc >= 0.75", &facts()), (true, "metrics.auc = 0.81".to_owned()));
+    assert_eq!(
+        judge("metrics.auc >= 0.75", &facts()),
+        (true, "metrics.auc = 0.81".to_owned())
+    );
     assert!(judge("true", &facts()).0);
-    assert!(judge("policy.train_start == 'allow' && policy['train-start'] != 'deny'", &facts()).0);
-    assert!(judge("slices.all(column, slices[column].demographic_parity_difference < 1)", &facts()).0);
+    assert!(
+        judge(
+            "policy.train_start == 'allow' && policy['train-start'] != 'deny'",
+            &facts()
+        )
+        .0
+    );
+    assert!(
+        judge(
+            "slices.all(column, slices[column].demographic_parity_difference < 1)",
+            &facts()
+        )
+        .0
+    );
 }
 
 #[test]
@@ -48,7 +72,10 @@ fn what_does_not_hold_says_what_was_wanted() {
 #[test]
 fn whole_numbers_mix_with_measured_ones() {
     assert!(judge("metrics.auc * 100 >= 81", &facts()).0);
-    assert!(judge("data.rows / 2 > 500", &facts()).0, "a count is not cut to a whole number");
+    assert!(
+        judge("data.rows / 2 > 500", &facts()).0,
+        "a count is not cut to a whole number"
+    );
     assert!(!judge("data.quarantined / data.rows <= 0", &facts()).0);
 }
 
@@ -75,7 +102,10 @@ fn a_champion_is_compared_if_there_is_one() {
 fn what_cannot_be_worked_out_does_not_hold() {
     let (passed, observed) = judge("metrics.log_loss < 0.5", &facts());
     assert!(!passed);
-    assert!(observed.contains("metrics.log_loss is not known"), "{observed}");
+    assert!(
+        observed.contains("metrics.log_loss is not known"),
+        "{observed}"
+    );
     let (passed, observed) = judge("champion.metrics.auc < 0.5", &facts());
     assert!(!passed, "{observed}");
     let (passed, observed) = judge("metrics.auc", &facts());
@@ -85,7 +115,13 @@ fn what_cannot_be_worked_out_does_not_hold() {
 
 #[test]
 fn a_gate_without_expressions_approves_nothing() {
-    assert!(!Gate { expressions: Vec::new() }.judge(&facts()).approved);
+    assert!(
+        !Gate {
+            expressions: Vec::new()
+        }
+        .judge(&facts())
+        .approved
+    );
 }
 
 #[test]
@@ -103,7 +139,14 @@ fn nesting_is_bounded() {
     for expression in deep {
         // Brackets alone make no tree, and what makes one is refused.
         if let Ok(parsed) = Expression::parse(&expression) {
-            assert!(Gate { expressions: vec![parsed] }.judge(&facts()).approved, "{expression}");
+            assert!(
+                Gate {
+                    expressions: vec![parsed]
+                }
+                .judge(&facts())
+                .approved,
+                "{expression}"
+            );
         }
     }
 }

@@ -76,18 +76,33 @@ pub(super) fn from_json(
     let mut objects = Vec::with_capacity(rows.len());
     for (row, value) in rows.iter().enumerate() {
         let object = value.as_object().ok_or(RowsError::NotAnObject { row })?;
-        let unknown = object.keys().find(|key| fields.iter().all(|field| field.name != **key));
+        let unknown = object
+            .keys()
+            .find(|key| fields.iter().all(|field| field.name != **key));
         if let Some(column) = unknown {
-            let hint = hint(column, "columns", fields.iter().map(|field| field.name.as_str()));
-            return Err(RowsError::UnknownColumn { row, column: column.clone(), hint });
+            let hint = hint(
+                column,
+                "columns",
+                fields.iter().map(|field| field.name.as_str()),
+            );
+            return Err(RowsError::UnknownColumn {
+                row,
+                column: column.clone(),
+                hint,
+            });
         }
         objects.push(object);
     }
-    let columns: Result<Vec<ArrayRef>, RowsError> =
-        fields.iter().map(|field| column(field, fields, &objects)).collect();
+    let columns: Result<Vec<ArrayRef>, RowsError> = fields
+        .iter()
+        .map(|field| column(field, fields, &objects))
+        .collect();
     let count = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(rows.len()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns?, &count)
-        .map_err(|error| RowsError::Columns { message: error.to_string() })
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns?, &count).map_err(|error| {
+        RowsError::Columns {
+            message: error.to_string(),
+        }
+    })
 }
 
 fn column(
@@ -96,13 +111,23 @@ fn column(
     objects: &[&Map<String, Value>],
 ) -> Result<ArrayRef, RowsError> {
     Ok(match field.kind {
-        Kind::Boolean => {
-            Arc::new(BooleanArray::from(values(field, fields, objects, Value::as_bool)?))
-        }
+        Kind::Boolean => Arc::new(BooleanArray::from(values(
+            field,
+            fields,
+            objects,
+            Value::as_bool,
+        )?)),
         Kind::Int64 => Arc::new(Int64Array::from(values(field, fields, objects, whole)?)),
-        Kind::Float64 => Arc::new(Float64Array::from(values(field, fields, objects, Value::as_f64)?)),
+        Kind::Float64 => Arc::new(Float64Array::from(values(
+            field,
+            fields,
+            objects,
+            Value::as_f64,
+        )?)),
         Kind::Utf8 => {
-            let texts = values(field, fields, objects, |value| value.as_str().map(str::to_owned))?;
+            let texts = values(field, fields, objects, |value| {
+                value.as_str().map(str::to_owned)
+            })?;
             Arc::new(StringArray::from(texts))
         }
         Kind::Date32 => Arc::new(Date32Array::from(values(field, fields, objects, days)?)),
@@ -123,7 +148,11 @@ fn values<T>(
         None => {
             let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
             let (column, wanted) = (field.name.clone(), names.join(", "));
-            Err(RowsError::MissingColumn { row, column, wanted })
+            Err(RowsError::MissingColumn {
+                row,
+                column,
+                wanted,
+            })
         }
         Some(Value::Null) if field.nullable => Ok(None),
         Some(value) => match read(value) {
@@ -142,7 +171,11 @@ fn values<T>(
 /// A whole number, also if it is written with a point, as JSON from other languages may have it.
 fn whole(value: &Value) -> Option<i64> {
     const EXACT: f64 = (1_u64 << 53) as f64;
-    let float = || value.as_f64().filter(|it| it.fract() == 0.0 && it.abs() <= EXACT);
+    let float = || {
+        value
+            .as_f64()
+            .filter(|it| it.fract() == 0.0 && it.abs() <= EXACT)
+    };
     value.as_i64().or_else(|| float().map(|it| it as i64))
 }
 
@@ -153,7 +186,11 @@ fn days(value: &Value) -> Option<i32> {
 }
 
 fn microseconds(value: &Value) -> Option<i64> {
-    value.as_str()?.parse::<Timestamp>().ok().map(Timestamp::as_microsecond)
+    value
+        .as_str()?
+        .parse::<Timestamp>()
+        .ok()
+        .map(Timestamp::as_microsecond)
 }
 
 /// A value cut to what a message can bear.
@@ -171,7 +208,10 @@ fn shown(value: &Value) -> String {
 pub(super) fn arranged(schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch, RowsError> {
     let given = rows.schema();
     let wanted = || schema.fields().iter().map(|field| field.name().as_str());
-    let unknown = given.fields().iter().find(|field| schema.index_of(field.name()).is_err());
+    let unknown = given
+        .fields()
+        .iter()
+        .find(|field| schema.index_of(field.name()).is_err());
     if let Some(unknown) = unknown {
         let (name, hint) = (unknown.name(), hint(unknown.name(), "columns", wanted()));
         let message = format!("the model does not know the column `{name}`; {hint}");
@@ -194,8 +234,11 @@ pub(super) fn arranged(schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordB
     }
     let count =
         arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &count)
-        .map_err(|error| RowsError::Columns { message: error.to_string() })
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &count).map_err(|error| {
+        RowsError::Columns {
+            message: error.to_string(),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -208,7 +251,11 @@ mod tests {
     use super::*;
 
     fn fields() -> Vec<Field> {
-        let field = |name: &str, kind, nullable| Field { name: name.to_owned(), kind, nullable };
+        let field = |name: &str, kind, nullable| Field {
+            name: name.to_owned(),
+            kind,
+            nullable,
+        };
         vec![
             field("age", Kind::Int64, false),
             field("income", Kind::Float64, true),
@@ -239,7 +286,10 @@ mod tests {
         assert_eq!(batch.column(1).as_primitive::<Float64Type>().value(0), 2.0);
         assert_eq!(batch.column(2).as_string::<i32>().value(0), "car");
         assert_eq!(batch.column(3).as_primitive::<Date32Type>().value(0), 59);
-        let seen = batch.column(4).as_primitive::<TimestampMicrosecondType>().value(0);
+        let seen = batch
+            .column(4)
+            .as_primitive::<TimestampMicrosecondType>()
+            .value(0);
         assert_eq!(seen, 1_500_000);
         assert!(batch.column(5).as_boolean().value(0));
         assert_eq!(read(json!([])).expect("no rows are rows").num_rows(), 0);
@@ -250,14 +300,22 @@ mod tests {
         let with = |column: &str, value: Value| {
             let mut wrong = row();
             wrong[column] = value;
-            read(json!([row(), wrong])).expect_err("a wrong row").to_string()
+            read(json!([row(), wrong]))
+                .expect_err("a wrong row")
+                .to_string()
         };
         assert_eq!(
             with("age", json!("41")),
             "row 1: column `age` must be int64, and is \"41\""
         );
-        assert_eq!(with("age", json!(41.5)), "row 1: column `age` must be int64, and is 41.5");
-        assert_eq!(with("age", Value::Null), "row 1: column `age` must be int64, and is null");
+        assert_eq!(
+            with("age", json!(41.5)),
+            "row 1: column `age` must be int64, and is 41.5"
+        );
+        assert_eq!(
+            with("age", Value::Null),
+            "row 1: column `age` must be int64, and is null"
+        );
         assert_eq!(
             with("since", json!("March")),
             "row 1: column `since` must be date32, and is \"March\""
@@ -270,14 +328,21 @@ mod tests {
         let mut short = row();
         short.as_object_mut().map(|row| row.remove("purpose"));
         let missing = read(json!([short])).expect_err("a column is missing");
-        assert!(missing.to_string().contains("row 0 has no column `purpose`"), "{missing}");
+        assert!(
+            missing
+                .to_string()
+                .contains("row 0 has no column `purpose`"),
+            "{missing}"
+        );
     }
 
     #[test]
     fn columns_may_come_in_any_order_and_no_others() {
         let batch = read(json!([row()])).expect("a good row");
         let schema = batch.schema();
-        let turned = batch.project(&[5, 4, 3, 2, 1, 0]).expect("columns that are there");
+        let turned = batch
+            .project(&[5, 4, 3, 2, 1, 0])
+            .expect("columns that are there");
         assert_eq!(arranged(&schema, &turned).expect("the same columns"), batch);
         let fewer = batch.project(&[0, 1]).expect("columns that are there");
         assert!(arranged(&schema, &fewer).is_err());

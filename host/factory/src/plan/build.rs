@@ -27,17 +27,27 @@ pub fn plan(
     let sections = &pipeline.sections;
     let mut plugins = Vec::with_capacity(components.len());
     for (name, section) in &sections.plugins {
-        let Some(component) = components.get(name) else { continue };
+        let Some(component) = components.get(name) else {
+            continue;
+        };
         let inspection = &component.inspection;
         if inspection.role != section.role {
             let (found, wanted) = (inspection.role, section.role);
-            return Err(PlanError::OtherRole { plugin: name.clone(), found, wanted });
+            return Err(PlanError::OtherRole {
+                plugin: name.clone(),
+                found,
+                wanted,
+            });
         }
         if let Some(wanted) = section.digest
             && wanted != inspection.digest
         {
             let found = inspection.digest;
-            return Err(PlanError::OtherDigest { plugin: name.clone(), found, wanted });
+            return Err(PlanError::OtherDigest {
+                plugin: name.clone(),
+                found,
+                wanted,
+            });
         }
         plugins.push(PlannedPlugin {
             name: name.clone(),
@@ -48,7 +58,11 @@ pub fn plan(
             grants: section.grants.clone(),
         });
     }
-    let stages = Recipes { sections, components }.stages();
+    let stages = Recipes {
+        sections,
+        components,
+    }
+    .stages();
     Ok(Plan {
         pipeline: sections.name.clone(),
         config: pipeline.digest,
@@ -95,7 +109,11 @@ fn capabilities(inspection: &Inspection, grants: &Grants) -> Vec<PlannedCapabili
     let mut capabilities = Vec::new();
     for capability in ALL {
         let name = capability.as_str();
-        let asked = inspection.manifest.capabilities.iter().find(|ask| ask.capability == name);
+        let asked = inspection
+            .manifest
+            .capabilities
+            .iter()
+            .find(|ask| ask.capability == name);
         let imported = inspection
             .imports
             .iter()
@@ -179,7 +197,15 @@ impl<'a> Recipes<'a> {
         plugins.iter().for_each(|name| self.plugin(&mut own, name));
         let summary = format!("check and compile {}", counted(plugins.len(), "plugin"));
         let stage = "load".to_owned();
-        Step { stage, summary, plugins, own, before: Vec::new(), reuse: Reuse::Always }.planned()
+        Step {
+            stage,
+            summary,
+            plugins,
+            own,
+            before: Vec::new(),
+            reuse: Reuse::Always,
+        }
+        .planned()
     }
 
     fn connect(&self) -> Vec<PlannedStage> {
@@ -232,7 +258,14 @@ impl<'a> Recipes<'a> {
         };
         let plugins = checks.iter().map(|check| &check.plugin).collect();
         let stage = "validate".to_owned();
-        Some(Step { stage, summary, plugins, own, before, reuse: Reuse::New })
+        Some(Step {
+            stage,
+            summary,
+            plugins,
+            own,
+            before,
+            reuse: Reuse::New,
+        })
     }
 
     fn permit(&self, before: Vec<Digest>) -> Option<Step<'a>> {
@@ -249,7 +282,14 @@ impl<'a> Recipes<'a> {
         };
         let plugins = policies.iter().map(|policy| &policy.plugin).collect();
         let stage = "permit".to_owned();
-        Some(Step { stage, summary, plugins, own, before, reuse: Reuse::Always })
+        Some(Step {
+            stage,
+            summary,
+            plugins,
+            own,
+            before,
+            reuse: Reuse::Always,
+        })
     }
 
     fn train(&self, before: Vec<Digest>) -> Option<Step<'a>> {
@@ -296,7 +336,14 @@ impl<'a> Recipes<'a> {
             summary = format!("{summary}, and ask {}", counted(plugins.len(), "policy"));
         }
         let stage = "gate".to_owned();
-        Some(Step { stage, summary, plugins, own, before, reuse: Reuse::Always })
+        Some(Step {
+            stage,
+            summary,
+            plugins,
+            own,
+            before,
+            reuse: Reuse::Always,
+        })
     }
 
     fn register(&self, before: Vec<Digest>) -> Option<Step<'a>> {
@@ -308,7 +355,14 @@ impl<'a> Recipes<'a> {
             None => format!("as {}", register.model),
         };
         let stage = "register".to_owned();
-        Some(Step { stage, summary, plugins: Vec::new(), own, before, reuse: Reuse::Always })
+        Some(Step {
+            stage,
+            summary,
+            plugins: Vec::new(),
+            own,
+            before,
+            reuse: Reuse::Always,
+        })
     }
 
     fn own(&self, stage: &str) -> DigestHasher {
@@ -322,7 +376,9 @@ impl<'a> Recipes<'a> {
     /// A plugin by its digest, and the grants that can change what it returns: where its files
     /// are and what it is given, but neither limits nor the log.
     fn plugin(&self, recipe: &mut DigestHasher, name: &str) {
-        let Some(section) = self.sections.plugins.get(name) else { return };
+        let Some(section) = self.sections.plugins.get(name) else {
+            return;
+        };
         if let Some(component) = self.components.get(name) {
             recipe.update_field(component.inspection.digest.as_bytes());
         }

@@ -40,8 +40,11 @@ impl Component {
                 path,
             });
         }
-        let cannot_read =
-            |source| PlanError::Read { plugin: name.to_owned(), path: path.clone(), source };
+        let cannot_read = |source| PlanError::Read {
+            plugin: name.to_owned(),
+            path: path.clone(),
+            source,
+        };
         let mut bytes = Vec::new();
         File::open(&path)
             .map_err(cannot_read)?
@@ -50,14 +53,22 @@ impl Component {
             .map_err(cannot_read)?;
         if bytes.len() as u64 > MAX_COMPONENT_BYTES {
             let limit_bytes = MAX_COMPONENT_BYTES;
-            return Err(PlanError::TooLarge { plugin: name.to_owned(), path, limit_bytes });
+            return Err(PlanError::TooLarge {
+                plugin: name.to_owned(),
+                path,
+                limit_bytes,
+            });
         }
         let inspection = inspect(&bytes).map_err(|source| PlanError::Inspect {
             plugin: name.to_owned(),
             path: path.clone(),
             source: Box::new(source),
         })?;
-        Ok(Component { path, inspection, bytes: bytes.into() })
+        Ok(Component {
+            path,
+            inspection,
+            bytes: bytes.into(),
+        })
     }
 
     /// Reads the components of all plugins of a pipeline.
@@ -66,7 +77,9 @@ impl Component {
     /// If one of them cannot be read.
     pub fn read_all(pipeline: &Pipeline) -> Result<BTreeMap<String, Component>, PlanError> {
         let sections = pipeline.sections.plugins.iter();
-        sections.map(|(name, section)| Ok((name.clone(), Component::read(name, section)?))).collect()
+        sections
+            .map(|(name, section)| Ok((name.clone(), Component::read(name, section)?)))
+            .collect()
     }
 }
 

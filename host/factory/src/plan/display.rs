@@ -35,7 +35,10 @@ impl fmt::Display for Plan {
                 Reuse::Always => writeln!(formatter)?,
                 Reuse::New => writeln!(formatter, "  (to do)")?,
                 Reuse::Unchanged { run, .. } => {
-                    writeln!(formatter, "  (done in {run}, kept unless a source has changed)")?;
+                    writeln!(
+                        formatter,
+                        "  (done in {run}, kept unless a source has changed)"
+                    )?;
                 }
             }
             if stage.stage == "gate" {
@@ -87,7 +90,10 @@ impl PlannedPlugin {
                 files.collect::<Vec<_>>().join(", ")
             }
             "compute" => grants.compute.as_ref().map_or_else(String::new, |compute| {
-                format!("{} of tensors, {} of computing", compute.memory, compute.time)
+                format!(
+                    "{} of tensors, {} of computing",
+                    compute.memory, compute.time
+                )
             }),
             "log" => format!("{} a second", grants.log.bytes_per_second),
             _ => "yes".to_owned(),
@@ -97,7 +103,10 @@ impl PlannedPlugin {
 
 fn said(capability: &PlannedCapability, plugin: &PlannedPlugin) -> String {
     let name = &capability.capability;
-    let reason = capability.reason.as_deref().unwrap_or("does not say what for");
+    let reason = capability
+        .reason
+        .as_deref()
+        .unwrap_or("does not say what for");
     match (capability.granted, capability.imported) {
         (true, true) => format!("{name}: granted, {} ({reason})", plugin.said_of(capability)),
         (true, false) => format!("{name}: granted, and not imported"),
@@ -108,5 +117,8 @@ fn said(capability: &PlannedCapability, plugin: &PlannedPlugin) -> String {
 
 /// The last part of a path is enough to know it by.
 fn shortened(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy()
+        .into_owned()
 }

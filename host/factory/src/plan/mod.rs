@@ -15,8 +15,8 @@ use sandcast_sandbox::{Grants, LoadError, Role};
 use serde::Serialize;
 use thiserror::Error;
 
-pub use build::plan;
 pub(crate) use build::json;
+pub use build::plan;
 pub use components::Component;
 
 /// What will be done.

@@ -2,9 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sandcast_audit::{Digest, RunId};
-use sandcast_sandbox::{
-    Capability, CapabilityRequest, Import, Inspection, Manifest, Role,
-};
+use sandcast_sandbox::{Capability, CapabilityRequest, Import, Inspection, Manifest, Role};
 
 use super::{Component, Plan, PlanError, Reuse, plan};
 use crate::config::Pipeline;
@@ -50,10 +48,19 @@ fn component(name: &str, role: Role, capability: Option<Capability>) -> Componen
 
 fn components() -> BTreeMap<String, Component> {
     BTreeMap::from([
-        ("csv".to_owned(), component("csv", Role::Connector, Some(Capability::Files))),
-        ("rules".to_owned(), component("rules", Role::Validator, Some(Capability::Clock))),
+        (
+            "csv".to_owned(),
+            component("csv", Role::Connector, Some(Capability::Files)),
+        ),
+        (
+            "rules".to_owned(),
+            component("rules", Role::Validator, Some(Capability::Clock)),
+        ),
         ("cedar".to_owned(), component("cedar", Role::Policy, None)),
-        ("mlp".to_owned(), component("mlp", Role::Adapter, Some(Capability::Compute))),
+        (
+            "mlp".to_owned(),
+            component("mlp", Role::Adapter, Some(Capability::Compute)),
+        ),
     ])
 }
 
@@ -69,16 +76,32 @@ fn planned(text: &str) -> Plan {
 fn a_plan_is_a_tree() {
     let mut planned = planned(GOOD);
     let run: RunId = "20261121-201530-4f3a9c".parse().expect("a run");
-    planned.stages[1].reuse = Reuse::Unchanged { run, when: "2026-11-21T20:15:30Z".to_owned() };
+    planned.stages[1].reuse = Reuse::Unchanged {
+        run,
+        when: "2026-11-21T20:15:30Z".to_owned(),
+    };
     insta::assert_snapshot!("tree", planned.to_string());
 }
 
 #[test]
 fn a_missing_grant_is_seen() {
     let planned = planned(GOOD);
-    let rules = planned.plugins.iter().find(|it| it.name == "rules").expect("it is planned");
-    assert!(rules.capabilities.iter().any(|it| it.capability == "clock" && it.is_missing()));
-    let csv = planned.plugins.iter().find(|it| it.name == "csv").expect("it is planned");
+    let rules = planned
+        .plugins
+        .iter()
+        .find(|it| it.name == "rules")
+        .expect("it is planned");
+    assert!(
+        rules
+            .capabilities
+            .iter()
+            .any(|it| it.capability == "clock" && it.is_missing())
+    );
+    let csv = planned
+        .plugins
+        .iter()
+        .find(|it| it.name == "csv")
+        .expect("it is planned");
     assert!(csv.capabilities.iter().all(|it| !it.is_missing()));
 }
 
@@ -86,14 +109,26 @@ fn a_missing_grant_is_seen() {
 fn changed(one: &str, other: &str) -> Vec<String> {
     let (one, other) = (planned(one), planned(other));
     let pairs = one.stages.iter().zip(&other.stages);
-    pairs.filter(|(one, other)| one.recipe != other.recipe).map(|(it, _)| it.stage.clone()).collect()
+    pairs
+        .filter(|(one, other)| one.recipe != other.recipe)
+        .map(|(it, _)| it.stage.clone())
+        .collect()
 }
 
 #[test]
 fn a_change_reaches_what_comes_after_it_and_nothing_else() {
     let nothing: [&str; 0] = [];
-    assert_eq!(changed(GOOD, &GOOD.replace("call_timeout: 10m", "call_timeout: 20m")), nothing);
-    assert_eq!(changed(GOOD, &GOOD.replace("auc >= 0.75", "auc >= 0.76")), ["gate", "register"]);
+    assert_eq!(
+        changed(
+            GOOD,
+            &GOOD.replace("call_timeout: 10m", "call_timeout: 20m")
+        ),
+        nothing
+    );
+    assert_eq!(
+        changed(GOOD, &GOOD.replace("auc >= 0.75", "auc >= 0.76")),
+        ["gate", "register"]
+    );
     assert_eq!(
         changed(GOOD, &GOOD.replace("threshold: 0.5", "threshold: 0.4")),
         ["evaluate", "gate", "register"]
@@ -104,11 +139,22 @@ fn a_change_reaches_what_comes_after_it_and_nothing_else() {
     );
     assert_eq!(
         changed(GOOD, &GOOD.replace("min: 18", "min: 21")),
-        ["validate", "permit", "train", "evaluate", "gate", "register"]
+        [
+            "validate", "permit", "train", "evaluate", "gate", "register"
+        ]
     );
     assert_eq!(
         changed(GOOD, &GOOD.replace("/data/web.csv", "/data/net.csv")),
-        ["connect web", "query", "validate", "permit", "train", "evaluate", "gate", "register"]
+        [
+            "connect web",
+            "query",
+            "validate",
+            "permit",
+            "train",
+            "evaluate",
+            "gate",
+            "register"
+        ]
     );
 }
 
@@ -118,7 +164,10 @@ fn a_plugin_that_is_another_is_refused() {
     let role = "role: connector";
     let pinned = GOOD.replace(role, &format!("{role}\n    digest: {digest}"));
     plan(&pipeline(&pinned), &components()).expect("this is the one that is meant");
-    let pinned = GOOD.replace(role, &format!("{role}\n    digest: {}", Digest::of(b"other")));
+    let pinned = GOOD.replace(
+        role,
+        &format!("{role}\n    digest: {}", Digest::of(b"other")),
+    );
     let error = plan(&pipeline(&pinned), &components()).expect_err("this is another one");
     assert!(matches!(error, PlanError::OtherDigest { .. }), "{error}");
 

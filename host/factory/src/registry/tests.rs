@@ -16,7 +16,11 @@ impl Place {
         let folder = tempfile::tempdir().expect("a folder");
         let state = State::open(folder.path()).expect("a new state");
         let audit = AuditLog::open(&folder.path().join("audit")).expect("a new log");
-        Place { folder, state, audit }
+        Place {
+            folder,
+            state,
+            audit,
+        }
     }
 
     fn registry(&self) -> Registry {
@@ -27,7 +31,9 @@ impl Place {
         let registry = self.registry();
         let run = version.run.clone();
         let registration = registry.insert(&run, version, alias).expect("it registers");
-        self.state.empty_outbox(&self.audit, false).expect("the log takes it");
+        self.state
+            .empty_outbox(&self.audit)
+            .expect("the log takes it");
         registration
     }
 
@@ -36,7 +42,9 @@ impl Place {
         let entries = self.audit.entries().expect("the log reads");
         let name = |entry: &sandcast_audit::Entry| match &entry.event {
             Event::Registered { version, .. } => format!("registered {version}"),
-            Event::AliasMoved { alias, from, to, .. } => format!("{alias} {from:?} {to}"),
+            Event::AliasMoved {
+                alias, from, to, ..
+            } => format!("{alias} {from:?} {to}"),
             other => format!("{other:?}"),
         };
         entries.iter().map(name).collect()
@@ -73,7 +81,11 @@ fn version(artifact: &str) -> ModelVersion {
         evaluation: evaluation.expect("no slices are no trouble"),
         task: Task {
             kind: TaskKind::BinaryClassification,
-            features: vec![Field { name: "age".to_owned(), kind: Kind::Int64, nullable: true }],
+            features: vec![Field {
+                name: "age".to_owned(),
+                kind: Kind::Int64,
+                nullable: true,
+            }],
             target: "repaid".to_owned(),
             classes: vec!["no".to_owned(), "yes".to_owned()],
             weight: None,
@@ -93,7 +105,12 @@ fn versions_are_counted_and_resolved() {
     place.register(version("one"), Some("champion"));
     place.register(version("two"), None);
     let registry = place.registry();
-    let resolve = |which| registry.resolve("loans", which).map(|found| found.version).ok();
+    let resolve = |which| {
+        registry
+            .resolve("loans", which)
+            .map(|found| found.version)
+            .ok()
+    };
     assert_eq!(resolve(None), Some(1), "the champion is what is meant");
     assert_eq!(resolve(Some("champion")), Some(1));
     assert_eq!(resolve(Some("2")), Some(2));
@@ -103,9 +120,22 @@ fn versions_are_counted_and_resolved() {
     assert_eq!(found, given, "what is kept is what was given");
     let models = registry.models().expect("the state reads");
     assert_eq!(models.len(), 1);
-    assert_eq!(models[0].versions.iter().map(|it| it.version).collect::<Vec<_>>(), [2, 1]);
-    assert_eq!(models[0].aliases, BTreeMap::from([("champion".to_owned(), 1)]));
-    assert_eq!(place.logged(), ["registered 1", "champion None 1", "registered 2"]);
+    assert_eq!(
+        models[0]
+            .versions
+            .iter()
+            .map(|it| it.version)
+            .collect::<Vec<_>>(),
+        [2, 1]
+    );
+    assert_eq!(
+        models[0].aliases,
+        BTreeMap::from([("champion".to_owned(), 1)])
+    );
+    assert_eq!(
+        place.logged(),
+        ["registered 1", "champion None 1", "registered 2"]
+    );
 }
 
 #[test]
@@ -113,7 +143,10 @@ fn the_same_lineage_is_registered_once() {
     let place = Place::new();
     assert!(place.register(version("one"), Some("champion")).new);
     let again = place.register(version("one"), Some("champion"));
-    assert_eq!((again.new, again.alias_moved, again.version.version), (false, false, 1));
+    assert_eq!(
+        (again.new, again.alias_moved, again.version.version),
+        (false, false, 1)
+    );
     assert_eq!(place.logged(), ["registered 1", "champion None 1"]);
 }
 
@@ -123,9 +156,25 @@ fn aliases_move_and_move_back() {
     place.register(version("one"), Some("champion"));
     place.register(version("two"), Some("champion"));
     let registry = place.registry();
-    assert_eq!(registry.set_alias("loans", "champion", 1).expect("it is there"), Some(2));
-    assert_eq!(registry.set_alias("loans", "canary", 2).expect("it is there"), None);
-    assert_eq!(registry.resolve("loans", None).expect("it is there").version, 1);
+    assert_eq!(
+        registry
+            .set_alias("loans", "champion", 1)
+            .expect("it is there"),
+        Some(2)
+    );
+    assert_eq!(
+        registry
+            .set_alias("loans", "canary", 2)
+            .expect("it is there"),
+        None
+    );
+    assert_eq!(
+        registry
+            .resolve("loans", None)
+            .expect("it is there")
+            .version,
+        1
+    );
     assert_eq!(
         place.logged(),
         [
@@ -144,8 +193,16 @@ fn what_is_not_there_is_named_with_what_is_near() {
     let place = Place::new();
     place.register(version("one"), Some("champion"));
     let registry = place.registry();
-    let said = |model, which| registry.resolve(model, which).expect_err("not there").to_string();
-    assert_eq!(said("loan", None), "there is no model `loan`; did you mean `loans`?");
+    let said = |model, which| {
+        registry
+            .resolve(model, which)
+            .expect_err("not there")
+            .to_string()
+    };
+    assert_eq!(
+        said("loan", None),
+        "there is no model `loan`; did you mean `loans`?"
+    );
     assert_eq!(
         said("loans", Some("champoin")),
         "the model `loans` has no alias `champoin`; did you mean `champion`?"
@@ -156,9 +213,15 @@ fn what_is_not_there_is_named_with_what_is_near() {
     );
     for alias in ["4", "", "Upper", "a b", "-x"] {
         let error = registry.set_alias("loans", alias, 1).expect_err("no alias");
-        assert!(matches!(error, RegistryError::BadAlias { .. }), "{alias}: {error}");
+        assert!(
+            matches!(error, RegistryError::BadAlias { .. }),
+            "{alias}: {error}"
+        );
     }
-    assert!(registry.set_alias("loans", "champion", 9).is_err(), "there is no version 9");
+    assert!(
+        registry.set_alias("loans", "champion", 9).is_err(),
+        "there is no version 9"
+    );
 }
 
 #[test]
@@ -167,16 +230,24 @@ fn a_crash_between_effect_and_record_is_made_good_once() {
     let one = version("one");
     let run = one.run.clone();
     // The process dies after the transaction: the log knows nothing yet.
-    place.registry().insert(&run, one, Some("champion")).expect("it registers");
+    place
+        .registry()
+        .insert(&run, one, Some("champion"))
+        .expect("it registers");
     assert!(place.logged().is_empty());
     let reopened = State::open(place.folder.path()).expect("the state opens");
-    reopened.empty_outbox(&place.audit, true).expect("the log takes it");
+    reopened
+        .empty_outbox(&place.audit)
+        .expect("the log takes it");
     assert_eq!(place.logged(), ["registered 1", "champion None 1"]);
 
     // The process dies after the log was written and before the outbox was emptied.
     let two = version("two");
     let run = two.run.clone();
-    place.registry().insert(&run, two, None).expect("it registers");
+    place
+        .registry()
+        .insert(&run, two, None)
+        .expect("it registers");
     let waiting = Event::Registered {
         run,
         model: "loans".to_owned(),
@@ -185,7 +256,14 @@ fn a_crash_between_effect_and_record_is_made_good_once() {
         lineage: version("two").lineage.digest(),
     };
     place.audit.append(waiting).expect("the log takes it");
-    reopened.empty_outbox(&place.audit, true).expect("the log is there");
-    reopened.empty_outbox(&place.audit, true).expect("nothing is left");
-    assert_eq!(place.logged(), ["registered 1", "champion None 1", "registered 2"]);
+    reopened
+        .empty_outbox(&place.audit)
+        .expect("the log is there");
+    reopened
+        .empty_outbox(&place.audit)
+        .expect("nothing is left");
+    assert_eq!(
+        place.logged(),
+        ["registered 1", "champion None 1", "registered 2"]
+    );
 }

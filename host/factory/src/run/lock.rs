@@ -25,8 +25,16 @@ impl RunLock {
     /// Takes the lock of a state folder, or says who has it.
     pub(crate) fn take(folder: &Path, run: &RunId) -> Result<RunLock, RunError> {
         let path = folder.join(LOCK_FILE);
-        let wrap = |source| RunError::Lock { path: path.clone(), source };
-        let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let wrap = |source| RunError::Lock {
+            path: path.clone(),
+            source,
+        };
+        let open = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path);
         let mut file = open.map_err(wrap)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -38,7 +46,10 @@ impl RunLock {
                     "" => "it does not say which".to_owned(),
                     holder => holder.to_owned(),
                 };
-                return Err(RunError::Locked { folder: folder.to_path_buf(), holder });
+                return Err(RunError::Locked {
+                    folder: folder.to_path_buf(),
+                    holder,
+                });
             }
             Err(TryLockError::Error(source)) => return Err(wrap(source)),
         }

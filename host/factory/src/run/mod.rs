@@ -65,20 +65,24 @@ pub async fn run(
     let _lock = RunLock::take(workspace.folder(), &run)?;
     for run in workspace.state().mark_interrupted()? {
         let outcome = RunStatus::Interrupted.as_str().to_owned();
-        workspace.audit().append(Event::RunFinished { run, outcome, message: None })?;
+        workspace.audit().append(Event::RunFinished {
+            run,
+            outcome,
+            message: None,
+        })?;
     }
     let planned = match prepare(pipeline) {
         // There was nothing to run.
         Err(
-            error @ (PlanError::NotBuilt { .. }
-            | PlanError::Crate { .. }
-            | PlanError::Read { .. }),
+            error @ (PlanError::NotBuilt { .. } | PlanError::Crate { .. } | PlanError::Read { .. }),
         ) => {
             return Err(RunError::Plan(error));
         }
         planned => planned,
     };
-    Attempt::begin(workspace, pipeline, run, options)?.go(planned).await
+    Attempt::begin(workspace, pipeline, run, options)?
+        .go(planned)
+        .await
 }
 
 fn prepare(pipeline: &Pipeline) -> Result<(Plan, BTreeMap<String, Component>), PlanError> {
@@ -122,7 +126,13 @@ impl<'a> Attempt<'a> {
             config: record.config,
         })?;
         workspace.state().begin_run(&record)?;
-        Ok(Attempt { workspace, pipeline, options, record, began: Instant::now() })
+        Ok(Attempt {
+            workspace,
+            pipeline,
+            options,
+            record,
+            began: Instant::now(),
+        })
     }
 
     async fn go(
@@ -149,13 +159,20 @@ impl<'a> Attempt<'a> {
         line.observer.notice(&RunEvent::Started {
             run: line.run.clone(),
             pipeline: line.sections().name.clone(),
-            stages: plan.stages.iter().map(|planned| planned.stage.clone()).collect(),
+            stages: plan
+                .stages
+                .iter()
+                .map(|planned| planned.stage.clone())
+                .collect(),
         });
         let result = stages::all(&line).await;
         let mut report =
             std::mem::take(&mut *line.report.lock().unwrap_or_else(PoisonError::into_inner));
         if let Err(error) = report::add_usage(&line, &mut report) {
-            line.note("report", format!("the report lacks the usage of plugins: {error}"));
+            line.note(
+                "report",
+                format!("the report lacks the usage of plugins: {error}"),
+            );
         }
         self.end(result, report)
     }
@@ -178,7 +195,11 @@ impl<'a> Attempt<'a> {
         let reason = stages::chain(&error);
         if let Some(name) = error.plugin() {
             let (name, reason) = (name.to_owned(), reason.clone());
-            let refused = Event::PluginRefused { name, digest: error.digest(), reason };
+            let refused = Event::PluginRefused {
+                name,
+                digest: error.digest(),
+                reason,
+            };
             self.workspace.audit().append(refused)?;
         }
         self.workspace.audit().append(Event::StageFailed {
@@ -198,11 +219,21 @@ impl<'a> Attempt<'a> {
             rows_quarantined: None,
             message: reason.clone(),
         };
-        self.workspace.state().add_stage(&self.record.run, &record)?;
-        self.options.observer.notice(&RunEvent::StageFinished { record });
+        self.workspace
+            .state()
+            .add_stage(&self.record.run, &record)?;
+        self.options
+            .observer
+            .notice(&RunEvent::StageFinished { record });
         let report = self.report(env!("CARGO_PKG_VERSION"));
         let stop = Stop::Rejected(vec![reason]);
-        self.end(Err(Halt { stage: STAGE.to_owned(), stop }), report)
+        self.end(
+            Err(Halt {
+                stage: STAGE.to_owned(),
+                stop,
+            }),
+            report,
+        )
     }
 
     /// Writes down what the run came to: the report, the audit log, then the record.
@@ -220,7 +251,9 @@ impl<'a> Attempt<'a> {
                 let message = format!("the report {} cannot be written: {error}", page.display());
                 tracing::warn!("{message}");
                 let stage = "report".to_owned();
-                self.options.observer.notice(&RunEvent::Note { stage, message });
+                self.options
+                    .observer
+                    .notice(&RunEvent::Note { stage, message });
                 None
             }
         };
@@ -238,15 +271,30 @@ impl<'a> Attempt<'a> {
                     report,
                     report_path,
                 };
-                (RunStatus::Completed, Ok(RunOutcome::Completed(Box::new(completed))))
+                (
+                    RunStatus::Completed,
+                    Ok(RunOutcome::Completed(Box::new(completed))),
+                )
             }
-            Err(Halt { stage, stop: Stop::Rejected(reasons) }) => {
+            Err(Halt {
+                stage,
+                stop: Stop::Rejected(reasons),
+            }) => {
                 self.record.stage = Some(stage.clone());
                 self.record.reasons.clone_from(&reasons);
-                let rejected = Rejected { run, stage, reasons, report, report_path };
+                let rejected = Rejected {
+                    run,
+                    stage,
+                    reasons,
+                    report,
+                    report_path,
+                };
                 (RunStatus::Rejected, Ok(RunOutcome::Rejected(rejected)))
             }
-            Err(Halt { stage, stop: Stop::Failed(error) }) => {
+            Err(Halt {
+                stage,
+                stop: Stop::Failed(error),
+            }) => {
                 self.record.stage = Some(stage);
                 self.record.reasons = vec![stages::chain(&error)];
                 let status = match error {
@@ -288,11 +336,15 @@ fn told(result: &Result<Registered, Halt>, pipeline: &Pipeline) -> Outcome {
             version: registration.version.version,
             alias: pipeline.sections.register.alias.clone(),
         },
-        Err(Halt { stage, stop: Stop::Rejected(reasons) }) if stage == "gate" => {
-            Outcome::Refused { reasons: reasons.clone() }
-        }
-        Err(Halt { stage, stop }) => {
-            Outcome::Failed { stage: stage.clone(), message: stop.to_string() }
-        }
+        Err(Halt {
+            stage,
+            stop: Stop::Rejected(reasons),
+        }) if stage == "gate" => Outcome::Refused {
+            reasons: reasons.clone(),
+        },
+        Err(Halt { stage, stop }) => Outcome::Failed {
+            stage: stage.clone(),
+            message: stop.to_string(),
+        },
     }
 }

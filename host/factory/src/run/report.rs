@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sandcast_audit::{AuditError, Event};
-use sandcast_sandbox::Import;
 
 use crate::report::{self, Plugin, ReportInput};
 use crate::stages::Line;
@@ -17,18 +16,30 @@ pub(crate) fn add_usage(line: &Line<'_>, report: &mut ReportInput) -> Result<(),
     for entry in entries {
         match entry.event {
             Event::CallsFinished {
-                run, plugin, host_calls, guest_seconds, peak_memory_bytes, ..
+                run,
+                plugin,
+                host_calls,
+                guest_seconds,
+                peak_memory_bytes,
+                ..
             } if run.as_ref() == Some(&line.run) => {
                 let digest = plugin.digest.to_string();
-                for told in report.plugins.iter_mut().filter(|told| told.digest == digest) {
+                for told in report
+                    .plugins
+                    .iter_mut()
+                    .filter(|told| told.digest == digest)
+                {
                     told.guest_seconds += guest_seconds;
                     told.peak_memory_bytes = told.peak_memory_bytes.max(peak_memory_bytes);
-                    add_calls(line, told, &host_calls);
+                    add_calls(told, &host_calls);
                 }
             }
             Event::Denied { run, plugin, .. } if run.as_ref() == Some(&line.run) => {
                 let digest = plugin.digest.to_string();
-                let told = report.plugins.iter_mut().filter(|told| told.digest == digest);
+                let told = report
+                    .plugins
+                    .iter_mut()
+                    .filter(|told| told.digest == digest);
                 told.for_each(|told| told.denials += 1);
             }
             _ => {}
@@ -37,21 +48,16 @@ pub(crate) fn add_usage(line: &Line<'_>, report: &mut ReportInput) -> Result<(),
     Ok(())
 }
 
-/// Counts calls under the capability whose interface they belong to.
-fn add_calls(line: &Line<'_>, told: &mut Plugin, host_calls: &BTreeMap<String, u64>) {
-    let Some(component) = line.components.get(&told.name) else { return };
+/// Counts calls under their capability: the ledger names them `<capability>.<function>`.
+fn add_calls(told: &mut Plugin, host_calls: &BTreeMap<String, u64>) {
     for (function, calls) in host_calls {
-        let belongs = |import: &&Import| function.starts_with(short_name(&import.interface));
-        let import = component.inspection.imports.iter().find(belongs);
-        let Some(capability) = import.and_then(|import| import.capability) else { continue };
-        let told = told.capabilities.iter_mut().find(|told| told.name == capability.as_str());
+        let capability = function.split('.').next().unwrap_or_default();
+        let told = told
+            .capabilities
+            .iter_mut()
+            .find(|told| told.name == capability);
         told.into_iter().for_each(|told| told.calls += calls);
     }
-}
-
-/// `wasi:filesystem/types` of `wasi:filesystem/types@0.2.12`.
-fn short_name(interface: &str) -> &str {
-    interface.split('@').next().unwrap_or(interface)
 }
 
 /// Writes the page and, beside it, what it was drawn from. Either is there as a whole, or not.

@@ -16,12 +16,18 @@ pub(crate) fn features(
 ) -> Result<Vec<Field>, Stop> {
     let train = &line.sections().train;
     let fields = fields_of(schema).map_err(|(column, found)| {
-        Stop::rejected(format!("column `{column}` is {found}, which plugins do not know"))
+        Stop::rejected(format!(
+            "column `{column}` is {found}, which plugins do not know"
+        ))
     })?;
     let selection = &train.features;
     let mut chosen = Vec::new();
     for (index, name) in selection.include.iter().flatten().enumerate() {
-        let place = if line.pipeline.source.has(&format!("train.features[{index}]")) {
+        let place = if line
+            .pipeline
+            .source
+            .has(&format!("train.features[{index}]"))
+        {
             format!("train.features[{index}]")
         } else {
             format!("train.features.include[{index}]")
@@ -29,7 +35,12 @@ pub(crate) fn features(
         chosen.push(column(line, &fields, &place, name)?);
     }
     for (index, name) in selection.exclude.iter().enumerate() {
-        column(line, &fields, &format!("train.features.exclude[{index}]"), name)?;
+        column(
+            line,
+            &fields,
+            &format!("train.features.exclude[{index}]"),
+            name,
+        )?;
     }
     if selection.include.is_none() {
         chosen.extend(fields);
@@ -57,7 +68,9 @@ pub(crate) fn check(line: &Line<'_>, schema: &Schema) -> Result<(), Stop> {
     let sections = line.sections();
     let train = &sections.train;
     let fields = fields_of(schema).map_err(|(column, found)| {
-        Stop::rejected(format!("column `{column}` is {found}, which plugins do not know"))
+        Stop::rejected(format!(
+            "column `{column}` is {found}, which plugins do not know"
+        ))
     })?;
     let target = column(line, &fields, "train.target", &train.target)?;
     let fits = match train.task {
@@ -72,14 +85,21 @@ pub(crate) fn check(line: &Line<'_>, schema: &Schema) -> Result<(), Stop> {
                 Some("cast it in `dataset.sql`, such as `CAST(target AS VARCHAR)`".to_owned()),
             ),
         };
-        let message = format!("{message}, and `{}` is {}", target.name, name_of(target.kind));
+        let message = format!(
+            "{message}, and `{}` is {}",
+            target.name,
+            name_of(target.kind)
+        );
         return Err(line.rejected_at("train.target", &message, help));
     }
     if let Some(weight) = &train.weight {
         let weight = column(line, &fields, "train.weight", weight)?;
         if !matches!(weight.kind, Kind::Int64 | Kind::Float64) {
-            let message =
-                format!("a weight is a number, and `{}` is {}", weight.name, name_of(weight.kind));
+            let message = format!(
+                "a weight is a number, and `{}` is {}",
+                weight.name,
+                name_of(weight.kind)
+            );
             return Err(line.rejected_at("train.weight", &message, None));
         }
     }
@@ -92,8 +112,16 @@ pub(crate) fn check(line: &Line<'_>, schema: &Schema) -> Result<(), Stop> {
 fn column(line: &Line<'_>, fields: &[Field], path: &str, name: &str) -> Result<Field, Stop> {
     let found = fields.iter().find(|field| field.name == name);
     found.cloned().ok_or_else(|| {
-        let help = hint(name, "columns", fields.iter().map(|field| field.name.as_str()));
-        line.rejected_at(path, &format!("the data has no column `{name}`"), Some(help))
+        let help = hint(
+            name,
+            "columns",
+            fields.iter().map(|field| field.name.as_str()),
+        );
+        line.rejected_at(
+            path,
+            &format!("the data has no column `{name}`"),
+            Some(help),
+        )
     })
 }
 

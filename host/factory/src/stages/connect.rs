@@ -19,7 +19,11 @@ pub(crate) struct Connected {
 
 impl Output for Dataset {
     fn blobs(&self) -> Vec<Digest> {
-        self.blobs.iter().chain(&self.quarantine.blobs).map(|blob| blob.digest).collect()
+        self.blobs
+            .iter()
+            .chain(&self.quarantine.blobs)
+            .map(|blob| blob.digest)
+            .collect()
     }
 }
 
@@ -27,7 +31,9 @@ pub(crate) async fn connect(line: &Line<'_>, loaded: Loaded) -> Result<Connected
     let mut sources = Vec::with_capacity(line.sections().sources.len());
     for name in line.sections().sources.keys() {
         let stage = format!("connect {name}");
-        let landed = line.stage(&stage, read(line, &loaded, name, &stage)).await?;
+        let landed = line
+            .stage(&stage, read(line, &loaded, name, &stage))
+            .await?;
         sources.push(landed);
     }
     let dataset = match (&line.sections().dataset.sql, sources.as_slice()) {
@@ -36,7 +42,10 @@ pub(crate) async fn connect(line: &Line<'_>, loaded: Loaded) -> Result<Connected
         // The pipeline was refused if it has several sources and no query.
         (None, _) => {
             let stop = Stop::host("query", "there are several sources and no query".to_owned());
-            return Err(Halt { stage: "query".to_owned(), stop });
+            return Err(Halt {
+                stage: "query".to_owned(),
+                stop,
+            });
         }
     };
     line.write_report(|report| {
@@ -49,7 +58,11 @@ pub(crate) async fn connect(line: &Line<'_>, loaded: Loaded) -> Result<Connected
             sql: dataset.sql.clone(),
         });
     });
-    Ok(Connected { loaded, sources, dataset })
+    Ok(Connected {
+        loaded,
+        sources,
+        dataset,
+    })
 }
 
 async fn read(
@@ -67,7 +80,9 @@ async fn read(
         resource: format!("source:{name}"),
         context: json!({ "plugin": plugin.reference().id, "connector": section.plugin }),
     };
-    ask(line, loaded, stage, asked).await?.without_obligations(stage)?;
+    ask(line, loaded, stage, asked)
+        .await?
+        .without_obligations(stage)?;
 
     let versions = listed(line, plugin, &section.config, stage).await?;
     let key = versions.as_ref().map(|versions| key(line, stage, versions));
@@ -102,7 +117,11 @@ async fn read(
         report.sources.push(report::Source {
             name: name.to_owned(),
             plugin: section.plugin.clone(),
-            splits: dataset.sources.iter().map(|source| source.splits.len() as u64).sum(),
+            splits: dataset
+                .sources
+                .iter()
+                .map(|source| source.splits.len() as u64)
+                .sum(),
             rows_in,
             rows_landed: dataset.rows,
             rows_rejected: dataset.quarantine.rows,
@@ -136,19 +155,29 @@ async fn listed(
     stage: &str,
 ) -> Result<Option<Versions>, Stop> {
     let stop = |error| Stop::of(stage, &error);
-    let mut connector = plugin.connector(&line.context(stage), config).await.map_err(stop)?;
+    let mut connector = plugin
+        .connector(&line.context(stage), config)
+        .await
+        .map_err(stop)?;
     let splits = connector.partitions().await.map_err(stop)?;
     connector.finish();
-    Ok(splits.into_iter().map(|split| Some((split.id, split.version?))).collect())
+    Ok(splits
+        .into_iter()
+        .map(|split| Some((split.id, split.version?)))
+        .collect())
 }
 
 fn versions_of(dataset: &Dataset) -> Option<Versions> {
     let splits = dataset.sources.iter().flat_map(|source| &source.splits);
-    splits.map(|split| Some((split.id.clone(), split.version.clone()?))).collect()
+    splits
+        .map(|split| Some((split.id.clone(), split.version.clone()?)))
+        .collect()
 }
 
 fn key(line: &Line<'_>, stage: &str, versions: &Versions) -> Digest {
-    let parts = versions.iter().flat_map(|(id, version)| [id.as_bytes(), version.as_bytes()]);
+    let parts = versions
+        .iter()
+        .flat_map(|(id, version)| [id.as_bytes(), version.as_bytes()]);
     line.key(stage, &parts.collect::<Vec<_>>())
 }
 
@@ -159,19 +188,25 @@ async fn query(
 ) -> Result<(Dataset, StageNotes), Stop> {
     const STAGE: &str = "query";
     let name = &line.sections().name;
-    let digests: Vec<&[u8]> =
-        sources.iter().map(|source| source.digest.as_bytes().as_slice()).collect();
+    let digests: Vec<&[u8]> = sources
+        .iter()
+        .map(|source| source.digest.as_bytes().as_slice())
+        .collect();
     let key = line.key(STAGE, &digests);
     let kept = line
         .kept(STAGE, &key, async {
-            let tables: Vec<(String, &Dataset)> =
-                sources.iter().map(|source| (source.name.clone(), source)).collect();
+            let tables: Vec<(String, &Dataset)> = sources
+                .iter()
+                .map(|source| (source.name.clone(), source))
+                .collect();
             let progress = Some(line.rows(STAGE));
-            let queried = line.workspace.estate().query(name, sql, &tables, progress).await;
+            let queried = line
+                .workspace
+                .estate()
+                .query(name, sql, &tables, progress)
+                .await;
             queried.map_err(|error| match error {
-                QueryError::Sql { .. } => {
-                    line.rejected_at("dataset.sql", &chain(&error), None)
-                }
+                QueryError::Sql { .. } => line.rejected_at("dataset.sql", &chain(&error), None),
                 error => Stop::of(STAGE, &error),
             })
         })
@@ -185,7 +220,11 @@ async fn query(
         rows_in: Some(sources.iter().map(|source| source.rows).sum()),
         rows_out: Some(dataset.rows),
         rows_quarantined: None,
-        message: format!("{} rows, {} columns", dataset.rows, dataset.schema.fields().len()),
+        message: format!(
+            "{} rows, {} columns",
+            dataset.rows,
+            dataset.schema.fields().len()
+        ),
     };
     Ok((dataset, notes))
 }

@@ -86,7 +86,11 @@ pub(crate) async fn evaluate(line: &Line<'_>, mut trained: Trained) -> Result<Ev
             Ok(((evaluation, champion), notes))
         })
         .await?;
-    Ok(Evaluated { trained, evaluation, champion })
+    Ok(Evaluated {
+        trained,
+        evaluation,
+        champion,
+    })
 }
 
 async fn own(
@@ -132,23 +136,40 @@ async fn challenge(
 ) -> Result<Champion, Stop> {
     let unknown = |why: String| {
         let (model, number) = (&version.model, version.version);
-        line.note(STAGE, format!("the champion `{model}` version {number} is not compared: {why}"));
-        Ok(Champion { version: version.version, evaluation: None })
+        line.note(
+            STAGE,
+            format!("the champion `{model}` version {number} is not compared: {why}"),
+        );
+        Ok(Champion {
+            version: version.version,
+            evaluation: None,
+        })
     };
     let (task, own) = (&version.task, &trained.output.task);
     if task.kind != own.kind || task.classes != own.classes || task.target != own.target {
         return unknown("it answers another question".to_owned());
     }
-    let candidate =
-        Candidate { task, artifact: version.artifact, component: version.component };
+    let candidate = Candidate {
+        task,
+        artifact: version.artifact,
+        component: version.component,
+    };
     let key = key(line, trained, &candidate);
     if let Some(before) = line.earlier::<EvaluateOutput>(STAGE, &key).await? {
-        return Ok(Champion { version: version.version, evaluation: Some(before.output.evaluation) });
+        return Ok(Champion {
+            version: version.version,
+            evaluation: Some(before.output.evaluation),
+        });
     }
     let component = line.workspace.estate().get(&version.component).await?;
     let sandbox = line.workspace.sandbox();
     let loaded = sandbox
-        .load(&version.adapter_name, &component, Role::Adapter, version.grants.clone())
+        .load(
+            &version.adapter_name,
+            &component,
+            Role::Adapter,
+            version.grants.clone(),
+        )
         .await;
     let plugin = match loaded {
         Ok(plugin) => plugin,
@@ -163,7 +184,10 @@ async fn challenge(
         Err(stop) => return Err(stop),
     };
     let kept = line.keep(STAGE, &key, &EvaluateOutput { evaluation: judged })?;
-    Ok(Champion { version: version.version, evaluation: Some(kept.output.evaluation) })
+    Ok(Champion {
+        version: version.version,
+        evaluation: Some(kept.output.evaluation),
+    })
 }
 
 fn key(line: &Line<'_>, trained: &Trained, candidate: &Candidate<'_>) -> Digest {
@@ -188,7 +212,9 @@ fn key(line: &Line<'_>, trained: &Trained, candidate: &Candidate<'_>) -> Digest 
 async fn load(line: &Line<'_>, artifact: Digest) -> Result<Arc<Model>, Stop> {
     let bytes = line.workspace.estate().get(&artifact).await?;
     let model = Model::from_bytes(&bytes, line.workspace.sandbox());
-    Ok(Arc::new(model.map_err(|error| Stop::host(STAGE, chain(&error)))?))
+    Ok(Arc::new(
+        model.map_err(|error| Stop::host(STAGE, chain(&error)))?,
+    ))
 }
 
 async fn examples<'t>(line: &Line<'_>, trained: &'t mut Trained) -> Result<&'t Examples, Stop> {
@@ -208,8 +234,12 @@ async fn judge(
     task: &Task,
 ) -> Result<Option<Evaluation>, Stop> {
     let stop = |error| Stop::of(STAGE, &error);
-    let asked = examples.askable(&task.features).map_err(arrow_stop(STAGE))?;
-    let Some(batches) = asked else { return Ok(None) };
+    let asked = examples
+        .askable(&task.features)
+        .map_err(arrow_stop(STAGE))?;
+    let Some(batches) = asked else {
+        return Ok(None);
+    };
     let mut adapter = plugin.adapter(&line.context(STAGE)).await.map_err(stop)?;
     let columns = answer_columns(task);
     let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -218,23 +248,33 @@ async fn judge(
     for batch in &batches {
         let answer = adapter.predict(model, batch).await.map_err(stop)?;
         append(&mut answers, &answer, &columns, batch.num_rows()).map_err(|what| {
-            Stop::rejected(format!("the adapter `{}` answered wrongly: {what}", plugin.name()))
+            Stop::rejected(format!(
+                "the adapter `{}` answered wrongly: {what}",
+                plugin.name()
+            ))
         })?;
         done += batch.num_rows() as u64;
-        progress(sandcast_estate::Progress { rows: done, total: Some(total as u64) });
+        progress(sandcast_estate::Progress {
+            rows: done,
+            total: Some(total as u64),
+        });
     }
     adapter.finish();
 
     let slices = line.sections().evaluate.slices.iter();
-    let slices: Result<Vec<_>, Stop> =
-        slices.map(|name| examples.slice(line, STAGE, name)).collect();
+    let slices: Result<Vec<_>, Stop> = slices
+        .map(|name| examples.slice(line, STAGE, name))
+        .collect();
     let options = EvaluateOptions {
         threshold: line.sections().evaluate.threshold,
         ..EvaluateOptions::default()
     };
     let evaluation = measure(task, &examples.truth(), &answers, &slices?, &options);
     evaluation.map(Some).map_err(|error| {
-        Stop::rejected(format!("the answers of `{}` cannot be judged: {error}", plugin.name()))
+        Stop::rejected(format!(
+            "the answers of `{}` cannot be judged: {error}",
+            plugin.name()
+        ))
     })
 }
 
@@ -243,7 +283,9 @@ fn answer_columns(task: &Task) -> Vec<String> {
     let probability = |class: &String| format!("probability:{class}");
     match task.kind {
         TaskKind::Regression => vec!["prediction".to_owned()],
-        TaskKind::BinaryClassification => task.classes.last().map(probability).into_iter().collect(),
+        TaskKind::BinaryClassification => {
+            task.classes.last().map(probability).into_iter().collect()
+        }
         TaskKind::MulticlassClassification => task.classes.iter().map(probability).collect(),
     }
 }
@@ -260,7 +302,9 @@ fn append(
     }
     let mut found = Vec::with_capacity(columns.len());
     for name in columns {
-        let column = answer.column_by_name(name).ok_or_else(|| format!("there is no `{name}`"))?;
+        let column = answer
+            .column_by_name(name)
+            .ok_or_else(|| format!("there is no `{name}`"))?;
         let column = column.as_primitive_opt::<Float64Type>();
         let column = column.ok_or_else(|| format!("`{name}` is not float64"))?;
         if column.null_count() > 0 {
@@ -302,8 +346,16 @@ fn measure(
 
 /// The numbers that say most, in a line.
 fn headline(evaluation: &Evaluation) -> String {
-    let shown = [Metric::Auc, Metric::Accuracy, Metric::LogLoss, Metric::Rmse, Metric::R2];
-    let known = shown.iter().filter_map(|metric| Some((metric, evaluation.metric(*metric)?)));
+    let shown = [
+        Metric::Auc,
+        Metric::Accuracy,
+        Metric::LogLoss,
+        Metric::Rmse,
+        Metric::R2,
+    ];
+    let known = shown
+        .iter()
+        .filter_map(|metric| Some((metric, evaluation.metric(*metric)?)));
     known
         .map(|(metric, value)| format!("{} {value:.4}", metric.name()))
         .collect::<Vec<_>>()

@@ -97,17 +97,25 @@ impl Examples {
                 let classes = classes_of(texts, kind, positive)
                     .map_err(|(path, message)| reject(path, message))?;
                 let place = |text: Option<&str>| {
-                    let found = classes.iter().position(|class| Some(class.as_str()) == text);
+                    let found = classes
+                        .iter()
+                        .position(|class| Some(class.as_str()) == text);
                     found.unwrap_or(0) as u32
                 };
-                (Labels::Classes(texts.iter().map(place).collect()), target, classes)
+                (
+                    Labels::Classes(texts.iter().map(place).collect()),
+                    target,
+                    classes,
+                )
             }
         };
         let weight = match &train.weight {
             Some(name) => {
                 let weight = cast(&column(name)?, &DataType::Float64).map_err(arrow_stop(stage))?;
                 let values = weight.as_primitive::<Float64Type>();
-                let wrong = values.iter().filter(|it| !it.is_some_and(|it| it.is_finite() && it >= 0.0));
+                let wrong = values
+                    .iter()
+                    .filter(|it| !it.is_some_and(|it| it.is_finite() && it >= 0.0));
                 match wrong.count() {
                     0 => Some(weight),
                     wrong => {
@@ -137,7 +145,14 @@ impl Examples {
             classes,
             weight: train.weight.clone(),
         };
-        Ok(Examples { rows, parts, labels, target, weight, task })
+        Ok(Examples {
+            rows,
+            parts,
+            labels,
+            target,
+            weight,
+            task,
+        })
     }
 
     /// How many rows a part has.
@@ -172,13 +187,20 @@ impl Examples {
 
     /// What a model is asked about: the features of the test rows that it knows. `None` if one of
     /// them is not there, or is of another kind.
-    pub(crate) fn askable(&self, features: &[Field]) -> Result<Option<Vec<RecordBatch>>, ArrowError> {
+    pub(crate) fn askable(
+        &self,
+        features: &[Field],
+    ) -> Result<Option<Vec<RecordBatch>>, ArrowError> {
         let there = features.iter().all(|field| {
             self.rows
                 .column_by_name(&field.name)
                 .is_some_and(|column| *column.data_type() == field.kind.data_type())
         });
-        if there { batches(self.features(Part::Test, features)?).map(Some) } else { Ok(None) }
+        if there {
+            batches(self.features(Part::Test, features)?).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn features(
@@ -188,7 +210,8 @@ impl Examples {
     ) -> Result<Vec<(Arc<ArrowField>, ArrayRef)>, ArrowError> {
         let indices = self.indices(part);
         let column = |field: &Field| {
-            let missing = || ArrowError::SchemaError(format!("there is no column `{}`", field.name));
+            let missing =
+                || ArrowError::SchemaError(format!("there is no column `{}`", field.name));
             let values = self.rows.column_by_name(&field.name).ok_or_else(missing)?;
             let arrow = ArrowField::new(&field.name, field.kind.data_type(), field.nullable);
             Ok((Arc::new(arrow), take(values, indices, None)?))
@@ -206,7 +229,12 @@ impl Examples {
     }
 
     /// The groups of the test rows by the values of a column.
-    pub(crate) fn slice(&self, line: &Line<'_>, stage: &str, name: &str) -> Result<SliceColumn, Stop> {
+    pub(crate) fn slice(
+        &self,
+        line: &Line<'_>,
+        stage: &str,
+        name: &str,
+    ) -> Result<SliceColumn, Stop> {
         let missing = || Stop::host(stage, format!("column `{name}` is gone"));
         let values = self.rows.column_by_name(name).ok_or_else(missing)?;
         let taken = take(values, &self.parts.test, None).map_err(arrow_stop(stage))?;
@@ -260,7 +288,10 @@ fn classes_of(
             classes.sort_by_key(|class| class == positive);
         }
         _ if classes.len() < 2 => {
-            return Err(("train.target", "the target has fewer than two values".to_owned()));
+            return Err((
+                "train.target",
+                "the target has fewer than two values".to_owned(),
+            ));
         }
         _ => {}
     }
@@ -271,7 +302,9 @@ fn batches(columns: Vec<(Arc<ArrowField>, ArrayRef)>) -> Result<Vec<RecordBatch>
     let (fields, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
     let whole = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?;
     let starts = (0..whole.num_rows()).step_by(BATCH_ROWS);
-    Ok(starts.map(|at| whole.slice(at, BATCH_ROWS.min(whole.num_rows() - at))).collect())
+    Ok(starts
+        .map(|at| whole.slice(at, BATCH_ROWS.min(whole.num_rows() - at)))
+        .collect())
 }
 
 /// Arrow fails only where the host has got its own columns wrong.
@@ -288,7 +321,8 @@ mod tests {
         kind: TaskKind,
         positive: Option<&str>,
     ) -> Result<Vec<String>, String> {
-        classes_of(&StringArray::from(texts.to_vec()), kind, positive).map_err(|(_, message)| message)
+        classes_of(&StringArray::from(texts.to_vec()), kind, positive)
+            .map_err(|(_, message)| message)
     }
 
     #[test]

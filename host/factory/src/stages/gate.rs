@@ -46,7 +46,9 @@ pub(crate) async fn gate(line: &Line<'_>, evaluated: Evaluated) -> Result<Approv
         let loaded = &evaluated.trained.permitted.validated.connected.loaded;
         let answer = question(line, loaded, STAGE, promotion(line, &evaluated, &facts)).await?;
         if let Some(effect) = answer.effect {
-            facts.policy.insert(ControlPoint::Promote, effect.as_str().to_owned());
+            facts
+                .policy
+                .insert(ControlPoint::Promote, effect.as_str().to_owned());
         }
         let judgement = gate.judge(&facts);
         line.workspace.audit().append(Event::Gated {
@@ -74,7 +76,13 @@ pub(crate) async fn gate(line: &Line<'_>, evaluated: Evaluated) -> Result<Approv
             message: format!("all {} expressions hold", judgement.checks.len()),
             ..StageNotes::default()
         };
-        Ok((Approved { run: line.run.clone(), evaluated }, notes))
+        Ok((
+            Approved {
+                run: line.run.clone(),
+                evaluated,
+            },
+            notes,
+        ))
     })
     .await
 }
@@ -90,17 +98,30 @@ fn facts(line: &Line<'_>, evaluated: &Evaluated) -> Facts {
         ("test_rows", count(output.rows_test)),
     ];
     // Whatever had not been allowed would have stopped the run before.
-    let asked = line.sections().policies.iter().flat_map(|policy| policy.at.iter().copied());
-    let mut policy: BTreeMap<ControlPoint, String> =
-        asked.map(|point| (point, Effect::Allow.as_str().to_owned())).collect();
+    let asked = line
+        .sections()
+        .policies
+        .iter()
+        .flat_map(|policy| policy.at.iter().copied());
+    let mut policy: BTreeMap<ControlPoint, String> = asked
+        .map(|point| (point, Effect::Allow.as_str().to_owned()))
+        .collect();
     policy.remove(&ControlPoint::Promote);
     if let Some(effect) = permitted.effect {
         policy.insert(ControlPoint::TrainStart, effect.as_str().to_owned());
     }
     let champion = evaluated.champion.as_ref().map(|champion| Champion {
         version: champion.version,
-        metrics: champion.evaluation.as_ref().map(metrics_by_name).unwrap_or_default(),
-        slices: champion.evaluation.as_ref().map(slices_by_name).unwrap_or_default(),
+        metrics: champion
+            .evaluation
+            .as_ref()
+            .map(metrics_by_name)
+            .unwrap_or_default(),
+        slices: champion
+            .evaluation
+            .as_ref()
+            .map(slices_by_name)
+            .unwrap_or_default(),
     });
     Facts {
         metrics: metrics_by_name(&evaluated.evaluation),

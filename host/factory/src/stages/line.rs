@@ -90,12 +90,20 @@ impl Line<'_> {
 
     /// The digest, by the plan, of everything but the data that goes into a stage.
     pub(crate) fn recipe(&self, stage: &str) -> Option<Digest> {
-        self.plan.stages.iter().find(|planned| planned.stage == stage).map(|planned| planned.recipe)
+        self.plan
+            .stages
+            .iter()
+            .find(|planned| planned.stage == stage)
+            .map(|planned| planned.recipe)
     }
 
     /// The digest of everything that goes into a stage: what is its own, and the digests of data.
     pub(crate) fn key(&self, stage: &str, data: &[&[u8]]) -> Digest {
-        let own = self.plan.stages.iter().find(|planned| planned.stage == stage);
+        let own = self
+            .plan
+            .stages
+            .iter()
+            .find(|planned| planned.stage == stage);
         let mut hasher = Digest::hasher();
         hasher.update_field(b"sandcast stage 1");
         hasher.update_field(own.map_or(&[], |planned| planned.own.as_bytes().as_slice()));
@@ -112,7 +120,9 @@ impl Line<'_> {
         stage: &str,
         work: impl Future<Output = Result<(T, StageNotes), Stop>>,
     ) -> Result<T, Halt> {
-        self.observer.notice(&RunEvent::StageStarted { stage: stage.to_owned() });
+        self.observer.notice(&RunEvent::StageStarted {
+            stage: stage.to_owned(),
+        });
         let span = tracing::info_span!("stage.run", run.id = %self.run, stage);
         let began = Instant::now();
         let result = tokio::select! {
@@ -122,7 +132,10 @@ impl Line<'_> {
             }
             result = work.instrument(span) => result,
         };
-        let halt = |stop| Halt { stage: stage.to_owned(), stop };
+        let halt = |stop| Halt {
+            stage: stage.to_owned(),
+            stop,
+        };
         let seconds = began.elapsed().as_secs_f64();
         let (result, record) = match result {
             Ok((value, notes)) => {
@@ -191,12 +204,17 @@ impl Line<'_> {
         if self.fresh {
             return Ok(None);
         }
-        let Some(text) = self.workspace.state().output(key)? else { return Ok(None) };
+        let Some(text) = self.workspace.state().output(key)? else {
+            return Ok(None);
+        };
         let kept: Kept<T> = read(stage, &text, true)?;
         for blob in kept.output.blobs() {
             if !self.workspace.estate().contains(&blob).await? {
                 let blob = blob.short();
-                self.note(stage, format!("blob {blob} of an earlier run is gone; doing it again"));
+                self.note(
+                    stage,
+                    format!("blob {blob} of an earlier run is gone; doing it again"),
+                );
                 return Ok(None);
             }
         }
@@ -213,7 +231,9 @@ impl Line<'_> {
     ) -> Result<Kept<T>, Stop> {
         let text = serde_json::to_string(output);
         let text = text.map_err(|error| Stop::host(stage, chain(&error)))?;
-        self.workspace.state().keep_output(key, stage, &self.run, &text)?;
+        self.workspace
+            .state()
+            .keep_output(key, stage, &self.run, &text)?;
         self.see(stage)?;
         read(stage, &text, false)
     }
@@ -238,14 +258,21 @@ impl Line<'_> {
 
     pub(crate) fn note(&self, stage: &str, message: String) {
         tracing::warn!(run.id = %self.run, stage, "{message}");
-        self.observer.notice(&RunEvent::Note { stage: stage.to_owned(), message });
+        self.observer.notice(&RunEvent::Note {
+            stage: stage.to_owned(),
+            message,
+        });
     }
 
     /// Tells the observer how many rows of a stage are done.
     pub(crate) fn rows(&self, stage: &str) -> ProgressSink {
         let (observer, stage) = (Arc::clone(&self.observer), stage.to_owned());
         Arc::new(move |Progress { rows, total, .. }| {
-            observer.notice(&RunEvent::Rows { stage: stage.clone(), done: rows, total });
+            observer.notice(&RunEvent::Rows {
+                stage: stage.clone(),
+                done: rows,
+                total,
+            });
         })
     }
 
@@ -256,9 +283,15 @@ impl Line<'_> {
     /// A rejection that points at a place in the pipeline file.
     pub(crate) fn rejected_at(&self, path: &str, message: &str, help: Option<String>) -> Stop {
         let problem = self.pipeline.problem_at(path, message, help);
-        let help = problem.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+        let help = problem
+            .help
+            .as_ref()
+            .map(|help| format!("; {help}"))
+            .unwrap_or_default();
         let (name, line, column) = (self.pipeline.source.name(), problem.line, problem.column);
-        Stop::Rejected(vec![format!("{message}{help} ({path}, {name}:{line}:{column})")])
+        Stop::Rejected(vec![format!(
+            "{message}{help} ({path}, {name}:{line}:{column})"
+        )])
     }
 }
 
@@ -266,7 +299,11 @@ impl Line<'_> {
 fn read<T: Output>(stage: &str, text: &str, cached: bool) -> Result<Kept<T>, Stop> {
     let output = serde_json::from_str(text);
     let output = output.map_err(|error| Stop::host(stage, format!("a kept output: {error}")))?;
-    Ok(Kept { output, digest: Digest::of(text.as_bytes()), cached })
+    Ok(Kept {
+        output,
+        digest: Digest::of(text.as_bytes()),
+        cached,
+    })
 }
 
 fn record_of(stage: &str, seconds: f64, notes: StageNotes) -> StageRecord {
@@ -317,7 +354,10 @@ impl Stop {
 
     /// Something of the host that has no better name.
     pub(crate) fn host(stage: &str, message: String) -> Stop {
-        Stop::Failed(RunError::Host { stage: stage.to_owned(), message })
+        Stop::Failed(RunError::Host {
+            stage: stage.to_owned(),
+            message,
+        })
     }
 
     pub(crate) fn rejected(reason: impl Into<String>) -> Stop {

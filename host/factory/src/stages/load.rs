@@ -32,10 +32,15 @@ impl Loaded {
 
 pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
     line.stage(STAGE, async {
-        let mut loaded = Loaded { plugins: BTreeMap::new() };
+        let mut loaded = Loaded {
+            plugins: BTreeMap::new(),
+        };
         // Policies first: they are asked about the others.
-        let (policies, others): (Vec<_>, Vec<_>) =
-            line.sections().plugins.iter().partition(|(_, section)| section.role == Role::Policy);
+        let (policies, others): (Vec<_>, Vec<_>) = line
+            .sections()
+            .plugins
+            .iter()
+            .partition(|(_, section)| section.role == Role::Policy);
         for (name, section) in policies.into_iter().chain(others) {
             let missing = || Stop::host(STAGE, format!("plugin `{name}` was not read"));
             let component = line.components.get(name).ok_or_else(missing)?;
@@ -55,11 +60,14 @@ pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
                         "grants": granted(line, name),
                     }),
                 };
-                ask(line, &loaded, STAGE, question).await?.without_obligations(STAGE)?;
+                ask(line, &loaded, STAGE, question)
+                    .await?
+                    .without_obligations(STAGE)?;
             }
             let sandbox = line.workspace.sandbox();
-            let plugin =
-                sandbox.load(name, &component.bytes, section.role, section.grants.clone()).await?;
+            let plugin = sandbox
+                .load(name, &component.bytes, section.role, section.grants.clone())
+                .await?;
             loaded.plugins.insert(name.clone(), plugin);
         }
         line.write_report(|report| report.plugins = told(line, &loaded));
@@ -79,9 +87,18 @@ pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
 }
 
 fn granted<'a>(line: &'a Line<'_>, name: &str) -> Vec<&'a str> {
-    let planned = line.plan.plugins.iter().find(|planned| planned.name == name);
-    let capabilities = planned.into_iter().flat_map(|planned| &planned.capabilities);
-    capabilities.filter(|it| it.granted).map(|it| it.capability.as_str()).collect()
+    let planned = line
+        .plan
+        .plugins
+        .iter()
+        .find(|planned| planned.name == name);
+    let capabilities = planned
+        .into_iter()
+        .flat_map(|planned| &planned.capabilities);
+    capabilities
+        .filter(|it| it.granted)
+        .map(|it| it.capability.as_str())
+        .collect()
 }
 
 /// The plugins as the report shows them, before anything of them has run.

@@ -80,11 +80,19 @@ pub(crate) async fn permit(line: &Line<'_>, validated: Validated) -> Result<Perm
             Ok(((features, answer.effect), notes))
         })
         .await?;
-    Ok(Permitted { validated, features, effect })
+    Ok(Permitted {
+        validated,
+        features,
+        effect,
+    })
 }
 
 /// Rows put aside anywhere before training.
 pub(crate) fn quarantined(validated: &Validated) -> u64 {
-    let landed = validated.connected.sources.iter().map(|source| source.quarantine.rows);
+    let landed = validated
+        .connected
+        .sources
+        .iter()
+        .map(|source| source.quarantine.rows);
     landed.sum::<u64>() + validated.validation.rows_quarantined
 }

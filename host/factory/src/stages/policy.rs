@@ -49,13 +49,18 @@ pub(crate) async fn question(
         resource: question.resource,
         context: context(line, question.context),
     };
-    let asked = sections.policies.iter().filter(|section| section.at.contains(&question.point));
+    let asked = sections
+        .policies
+        .iter()
+        .filter(|section| section.at.contains(&question.point));
     for section in asked {
         let name = &section.plugin;
         let plugin = loaded.plugin(name)?;
         let stop = |error| Stop::of(stage, &error);
-        let mut policy =
-            plugin.policy(&line.context(stage), &section.config).await.map_err(stop)?;
+        let mut policy = plugin
+            .policy(&line.context(stage), &section.config)
+            .await
+            .map_err(stop)?;
         let decision = policy.decide(&request).await.map_err(stop)?;
         policy.finish();
         let effect = decision.effect;
@@ -88,10 +93,17 @@ pub(crate) async fn question(
             };
             let why = decision.reasons.join("; ");
             let (action, resource) = (&request.action, &request.resource);
-            answer.refusals.push(format!("policy `{name}` {what} {action} {resource}: {why}"));
+            answer
+                .refusals
+                .push(format!("policy `{name}` {what} {action} {resource}: {why}"));
         }
         answer.effect = strictest(answer.effect, effect);
-        answer.obligations.extend(decision.obligations.into_iter().map(|it| (name.clone(), it)));
+        answer.obligations.extend(
+            decision
+                .obligations
+                .into_iter()
+                .map(|it| (name.clone(), it)),
+        );
     }
     Ok(answer)
 }
@@ -104,7 +116,11 @@ pub(crate) async fn ask(
     asked: Question,
 ) -> Result<Answer, Stop> {
     let answer = question(line, loaded, stage, asked).await?;
-    if answer.refusals.is_empty() { Ok(answer) } else { Err(Stop::Rejected(answer.refusals)) }
+    if answer.refusals.is_empty() {
+        Ok(answer)
+    } else {
+        Err(Stop::Rejected(answer.refusals))
+    }
 }
 
 impl Answer {
@@ -117,16 +133,26 @@ impl Answer {
             )
         });
         let refused: Vec<String> = refused.collect();
-        if refused.is_empty() { Ok(()) } else { Err(Stop::Rejected(refused)) }
+        if refused.is_empty() {
+            Ok(())
+        } else {
+            Err(Stop::Rejected(refused))
+        }
     }
 
     /// The columns that must not be learnt from. Any other obligation stops the run.
     pub(crate) fn masked_columns(&self) -> Result<BTreeSet<String>, Stop> {
         let mut masked = BTreeSet::new();
         for (policy, obligation) in &self.obligations {
-            let columns = obligation.parameters.get("columns").and_then(Value::as_array);
+            let columns = obligation
+                .parameters
+                .get("columns")
+                .and_then(Value::as_array);
             let names = columns.map(|columns| {
-                columns.iter().map(|column| column.as_str().map(str::to_owned)).collect()
+                columns
+                    .iter()
+                    .map(|column| column.as_str().map(str::to_owned))
+                    .collect()
             });
             match (obligation.kind.as_str(), names) {
                 (MASK_COLUMNS, Some(Some::<Vec<String>>(names))) => masked.extend(names),

@@ -20,7 +20,10 @@ pub(crate) async fn register(line: &Line<'_>, approved: Approved) -> Result<Regi
         let alias = line.sections().register.alias.as_deref();
         // Blobs first: a row never names what is not there.
         let version = version(line, &approved).await?;
-        let registration = line.workspace.registry().register(&approved, version, alias)?;
+        let registration = line
+            .workspace
+            .registry()
+            .register(&approved, version, alias)?;
         let known = &registration.version;
         let mut message = match registration.new {
             true => format!("{} version {}", known.model, known.version),
@@ -51,7 +54,9 @@ async fn version(line: &Line<'_>, approved: &Approved) -> Result<ModelVersion, S
     let sources = validated.connected.sources.iter();
     let lineage = Lineage {
         data: validated.validation.passed.digest,
-        sources: sources.map(|source| (source.name.clone(), source.digest)).collect(),
+        sources: sources
+            .map(|source| (source.name.clone(), source.digest))
+            .collect(),
         plugins: loaded
             .plugins()
             .map(|(name, plugin)| (name.clone(), plugin.reference().clone()))

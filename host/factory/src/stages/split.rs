@@ -35,23 +35,29 @@ pub(crate) fn split(
     let mut parts: [Vec<u32>; 3] = Default::default();
     for stratum in order.chunk_by(|one, other| of(one).0 == of(other).0) {
         let test = boundary(stratum, shares.test * stratum.len() as f64, &of);
-        let validation =
-            boundary(stratum, (shares.test + shares.validation) * stratum.len() as f64, &of);
+        let validation = boundary(
+            stratum,
+            (shares.test + shares.validation) * stratum.len() as f64,
+            &of,
+        );
         parts[0].extend(&stratum[..test]);
         parts[1].extend(&stratum[test..validation]);
         parts[2].extend(&stratum[validation..]);
     }
     parts.iter_mut().for_each(|part| part.sort_unstable());
     let [test, validation, training] = parts.map(UInt32Array::from);
-    Ok(Parts { training, validation, test })
+    Ok(Parts {
+        training,
+        validation,
+        test,
+    })
 }
 
 /// The place nearest to `wanted` at which the hash changes, so that equal rows stay together.
 fn boundary<K: PartialEq>(stratum: &[u32], wanted: f64, of: &impl Fn(&u32) -> K) -> usize {
     let wanted = (wanted.round() as usize).min(stratum.len());
-    let changes = |at: usize| {
-        at == 0 || at == stratum.len() || of(&stratum[at - 1]) != of(&stratum[at])
-    };
+    let changes =
+        |at: usize| at == 0 || at == stratum.len() || of(&stratum[at - 1]) != of(&stratum[at]);
     (0..=stratum.len())
         .flat_map(|distance| [wanted.checked_sub(distance), wanted.checked_add(distance)])
         .flatten()
@@ -63,7 +69,10 @@ fn boundary<K: PartialEq>(stratum: &[u32], wanted: f64, of: &impl Fn(&u32) -> K)
 /// The first half of blake3, keyed by the seed, over each row in Arrow's row format.
 fn hashes(rows: &RecordBatch, seed: u64) -> Result<Vec<u128>, ArrowError> {
     let fields = rows.schema();
-    let fields = fields.fields().iter().map(|field| SortField::new(field.data_type().clone()));
+    let fields = fields
+        .fields()
+        .iter()
+        .map(|field| SortField::new(field.data_type().clone()));
     let encoded = RowConverter::new(fields.collect())?.convert_columns(rows.columns())?;
     let key = blake3::derive_key("sandcast split 1", &seed.to_le_bytes());
     let hash = |row: &[u8]| {
@@ -84,7 +93,10 @@ mod tests {
 
     use super::*;
 
-    const SHARES: SplitSection = SplitSection { test: 0.2, validation: 0.1 };
+    const SHARES: SplitSection = SplitSection {
+        test: 0.2,
+        validation: 0.1,
+    };
 
     fn rows(values: impl IntoIterator<Item = i64>) -> RecordBatch {
         let values: Vec<i64> = values.into_iter().collect();
@@ -98,7 +110,11 @@ mod tests {
 
     fn numbers(rows: &RecordBatch, part: &UInt32Array) -> Vec<i64> {
         let taken = take_record_batch(rows, part).expect("rows that are there");
-        let column = taken.column(0).as_any().downcast_ref::<Int64Array>().expect("numbers");
+        let column = taken
+            .column(0)
+            .as_any()
+            .downcast_ref::<Int64Array>()
+            .expect("numbers");
         let mut numbers: Vec<i64> = column.values().to_vec();
         numbers.sort_unstable();
         numbers
@@ -111,7 +127,12 @@ mod tests {
         let parts = split(&rows, &strata, SHARES, 7).expect("a split");
         let counts = [&parts.test, &parts.validation, &parts.training].map(|part| part.len());
         assert_eq!(counts, [200, 100, 700]);
-        let rare = parts.test.values().iter().filter(|row| **row % 10 == 0).count();
+        let rare = parts
+            .test
+            .values()
+            .iter()
+            .filter(|row| **row % 10 == 0)
+            .count();
         assert_eq!(rare, 20);
         let mut all: Vec<u32> = [&parts.test, &parts.validation, &parts.training]
             .iter()
@@ -139,9 +160,17 @@ mod tests {
         let parts = split(&rows, &vec![0; 300], SHARES, 7).expect("a split");
         for part in [&parts.test, &parts.validation, &parts.training] {
             let numbers = numbers(&rows, part);
-            assert!(numbers.chunks(3).all(|three| three.iter().all(|it| *it == three[0])));
+            assert!(
+                numbers
+                    .chunks(3)
+                    .all(|three| three.iter().all(|it| *it == three[0]))
+            );
         }
-        assert!((54..=66).contains(&parts.test.len()), "{}", parts.test.len());
+        assert!(
+            (54..=66).contains(&parts.test.len()),
+            "{}",
+            parts.test.len()
+        );
     }
 
     #[test]

@@ -52,8 +52,11 @@ pub(crate) async fn train(line: &Line<'_>, permitted: Permitted) -> Result<Train
     let output = line
         .stage(STAGE, async {
             let data = permitted.validated.validation.passed.digest;
-            let features: Vec<&str> =
-                permitted.features.iter().map(|field| field.name.as_str()).collect();
+            let features: Vec<&str> = permitted
+                .features
+                .iter()
+                .map(|field| field.name.as_str())
+                .collect();
             let key = line.key(STAGE, &[data.as_bytes(), features.join("\n").as_bytes()]);
             let learnt = async {
                 let (output, examples, model) = learn(line, &permitted).await?;
@@ -79,7 +82,12 @@ pub(crate) async fn train(line: &Line<'_>, permitted: Permitted) -> Result<Train
         })
         .await?;
     let (examples, model) = in_memory.unzip();
-    Ok(Trained { permitted, output, examples, model })
+    Ok(Trained {
+        permitted,
+        output,
+        examples,
+        model,
+    })
 }
 
 async fn learn(
@@ -88,21 +96,32 @@ async fn learn(
 ) -> Result<(TrainOutput, Examples, Arc<Model>), Stop> {
     let sections = line.sections();
     let stop = |error| Stop::of(STAGE, &error);
-    let plugin = permitted.validated.connected.loaded.plugin(&sections.train.plugin)?;
+    let plugin = permitted
+        .validated
+        .connected
+        .loaded
+        .plugin(&sections.train.plugin)?;
     let examples = Examples::read(line, STAGE, permitted).await?;
     let mut adapter = plugin.adapter(&line.context(STAGE)).await.map_err(stop)?;
     let described = adapter.describe().await.map_err(stop)?;
     if !described.tasks.contains(&sections.train.task) {
-        let message = format!("the adapter `{}` does not learn this task", sections.train.plugin);
+        let message = format!(
+            "the adapter `{}` does not learn this task",
+            sections.train.plugin
+        );
         return Err(line.rejected_at("train.task", &message, None));
     }
-    let validation = examples.learnable(Part::Validation).map_err(arrow_stop(STAGE))?;
+    let validation = examples
+        .learnable(Part::Validation)
+        .map_err(arrow_stop(STAGE))?;
     let observer = Arc::clone(&line.observer);
     let input = TrainInput {
         task: examples.task.clone(),
         hyperparameters: sections.train.hyperparameters.clone(),
         seed: sections.seed,
-        training: examples.learnable(Part::Training).map_err(arrow_stop(STAGE))?,
+        training: examples
+            .learnable(Part::Training)
+            .map_err(arrow_stop(STAGE))?,
         validation: (examples.count(Part::Validation) > 0).then_some(validation),
         progress: Some(Arc::new(move |progress| {
             observer.notice(&RunEvent::Training { progress });
@@ -114,11 +133,14 @@ async fn learn(
     adapter.finish();
     let bytes = model.to_bytes();
     let artifact = line.workspace.estate().put(&bytes).await?;
-    let epochs = report.iter().flat_map(|report| &report.epochs).map(|epoch| report::Epoch {
-        epoch: epoch.epoch,
-        training_loss: epoch.train_loss,
-        validation_loss: epoch.validation_loss,
-    });
+    let epochs = report
+        .iter()
+        .flat_map(|report| &report.epochs)
+        .map(|epoch| report::Epoch {
+            epoch: epoch.epoch,
+            training_loss: epoch.train_loss,
+            validation_loss: epoch.validation_loss,
+        });
     let output = TrainOutput {
         artifact,
         artifact_bytes: bytes.len() as u64,
@@ -128,7 +150,7 @@ async fn learn(
         rows_test: examples.count(Part::Test),
         parameters: model.parameter_count(),
         seconds,
-        device: "cpu".to_owned(),
+        device: line.workspace.sandbox().device().name().to_owned(),
         epochs: epochs.collect(),
         best_epoch: report.as_ref().map(|report| report.best_epoch),
     };
@@ -139,7 +161,9 @@ fn tell(line: &Line<'_>, output: &TrainOutput) {
     let sections = line.sections();
     let parameters = sections.train.hyperparameters.as_object();
     let hyperparameters = parameters.into_iter().flatten().map(|(name, value)| {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         (name.clone(), text)
     });
     let manifest = line.components.get(&sections.train.plugin);
@@ -151,7 +175,12 @@ fn tell(line: &Line<'_>, output: &TrainOutput) {
             .and_then(|kind| kind.as_str().map(str::to_owned))
             .unwrap_or_default(),
         target: output.task.target.clone(),
-        features: output.task.features.iter().map(|field| field.name.clone()).collect(),
+        features: output
+            .task
+            .features
+            .iter()
+            .map(|field| field.name.clone())
+            .collect(),
         rows_training: output.rows_training,
         rows_validation: output.rows_validation,
         rows_test: output.rows_test,

@@ -38,12 +38,20 @@ pub(crate) async fn validate(line: &Line<'_>, connected: Connected) -> Result<Va
             let dataset = &connected.dataset;
             let key = line.key(STAGE, &[dataset.digest.as_bytes()]);
             let kept = line.kept(STAGE, &key, check(line, &connected)).await?;
-            let ValidateOutput { validation, profile } = kept.output;
+            let ValidateOutput {
+                validation,
+                profile,
+            } = kept.output;
             let balanced = validation.rows_in == dataset.rows
                 && validation.rows_passed == validation.passed.rows
                 && validation.rows_in == validation.rows_passed + validation.rows_quarantined;
             if !balanced {
-                let Validation { rows_in, rows_passed, rows_quarantined, .. } = validation;
+                let Validation {
+                    rows_in,
+                    rows_passed,
+                    rows_quarantined,
+                    ..
+                } = validation;
                 return Err(Stop::host(
                     STAGE,
                     format!(
@@ -60,7 +68,9 @@ pub(crate) async fn validate(line: &Line<'_>, connected: Connected) -> Result<Va
                 return Err(Stop::Rejected(refusals));
             }
             if validation.rows_passed == 0 {
-                return Err(Stop::rejected("no row passed the checks, so nothing can be learnt"));
+                return Err(Stop::rejected(
+                    "no row passed the checks, so nothing can be learnt",
+                ));
             }
             let notes = StageNotes {
                 key: Some(key),
@@ -79,7 +89,10 @@ pub(crate) async fn validate(line: &Line<'_>, connected: Connected) -> Result<Va
             Ok((validation, notes))
         })
         .await?;
-    Ok(Validated { connected, validation })
+    Ok(Validated {
+        connected,
+        validation,
+    })
 }
 
 async fn check(line: &Line<'_>, connected: &Connected) -> Result<ValidateOutput, Stop> {
@@ -94,11 +107,18 @@ async fn check(line: &Line<'_>, connected: &Connected) -> Result<ValidateOutput,
     }
     let dataset = &connected.dataset;
     let context = line.context(STAGE);
-    let validated = estate.validate(dataset, &checks, &context, Some(line.rows(STAGE))).await;
+    let validated = estate
+        .validate(dataset, &checks, &context, Some(line.rows(STAGE)))
+        .await;
     let validation = validated.map_err(|error| Stop::of(STAGE, &error))?;
-    let profiled = estate.profile(&validation.passed, Some(line.rows(STAGE))).await;
+    let profiled = estate
+        .profile(&validation.passed, Some(line.rows(STAGE)))
+        .await;
     let profile = profiled.map_err(|error| Stop::of(STAGE, &error))?;
-    Ok(ValidateOutput { validation, profile })
+    Ok(ValidateOutput {
+        validation,
+        profile,
+    })
 }
 
 /// A sentence for every rule that does not hold and is not a mere warning.
@@ -151,7 +171,11 @@ fn tell(line: &Line<'_>, validation: &Validation, profile: &Profile) {
         digest: validation.passed.digest.to_string(),
     };
     let uses = uses(line);
-    let columns = profile.columns.iter().map(|column| told_of(column, &uses)).collect();
+    let columns = profile
+        .columns
+        .iter()
+        .map(|column| told_of(column, &uses))
+        .collect();
     line.write_report(|report| {
         report.validation = Some(told);
         report.profile = columns;
@@ -163,11 +187,21 @@ fn uses(line: &Line<'_>) -> BTreeMap<String, Vec<String>> {
     let sections = line.sections();
     let mut uses: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut add = |column: &String, what: &str| {
-        uses.entry(column.clone()).or_default().push(what.to_owned());
+        uses.entry(column.clone())
+            .or_default()
+            .push(what.to_owned());
     };
     add(&sections.train.target, "target");
-    sections.train.weight.iter().for_each(|column| add(column, "weight"));
-    sections.evaluate.slices.iter().for_each(|column| add(column, "slice"));
+    sections
+        .train
+        .weight
+        .iter()
+        .for_each(|column| add(column, "weight"));
+    sections
+        .evaluate
+        .slices
+        .iter()
+        .for_each(|column| add(column, "slice"));
     uses
 }
 
@@ -186,7 +220,14 @@ fn told_of(column: &ColumnProfile, uses: &BTreeMap<String, Vec<String>>) -> repo
         maximum: column.max.clone(),
         mean: column.numbers.as_ref().map(|numbers| numbers.mean),
         deviation: column.numbers.as_ref().map(|numbers| numbers.std),
-        histogram: column.histogram.as_ref().map_or_else(Vec::new, |it| it.counts.clone()),
-        top: column.top.iter().map(|value| (value.value.clone(), value.count)).collect(),
+        histogram: column
+            .histogram
+            .as_ref()
+            .map_or_else(Vec::new, |it| it.counts.clone()),
+        top: column
+            .top
+            .iter()
+            .map(|value| (value.value.clone(), value.count))
+            .collect(),
     }
 }

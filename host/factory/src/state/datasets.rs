@@ -27,8 +27,7 @@ impl State {
     /// Remembers a dataset. Its blobs are there already.
     pub(crate) fn see_dataset(&self, record: &DatasetRecord) -> Result<(), StateError> {
         self.write("remember a dataset", |transaction| {
-            let statement =
-                "INSERT OR REPLACE INTO datasets
+            let statement = "INSERT OR REPLACE INTO datasets
                     (digest, name, pipeline, stage, run, seen, document)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
             let values = params![
@@ -52,12 +51,24 @@ impl State {
                  ORDER BY seen DESC, stage DESC",
             )?;
             let rows = statement.query_map([], |row| {
-                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?, row.get(4)?))
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get(1)?,
+                    row.get(2)?,
+                    row.get::<_, String>(3)?,
+                    row.get(4)?,
+                ))
             })?;
             rows.map(|row| {
                 let (document, pipeline, stage, run, seen) = row?;
                 let (dataset, run) = (from_json(&document)?, parsed(&run)?);
-                Ok(DatasetRecord { dataset, pipeline, stage, run, seen })
+                Ok(DatasetRecord {
+                    dataset,
+                    pipeline,
+                    stage,
+                    run,
+                    seen,
+                })
             })
             .collect()
         })

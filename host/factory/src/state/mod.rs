@@ -39,15 +39,28 @@ impl State {
     /// Opens the state of a folder, and makes it if it is not there.
     pub(crate) fn open(folder: &Path) -> Result<State, StateError> {
         let path = folder.join(STATE_FILE);
-        let open = |source| StateError::Open { path: path.clone(), source };
+        let open = |source| StateError::Open {
+            path: path.clone(),
+            source,
+        };
         let mut connection = Connection::open(&path).map_err(open)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
-        connection.pragma_update(None, "foreign_keys", true).map_err(open)?;
-        connection.pragma_update(None, "trusted_schema", false).map_err(open)?;
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(open)?;
+        connection
+            .pragma_update(None, "synchronous", "FULL")
+            .map_err(open)?;
+        connection
+            .pragma_update(None, "foreign_keys", true)
+            .map_err(open)?;
+        connection
+            .pragma_update(None, "trusted_schema", false)
+            .map_err(open)?;
         schema::migrate(&mut connection, &path)?;
-        Ok(State { connection: Arc::new(Mutex::new(connection)) })
+        Ok(State {
+            connection: Arc::new(Mutex::new(connection)),
+        })
     }
 
     /// Reads.
@@ -65,19 +78,32 @@ impl State {
         what: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error>,
     ) -> Result<T, StateError> {
+        self.transact(what, |transaction| {
+            work(transaction).map_err(|source| StateError::of(what, source))
+        })
+    }
+
+    /// The same with work that can fail otherwise. No other process writes meanwhile.
+    fn transact<T, E: From<StateError>>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let wrap = |source| StateError::of(what, source);
         let mut connection = self.lock();
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(wrap)?;
-        let result = work(&transaction).map_err(wrap)?;
+        let result = work(&transaction)?;
         transaction.commit().map_err(wrap)?;
         Ok(result)
     }
 
     /// A panic inside a transaction rolled it back, so the connection is whole.
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,7 +124,8 @@ where
     T: std::str::FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    text.parse().map_err(|error: T::Err| conversion(Box::new(error)))
+    text.parse()
+        .map_err(|error: T::Err| conversion(Box::new(error)))
 }
 
 fn conversion(error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {

@@ -9,48 +9,51 @@ use super::{State, StateError, from_json, to_json};
 use crate::clock;
 
 /// Writes an event along with its effect.
-pub(crate) fn post(
-    transaction: &Transaction<'_>,
-    event: &Event,
-) -> Result<(), rusqlite::Error> {
+pub(crate) fn post(transaction: &Transaction<'_>, event: &Event) -> Result<(), rusqlite::Error> {
     let statement = "INSERT INTO outbox (posted, event) VALUES (?1, ?2)";
-    transaction.execute(statement, [clock::now(), to_json(event)?]).map(|_| ())
+    transaction
+        .execute(statement, [clock::now(), to_json(event)?])
+        .map(|_| ())
 }
 
 impl State {
-    /// Puts what is in the outbox into the audit log. With `after_a_crash`, an event that is in
-    /// the log already is not written again.
-    pub(crate) fn empty_outbox(
-        &self,
-        audit: &AuditLog,
-        after_a_crash: bool,
-    ) -> Result<(), OutboxError> {
-        let waiting: Vec<(i64, String, Event)> = self.read("read the outbox", |connection| {
-            let mut statement =
-                connection.prepare("SELECT id, posted, event FROM outbox ORDER BY id")?;
-            let rows = statement
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?)))?;
-            rows.map(|row| row.and_then(|(id, posted, event)| Ok((id, posted, from_json(&event)?))))
-                .collect()
+    /// Puts what is in the outbox into the audit log. An event that is there already, because a
+    /// process died before it could take it out, is not written again.
+    pub(crate) fn empty_outbox(&self, audit: &AuditLog) -> Result<(), OutboxError> {
+        const WHAT: &str = "empty the outbox of audit events";
+        let count = "SELECT count(*) FROM outbox";
+        let waiting: i64 = self.read(WHAT, |connection| {
+            connection.query_row(count, [], |row| row.get(0))
         })?;
-        if waiting.is_empty() {
+        if waiting == 0 {
             return Ok(());
         }
-        let logged = if after_a_crash { audit.entries()? } else { Vec::new() };
-        for (id, posted, event) in waiting {
-            // The same effect may have been had before; its entry is older than the posting.
-            let is_logged = |entry: &Entry| {
-                entry.event == event && !clock::is_before(&entry.time, &posted)
-            };
-            if !logged.iter().any(is_logged) {
-                audit.append(event)?;
+        // Inside the transaction no other process can do the same.
+        self.transact(WHAT, |transaction| {
+            let wrap = |source| StateError::of(WHAT, source);
+            let waiting = waiting_events(transaction).map_err(wrap)?;
+            let logged = audit.entries()?;
+            for (posted, event) in waiting {
+                // The same effect may have been had before; its entry is older than the posting.
+                let is_logged =
+                    |entry: &Entry| entry.event == event && !clock::is_before(&entry.time, &posted);
+                if !logged.iter().any(is_logged) {
+                    audit.append(event)?;
+                }
             }
-            self.write("take an event out of the outbox", |transaction| {
-                transaction.execute("DELETE FROM outbox WHERE id = ?1", [id]).map(|_| ())
-            })?;
-        }
-        Ok(())
+            transaction
+                .execute("DELETE FROM outbox", [])
+                .map_err(wrap)?;
+            Ok(())
+        })
     }
+}
+
+fn waiting_events(transaction: &Transaction<'_>) -> Result<Vec<(String, Event)>, rusqlite::Error> {
+    let mut statement = transaction.prepare("SELECT posted, event FROM outbox ORDER BY id")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    rows.map(|row| row.and_then(|(posted, event)| Ok((posted, from_json(&event)?))))
+        .collect()
 }
 
 /// Why an event of an effect did not reach the audit log. It stays in the outbox.

@@ -118,8 +118,7 @@ impl State {
     /// Writes down that a run has begun.
     pub(crate) fn begin_run(&self, record: &RunRecord) -> Result<(), StateError> {
         self.write("record the run", |transaction| {
-            let statement =
-                "INSERT INTO runs (id, pipeline, config, seed, started, status)
+            let statement = "INSERT INTO runs (id, pipeline, config, seed, started, status)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
             let values = params![
                 record.run.to_string(),
@@ -136,8 +135,7 @@ impl State {
     /// Adds a stage to a run.
     pub(crate) fn add_stage(&self, run: &RunId, stage: &StageRecord) -> Result<(), StateError> {
         self.write("record a stage", |transaction| {
-            let statement =
-                "INSERT INTO run_stages (run, ordinal, stage, record) VALUES (?1,
+            let statement = "INSERT INTO run_stages (run, ordinal, stage, record) VALUES (?1,
                     (SELECT count(*) FROM run_stages WHERE run = ?1), ?2, ?3)";
             let values = params![run.to_string(), stage.stage, to_json(stage)?];
             transaction.execute(statement, values).map(|_| ())
@@ -147,8 +145,7 @@ impl State {
     /// Writes down how a run has ended.
     pub(crate) fn end_run(&self, record: &RunRecord) -> Result<(), StateError> {
         self.write("record the end of the run", |transaction| {
-            let statement =
-                "UPDATE runs SET finished = ?2, status = ?3, stage = ?4, reasons = ?5,
+            let statement = "UPDATE runs SET finished = ?2, status = ?3, stage = ?4, reasons = ?5,
                         model = ?6, version = ?7
                  WHERE id = ?1";
             let values = params![

@@ -7,8 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StateError;
 
 /// One step for each version, in order. A step that was released is never changed.
-const STEPS: [&str; 1] = [
-    "
+const STEPS: [&str; 1] = ["
     CREATE TABLE runs (
         id        TEXT PRIMARY KEY,
         pipeline  TEXT NOT NULL,
@@ -85,8 +84,7 @@ const STEPS: [&str; 1] = [
         posted    TEXT NOT NULL,
         event     TEXT NOT NULL
     ) STRICT;
-    ",
-];
+    "];
 
 /// Brings a file to this version.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StateError> {
@@ -99,15 +97,22 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
     if version(connection).map_err(wrap)? == known {
         return Ok(());
     }
-    let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrap)?;
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(wrap)?;
     let found = version(&transaction).map_err(wrap)?;
     if found > known || found < 0 {
-        return Err(StateError::Newer { path: path.to_path_buf(), found, known });
+        return Err(StateError::Newer {
+            path: path.to_path_buf(),
+            found,
+            known,
+        });
     }
     for step in STEPS.iter().skip(found as usize) {
         transaction.execute_batch(step).map_err(wrap)?;
     }
-    transaction.pragma_update(None, "user_version", known).map_err(wrap)?;
+    transaction
+        .pragma_update(None, "user_version", known)
+        .map_err(wrap)?;
     transaction.commit().map_err(wrap)
 }

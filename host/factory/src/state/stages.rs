@@ -11,7 +11,9 @@ impl State {
     pub(crate) fn output(&self, key: &Digest) -> Result<Option<String>, StateError> {
         self.read("look up the output of a stage", |connection| {
             let statement = "SELECT output FROM stage_outputs WHERE key = ?1";
-            connection.query_row(statement, [key.to_string()], |row| row.get(0)).optional()
+            connection
+                .query_row(statement, [key.to_string()], |row| row.get(0))
+                .optional()
         })
     }
 
@@ -27,7 +29,13 @@ impl State {
             let statement =
                 "INSERT OR REPLACE INTO stage_outputs (key, stage, run, written, output)
                  VALUES (?1, ?2, ?3, ?4, ?5)";
-            let values = params![key.to_string(), stage, run.to_string(), clock::now(), output];
+            let values = params![
+                key.to_string(),
+                stage,
+                run.to_string(),
+                clock::now(),
+                output
+            ];
             transaction.execute(statement, values).map(|_| ())
         })
     }
@@ -35,7 +43,8 @@ impl State {
     /// Remembers that the output of a recipe is there.
     pub(crate) fn see_recipe(&self, recipe: &Digest, run: &RunId) -> Result<(), StateError> {
         self.write("remember a stage", |transaction| {
-            let statement = "INSERT OR REPLACE INTO recipes (recipe, run, seen) VALUES (?1, ?2, ?3)";
+            let statement =
+                "INSERT OR REPLACE INTO recipes (recipe, run, seen) VALUES (?1, ?2, ?3)";
             let values = params![recipe.to_string(), run.to_string(), clock::now()];
             transaction.execute(statement, values).map(|_| ())
         })
@@ -54,7 +63,9 @@ impl State {
                     |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
                 )
                 .optional()?;
-            found.map(|(run, seen)| Ok((parsed(&run)?, seen))).transpose()
+            found
+                .map(|(run, seen)| Ok((parsed(&run)?, seen)))
+                .transpose()
         })
     }
 }

@@ -48,7 +48,11 @@ fn runs_come_back_as_they_were_written() {
     let run = RunId::generate();
     let mut wanted = record(&run);
     state.begin_run(&wanted).expect("a new run");
-    wanted.stages = vec![stage("load"), stage("connect branch"), stage("connect branch")];
+    wanted.stages = vec![
+        stage("load"),
+        stage("connect branch"),
+        stage("connect branch"),
+    ];
     for stage in &wanted.stages {
         state.add_stage(&run, stage).expect("the run is there");
     }
@@ -59,10 +63,16 @@ fn runs_come_back_as_they_were_written() {
     state.end_run(&wanted).expect("the run is there");
 
     let reopened = State::open(folder.path()).expect("the state opens again");
-    assert_eq!(reopened.run(&run).expect("the state reads"), Some(wanted.clone()));
+    assert_eq!(
+        reopened.run(&run).expect("the state reads"),
+        Some(wanted.clone())
+    );
     wanted.stages.clear();
     assert_eq!(reopened.runs().expect("the state reads"), [wanted]);
-    assert_eq!(reopened.run(&RunId::generate()).expect("the state reads"), None);
+    assert_eq!(
+        reopened.run(&RunId::generate()).expect("the state reads"),
+        None
+    );
 }
 
 #[test]
@@ -70,9 +80,20 @@ fn runs_without_a_process_are_marked_once() {
     let (_folder, state) = opened();
     let run = RunId::generate();
     state.begin_run(&record(&run)).expect("a new run");
-    assert_eq!(state.mark_interrupted().expect("the state writes"), [run.clone()]);
-    assert!(state.mark_interrupted().expect("the state writes").is_empty());
-    let found = state.run(&run).expect("the state reads").expect("it is there");
+    assert_eq!(
+        state.mark_interrupted().expect("the state writes"),
+        [run.clone()]
+    );
+    assert!(
+        state
+            .mark_interrupted()
+            .expect("the state writes")
+            .is_empty()
+    );
+    let found = state
+        .run(&run)
+        .expect("the state reads")
+        .expect("it is there");
     assert_eq!(found.status, RunStatus::Interrupted);
 }
 
@@ -84,13 +105,24 @@ fn outputs_are_found_by_their_key() {
     let key = Digest::of(b"key");
     assert_eq!(state.output(&key).expect("the state reads"), None);
     for output in ["{}", "{\"rows\":3}"] {
-        state.keep_output(&key, "query", &run, output).expect("the state writes");
-        assert_eq!(state.output(&key).expect("the state reads").as_deref(), Some(output));
+        state
+            .keep_output(&key, "query", &run, output)
+            .expect("the state writes");
+        assert_eq!(
+            state.output(&key).expect("the state reads").as_deref(),
+            Some(output)
+        );
     }
     let recipe = Digest::of(b"recipe");
-    assert_eq!(state.last_with_recipe(&recipe).expect("the state reads"), None);
+    assert_eq!(
+        state.last_with_recipe(&recipe).expect("the state reads"),
+        None
+    );
     state.see_recipe(&recipe, &run).expect("the state writes");
-    let seen = state.last_with_recipe(&recipe).expect("the state reads").expect("it was seen");
+    let seen = state
+        .last_with_recipe(&recipe)
+        .expect("the state reads")
+        .expect("it was seen");
     assert_eq!(seen.0, run);
 }
 
@@ -103,8 +135,13 @@ fn a_state_of_a_later_version_is_left_alone() {
         })
     };
     set(99).expect("the state writes");
-    let error = State::open(folder.path()).err().expect("this program does not know version 99");
-    assert!(matches!(error, StateError::Newer { found: 99, .. }), "{error}");
+    let error = State::open(folder.path())
+        .err()
+        .expect("this program does not know version 99");
+    assert!(
+        matches!(error, StateError::Newer { found: 99, .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -128,12 +165,15 @@ fn a_full_disk_is_told_as_such() {
     state.begin_run(&record(&run)).expect("a new run");
     let pages = state.read("count pages", |connection| {
         let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
-        connection.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))
+        connection
+            .pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))
     });
     pages.expect("SQLite counts its pages");
     let large = "x".repeat(1 << 20);
     let key = Digest::of(b"key");
-    let error = state.keep_output(&key, "query", &run, &large).expect_err("there is no room");
+    let error = state
+        .keep_output(&key, "query", &run, &large)
+        .expect_err("there is no room");
     assert!(matches!(error, StateError::Full { .. }), "{error}");
     assert_eq!(state.output(&key).expect("the state reads"), None);
 }
@@ -142,11 +182,16 @@ fn a_full_disk_is_told_as_such() {
 fn what_cannot_be_opened_is_told_with_its_path() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join(STATE_FILE)).expect("a folder in the way");
-    let error = State::open(folder.path()).err().expect("a folder is no file");
+    let error = State::open(folder.path())
+        .err()
+        .expect("a folder is no file");
     assert!(error.to_string().contains(STATE_FILE), "{error}");
 
     let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join(STATE_FILE), "this is no database, not at all")
-        .expect("a file in the way");
+    std::fs::write(
+        folder.path().join(STATE_FILE),
+        "this is no database, not at all",
+    )
+    .expect("a file in the way");
     assert!(State::open(folder.path()).is_err());
 }

@@ -1,0 +1,7 @@
+//! Whole runs with the first-party plugins in their sandbox.
+
+mod bench;
+mod policies;
+mod refusals;
+mod resuming;
+mod whole;

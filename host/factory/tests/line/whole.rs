@@ -1,0 +1,208 @@
+//! Runs that go through, and what they leave.
+
+use std::fs;
+use std::sync::Arc;
+
+use arrow::array::AsArray as _;
+use arrow::datatypes::Float64Type;
+use sandcast_audit::Event;
+use sandcast_factory::plan::Reuse;
+use sandcast_factory::report::Outcome;
+use sandcast_factory::{RunEvent, RunOutcome, RunStatus, ServedModel, run};
+use serde_json::json;
+
+use crate::bench::{BROKEN, Bench, Notebook, OUT_OF_RANGE, ROWS, people, watched};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_files_become_a_model_that_answers() {
+    let bench = Bench::new();
+    let notebook = Arc::new(Notebook::default());
+    let workspace = bench.workspace();
+    let outcome = run(&workspace, &bench.pipeline(), watched(notebook.clone())).await;
+    let RunOutcome::Completed(completed) = outcome.expect("nothing of the host is wrong") else {
+        panic!("this should have passed");
+    };
+    assert_eq!((completed.version.version, completed.new), (1, true));
+
+    // Rows in are rows passed and rows put aside, everywhere.
+    let report = &completed.report;
+    let source = &report.sources[0];
+    assert_eq!((source.rows_in, source.rows_rejected), (ROWS, BROKEN));
+    assert_eq!(source.reasons.values().sum::<u64>(), BROKEN);
+    let validation = report.validation.as_ref().expect("there are checks");
+    assert_eq!(validation.rows_in, ROWS - BROKEN);
+    assert_eq!(validation.rows_quarantined, OUT_OF_RANGE);
+    assert_eq!(
+        validation.rows_passed + validation.rows_quarantined,
+        validation.rows_in
+    );
+    let training = report.training.as_ref().expect("it was trained");
+    let parts = [
+        training.rows_training,
+        training.rows_validation,
+        training.rows_test,
+    ];
+    assert_eq!(parts.iter().sum::<u64>(), validation.rows_passed);
+    assert_eq!(training.features, ["age", "thousands", "purpose"]);
+    assert_eq!(
+        report.evaluation.as_ref().map(|it| it.rows),
+        Some(training.rows_test)
+    );
+    assert!(matches!(
+        &report.outcome,
+        Outcome::Approved { version: 1, .. }
+    ));
+    let mlp = report
+        .plugins
+        .iter()
+        .find(|plugin| plugin.name == "mlp")
+        .expect("it took part");
+    let compute = mlp
+        .capabilities
+        .iter()
+        .find(|it| it.name == "compute")
+        .expect("it computes");
+    assert!(compute.calls > 0 && mlp.guest_seconds > 0.0 && mlp.denials == 0);
+
+    // The report is a page and data, and both are whole.
+    let page = completed
+        .report_path
+        .as_ref()
+        .expect("the report was written");
+    assert!(
+        fs::read_to_string(page)
+            .expect("it is there")
+            .contains("loans")
+    );
+    let data = workspace
+        .report(&completed.run)
+        .expect("it reads")
+        .expect("it is there");
+    assert_eq!(data.outcome, report.outcome);
+
+    // The observer saw the stages in order, and training move.
+    let events = notebook.events.lock().expect("nobody panicked").clone();
+    let stages: Vec<&str> = events
+        .iter()
+        .filter_map(|event| match event {
+            RunEvent::StageFinished { record } => Some(record.stage.as_str()),
+            _ => None,
+        })
+        .collect();
+    let order = [
+        "load",
+        "connect people",
+        "query",
+        "validate",
+        "permit",
+        "train",
+        "evaluate",
+        "gate",
+        "register",
+    ];
+    assert_eq!(stages, order);
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, RunEvent::Training { .. }))
+    );
+    assert_eq!(bench.latest().status, RunStatus::Completed);
+
+    // The model answers without any of the files it was made from.
+    fs::remove_dir_all(bench.path("data")).expect("the data is ours");
+    let version = workspace
+        .registry()
+        .resolve("loans", None)
+        .expect("it is registered");
+    assert_eq!(version, completed.version);
+    let served = ServedModel::load(&workspace, &version)
+        .await
+        .expect("it loads");
+    let rows = [
+        json!({ "age": 75, "thousands": 78.0, "purpose": "car" }),
+        json!({ "age": 19, "thousands": 11.0, "purpose": "house" }),
+        json!({ "age": null, "thousands": null, "purpose": "boat" }),
+    ];
+    let rows = served.rows_from_json(&rows).expect("these are its columns");
+    let answers = served.predict(&rows).await.expect("it answers");
+    let yes = answers
+        .column_by_name("probability:yes")
+        .expect("a class")
+        .clone();
+    let yes = yes.as_primitive::<Float64Type>().values();
+    assert!(yes[0] > 0.5 && yes[1] < 0.5, "{yes:?}");
+    assert!((0.0..=1.0).contains(&yes[2]), "{yes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_done_twice() {
+    let bench = Bench::new();
+    let first = bench.completes().await;
+    let everything = ["connect people", "query", "validate", "train", "evaluate"];
+    assert_eq!(bench.done_anew(), everything);
+    let plan = bench
+        .workspace()
+        .plan(&bench.pipeline())
+        .expect("the plugins are there");
+    let unchanged = plan
+        .stages
+        .iter()
+        .filter(|it| matches!(&it.reuse, Reuse::Unchanged { run, .. } if *run == first.run));
+    assert_eq!(unchanged.count(), everything.len());
+
+    let second = bench.completes().await;
+    let nothing: [&str; 0] = [];
+    assert_eq!(bench.done_anew(), nothing);
+    assert_eq!((second.new, second.version), (false, first.version.clone()));
+    assert_eq!(second.report.evaluation, first.report.evaluation);
+    let registered = bench.events().into_iter();
+    assert_eq!(
+        registered
+            .filter(|it| matches!(it, Event::Registered { .. }))
+            .count(),
+        1
+    );
+
+    // Another threshold reaches back to the evaluation and no further.
+    bench.change(
+        "evaluate: { slices: [sex] }",
+        "evaluate: { slices: [sex], threshold: 0.4 }",
+    );
+    let third = bench.completes().await;
+    assert_eq!(bench.done_anew(), ["evaluate"]);
+    assert_eq!((third.new, third.version.version), (true, 2));
+    assert_eq!(third.version.artifact, first.version.artifact);
+
+    // The same rows in another file are read again, and lead to the same table.
+    bench.write(
+        "data/people.csv",
+        &people(7).replacen("0,150,", "0,151,", 1),
+    );
+    bench.completes().await;
+    assert_eq!(bench.done_anew(), ["connect people", "query", "validate"]);
+
+    // Other rows change everything.
+    bench.write("data/people.csv", &people(8));
+    let fifth = bench.completes().await;
+    assert_eq!(bench.done_anew(), everything);
+    assert_ne!(fifth.version.artifact, first.version.artifact);
+    assert_eq!(
+        fifth
+            .report
+            .champion
+            .as_ref()
+            .map(|champion| champion.version),
+        Some(3)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_seed_makes_the_same_model() {
+    let (one, other) = (Bench::new(), Bench::new());
+    let one = one.completes().await.version;
+    let fresh = other.completes().await.version;
+    assert_eq!(one.artifact, fresh.artifact);
+    assert_eq!(one.lineage.data, fresh.lineage.data);
+    other.change("seed: 7", "seed: 8");
+    assert_ne!(other.completes().await.version.artifact, one.artifact);
+}
