@@ -64,7 +64,7 @@ async fn a_guest_that_spins_is_stopped_in_time() {
 #[tokio::test]
 async fn a_guest_that_spins_does_not_hold_up_other_tasks() {
     let bench = Bench::new();
-    let grants = limits(|limits| limits.call_timeout = TimeSpan::from_millis(300));
+    let grants = limits(|limits| limits.call_timeout = TimeSpan::from_millis(1500));
     let plugin = bench
         .load(&configuring("(loop $again (br $again))"), grants)
         .await;
@@ -74,13 +74,14 @@ async fn a_guest_that_spins_does_not_hold_up_other_tasks() {
     let other = async {
         let mut turns = 0;
         let started = Instant::now();
-        while started.elapsed() < Duration::from_millis(200) {
+        while started.elapsed() < Duration::from_secs(1) {
             tokio::time::sleep(Duration::from_millis(5)).await;
             turns += 1;
         }
         turns
     };
-    // One thread runs both, so the other task moves only if the guest is interrupted.
+    // One thread runs both, so the other task moves only if the guest is interrupted: else it
+    // has one turn before the guest and one after.
     let (stopped, turns) = tokio::join!(spinning, other);
     assert!(stopped.is_err());
     assert!(turns >= 5, "the other task had {turns} turns");
