@@ -35,7 +35,11 @@ impl Cache {
             Some(key) => key,
             None => make_key(dir)?,
         };
-        Ok(Self { dir: dir.to_owned(), key, compatibility })
+        Ok(Self {
+            dir: dir.to_owned(),
+            key,
+            compatibility,
+        })
     }
 
     /// A compiled component, if this host has put it here.
@@ -77,7 +81,8 @@ impl Cache {
         let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
         file.write_all(self.tag(&name, &artifact).as_bytes())?;
         file.write_all(&artifact)?;
-        file.persist(self.dir.join(&name)).map_err(|error| error.error)?;
+        file.persist(self.dir.join(&name))
+            .map_err(|error| error.error)?;
         Ok(())
     }
 
@@ -142,7 +147,8 @@ fn make_key(dir: &Path) -> io::Result<[u8; 32]> {
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(&key)?;
     file.as_file().sync_all()?;
-    file.persist(dir.join(KEY_FILE)).map_err(|error| error.error)?;
+    file.persist(dir.join(KEY_FILE))
+        .map_err(|error| error.error)?;
     // Another process may have won the race; the file is what counts.
     Ok(read_key(dir)?.unwrap_or(key))
 }
@@ -155,7 +161,10 @@ mod tests {
 
     fn component(engine: &Engine) -> (Digest, Component) {
         let text = "(component (core module (func (export \"f\"))))";
-        (Digest::of(text.as_bytes()), Component::new(engine, text).expect("a component"))
+        (
+            Digest::of(text.as_bytes()),
+            Component::new(engine, text).expect("a component"),
+        )
     }
 
     fn cache(dir: &Path, engine: &Engine) -> Cache {
@@ -167,9 +176,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let engine = engine::start(Pooling::Off).expect("an engine");
         let (digest, compiled) = component(&engine);
-        cache(dir.path(), &engine).store(digest, &compiled).expect("stored");
+        cache(dir.path(), &engine)
+            .store(digest, &compiled)
+            .expect("stored");
         assert!(cache(dir.path(), &engine).load(&engine, digest).is_some());
-        assert!(cache(dir.path(), &engine).load(&engine, Digest::of(b"other")).is_none());
+        assert!(
+            cache(dir.path(), &engine)
+                .load(&engine, Digest::of(b"other"))
+                .is_none()
+        );
     }
 
     #[test]
@@ -185,29 +200,44 @@ mod tests {
             let mut bad = good.clone();
             bad[place] ^= 1;
             fs::write(&path, &bad).expect("tampered");
-            assert!(cache.load(&engine, digest).is_none(), "byte {place} was changed");
+            assert!(
+                cache.load(&engine, digest).is_none(),
+                "byte {place} was changed"
+            );
         }
         for length in [0, TAG_BYTES - 1, TAG_BYTES, good.len() - 1] {
             fs::write(&path, &good[..length]).expect("cut");
-            assert!(cache.load(&engine, digest).is_none(), "cut to {length} bytes");
+            assert!(
+                cache.load(&engine, digest).is_none(),
+                "cut to {length} bytes"
+            );
         }
         let other = Digest::of(b"another component");
         fs::write(dir.path().join(cache.name(other)), &good).expect("renamed");
         assert!(cache.load(&engine, other).is_none(), "under another name");
         fs::write(&path, &good).expect("restored");
-        assert!(cache.load(&engine, digest).is_some(), "the test must be able to pass");
+        assert!(
+            cache.load(&engine, digest).is_some(),
+            "the test must be able to pass"
+        );
     }
 
     #[test]
     fn an_artifact_under_another_key_is_not_run() {
-        let (mine, theirs) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+        let (mine, theirs) = (
+            tempfile::tempdir().expect("one"),
+            tempfile::tempdir().expect("two"),
+        );
         let engine = engine::start(Pooling::Off).expect("an engine");
         let (digest, compiled) = component(&engine);
         let foreign = cache(theirs.path(), &engine);
         foreign.store(digest, &compiled).expect("stored");
         let own = cache(mine.path(), &engine);
-        fs::copy(theirs.path().join(foreign.name(digest)), mine.path().join(own.name(digest)))
-            .expect("copied");
+        fs::copy(
+            theirs.path().join(foreign.name(digest)),
+            mine.path().join(own.name(digest)),
+        )
+        .expect("copied");
         assert!(own.load(&engine, digest).is_none());
     }
 

@@ -81,7 +81,9 @@ pub enum CallError {
         cause: String,
     },
     /// The guest ran out of time.
-    #[error("plugin `{plugin}` ran out of time in stage `{stage}`: {limit} is {limit_seconds} s; raise it at `plugins.{plugin}.grants.limits.{limit}`")]
+    #[error(
+        "plugin `{plugin}` ran out of time in stage `{stage}`: {limit} is {limit_seconds} s; raise it at `plugins.{plugin}.grants.limits.{limit}`"
+    )]
     Timeout {
         /// The plugin as the pipeline names it.
         plugin: String,
@@ -93,7 +95,9 @@ pub enum CallError {
         limit_seconds: f64,
     },
     /// The guest wanted more memory than it may have.
-    #[error("plugin `{plugin}` wanted more than {limit_bytes} bytes of memory in stage `{stage}`; raise it at `plugins.{plugin}.grants.limits.memory`")]
+    #[error(
+        "plugin `{plugin}` wanted more than {limit_bytes} bytes of memory in stage `{stage}`; raise it at `plugins.{plugin}.grants.limits.memory`"
+    )]
     MemoryLimit {
         /// The plugin as the pipeline names it.
         plugin: String,
@@ -103,7 +107,9 @@ pub enum CallError {
         limit_bytes: u64,
     },
     /// The host refused something the guest asked for.
-    #[error("plugin `{plugin}` was denied `{capability}` in stage `{stage}`: {detail}; grant it with {grant_with}")]
+    #[error(
+        "plugin `{plugin}` was denied `{capability}` in stage `{stage}`: {detail}; grant it with {grant_with}"
+    )]
     Denied {
         /// The plugin as the pipeline names it.
         plugin: String,
@@ -177,5 +183,8 @@ pub enum CallError {
 }
 
 fn hint_text(failure: &Failure) -> String {
-    failure.hint.as_deref().map_or_else(String::new, |hint| format!("; {hint}"))
+    failure
+        .hint
+        .as_deref()
+        .map_or_else(String::new, |hint| format!("; {hint}"))
 }

@@ -4,7 +4,8 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm,
+    Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    RegallocAlgorithm,
 };
 
 use crate::sandbox::{Pooling, SandboxError};
@@ -30,7 +31,9 @@ pub(crate) fn start(pooling: Pooling) -> Result<Engine, SandboxError> {
             on_demand()
         }),
     }
-    .map_err(|error| SandboxError::Engine { reason: format!("{error:#}") })?;
+    .map_err(|error| SandboxError::Engine {
+        reason: format!("{error:#}"),
+    })?;
     start_ticker(&engine)?;
     Ok(engine)
 }
@@ -144,7 +147,10 @@ mod tests {
     #[test]
     fn compatibility_is_stable_and_differs_between_settings() {
         let pooled = compatibility(&start(Pooling::Auto).expect("an engine"));
-        assert_eq!(pooled, compatibility(&start(Pooling::Auto).expect("an engine")));
+        assert_eq!(
+            pooled,
+            compatibility(&start(Pooling::Auto).expect("an engine"))
+        );
         let mut config = common();
         config.epoch_interruption(false);
         let other = Engine::new(&config).expect("an engine without epochs");
@@ -155,7 +161,10 @@ mod tests {
     fn threads_and_wide_memories_are_refused() {
         let engine = start(Pooling::Off).expect("an engine");
         for (text, feature) in [
-            ("(component (core module (memory 1 1 shared)))", "shared memory"),
+            (
+                "(component (core module (memory 1 1 shared)))",
+                "shared memory",
+            ),
             ("(component (core module (memory i64 1)))", "64-bit memory"),
         ] {
             let error = wasmtime::component::Component::new(&engine, text);

@@ -65,7 +65,10 @@ pub(crate) fn inspect_named(name: &str, bytes: &[u8]) -> Result<Inspection, Load
         name: name.to_owned(),
         reason: text::sentence(&reason, 512),
     })?;
-    let is_std_guest = outline.imports.iter().any(|(name, _)| name.starts_with("wasi:cli/"));
+    let is_std_guest = outline
+        .imports
+        .iter()
+        .any(|(name, _)| name.starts_with("wasi:cli/"));
     let imports: Vec<Import> = outline
         .imports
         .into_iter()
@@ -93,7 +96,9 @@ impl Import {
     /// Says what an import is for. A guest that imports `wasi:cli` was built with a standard
     /// library that imports clocks, randomness and folders without being asked.
     fn classify(interface: String, functions: Vec<String>, is_std_guest: bool) -> Self {
-        let path = interface.split_once('@').map_or(interface.as_str(), |(path, _)| path);
+        let path = interface
+            .split_once('@')
+            .map_or(interface.as_str(), |(path, _)| path);
         let capability = capability_of(path);
         let from_std = matches!(
             capability,
@@ -101,15 +106,21 @@ impl Import {
         );
         let noise = path.starts_with("wasi:cli/")
             || is_std_guest && (from_std || path.starts_with("wasi:io/"));
-        Self { interface, functions, capability, noise }
+        Self {
+            interface,
+            functions,
+            capability,
+            noise,
+        }
     }
 
     /// Whether this host offers the interface at all, under whatever grant.
     pub(crate) fn is_offered(&self) -> bool {
-        let path = self.interface.split_once('@').map_or(self.interface.as_str(), |(path, _)| path);
-        self.capability.is_some()
-            || ALWAYS_OFFERED.contains(&path)
-            || STD_NOISE.contains(&path)
+        let path = self
+            .interface
+            .split_once('@')
+            .map_or(self.interface.as_str(), |(path, _)| path);
+        self.capability.is_some() || ALWAYS_OFFERED.contains(&path) || STD_NOISE.contains(&path)
     }
 }
 
@@ -181,7 +192,10 @@ impl Outline {
         for payload in Parser::new(0).parse_all(bytes) {
             let payload = payload.map_err(|error| error.to_string())?;
             match &payload {
-                Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                Payload::Version {
+                    encoding: Encoding::Module,
+                    ..
+                } if depth == 0 => {
                     return Err("it is a core module, not a component".into());
                 }
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
@@ -206,8 +220,9 @@ impl Outline {
                 }
                 _ => {}
             }
-            if let ValidPayload::End(seen) =
-                validator.payload(&payload).map_err(|error| error.to_string())?
+            if let ValidPayload::End(seen) = validator
+                .payload(&payload)
+                .map_err(|error| error.to_string())?
             {
                 if depth == 0 {
                     types = Some(seen);
@@ -224,7 +239,11 @@ impl Outline {
                 (name, functions)
             })
             .collect();
-        Ok(Self { manifests, imports, exports })
+        Ok(Self {
+            manifests,
+            imports,
+            exports,
+        })
     }
 }
 

@@ -129,7 +129,11 @@ impl Instance {
 
     /// The Store between calls.
     pub(crate) fn store(&mut self) -> Result<&mut Store<State>, CallError> {
-        let store = self.store.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut();
+        let store = self
+            .store
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut();
         store.ok_or_else(|| CallError::Ended {
             plugin: self.plugin.clone(),
             stage: self.stage.clone(),
@@ -137,10 +141,7 @@ impl Instance {
     }
 
     /// Puts something into the table that the guest gets a handle of.
-    pub(crate) fn push<T: Send + 'static>(
-        &mut self,
-        value: T,
-    ) -> Result<Resource<T>, CallError> {
+    pub(crate) fn push<T: Send + 'static>(&mut self, value: T) -> Result<Resource<T>, CallError> {
         let pushed = self.store()?.data_mut().table.push(value);
         pushed.map_err(|error| self.host(error.to_string()))
     }
@@ -163,7 +164,11 @@ impl Instance {
 
     /// Something of the host went wrong.
     pub(crate) fn host(&self, reason: String) -> CallError {
-        CallError::Host { plugin: self.plugin.clone(), stage: self.stage.clone(), reason }
+        CallError::Host {
+            plugin: self.plugin.clone(),
+            stage: self.stage.clone(),
+            reason,
+        }
     }
 
     /// Ends the instance and says what it used.
@@ -176,9 +181,14 @@ impl Instance {
         let failure = Failure {
             code: code_of(failure.code),
             message: text::sentence(&failure.message, MAX_SENTENCE_BYTES),
-            hint: failure.hint.map(|hint| text::sentence(&hint, MAX_SENTENCE_BYTES)),
+            hint: failure
+                .hint
+                .map(|hint| text::sentence(&hint, MAX_SENTENCE_BYTES)),
         };
-        let denial = self.store().ok().and_then(|store| store.data().last_denial.clone());
+        let denial = self
+            .store()
+            .ok()
+            .and_then(|store| store.data().last_denial.clone());
         match (failure.code, denial) {
             (FailureCode::Denied, Some(denial)) => self.denied(denial),
             _ => CallError::Failed {
@@ -200,8 +210,9 @@ impl Instance {
     }
 
     fn out_of_time(&mut self, limit: TimeLimit) -> CallError {
-        let limit_seconds =
-            self.store().map_or(0.0, |store| store.data().clock.limit_of(limit).as_secs_f64());
+        let limit_seconds = self.store().map_or(0.0, |store| {
+            store.data().clock.limit_of(limit).as_secs_f64()
+        });
         CallError::Timeout {
             plugin: self.plugin.clone(),
             stage: self.stage.clone(),
@@ -240,12 +251,21 @@ impl Instance {
             cause.push_str("; its last words: ");
             cause.push_str(&last_words);
         }
-        CallError::Trap { plugin: self.plugin.clone(), stage: self.stage.clone(), cause }
+        CallError::Trap {
+            plugin: self.plugin.clone(),
+            stage: self.stage.clone(),
+            cause,
+        }
     }
 
     /// Drops the Store, once its use is written down.
     fn close(&mut self, outcome: &str) {
-        let Some(store) = self.store.get_mut().unwrap_or_else(PoisonError::into_inner).take() else {
+        let Some(store) = self
+            .store
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        else {
             return;
         };
         let state = store.data();
@@ -278,7 +298,11 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        self.close(if self.in_call { "cancelled" } else { "finished" });
+        self.close(if self.in_call {
+            "cancelled"
+        } else {
+            "finished"
+        });
     }
 }
 

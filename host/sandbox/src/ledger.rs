@@ -14,7 +14,11 @@ impl Ledger {
     /// Counts a call into the host. The names in use are few and the last one used is likely the
     /// next, so they are searched from the front and moved there.
     pub(crate) fn count(&mut self, name: &'static str) {
-        match self.calls.iter().position(|(known, _)| std::ptr::eq(*known, name) || *known == name) {
+        match self
+            .calls
+            .iter()
+            .position(|(known, _)| std::ptr::eq(*known, name) || *known == name)
+        {
             Some(at) => {
                 self.calls[at].1 += 1;
                 if at > 0 {
@@ -26,17 +30,20 @@ impl Ledger {
     }
 
     /// Counts bytes that go into the guest.
-    pub(crate) fn into_guest(&mut self, bytes: usize) {
+    pub(crate) fn count_bytes_in(&mut self, bytes: usize) {
         self.bytes_in = self.bytes_in.saturating_add(bytes as u64);
     }
 
     /// Counts bytes that come out of the guest.
-    pub(crate) fn out_of_guest(&mut self, bytes: usize) {
+    pub(crate) fn count_bytes_out(&mut self, bytes: usize) {
         self.bytes_out = self.bytes_out.saturating_add(bytes as u64);
     }
 
     pub(crate) fn calls(&self) -> BTreeMap<String, u64> {
-        self.calls.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        self.calls
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count))
+            .collect()
     }
 
     pub(crate) fn bytes_in(&self) -> u64 {
@@ -60,8 +67,8 @@ mod tests {
         }
         let calls = ledger.calls();
         assert_eq!((calls["a"], calls["b"], calls["c"]), (1, 2, 3));
-        ledger.into_guest(usize::MAX);
-        ledger.into_guest(usize::MAX);
+        ledger.count_bytes_in(usize::MAX);
+        ledger.count_bytes_in(usize::MAX);
         assert_eq!(ledger.bytes_in(), u64::MAX, "sums stop at the top");
     }
 }

@@ -186,7 +186,9 @@ impl CallClock {
 
     /// How long a call that starts now may take.
     pub(crate) fn left_in_call(&self) -> Duration {
-        self.total_limit.saturating_sub(self.spent).min(self.call_limit)
+        self.total_limit
+            .saturating_sub(self.spent)
+            .min(self.call_limit)
     }
 
     /// Ends a call.
@@ -226,8 +228,9 @@ impl CallClock {
     }
 
     fn in_call(&self) -> Duration {
-        self.started
-            .map_or(Duration::ZERO, |started| started.elapsed().saturating_sub(self.host_in_call))
+        self.started.map_or(Duration::ZERO, |started| {
+            started.elapsed().saturating_sub(self.host_in_call)
+        })
     }
 }
 
@@ -263,7 +266,10 @@ mod tests {
     fn memory_is_counted_over_all_memories() {
         let mut meter = Meter::new(&limits(100, 10));
         assert!(meter.memory_growing(0, 60, None).expect("counted"));
-        assert!(!meter.memory_growing(0, 60, None).expect("counted"), "a second memory counts too");
+        assert!(
+            !meter.memory_growing(0, 60, None).expect("counted"),
+            "a second memory counts too"
+        );
         assert!(meter.memory_refused);
         assert!(meter.memory_growing(60, 100, None).expect("counted"));
         assert_eq!(meter.peak_memory_bytes(), 100);
@@ -273,7 +279,9 @@ mod tests {
     fn a_growth_that_fails_is_taken_back() {
         let mut meter = Meter::new(&limits(100, 10));
         assert!(meter.memory_growing(0, 80, None).expect("counted"));
-        meter.memory_grow_failed(wasmtime::Error::msg("no pages")).expect("noted");
+        meter
+            .memory_grow_failed(wasmtime::Error::msg("no pages"))
+            .expect("noted");
         assert!(meter.memory_growing(0, 100, None).expect("counted"));
     }
 

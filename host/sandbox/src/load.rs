@@ -21,7 +21,9 @@ use crate::text;
 #[non_exhaustive]
 pub enum LoadError {
     /// The bytes are not a WebAssembly component.
-    #[error("plugin `{name}` is not a WebAssembly component: {reason}; build it with `sandcast build`")]
+    #[error(
+        "plugin `{name}` is not a WebAssembly component: {reason}; build it with `sandcast build`"
+    )]
     NotAComponent {
         /// The plugin as the pipeline names it.
         name: String,
@@ -39,7 +41,9 @@ pub enum LoadError {
         limit_bytes: u64,
     },
     /// There is no usable manifest inside.
-    #[error("plugin `{name}` has no usable manifest: {reason}; build it with `sandcast build`, which writes one from plugin.toml")]
+    #[error(
+        "plugin `{name}` has no usable manifest: {reason}; build it with `sandcast build`, which writes one from plugin.toml"
+    )]
     Manifest {
         /// The plugin as the pipeline names it.
         name: String,
@@ -47,7 +51,9 @@ pub enum LoadError {
         reason: String,
     },
     /// The component was built for another contract.
-    #[error("plugin `{name}` speaks contract {found}, this host speaks {supported}; rebuild it with a matching SDK")]
+    #[error(
+        "plugin `{name}` speaks contract {found}, this host speaks {supported}; rebuild it with a matching SDK"
+    )]
     ContractVersion {
         /// The plugin as the pipeline names it.
         name: String,
@@ -77,7 +83,9 @@ pub enum LoadError {
         role: Role,
     },
     /// The component imports what it was not granted.
-    #[error("plugin `{name}` imports `{interface}`, which needs the capability `{capability}`; it is not granted: {grant_with}")]
+    #[error(
+        "plugin `{name}` imports `{interface}`, which needs the capability `{capability}`; it is not granted: {grant_with}"
+    )]
     NotGranted {
         /// The plugin as the pipeline names it.
         name: String,
@@ -89,7 +97,9 @@ pub enum LoadError {
         grant_with: String,
     },
     /// The component imports what no grant can open.
-    #[error("plugin `{name}` imports `{interface}`, which this host does not offer under any grant")]
+    #[error(
+        "plugin `{name}` imports `{interface}`, which this host does not offer under any grant"
+    )]
     UnknownImport {
         /// The plugin as the pipeline names it.
         name: String,
@@ -97,7 +107,9 @@ pub enum LoadError {
         interface: String,
     },
     /// The component imports what is granted, but what its manifest does not ask for.
-    #[error("plugin `{name}` imports `{interface}`, but its manifest does not ask for the capability `{capability}`; add it under `capabilities` in its plugin.toml, with a reason")]
+    #[error(
+        "plugin `{name}` imports `{interface}`, but its manifest does not ask for the capability `{capability}`; add it under `capabilities` in its plugin.toml, with a reason"
+    )]
     NotAskedFor {
         /// The plugin as the pipeline names it.
         name: String,
@@ -173,9 +185,10 @@ pub(crate) async fn load(
     // What is not on record has not happened: a plugin whose load cannot be recorded is not
     // handed out. A refusal stands either way.
     match (outcome, sandbox.audit().append(event)) {
-        (Ok(_), Err(error)) => {
-            Err(LoadError::Audit { name: name.to_owned(), reason: error.to_string() })
-        }
+        (Ok(_), Err(error)) => Err(LoadError::Audit {
+            name: name.to_owned(),
+            reason: error.to_string(),
+        }),
         (outcome, _) => outcome,
     }
 }
@@ -217,8 +230,17 @@ async fn check_and_compile(
         role: role.to_string(),
         digest: inspection.digest,
     };
-    let identity = Identity { name: name.to_owned(), reference, grants };
-    Ok(Plugin::new(sandbox.clone(), Arc::new(identity), inspection, pre))
+    let identity = Identity {
+        name: name.to_owned(),
+        reference,
+        grants,
+    };
+    Ok(Plugin::new(
+        sandbox.clone(),
+        Arc::new(identity),
+        inspection,
+        pre,
+    ))
 }
 
 fn check_contract(name: &str, inspection: &Inspection) -> Result<(), LoadError> {
@@ -254,7 +276,9 @@ fn check_role(name: &str, inspection: &Inspection, wanted: Role) -> Result<(), L
         let plain = contract_version(export).is_some();
         if *export == wanted_export {
             is_there = true;
-        } else if let Some(other) = Role::ALL.into_iter().find(|role| role_export(*role) == *export)
+        } else if let Some(other) = Role::ALL
+            .into_iter()
+            .find(|role| role_export(*role) == *export)
             && plain
         {
             return Err(wrong(other.as_str()));
@@ -266,7 +290,11 @@ fn check_role(name: &str, inspection: &Inspection, wanted: Role) -> Result<(), L
             });
         }
     }
-    if is_there { Ok(()) } else { Err(wrong("component that exports no role")) }
+    if is_there {
+        Ok(())
+    } else {
+        Err(wrong("component that exports no role"))
+    }
 }
 
 /// What is imported must be asked for and granted. Noise of a standard library is let in
@@ -275,11 +303,19 @@ fn check_imports(name: &str, inspection: &Inspection, grants: &Grants) -> Result
     for import in &inspection.imports {
         let interface = || text::sentence(&import.interface, 256);
         if !import.is_offered() {
-            return Err(LoadError::UnknownImport { name: name.to_owned(), interface: interface() });
+            return Err(LoadError::UnknownImport {
+                name: name.to_owned(),
+                interface: interface(),
+            });
         }
         let Some(capability) = import.capability else {
             continue;
         };
+        // An interface of which only types are used opens nothing: files name their times with
+        // a type of the clock's.
+        if import.functions.is_empty() {
+            continue;
+        }
         let is_always_granted = matches!(capability, Capability::Log | Capability::Config);
         let asks = is_always_granted
             || inspection

@@ -27,7 +27,12 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Role; 4] = [Role::Connector, Role::Validator, Role::Policy, Role::Adapter];
+    pub const ALL: [Role; 4] = [
+        Role::Connector,
+        Role::Validator,
+        Role::Policy,
+        Role::Adapter,
+    ];
 
     /// The name as it stands in a manifest and in a pipeline.
     pub fn as_str(self) -> &'static str {
@@ -135,11 +140,11 @@ pub(crate) fn parse(sections: &[Vec<u8>]) -> Result<Manifest, String> {
             section.len()
         ));
     }
-    let manifest: Manifest =
-        serde_json::from_slice(section).map_err(|error| format!("its manifest is wrong: {error}"))?;
+    let manifest: Manifest = serde_json::from_slice(section)
+        .map_err(|error| format!("its manifest is wrong: {error}"))?;
     if manifest.id.is_empty() || manifest.id.len() > 256 || !manifest.id.chars().all(is_id) {
         return Err(
-            "its id is not made of letters, digits and `-_./`, 1 to 256 of them".to_owned()
+            "its id is not made of letters, digits and `-_./`, 1 to 256 of them".to_owned(),
         );
     }
     if manifest.version.is_empty() || manifest.version.len() > 64 {
@@ -185,7 +190,11 @@ mod tests {
         assert!(parse(&[section(|json| json["id"] = "a b\u{1b}".into())]).is_err());
         assert!(parse(&[section(|json| json["version"] = "".into())]).is_err());
         let long = " ".repeat(MAX_MANIFEST_BYTES + 1).into_bytes();
-        assert!(parse(&[long]).expect_err("too long").contains("over the limit"));
+        assert!(
+            parse(&[long])
+                .expect_err("too long")
+                .contains("over the limit")
+        );
     }
 
     #[test]

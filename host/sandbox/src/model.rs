@@ -173,7 +173,13 @@ impl Model {
         session: Arc<Session>,
         bindings: Arc<[Binding]>,
     ) -> Self {
-        Self { task, state, session, bindings, digest: OnceLock::new() }
+        Self {
+            task,
+            state,
+            session,
+            bindings,
+            digest: OnceLock::new(),
+        }
     }
 
     /// What it has learnt.
@@ -224,10 +230,15 @@ impl Model {
     /// # Errors
     /// When any part of the file is wrong.
     pub fn from_bytes(bytes: &[u8], sandbox: &Sandbox) -> Result<Model, ModelError> {
-        let format = |reason: &str| ModelError::Format { reason: reason.to_owned() };
-        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| format("it does not begin like one"))?;
-        let (length, rest) =
-            rest.split_first_chunk::<8>().ok_or_else(|| format("it is cut short"))?;
+        let format = |reason: &str| ModelError::Format {
+            reason: reason.to_owned(),
+        };
+        let rest = bytes
+            .strip_prefix(MAGIC)
+            .ok_or_else(|| format("it does not begin like one"))?;
+        let (length, rest) = rest
+            .split_first_chunk::<8>()
+            .ok_or_else(|| format("it is cut short"))?;
         let length = u64::from_le_bytes(*length);
         if length > MAX_HEADER_BYTES {
             return Err(format("its header is too long"));
@@ -246,24 +257,44 @@ impl Model {
         }
         let header: Header = serde_json::from_slice(header)
             .map_err(|error| format(&format!("its header is wrong: {error}")))?;
-        let (state, rest) = header.state.split(rest).map_err(|what| format(&format!("its state {what}")))?;
-        let (weights, rest) =
-            header.weights.split(rest).map_err(|what| format(&format!("its weights {what}")))?;
+        let (state, rest) = header
+            .state
+            .split(rest)
+            .map_err(|what| format(&format!("its state {what}")))?;
+        let (weights, rest) = header
+            .weights
+            .split(rest)
+            .map_err(|what| format(&format!("its weights {what}")))?;
         if !rest.is_empty() {
             return Err(format("something follows its end"));
         }
         let program = Program::compile(header.graph, &Caps::default()).map_err(|diagnostic| {
-            ModelError::Program { reason: text::sentence(&diagnostic.to_string(), 1024) }
+            ModelError::Program {
+                reason: text::sentence(&diagnostic.to_string(), 1024),
+            }
         })?;
-        check_bindings(&header.bindings, inputs(program.graph()))
-            .map_err(|error| ModelError::Program { reason: error.to_string() })?;
-        let mut session = Session::new(Arc::new(program), sandbox.device(), 0)
-            .map_err(|error| ModelError::Program { reason: error.to_string() })?;
-        session.load_safetensors(weights).map_err(|error| ModelError::Weights {
-            reason: text::sentence(&error.to_string(), 1024),
+        check_bindings(&header.bindings, inputs(program.graph())).map_err(|error| {
+            ModelError::Program {
+                reason: error.to_string(),
+            }
         })?;
-        let model =
-            Model::new(header.task, state.to_vec(), Arc::new(session), header.bindings.into());
+        let mut session =
+            Session::new(Arc::new(program), sandbox.device(), 0).map_err(|error| {
+                ModelError::Program {
+                    reason: error.to_string(),
+                }
+            })?;
+        session
+            .load_safetensors(weights)
+            .map_err(|error| ModelError::Weights {
+                reason: text::sentence(&error.to_string(), 1024),
+            })?;
+        let model = Model::new(
+            header.task,
+            state.to_vec(),
+            Arc::new(session),
+            header.bindings.into(),
+        );
         // Reading back what was written gives the same bytes, so the digest is that of the file.
         let _ = model.digest.set(Digest::of(bytes));
         Ok(model)
@@ -326,7 +357,10 @@ struct Part {
 
 impl Part {
     fn of(bytes: &[u8]) -> Self {
-        Self { bytes: bytes.len() as u64, digest: Digest::of(bytes) }
+        Self {
+            bytes: bytes.len() as u64,
+            digest: Digest::of(bytes),
+        }
     }
 
     /// The part at the front of what is left, and what follows it.

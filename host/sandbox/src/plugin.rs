@@ -29,7 +29,10 @@ pub struct CallContext {
 impl CallContext {
     /// A stage of a run, or of no run.
     pub fn new(run: Option<RunId>, stage: impl Into<String>) -> Self {
-        Self { run, stage: stage.into() }
+        Self {
+            run,
+            stage: stage.into(),
+        }
     }
 }
 
@@ -73,7 +76,15 @@ impl Plugin {
         inspection: Inspection,
         pre: RolePre,
     ) -> Self {
-        Self { made: Arc::new(Made { sandbox, identity, inspection, pre }), recorded: true }
+        Self {
+            made: Arc::new(Made {
+                sandbox,
+                identity,
+                inspection,
+                pre,
+            }),
+            recorded: true,
+        }
     }
 
     /// Who it is, for records.
@@ -105,7 +116,10 @@ impl Plugin {
     /// server that sums them up.
     #[must_use]
     pub fn unrecorded(&self) -> Plugin {
-        Plugin { made: Arc::clone(&self.made), recorded: false }
+        Plugin {
+            made: Arc::clone(&self.made),
+            recorded: false,
+        }
     }
 
     /// A new instance that reads, configured.

@@ -119,13 +119,19 @@ impl Sandbox {
     /// When the engine, the device or the cache folder cannot be used.
     pub fn new(config: SandboxConfig, audit: AuditLog) -> Result<Sandbox, SandboxError> {
         let engine = engine::start(config.pooling)?;
-        let device = Device::open(config.device, config.compute_threads)
-            .map_err(|error| SandboxError::Device { reason: error.to_string() })?;
+        let device = Device::open(config.device, config.compute_threads).map_err(|error| {
+            SandboxError::Device {
+                reason: error.to_string(),
+            }
+        })?;
         let cache = match &config.cache_dir {
             None => None,
-            Some(dir) => Some(Cache::open(dir, engine::compatibility(&engine)).map_err(|error| {
-                SandboxError::Cache { path: dir.clone(), reason: error.to_string() }
-            })?),
+            Some(dir) => Some(Cache::open(dir, engine::compatibility(&engine)).map_err(
+                |error| SandboxError::Cache {
+                    path: dir.clone(),
+                    reason: error.to_string(),
+                },
+            )?),
         };
         Ok(Sandbox {
             shared: Arc::new(Shared {
@@ -202,7 +208,10 @@ impl Sandbox {
         digest: Digest,
         bytes: &[u8],
     ) -> Result<Component, LoadError> {
-        let failed = |reason: String| LoadError::Compile { name: name.to_owned(), reason };
+        let failed = |reason: String| LoadError::Compile {
+            name: name.to_owned(),
+            reason,
+        };
         let timeout = self.shared.compile_timeout;
         let patience = tokio::time::Instant::now() + timeout;
         let late = || LoadError::CompileTimeout {
@@ -230,14 +239,24 @@ impl Sandbox {
     }
 
     fn kept(&self, digest: Digest) -> Option<Component> {
-        let compiled = self.shared.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        compiled.iter().find(|(known, _)| *known == digest).map(|(_, component)| component.clone())
+        let compiled = self
+            .shared
+            .compiled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        compiled
+            .iter()
+            .find(|(known, _)| *known == digest)
+            .map(|(_, component)| component.clone())
     }
 }
 
 impl Shared {
     fn compile(&self, digest: Digest, bytes: &[u8]) -> wasmtime::Result<Component> {
-        let cached = self.cache.as_ref().and_then(|cache| cache.load(&self.engine, digest));
+        let cached = self
+            .cache
+            .as_ref()
+            .and_then(|cache| cache.load(&self.engine, digest));
         let component = match cached {
             Some(component) => component,
             None => {

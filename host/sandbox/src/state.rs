@@ -113,7 +113,11 @@ impl State {
 
     /// Records that something was refused, with the line that would grant it.
     pub(crate) fn deny_with(&mut self, capability: &str, detail: String, grant_with: String) {
-        let denial = Denial { capability: capability.to_owned(), detail, grant_with };
+        let denial = Denial {
+            capability: capability.to_owned(),
+            detail,
+            grant_with,
+        };
         if self.last_denial.as_ref() == Some(&denial) {
             self.denials = self.denials.saturating_add(1);
             return;
@@ -159,7 +163,10 @@ impl State {
                     "the host holds {} bytes for this plugin; {bytes} more are over its {limit}",
                     self.held_bytes
                 ),
-                hint: Some(format!("raise `plugins.{}.grants.limits.memory`", self.identity.name)),
+                hint: Some(format!(
+                    "raise `plugins.{}.grants.limits.memory`",
+                    self.identity.name
+                )),
             }),
         }
     }
@@ -186,6 +193,9 @@ impl State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! Small components for tests, written in WebAssembly text and made into components as a
 //! compiler would: what the contract's own SDK cannot be made to do, such as to spin or to lie.
 
-#![expect(clippy::expect_used, reason = "what fails here is the test's own making")]
+#![expect(
+    clippy::expect_used,
+    reason = "what fails here is the test's own making"
+)]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +45,10 @@ impl Bench {
     }
 
     pub(crate) async fn load(&self, bytes: &[u8], grants: Grants) -> Plugin {
-        self.sandbox.load("test", bytes, Role::Policy, grants).await.expect("a policy that loads")
+        self.sandbox
+            .load("test", bytes, Role::Policy, grants)
+            .await
+            .expect("a policy that loads")
     }
 
     /// Loads a policy and configures it.
@@ -52,7 +58,10 @@ impl Bench {
         grants: Grants,
         config: serde_json::Value,
     ) -> Result<Policy, CallError> {
-        self.load(bytes, grants).await.policy(&context(), &config).await
+        self.load(bytes, grants)
+            .await
+            .policy(&context(), &config)
+            .await
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {
@@ -65,9 +74,12 @@ impl Bench {
         self.events()
             .into_iter()
             .filter_map(|event| match event {
-                Event::Denied { capability, detail, grant_with, .. } => {
-                    Some((capability, detail, grant_with))
-                }
+                Event::Denied {
+                    capability,
+                    detail,
+                    grant_with,
+                    ..
+                } => Some((capability, detail, grant_with)),
                 _ => None,
             })
             .collect()
@@ -122,7 +134,9 @@ pub(crate) fn encode(world: &str, module: &str, extra: Option<&str>) -> Vec<u8> 
         None => contract,
         Some(text) => resolve.push_str("test.wit", text).expect("a WIT document"),
     };
-    let world = resolve.select_world(&[package], Some(world)).expect("the world");
+    let world = resolve
+        .select_world(&[package], Some(world))
+        .expect("the world");
     let mut module = wat::parse_str(module).expect("a module in text");
     wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
         .expect("metadata that fits");
@@ -213,9 +227,13 @@ pub(crate) fn store(bench: &Bench, grants: Grants) -> Store<State> {
         },
         grants,
     };
-    let state =
-        State::open(&bench.sandbox, Arc::new(identity), context(), &serde_json::Value::Null)
-            .expect("a state");
+    let state = State::open(
+        &bench.sandbox,
+        Arc::new(identity),
+        context(),
+        &serde_json::Value::Null,
+    )
+    .expect("a state");
     let mut store = Store::new(bench.sandbox.engine(), state);
     limits::enforce(&mut store, &limits);
     store
@@ -223,18 +241,13 @@ pub(crate) fn store(bench: &Bench, grants: Grants) -> Store<State> {
 
 /// A policy in text. `configure` may use `$config` and `$length`; falling off its end, or that of
 /// `decide`, is the answer at 1024, which is "fine" and "allow" while it is all zeros.
+#[derive(Default)]
 pub(crate) struct PolicyText<'a> {
     pub(crate) imports: &'a str,
     pub(crate) configure: &'a str,
     pub(crate) decide: &'a str,
     pub(crate) rest: &'a str,
     pub(crate) capabilities: &'a [&'a str],
-}
-
-impl Default for PolicyText<'_> {
-    fn default() -> Self {
-        Self { imports: "", configure: "", decide: "", rest: "", capabilities: &[] }
-    }
 }
 
 impl PolicyText<'_> {
@@ -273,7 +286,11 @@ impl PolicyText<'_> {
 
 /// A policy that only configures.
 pub(crate) fn configuring(configure: &str) -> Vec<u8> {
-    PolicyText { configure, ..PolicyText::default() }.component()
+    PolicyText {
+        configure,
+        ..PolicyText::default()
+    }
+    .component()
 }
 
 /// A request that any policy can be asked.

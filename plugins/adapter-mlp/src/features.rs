@@ -1,10 +1,13 @@
 //! What the columns of a task become: numbers to standardise and categories to look up.
 
+use std::ops::Range;
+
 use sandcast_sdk::graph::Category;
 use sandcast_sdk::{Field, Kind};
 use serde::Serialize;
 
 use crate::hyperparameters::Hyperparameters;
+use crate::pieces::pieces_each;
 
 /// A column that is a number: integers, floats, booleans as 0 or 1, dates and times in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -14,6 +17,8 @@ pub(crate) struct NumberFeature {
     pub(crate) deviation: f64,
     /// What stands in for a value that is missing.
     pub(crate) fill: f64,
+    /// Where its range is cut into pieces, rising.
+    pub(crate) edges: Vec<f64>,
 }
 
 /// A column of strings.
@@ -47,36 +52,48 @@ impl CategoryFeature {
 /// The features of a task in the order of the program's inputs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Features {
-    /// Those that say when they are missing come first: [`Features::indicators`] of them.
+    /// In an order in which both those that say when they are missing and those that are cut into
+    /// pieces stand together.
     pub(crate) numbers: Vec<NumberFeature>,
+    /// How many, from the first on, say when they are missing.
     pub(crate) indicators: u32,
+    /// Which are cut into pieces: all that are not booleans.
+    pub(crate) cut: Range<u32>,
+    /// Pieces of each of them.
+    pub(crate) pieces: u32,
     pub(crate) categories: Vec<CategoryFeature>,
 }
 
 impl Features {
     /// Sorts columns into numbers and categories. Nothing is known about their values yet: numbers
-    /// have mean 0 and deviation 1, and `size_of` gives the categories of a column by its place.
+    /// have mean 0, deviation 1 and no edges, and `size_of` gives the categories of a column by its
+    /// place.
     pub(crate) fn of(
         columns: &[Field],
         hyperparameters: &Hyperparameters,
         size_of: impl Fn(usize) -> u32,
     ) -> Self {
         let mut features = Self::default();
-        let is_indicated = |field: &Field| hyperparameters.missing_indicators && field.nullable;
-        let numbers = |indicated: bool| {
-            columns
-                .iter()
-                .filter(move |field| field.kind != Kind::Utf8 && is_indicated(field) == indicated)
-                .map(|field| NumberFeature {
-                    column: field.name.clone(),
-                    mean: 0.0,
-                    deviation: 1.0,
-                    fill: 0.0,
-                })
-        };
-        features.numbers.extend(numbers(true));
-        features.indicators = features.numbers.len() as u32;
-        features.numbers.extend(numbers(false));
+        let groups = [(true, true), (true, false), (false, false), (false, true)];
+        let mut ends = [0; 4];
+        for (end, (is_indicated, is_boolean)) in ends.iter_mut().zip(groups) {
+            let group = columns.iter().filter(|field| {
+                field.kind != Kind::Utf8
+                    && (field.kind == Kind::Boolean) == is_boolean
+                    && (hyperparameters.missing_indicators && field.nullable) == is_indicated
+            });
+            features.numbers.extend(group.map(|field| NumberFeature {
+                column: field.name.clone(),
+                mean: 0.0,
+                deviation: 1.0,
+                fill: 0.0,
+                edges: Vec::new(),
+            }));
+            *end = features.numbers.len() as u32;
+        }
+        features.indicators = ends[1];
+        features.cut = ends[0]..ends[2];
+        features.pieces = pieces_each(hyperparameters.pieces, features.cut.len() as u32);
         for (place, field) in columns
             .iter()
             .enumerate()
@@ -89,6 +106,16 @@ impl Features {
             });
         }
         features
+    }
+
+    /// The numbers that are cut into pieces; none where they get no pieces.
+    pub(crate) fn cut_numbers(&self) -> &[NumberFeature] {
+        let cut = self.cut.start as usize..self.cut.end as usize;
+        if self.pieces == 0 {
+            &[]
+        } else {
+            &self.numbers[cut]
+        }
     }
 
     /// Whether there is nothing to learn from.
@@ -123,19 +150,22 @@ mod tests {
     use sandcast_sdk::columns::field;
 
     #[test]
-    fn nullable_numbers_come_first() {
+    fn numbers_that_share_a_treatment_stand_together() {
         let columns = [
             field("a", Kind::Int64, false),
             field("b", Kind::Utf8, true),
             field("c", Kind::Float64, true),
             field("d", Kind::Date32, true),
             field("e", Kind::Boolean, false),
+            field("f", Kind::Boolean, true),
         ];
         let features = Features::of(&columns, &Hyperparameters::default(), |place| {
             place as u32 * 5_000
         });
-        assert_eq!(features.number_columns(), ["c", "d", "a", "e"]);
-        assert_eq!(features.indicators, 2);
+        assert_eq!(features.number_columns(), ["f", "c", "d", "a", "e"]);
+        assert_eq!(features.indicators, 3);
+        assert_eq!((features.cut.clone(), features.pieces), (1..4, 32));
+        assert_eq!(features.cut_numbers()[0].column, "c");
         assert_eq!(
             features.categories,
             [CategoryFeature {
@@ -143,11 +173,15 @@ mod tests {
                 size: 1_000
             }]
         );
+
         let without = Hyperparameters {
             missing_indicators: false,
+            pieces: 0,
             ..Hyperparameters::default()
         };
-        assert_eq!(Features::of(&columns, &without, |_| 0).indicators, 0);
+        let features = Features::of(&columns, &without, |_| 0);
+        assert_eq!(features.indicators, 0);
+        assert!(features.cut_numbers().is_empty());
     }
 
     #[test]

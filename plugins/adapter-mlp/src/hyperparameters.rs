@@ -38,6 +38,9 @@ pub struct Hyperparameters {
     pub impute: Impute,
     /// Whether a nullable number gets a second input that says that it is missing.
     pub missing_indicators: bool,
+    /// Pieces of a number's range that get an input each; 0 for none. All numbers together get
+    /// at most 2,048.
+    pub pieces: u32,
     /// Categories of a string that still get an input each; more of them are embedded.
     pub one_hot_limit: u32,
     /// The most categories of one string; rarer ones share one.
@@ -69,6 +72,7 @@ impl Default for Hyperparameters {
             class_weights: ClassWeights::Named(NamedWeights::None),
             impute: Impute::Mean,
             missing_indicators: true,
+            pieces: 32,
             one_hot_limit: 32,
             max_categories: 1_000,
             min_frequency: 5,
@@ -109,7 +113,7 @@ pub enum ScheduleKind {
 pub enum Impute {
     /// The mean of the training rows.
     Mean,
-    /// Their median, from at most 65,536 of them.
+    /// Their median, from a sample of at most 65,536.
     Median,
 }
 
@@ -189,6 +193,7 @@ impl Hyperparameters {
         share("warmup", self.warmup)?;
         whole("epochs", self.epochs, 1, 10_000)?;
         whole("batch_rows", self.batch_rows, 1, 65_536)?;
+        whole("pieces", self.pieces, 0, 256)?;
         whole("one_hot_limit", self.one_hot_limit, 0, 1_024)?;
         whole("max_categories", self.max_categories, 1, 100_000)?;
         whole("max_embedding", self.max_embedding, 1, 512)?;

@@ -2,8 +2,11 @@
 
 use sandcast_sdk::columns::Validity;
 
-/// How many values are kept for a median.
-const SAMPLE_VALUES: usize = 65_536;
+/// How many values of one column are kept at most, for its median and its quantiles.
+const SAMPLE_VALUES: u64 = 65_536;
+
+/// How many values of all columns are kept at most.
+const ALL_SAMPLES_VALUES: u64 = 4 << 20;
 
 /// Count, mean and squared deviations. Batches are merged by the formula of Chan, Golub and
 /// LeVeque (1979), so that large means do not eat the variance.
@@ -68,7 +71,7 @@ fn fold(values: &[f64], validity: Validity<'_>, of: impl Fn(f64) -> f64) -> (u64
     (count, lanes.iter().sum())
 }
 
-/// Every so many values of a column, for its median.
+/// Every so many values of a column.
 #[derive(Debug, Default)]
 pub(crate) struct Sample {
     values: Vec<f64>,
@@ -77,11 +80,14 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Of a column of so many rows.
-    pub(crate) fn of_rows(rows: u64) -> Self {
+    /// Of one of so many columns of so many rows.
+    pub(crate) fn of(columns: u64, rows: u64) -> Self {
+        let wanted = SAMPLE_VALUES
+            .min(ALL_SAMPLES_VALUES / columns.max(1))
+            .max(1);
         Self {
             values: Vec::new(),
-            stride: rows.div_ceil(SAMPLE_VALUES as u64).max(1),
+            stride: rows.div_ceil(wanted).max(1),
             row: 0,
         }
     }
@@ -96,15 +102,16 @@ impl Sample {
         }
     }
 
-    /// The lower median; `None` of nothing.
-    pub(crate) fn median(mut self) -> Option<f64> {
-        if self.values.is_empty() {
-            return None;
-        }
-        let middle = (self.values.len() - 1) / 2;
-        let (_, median, _) = self.values.select_nth_unstable_by(middle, f64::total_cmp);
-        Some(*median)
+    /// The values that were kept, in no order.
+    pub(crate) fn into_values(self) -> Vec<f64> {
+        self.values
     }
+}
+
+/// The lower median; `None` of nothing.
+pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
+    let middle = values.len().checked_sub(1)? / 2;
+    Some(*values.select_nth_unstable_by(middle, f64::total_cmp).1)
 }
 
 #[cfg(test)]
@@ -160,15 +167,23 @@ mod tests {
 
     #[test]
     fn the_median_of_a_long_column_is_close() {
-        let mut sample = Sample::of_rows(200_000);
+        let mut sample = Sample::of(3, 200_000);
         for part in 0..10 {
             let values: Vec<f64> = (0..20_000)
                 .map(|row| f64::from(part * 20_000 + row))
                 .collect();
             sample.add(&values, all());
         }
-        assert!(sample.values.len() <= SAMPLE_VALUES);
-        assert!((sample.median().expect("values") - 100_000.0).abs() < 10.0);
-        assert_eq!(Sample::of_rows(0).median(), None);
+        let mut values = sample.into_values();
+        assert!(values.len() as u64 <= SAMPLE_VALUES);
+        assert!((median(&mut values).expect("values") - 100_000.0).abs() < 10.0);
+        assert_eq!(median(&mut []), None);
+    }
+
+    #[test]
+    fn many_columns_keep_less_of_each() {
+        let mut sample = Sample::of(4_096, 1_000_000);
+        sample.add(&vec![1.0; 10_000], all());
+        assert!(sample.into_values().len() <= 11);
     }
 }

@@ -7,9 +7,13 @@ use sandcast_sdk::graph::{Extent, Graph, GraphBuilder, Initializer, Int, Node, O
 
 use crate::features::{Features, NumberFeature, Treatment};
 use crate::hyperparameters::{Activation, Hyperparameters, RegressionLoss};
+use crate::pieces::{self, Constants};
 
 /// Numbers further than this from the mean, in standard deviations, count as this far.
 const FARTHEST: f32 = 10.0;
+
+/// What stands for infinity.
+const FINITE: f32 = 1e6;
 
 /// The least number of rows that the program takes at once.
 const LEAST_ROWS: u32 = 1_024;
@@ -89,7 +93,7 @@ pub(crate) fn declare(
     g.finish()
 }
 
-/// Standardises, cuts, fills in what is missing and says so. Gives the width of it.
+/// Standardises, fills in what is missing and says so, and cuts into pieces. Gives the width of it.
 fn numbers<'g>(
     g: &'g GraphBuilder,
     rows: Extent,
@@ -110,14 +114,30 @@ fn numbers<'g>(
     };
     let input = g.input_f32("numbers", [rows, count.into()]);
     let missing = input.is_nan();
-    let standard =
-        ((input - row(|it| it.mean)) * row(|it| 1.0 / it.deviation)).clamp(-FARTHEST, FARTHEST);
+    let standard = (input - row(|it| it.mean)) * row(|it| 1.0 / it.deviation);
     let fill = row(|it| (it.fill - it.mean) / it.deviation);
-    parts.push(missing.select(fill, standard));
+    // Finite from here on, so that a scale of 0 gives 0.
+    let filled = missing.select(fill, standard).clamp(-FINITE, FINITE);
+    parts.push(filled.clamp(-FARTHEST, FARTHEST));
+    let mut width = count;
     if features.indicators > 0 {
         parts.push(missing.slice(1, 0, features.indicators));
+        width += features.indicators;
     }
-    count + features.indicators
+    let cut = features.cut_numbers();
+    if !cut.is_empty() {
+        let numbers = cut.len() as u32;
+        let shape = [1, numbers, features.pieces];
+        let Constants { starts, scales } = pieces::constants(cut, features.pieces);
+        let one_each = filled
+            .slice(1, features.cut.start, features.cut.end)
+            .reshape([rows, numbers.into(), 1.into()]);
+        let shares = (one_each - g.constant(&shape, starts)) * g.constant(&shape, scales);
+        let inputs = numbers * features.pieces;
+        parts.push(shares.clamp(0.0, 1.0).reshape([rows, inputs.into()]));
+        width += inputs;
+    }
+    width
 }
 
 /// One-hot or embedded, by how many there are. Gives the width of it.

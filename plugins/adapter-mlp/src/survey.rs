@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use sandcast_sdk::{Column, Failure, Task, TaskKind, Values};
+use sandcast_sdk::{Column, Failure, Kind, Task, TaskKind, Values};
 
 use crate::features::Features;
 use crate::hyperparameters::{ClassWeights, Hyperparameters, Impute, NamedWeights};
-use crate::moments::{Moments, Sample};
+use crate::moments::{Moments, Sample, median};
 use crate::network::Head;
+use crate::pieces::edges;
 
 /// Different values of one string column that are counted; later ones are not.
 const MAXIMUM_COUNTED_VALUES: usize = 500_000;
@@ -33,10 +34,7 @@ pub(crate) struct Survey<'a> {
 
 #[derive(Debug)]
 enum Seen {
-    Numbers {
-        moments: Moments,
-        sample: Option<Sample>,
-    },
+    Numbers { moments: Moments, sample: Sample },
     Strings(HashMap<Box<str>, u64>),
 }
 
@@ -50,11 +48,16 @@ enum SeenTarget {
 impl<'a> Survey<'a> {
     /// Over so many rows.
     pub(crate) fn new(task: &'a Task, hyperparameters: &'a Hyperparameters, rows: u64) -> Self {
+        let numbers = task
+            .features
+            .iter()
+            .filter(|field| field.kind != Kind::Utf8)
+            .count() as u64;
         let columns = task.features.iter().map(|field| match field.kind {
-            sandcast_sdk::Kind::Utf8 => Seen::Strings(HashMap::new()),
+            Kind::Utf8 => Seen::Strings(HashMap::new()),
             _ => Seen::Numbers {
                 moments: Moments::default(),
-                sample: (hyperparameters.impute == Impute::Median).then(|| Sample::of_rows(rows)),
+                sample: Sample::of(numbers, rows),
             },
         });
         let target = match task.kind {
@@ -98,9 +101,7 @@ impl<'a> Survey<'a> {
             Seen::Numbers { moments, sample } => {
                 let values = seconds_or_numbers(column).ok_or_else(other_kind)?;
                 moments.add(&values, column.valid());
-                if let Some(sample) = sample {
-                    sample.add(&values, column.valid());
-                }
+                sample.add(&values, column.valid());
             }
             Seen::Strings(counts) => {
                 let Some(strings) = column.utf8() else {
@@ -142,7 +143,7 @@ impl<'a> Survey<'a> {
     /// `invalid-config` for class weights that do not fit the classes.
     pub(crate) fn finish(self) -> Result<Learnt, Failure> {
         let head = head(self.task, self.hyperparameters, &self.target)?;
-        let mut moments = HashMap::new();
+        let mut numbers = HashMap::new();
         let mut vocabularies = HashMap::new();
         for (place, (field, seen)) in self.task.features.iter().zip(self.columns).enumerate() {
             match seen {
@@ -153,8 +154,7 @@ impl<'a> Survey<'a> {
                     moments: seen,
                     sample,
                 } => {
-                    let fill = sample.and_then(Sample::median).unwrap_or(seen.mean);
-                    moments.insert(field.name.as_str(), (seen, fill));
+                    numbers.insert(field.name.as_str(), (seen, sample.into_values()));
                 }
             }
         }
@@ -163,10 +163,19 @@ impl<'a> Survey<'a> {
                 .get(&place)
                 .map_or(0, |vocabulary| vocabulary.len() as u32)
         });
-        for number in &mut features.numbers {
-            if let Some((moments, fill)) = moments.get(number.column.as_str()) {
-                (number.mean, number.deviation, number.fill) =
-                    (moments.mean, moments.deviation(), *fill);
+        let pieces = features.pieces;
+        for (place, number) in (0..).zip(&mut features.numbers) {
+            let Some((moments, mut sample)) = numbers.remove(number.column.as_str()) else {
+                continue;
+            };
+            number.mean = moments.mean;
+            number.deviation = moments.deviation();
+            number.fill = match self.hyperparameters.impute {
+                Impute::Mean => moments.mean,
+                Impute::Median => median(&mut sample).unwrap_or(moments.mean),
+            };
+            if pieces > 0 && features.cut.contains(&place) {
+                number.edges = edges(sample, pieces);
             }
         }
         let mut places: Vec<usize> = vocabularies.keys().copied().collect();
@@ -340,16 +349,6 @@ fn count_classes(column: &Column, classes: &[String], counts: &mut [u64]) {
                     .and_then(|value| places[usize::from(value)].as_ref()),
             );
         }
-    } else if let Some(numbers) = column.float64() {
-        let values: Vec<Option<f64>> = classes.iter().map(|class| class.parse().ok()).collect();
-        for value in numbers.iter().flatten() {
-            count(
-                values
-                    .iter()
-                    .position(|class| *class == Some(value))
-                    .as_ref(),
-            );
-        }
     }
 }
 
@@ -417,6 +416,7 @@ mod tests {
         assert_eq!(learnt.features.categories[0].size, 2);
         let age = &learnt.features.numbers[0];
         assert_eq!((age.mean, age.fill), (3.0, 2.0));
+        assert_eq!(age.edges, [1.0, 2.0, 9.0]);
         assert!((age.deviation - (46.0_f64 / 5.0).sqrt()).abs() < 1e-12);
         assert_eq!(
             learnt.head,
@@ -485,14 +485,13 @@ mod tests {
     #[test]
     fn classes_of_every_kind_are_counted() {
         let classes = ["0".to_owned(), "1".to_owned()];
-        for target in [
-            integers(&[Some(0), Some(1), Some(1), None, Some(7)]),
-            floats(&[Some(0.0), Some(1.0), Some(1.0), None]),
-        ] {
-            let mut counts = vec![0; 2];
-            count_classes(&target, &classes, &mut counts);
-            assert_eq!(counts, [1, 2]);
-        }
+        let mut counts = vec![0; 2];
+        count_classes(
+            &integers(&[Some(0), Some(1), Some(1), None, Some(7)]),
+            &classes,
+            &mut counts,
+        );
+        assert_eq!(counts, [1, 2]);
         let mut counts = vec![0; 2];
         let booleans = column(Kind::Boolean, |builder| {
             if let sandcast_sdk::columns::ColumnBuilder::Boolean(builder) = builder {

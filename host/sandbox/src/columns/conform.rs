@@ -15,7 +15,9 @@ use crate::model::Kind;
 #[non_exhaustive]
 pub enum ConformError {
     /// No kind of the contract holds the values of a column.
-    #[error("column `{column}` is {data_type}, which plugins do not know; cast it to a number, text, a date or a timestamp")]
+    #[error(
+        "column `{column}` is {data_type}, which plugins do not know; cast it to a number, text, a date or a timestamp"
+    )]
     UnknownType {
         /// The column.
         column: String,
@@ -59,7 +61,11 @@ pub enum ConformError {
 /// When no such type holds the values of a column.
 pub fn conform(rows: &RecordBatch) -> Result<RecordBatch, ConformError> {
     let schema = rows.schema();
-    if schema.fields().iter().all(|field| is_plain(field.data_type())) {
+    if schema
+        .fields()
+        .iter()
+        .all(|field| is_plain(field.data_type()))
+    {
         return Ok(rows.clone());
     }
     let mut fields = Vec::with_capacity(schema.fields().len());
@@ -73,7 +79,10 @@ pub fn conform(rows: &RecordBatch) -> Result<RecordBatch, ConformError> {
         let column = if field.data_type() == &wanted {
             Arc::clone(column)
         } else {
-            let options = CastOptions { safe: false, ..CastOptions::default() };
+            let options = CastOptions {
+                safe: false,
+                ..CastOptions::default()
+            };
             cast_with_options(column, &wanted, &options).map_err(|error| ConformError::Value {
                 column: field.name().clone(),
                 kind,
@@ -140,14 +149,21 @@ mod tests {
     #[test]
     fn other_types_become_the_nearest_known_one() {
         let rows = RecordBatch::try_from_iter([
-            ("whole", Arc::new(Int32Array::from(vec![Some(1), None])) as ArrayRef),
+            (
+                "whole",
+                Arc::new(Int32Array::from(vec![Some(1), None])) as ArrayRef,
+            ),
             ("number", Arc::new(Float32Array::from(vec![1.5, 2.5]))),
             ("text", Arc::new(StringViewArray::from(vec!["a", "b"]))),
         ])
         .expect("a batch");
         let conformed = conform(&rows).expect("all have a nearest type");
-        let types: Vec<_> =
-            conformed.schema().fields().iter().map(|field| field.data_type().clone()).collect();
+        let types: Vec<_> = conformed
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.data_type().clone())
+            .collect();
         assert_eq!(types, [DataType::Int64, DataType::Float64, DataType::Utf8]);
         assert!(conformed.column(0).is_null(1));
         assert_eq!(conformed.column(2).as_string::<i32>().value(1), "b");
@@ -171,11 +187,15 @@ mod tests {
             Arc::new(UInt64Array::from(vec![u64::MAX])) as ArrayRef,
         )])
         .expect("a batch");
-        let error = conform(&rows).expect_err("does not fit 64 signed bits").to_string();
+        let error = conform(&rows)
+            .expect_err("does not fit 64 signed bits")
+            .to_string();
         assert!(error.contains("`big`"), "{error}");
         let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1)])]);
         let rows = RecordBatch::try_from_iter([("many", Arc::new(lists) as ArrayRef)])
             .expect("a batch of lists");
-        assert!(matches!(conform(&rows), Err(ConformError::UnknownType { column, .. }) if column == "many"));
+        assert!(
+            matches!(conform(&rows), Err(ConformError::UnknownType { column, .. }) if column == "many")
+        );
     }
 }

@@ -80,7 +80,9 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     pub(crate) fn of(limits: &Limits) -> Self {
-        Self { rows: limits.output_rows }
+        Self {
+            rows: limits.output_rows,
+        }
     }
 }
 
@@ -98,13 +100,31 @@ pub(crate) enum Malformed {
     #[error("a batch has {rows} rows; at most {limit} are allowed, see `limits.output_rows`")]
     TooManyRows { rows: u32, limit: u32 },
     #[error("column `{column}` has {rows} rows, the columns before it have {before}")]
-    RowsDiffer { column: String, rows: u32, before: u32 },
+    RowsDiffer {
+        column: String,
+        rows: u32,
+        before: u32,
+    },
     #[error("column `{column}` is declared {declared:?}, but its values are {given:?}")]
-    KindsDiffer { column: String, declared: Kind, given: Kind },
+    KindsDiffer {
+        column: String,
+        declared: Kind,
+        given: Kind,
+    },
     #[error("column `{column}` has {given} {of}, not the {wanted} that its rows need")]
-    Length { column: String, of: &'static str, wanted: usize, given: usize },
+    Length {
+        column: String,
+        of: &'static str,
+        wanted: usize,
+        given: usize,
+    },
     #[error("column `{column}`: the offset at {place} is {offset}, which {why}")]
-    Offset { column: String, place: usize, offset: i32, why: &'static str },
+    Offset {
+        column: String,
+        place: usize,
+        offset: i32,
+        why: &'static str,
+    },
     #[error("column `{column}` holds bytes that are not UTF-8")]
     NotUtf8 { column: String },
     #[error("column `{column}` is declared without nulls, but has {nulls}")]
@@ -126,12 +146,18 @@ pub(crate) fn batch(
     for (field, column) in fields.iter().zip(columns) {
         same_rows(field, column.rows, &mut rows, bounds)?;
         let array = array(field, column)?;
-        schema.push(Field::new(&field.name, array.data_type().clone(), field.nullable));
+        schema.push(Field::new(
+            &field.name,
+            array.data_type().clone(),
+            field.nullable,
+        ));
         arrays.push(array);
     }
     let first = fields.first().map_or("", |field| field.name.as_str());
-    RecordBatch::try_new(Arc::new(Schema::new(schema)), arrays)
-        .map_err(|error| Malformed::Arrow { column: show(first), reason: error.to_string() })
+    RecordBatch::try_new(Arc::new(Schema::new(schema)), arrays).map_err(|error| Malformed::Arrow {
+        column: show(first),
+        reason: error.to_string(),
+    })
 }
 
 /// A batch from columns in bytes.
@@ -151,7 +177,10 @@ pub(crate) fn raw_batch(
 
 fn check_names(fields: &[types::Field], columns: usize) -> Result<(), Malformed> {
     if fields.len() != columns {
-        return Err(Malformed::ColumnCount { fields: fields.len(), columns });
+        return Err(Malformed::ColumnCount {
+            fields: fields.len(),
+            columns,
+        });
     }
     check_fields(fields)
 }
@@ -159,15 +188,21 @@ fn check_names(fields: &[types::Field], columns: usize) -> Result<(), Malformed>
 /// Names are there, short, and differ.
 pub(crate) fn check_fields(fields: &[types::Field]) -> Result<(), Malformed> {
     if fields.len() > MAX_COLUMNS {
-        return Err(Malformed::TooManyColumns { columns: fields.len() });
+        return Err(Malformed::TooManyColumns {
+            columns: fields.len(),
+        });
     }
     let mut names = HashSet::with_capacity(fields.len());
     for field in fields {
         if field.name.is_empty() || field.name.len() > MAX_COLUMN_NAME_BYTES {
-            return Err(Malformed::NameLength { bytes: field.name.len() });
+            return Err(Malformed::NameLength {
+                bytes: field.name.len(),
+            });
         }
         if !names.insert(field.name.as_str()) {
-            return Err(Malformed::TwiceNamed { column: show(&field.name) });
+            return Err(Malformed::TwiceNamed {
+                column: show(&field.name),
+            });
         }
     }
     Ok(())
@@ -180,12 +215,17 @@ fn same_rows(
     bounds: &Bounds,
 ) -> Result<(), Malformed> {
     if rows > bounds.rows {
-        return Err(Malformed::TooManyRows { rows, limit: bounds.rows });
+        return Err(Malformed::TooManyRows {
+            rows,
+            limit: bounds.rows,
+        });
     }
     match before.replace(rows) {
-        Some(before) if before != rows => {
-            Err(Malformed::RowsDiffer { column: show(&field.name), rows, before })
-        }
+        Some(before) if before != rows => Err(Malformed::RowsDiffer {
+            column: show(&field.name),
+            rows,
+            before,
+        }),
         _ => Ok(()),
     }
 }
@@ -207,31 +247,46 @@ fn typed(field: &types::Field, column: RawColumnIn) -> Result<ColumnIn, Malforme
             Ok(bytes.into_buffer())
         } else {
             let given = bytes.len();
-            Err(Malformed::Length { column: show(&field.name), of, wanted, given })
+            Err(Malformed::Length {
+                column: show(&field.name),
+                of,
+                wanted,
+                given,
+            })
         }
     };
     let values = match kind {
         Kind::Boolean => ValuesIn::Boolean(column.values),
-        Kind::Int64 => {
-            ValuesIn::Int64(List::of_bytes(whole(column.values, "bytes of values", rows * 8)?))
-        }
-        Kind::Float64 => {
-            ValuesIn::Float64(List::of_bytes(whole(column.values, "bytes of values", rows * 8)?))
-        }
+        Kind::Int64 => ValuesIn::Int64(List::of_bytes(whole(
+            column.values,
+            "bytes of values",
+            rows * 8,
+        )?)),
+        Kind::Float64 => ValuesIn::Float64(List::of_bytes(whole(
+            column.values,
+            "bytes of values",
+            rows * 8,
+        )?)),
         Kind::TimestampUs => ValuesIn::TimestampUs(List::of_bytes(whole(
             column.values,
             "bytes of values",
             rows * 8,
         )?)),
-        Kind::Date32 => {
-            ValuesIn::Date32(List::of_bytes(whole(column.values, "bytes of values", rows * 4)?))
-        }
+        Kind::Date32 => ValuesIn::Date32(List::of_bytes(whole(
+            column.values,
+            "bytes of values",
+            rows * 4,
+        )?)),
         Kind::Utf8 => ValuesIn::Utf8(StringsIn {
             offsets: List::of_bytes(whole(column.offsets, "bytes of offsets", (rows + 1) * 4)?),
             bytes: column.values,
         }),
     };
-    Ok(ColumnIn { rows: column.rows, values, validity: column.validity })
+    Ok(ColumnIn {
+        rows: column.rows,
+        values,
+        validity: column.validity,
+    })
 }
 
 /// An array from a column.
@@ -241,15 +296,27 @@ fn array(field: &types::Field, column: ColumnIn) -> Result<ArrayRef, Malformed> 
     let declared = Kind::from(field.kind);
     let given = column.values.kind();
     if declared != given {
-        return Err(Malformed::KindsDiffer { column: show(name), declared, given });
+        return Err(Malformed::KindsDiffer {
+            column: show(name),
+            declared,
+            given,
+        });
     }
     let nulls = match column.validity {
-        Some(bits) => Some(NullBuffer::new(bitmap(name, bits, rows, "bytes of validity")?)),
+        Some(bits) => Some(NullBuffer::new(bitmap(
+            name,
+            bits,
+            rows,
+            "bytes of validity",
+        )?)),
         None => None,
     };
     let null_count = nulls.as_ref().map_or(0, NullBuffer::null_count);
     if null_count > 0 && !field.nullable {
-        return Err(Malformed::UnexpectedNulls { column: show(name), nulls: null_count });
+        return Err(Malformed::UnexpectedNulls {
+            column: show(name),
+            nulls: null_count,
+        });
     }
     let nulls = nulls.filter(|_| null_count > 0);
     let arrow = |error: arrow::error::ArrowError| Malformed::Arrow {
@@ -257,9 +324,10 @@ fn array(field: &types::Field, column: ColumnIn) -> Result<ArrayRef, Malformed> 
         reason: error.to_string(),
     };
     Ok(match column.values {
-        ValuesIn::Boolean(bits) => {
-            Arc::new(BooleanArray::new(bitmap(name, bits, rows, "bytes of values")?, nulls))
-        }
+        ValuesIn::Boolean(bits) => Arc::new(BooleanArray::new(
+            bitmap(name, bits, rows, "bytes of values")?,
+            nulls,
+        )),
         ValuesIn::Int64(values) => {
             length(name, "values", rows, values.len())?;
             Arc::new(Int64Array::try_new(values.into_scalars(), nulls).map_err(arrow)?)
@@ -328,7 +396,12 @@ fn length(name: &str, of: &'static str, wanted: usize, given: usize) -> Result<(
     if wanted == given {
         Ok(())
     } else {
-        Err(Malformed::Length { column: show(name), of, wanted, given })
+        Err(Malformed::Length {
+            column: show(name),
+            of,
+            wanted,
+            given,
+        })
     }
 }
 

@@ -39,12 +39,18 @@ pub(crate) struct List<T> {
 impl<T: Element> List<T> {
     /// The numbers of a buffer, without a copy.
     pub(crate) fn of(values: &ScalarBuffer<T>) -> Self {
-        Self { buffer: values.inner().clone(), element: PhantomData }
+        Self {
+            buffer: values.inner().clone(),
+            element: PhantomData,
+        }
     }
 
     /// The numbers in some bytes; what is left over at the end is not part of the list.
     pub(crate) fn of_bytes(buffer: Buffer) -> Self {
-        Self { buffer, element: PhantomData }
+        Self {
+            buffer,
+            element: PhantomData,
+        }
     }
 
     /// How many numbers there are.
@@ -83,7 +89,9 @@ impl<T: Element> List<T> {
         let pointer = pointer as usize;
         let len = len as usize;
         if !pointer.is_multiple_of(T::ALIGN32 as usize) {
-            return Err(wasmtime::Error::msg("a list is not aligned in the guest's memory"));
+            return Err(wasmtime::Error::msg(
+                "a list is not aligned in the guest's memory",
+            ));
         }
         cx.consume_fuel_array(len, size_of::<T>())?;
         let bytes = len

@@ -74,40 +74,57 @@ impl ColumnOut {
         let none = || List::of_bytes(Buffer::from_vec(Vec::<u8>::new()));
         let (kind, values, offsets) = match self.values {
             ValuesOut::Boolean(bits) => (types::Kind::Boolean, bits, none()),
-            ValuesOut::Int64(values) => {
-                (types::Kind::Int64, List::of_bytes(values.into_buffer()), none())
-            }
-            ValuesOut::Float64(values) => {
-                (types::Kind::Float64, List::of_bytes(values.into_buffer()), none())
-            }
+            ValuesOut::Int64(values) => (
+                types::Kind::Int64,
+                List::of_bytes(values.into_buffer()),
+                none(),
+            ),
+            ValuesOut::Float64(values) => (
+                types::Kind::Float64,
+                List::of_bytes(values.into_buffer()),
+                none(),
+            ),
             ValuesOut::Utf8(strings) => (
                 types::Kind::Utf8,
                 strings.bytes,
                 List::of_bytes(strings.offsets.into_buffer()),
             ),
-            ValuesOut::Date32(values) => {
-                (types::Kind::Date32, List::of_bytes(values.into_buffer()), none())
-            }
-            ValuesOut::TimestampUs(values) => {
-                (types::Kind::TimestampUs, List::of_bytes(values.into_buffer()), none())
-            }
+            ValuesOut::Date32(values) => (
+                types::Kind::Date32,
+                List::of_bytes(values.into_buffer()),
+                none(),
+            ),
+            ValuesOut::TimestampUs(values) => (
+                types::Kind::TimestampUs,
+                List::of_bytes(values.into_buffer()),
+                none(),
+            ),
         };
-        RawColumnOut { kind, rows: self.rows, values, offsets, validity: self.validity }
+        RawColumnOut {
+            kind,
+            rows: self.rows,
+            values,
+            offsets,
+            validity: self.validity,
+        }
     }
 }
 
 impl RawColumnOut {
     #[cfg(test)]
-    #[expect(clippy::type_complexity, reason = "the fields as they are")]
     pub(crate) fn into_parts(self) -> (types::Kind, u32, List<u8>, List<u8>, Option<List<u8>>) {
-        (self.kind, self.rows, self.values, self.offsets, self.validity)
+        (
+            self.kind,
+            self.rows,
+            self.values,
+            self.offsets,
+            self.validity,
+        )
     }
 
     /// Bytes that go into the guest.
     pub(crate) fn bytes(&self) -> usize {
-        self.values.bytes()
-            + self.offsets.bytes()
-            + self.validity.as_ref().map_or(0, List::bytes)
+        self.values.bytes() + self.offsets.bytes() + self.validity.as_ref().map_or(0, List::bytes)
     }
 }
 
@@ -139,7 +156,11 @@ pub(crate) fn column(array: &ArrayRef) -> Result<ColumnOut, String> {
         .nulls()
         .filter(|nulls| nulls.null_count() > 0)
         .map(|nulls| List::of_bytes(whole_bytes(nulls.inner())));
-    Ok(ColumnOut { rows, values, validity })
+    Ok(ColumnOut {
+        rows,
+        values,
+        validity,
+    })
 }
 
 /// Bits from the first of a byte on, in as few bytes as hold them; the bits after the last are 0.
@@ -173,5 +194,8 @@ fn from_zero(offsets: &ScalarBuffer<i32>, bytes: &Buffer) -> (ScalarBuffer<i32>,
     if first == 0 {
         return (offsets.clone(), spoken_of);
     }
-    (offsets.iter().map(|offset| offset - first).collect(), spoken_of)
+    (
+        offsets.iter().map(|offset| offset - first).collect(),
+        spoken_of,
+    )
 }

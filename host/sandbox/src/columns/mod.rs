@@ -27,7 +27,10 @@ use crate::state::State;
 
 /// Rows with a schema, in a guest's hands.
 #[derive(Clone, Debug)]
-#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+#[expect(
+    unreachable_pub,
+    reason = "generated code re-exports it under its name in the contract"
+)]
 pub struct Batch {
     pub(crate) rows: RecordBatch,
     /// Bytes charged to the guest's memory; 0 for a batch lent by the host.
@@ -40,7 +43,9 @@ impl Batch {
     pub(crate) fn lend(rows: &RecordBatch) -> Result<Self, ConformError> {
         let rows = conform(rows)?;
         if u32::try_from(rows.num_rows()).is_err() {
-            return Err(ConformError::TooManyRows { rows: rows.num_rows() });
+            return Err(ConformError::TooManyRows {
+                rows: rows.num_rows(),
+            });
         }
         Ok(Self { rows, charged: 0 })
     }
@@ -48,7 +53,10 @@ impl Batch {
 
 /// Many batches of one schema, in a guest's hands.
 #[derive(Clone, Debug)]
-#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+#[expect(
+    unreachable_pub,
+    reason = "generated code re-exports it under its name in the contract"
+)]
 pub struct Dataset {
     pub(crate) schema: SchemaRef,
     pub(crate) batches: Arc<[RecordBatch]>,
@@ -63,23 +71,38 @@ impl Dataset {
             return Err(ConformError::Empty);
         };
         let schema = first.schema();
-        if let Some(other) = batches.iter().find(|batch| batch.schema().fields() != schema.fields())
+        if let Some(other) = batches
+            .iter()
+            .find(|batch| batch.schema().fields() != schema.fields())
         {
             return Err(ConformError::SchemasDiffer {
                 first: format!("{:?}", column_names(&schema)),
                 other: format!("{:?}", column_names(&other.schema())),
             });
         }
-        if let Some(batch) = batches.iter().find(|batch| u32::try_from(batch.num_rows()).is_err()) {
-            return Err(ConformError::TooManyRows { rows: batch.num_rows() });
+        if let Some(batch) = batches
+            .iter()
+            .find(|batch| u32::try_from(batch.num_rows()).is_err())
+        {
+            return Err(ConformError::TooManyRows {
+                rows: batch.num_rows(),
+            });
         }
         let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        Ok(Self { schema, batches: batches.into(), rows })
+        Ok(Self {
+            schema,
+            batches: batches.into(),
+            rows,
+        })
     }
 }
 
 fn column_names(schema: &SchemaRef) -> Vec<&str> {
-    schema.fields().iter().map(|field| field.name().as_str()).collect()
+    schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect()
 }
 
 /// Links `sandcast:plugin/data`.
@@ -91,10 +114,17 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         state.refund(batch.charged);
         Ok(())
     })?;
-    data.resource("dataset", ResourceType::host::<Dataset>(), |mut store, rep| {
-        store.data_mut().table.delete(Resource::<Dataset>::new_own(rep))?;
-        Ok(())
-    })?;
+    data.resource(
+        "dataset",
+        ResourceType::host::<Dataset>(),
+        |mut store, rep| {
+            store
+                .data_mut()
+                .table
+                .delete(Resource::<Dataset>::new_own(rep))?;
+            Ok(())
+        },
+    )?;
     data.func_wrap(
         "[static]batch.from-columns",
         |mut store: StoreContextMut<'_, State>,
@@ -141,7 +171,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             let column = column_at(&state.table.get(&batch)?.rows, index)
                 .and_then(|array| lower::column(array).map_err(internal));
             if let Ok(column) = &column {
-                state.ledger.into_guest(column.bytes());
+                state.ledger.count_bytes_in(column.bytes());
             }
             Ok((column,))
         },
@@ -155,7 +185,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                 .and_then(|array| lower::column(array).map_err(internal))
                 .map(lower::ColumnOut::into_raw);
             if let Ok(column) = &column {
-                state.ledger.into_guest(column.bytes());
+                state.ledger.count_bytes_in(column.bytes());
             }
             Ok((column,))
         },
@@ -210,33 +240,40 @@ fn keep(
         Err(malformed) => return Ok(Err(invalid(malformed.to_string()))),
     };
     let bytes = rows.get_array_memory_size();
-    state.ledger.out_of_guest(bytes);
+    state.ledger.count_bytes_out(bytes);
     if let Err(failure) = state.charge(bytes) {
         return Ok(Err(failure));
     }
-    Ok(Ok(state.table.push(Batch { rows, charged: bytes })?))
+    Ok(Ok(state.table.push(Batch {
+        rows,
+        charged: bytes,
+    })?))
 }
 
 fn fields(schema: &SchemaRef) -> wasmtime::Result<Vec<types::Field>> {
     let fields = fields_of(schema).map_err(|(column, data_type)| {
-        wasmtime::Error::msg(format!("column `{column}` is {data_type}, which plugins do not know"))
+        wasmtime::Error::msg(format!(
+            "column `{column}` is {data_type}, which plugins do not know"
+        ))
     })?;
     Ok(fields.into_iter().map(types::Field::from).collect())
 }
 
 fn column_at(rows: &RecordBatch, index: u32) -> Result<&arrow::array::ArrayRef, types::Failure> {
     rows.columns().get(index as usize).ok_or_else(|| {
-        invalid(format!("there is no column {index}; the batch has {}", rows.num_columns()))
+        invalid(format!(
+            "there is no column {index}; the batch has {}",
+            rows.num_columns()
+        ))
     })
 }
 
-fn read(
-    dataset: &Dataset,
-    index: u32,
-    columns: &[String],
-) -> Result<RecordBatch, types::Failure> {
+fn read(dataset: &Dataset, index: u32, columns: &[String]) -> Result<RecordBatch, types::Failure> {
     let batch = dataset.batches.get(index as usize).ok_or_else(|| {
-        invalid(format!("there is no batch {index}; the dataset has {}", dataset.batches.len()))
+        invalid(format!(
+            "there is no batch {index}; the dataset has {}",
+            dataset.batches.len()
+        ))
     })?;
     select(batch, columns).map_err(invalid)
 }
@@ -248,12 +285,18 @@ pub(crate) fn select(batch: &RecordBatch, columns: &[String]) -> Result<RecordBa
         .iter()
         .map(|name| {
             schema.index_of(name).map_err(|_| {
-                format!("there is no column `{name}`; there are {:?}", column_names(&schema))
+                format!(
+                    "there is no column `{name}`; there are {:?}",
+                    column_names(&schema)
+                )
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let projected = schema.project(&places).map_err(|error| error.to_string())?;
-    let arrays = places.iter().map(|place| Arc::clone(batch.column(*place))).collect();
+    let arrays = places
+        .iter()
+        .map(|place| Arc::clone(batch.column(*place)))
+        .collect();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::new(projected), arrays, &options)
         .map_err(|error| error.to_string())
@@ -268,18 +311,30 @@ fn invalid(message: impl Into<String>) -> types::Failure {
 }
 
 fn internal(message: String) -> types::Failure {
-    types::Failure { code: types::FailureCode::Internal, message, hint: None }
+    types::Failure {
+        code: types::FailureCode::Internal,
+        message,
+        hint: None,
+    }
 }
 
 impl From<crate::model::Field> for types::Field {
     fn from(field: crate::model::Field) -> Self {
-        Self { name: field.name, kind: field.kind.into(), nullable: field.nullable }
+        Self {
+            name: field.name,
+            kind: field.kind.into(),
+            nullable: field.nullable,
+        }
     }
 }
 
 impl From<types::Field> for crate::model::Field {
     fn from(field: types::Field) -> Self {
-        Self { name: field.name, kind: field.kind.into(), nullable: field.nullable }
+        Self {
+            name: field.name,
+            kind: field.kind.into(),
+            nullable: field.nullable,
+        }
     }
 }
 

@@ -21,12 +21,54 @@ fn rows(count: usize) -> RecordBatch {
     let some = |row: usize| !row.is_multiple_of(3);
     let zone = |array: TimestampMicrosecondArray| array.with_timezone("UTC");
     RecordBatch::try_from_iter([
-        ("truth", Arc::new((0..count).map(|row| some(row).then_some(row % 2 == 0)).collect::<BooleanArray>()) as ArrayRef),
-        ("whole", Arc::new((0..count).map(|row| some(row).then_some(row as i64 * -7)).collect::<Int64Array>())),
-        ("number", Arc::new((0..count).map(|row| Some(row as f64 / 3.0)).collect::<Float64Array>())),
-        ("text", Arc::new((0..count).map(|row| some(row).then(|| "ä".repeat(row % 5))).collect::<StringArray>())),
-        ("day", Arc::new((0..count).map(|row| Some(row as i32)).collect::<Date32Array>())),
-        ("time", Arc::new(zone((0..count).map(|row| some(row).then_some(row as i64)).collect()))),
+        (
+            "truth",
+            Arc::new(
+                (0..count)
+                    .map(|row| some(row).then_some(row % 2 == 0))
+                    .collect::<BooleanArray>(),
+            ) as ArrayRef,
+        ),
+        (
+            "whole",
+            Arc::new(
+                (0..count)
+                    .map(|row| some(row).then_some(row as i64 * -7))
+                    .collect::<Int64Array>(),
+            ),
+        ),
+        (
+            "number",
+            Arc::new(
+                (0..count)
+                    .map(|row| Some(row as f64 / 3.0))
+                    .collect::<Float64Array>(),
+            ),
+        ),
+        (
+            "text",
+            Arc::new(
+                (0..count)
+                    .map(|row| some(row).then(|| "ä".repeat(row % 5)))
+                    .collect::<StringArray>(),
+            ),
+        ),
+        (
+            "day",
+            Arc::new(
+                (0..count)
+                    .map(|row| Some(row as i32))
+                    .collect::<Date32Array>(),
+            ),
+        ),
+        (
+            "time",
+            Arc::new(zone(
+                (0..count)
+                    .map(|row| some(row).then_some(row as i64))
+                    .collect(),
+            )),
+        ),
     ])
     .expect("a batch")
 }
@@ -40,7 +82,10 @@ async fn there_and_back(bench: &Bench, rows: &RecordBatch, grants: Grants) -> Ve
     let mut back = Vec::new();
     for export in ["typed", "raw"] {
         let mut store = store(bench, grants.clone());
-        let instance = linker.instantiate_async(&mut store, &component).await.expect("an instance");
+        let instance = linker
+            .instantiate_async(&mut store, &component)
+            .await
+            .expect("an instance");
         let function = instance
             .get_typed_func::<(Resource<Batch>,), (Result<Resource<Batch>, Failure>,)>(
                 &mut store, export,
@@ -48,7 +93,10 @@ async fn there_and_back(bench: &Bench, rows: &RecordBatch, grants: Grants) -> Ve
             .expect("the export");
         let lent = Batch::lend(rows).expect("known types");
         let lent = store.data_mut().table.push(lent).expect("room");
-        let (answer,) = function.call_async(&mut store, (lent,)).await.expect("a call");
+        let (answer,) = function
+            .call_async(&mut store, (lent,))
+            .await
+            .expect("a call");
         let made = answer.unwrap_or_else(|failure| panic!("{}", failure.message));
         back.push(store.data_mut().take_batch(made).expect("a batch"));
         assert_eq!(store.data().held_bytes, 0, "what was charged is given back");
@@ -95,11 +143,23 @@ async fn what_a_guest_makes_is_charged_to_it() {
     let component = Component::new(bench.sandbox.engine(), echo()).expect("it compiles");
     let mut linker = Linker::new(bench.sandbox.engine());
     link(&mut linker).expect("it links");
-    let limits = Limits { memory: ByteSize::from_mib(1), ..Limits::default() };
-    let mut store = store(&bench, Grants { limits, ..Grants::default() });
+    let limits = Limits {
+        memory: ByteSize::from_mib(1),
+        ..Limits::default()
+    };
+    let mut store = store(
+        &bench,
+        Grants {
+            limits,
+            ..Grants::default()
+        },
+    );
     // The guest's own memory has room for its share of the host's, and no more.
     store.data_mut().held_bytes = (1 << 20) - 100;
-    let instance = linker.instantiate_async(&mut store, &component).await.expect("an instance");
+    let instance = linker
+        .instantiate_async(&mut store, &component)
+        .await
+        .expect("an instance");
     let function = instance
         .get_typed_func::<(Resource<Batch>,), (Result<Resource<Batch>, Failure>,)>(
             &mut store, "typed",
@@ -107,14 +167,25 @@ async fn what_a_guest_makes_is_charged_to_it() {
         .expect("the export");
     let lent = Batch::lend(&rows(100)).expect("known types");
     let lent = store.data_mut().table.push(lent).expect("room");
-    let (answer,) = function.call_async(&mut store, (lent,)).await.expect("a call");
+    let (answer,) = function
+        .call_async(&mut store, (lent,))
+        .await
+        .expect("a call");
     let failure = answer.map(|_| ()).expect_err("over the limit");
     assert!(failure.message.contains("1MiB"), "{}", failure.message);
-    assert!(failure.hint.is_some_and(|hint| hint.contains("plugins.test.grants.limits.memory")));
+    assert!(
+        failure
+            .hint
+            .is_some_and(|hint| hint.contains("plugins.test.grants.limits.memory"))
+    );
 }
 
 fn field(kind: types::Kind, nullable: bool) -> types::Field {
-    types::Field { name: "c".into(), kind, nullable }
+    types::Field {
+        name: "c".into(),
+        kind,
+        nullable,
+    }
 }
 
 fn list<T: Element>(values: Vec<T>) -> List<T> {
@@ -122,34 +193,96 @@ fn list<T: Element>(values: Vec<T>) -> List<T> {
 }
 
 fn bounds() -> Bounds {
-    Bounds::of(&Limits { output_rows: 1000, ..Limits::default() })
+    Bounds::of(&Limits {
+        output_rows: 1000,
+        ..Limits::default()
+    })
 }
 
-fn one(field: types::Field, rows: u32, values: ValuesIn, validity: Option<Vec<u8>>) -> Result<RecordBatch, Malformed> {
-    lift::batch(&[field], vec![ColumnIn { rows, values, validity: validity.map(list) }], &bounds())
+fn one(
+    field: types::Field,
+    rows: u32,
+    values: ValuesIn,
+    validity: Option<Vec<u8>>,
+) -> Result<RecordBatch, Malformed> {
+    lift::batch(
+        &[field],
+        vec![ColumnIn {
+            rows,
+            values,
+            validity: validity.map(list),
+        }],
+        &bounds(),
+    )
 }
 
 fn strings(offsets: Vec<i32>, bytes: &[u8]) -> ValuesIn {
-    ValuesIn::Utf8(StringsIn { offsets: list(offsets), bytes: list(bytes.to_vec()) })
+    ValuesIn::Utf8(StringsIn {
+        offsets: list(offsets),
+        bytes: list(bytes.to_vec()),
+    })
 }
 
 #[test]
 fn lengths_must_be_those_of_the_rows() {
     use types::Kind;
     let cases = [
-        one(field(Kind::Int64, false), 3, ValuesIn::Int64(list(vec![1, 2])), None),
-        one(field(Kind::Float64, false), 1, ValuesIn::Float64(list(vec![1.0, 2.0])), None),
-        one(field(Kind::Date32, false), 0, ValuesIn::Date32(list(vec![1])), None),
-        one(field(Kind::TimestampUs, false), 2, ValuesIn::TimestampUs(list(vec![])), None),
-        one(field(Kind::Boolean, false), 9, ValuesIn::Boolean(list(vec![0])), None),
-        one(field(Kind::Boolean, false), 8, ValuesIn::Boolean(list(vec![0, 0])), None),
-        one(field(Kind::Int64, true), 1, ValuesIn::Int64(list(vec![1])), Some(vec![])),
-        one(field(Kind::Int64, true), 1, ValuesIn::Int64(list(vec![1])), Some(vec![1, 1])),
+        one(
+            field(Kind::Int64, false),
+            3,
+            ValuesIn::Int64(list(vec![1, 2])),
+            None,
+        ),
+        one(
+            field(Kind::Float64, false),
+            1,
+            ValuesIn::Float64(list(vec![1.0, 2.0])),
+            None,
+        ),
+        one(
+            field(Kind::Date32, false),
+            0,
+            ValuesIn::Date32(list(vec![1])),
+            None,
+        ),
+        one(
+            field(Kind::TimestampUs, false),
+            2,
+            ValuesIn::TimestampUs(list(vec![])),
+            None,
+        ),
+        one(
+            field(Kind::Boolean, false),
+            9,
+            ValuesIn::Boolean(list(vec![0])),
+            None,
+        ),
+        one(
+            field(Kind::Boolean, false),
+            8,
+            ValuesIn::Boolean(list(vec![0, 0])),
+            None,
+        ),
+        one(
+            field(Kind::Int64, true),
+            1,
+            ValuesIn::Int64(list(vec![1])),
+            Some(vec![]),
+        ),
+        one(
+            field(Kind::Int64, true),
+            1,
+            ValuesIn::Int64(list(vec![1])),
+            Some(vec![1, 1]),
+        ),
         one(field(Kind::Utf8, false), 2, strings(vec![0, 0], b""), None),
         one(field(Kind::Utf8, false), 0, strings(vec![], b""), None),
     ];
     for (place, case) in cases.into_iter().enumerate() {
-        assert!(matches!(case, Err(Malformed::Length { .. })), "case {place}: {case:?}");
+        assert!(
+            matches!(case, Err(Malformed::Length { .. })),
+            "case {place}: {case:?}"
+        );
     }
 }
 
@@ -166,31 +299,73 @@ fn offsets_must_rise_from_0_to_the_end_of_the_bytes() {
         (vec![0, i32::MAX], b"ab"),
     ] {
         let rows = offsets.len() as u32 - 1;
-        let made = one(field(Kind::Utf8, false), rows, strings(offsets.clone(), bytes), None);
-        assert!(matches!(made, Err(Malformed::Offset { .. })), "{offsets:?}: {made:?}");
+        let made = one(
+            field(Kind::Utf8, false),
+            rows,
+            strings(offsets.clone(), bytes),
+            None,
+        );
+        assert!(
+            matches!(made, Err(Malformed::Offset { .. })),
+            "{offsets:?}: {made:?}"
+        );
     }
 }
 
 #[test]
 fn text_must_be_utf8_within_each_value() {
     use types::Kind;
-    let broken = one(field(Kind::Utf8, false), 1, strings(vec![0, 1], b"\xff"), None);
-    assert!(matches!(broken, Err(Malformed::NotUtf8 { .. })), "{broken:?}");
+    let broken = one(
+        field(Kind::Utf8, false),
+        1,
+        strings(vec![0, 1], b"\xff"),
+        None,
+    );
+    assert!(
+        matches!(broken, Err(Malformed::NotUtf8 { .. })),
+        "{broken:?}"
+    );
     // Whole, but cut through a character by an offset.
-    let split = one(field(Kind::Utf8, false), 2, strings(vec![0, 1, 2], "ä".as_bytes()), None);
+    let split = one(
+        field(Kind::Utf8, false),
+        2,
+        strings(vec![0, 1, 2], "ä".as_bytes()),
+        None,
+    );
     assert!(matches!(split, Err(Malformed::NotUtf8 { .. })), "{split:?}");
 }
 
 #[test]
 fn nulls_and_kinds_must_be_as_declared() {
     use types::Kind;
-    let nulls = one(field(Kind::Int64, false), 2, ValuesIn::Int64(list(vec![1, 2])), Some(vec![0b01]));
-    assert!(matches!(nulls, Err(Malformed::UnexpectedNulls { nulls: 1, .. })), "{nulls:?}");
+    let nulls = one(
+        field(Kind::Int64, false),
+        2,
+        ValuesIn::Int64(list(vec![1, 2])),
+        Some(vec![0b01]),
+    );
+    assert!(
+        matches!(nulls, Err(Malformed::UnexpectedNulls { nulls: 1, .. })),
+        "{nulls:?}"
+    );
     // Bits after the last row are nobody's.
-    let spare = one(field(Kind::Int64, false), 2, ValuesIn::Int64(list(vec![1, 2])), Some(vec![0b11]));
+    let spare = one(
+        field(Kind::Int64, false),
+        2,
+        ValuesIn::Int64(list(vec![1, 2])),
+        Some(vec![0b11]),
+    );
     assert!(spare.is_ok(), "{spare:?}");
-    let kinds = one(field(Kind::Utf8, false), 1, ValuesIn::Int64(list(vec![1])), None);
-    assert!(matches!(kinds, Err(Malformed::KindsDiffer { .. })), "{kinds:?}");
+    let kinds = one(
+        field(Kind::Utf8, false),
+        1,
+        ValuesIn::Int64(list(vec![1])),
+        None,
+    );
+    assert!(
+        matches!(kinds, Err(Malformed::KindsDiffer { .. })),
+        "{kinds:?}"
+    );
 }
 
 #[test]
@@ -201,9 +376,16 @@ fn columns_must_agree_with_each_other_and_with_the_fields() {
         values: ValuesIn::Int64(list(vec![0; rows as usize])),
         validity: None,
     };
-    let named = |name: &str| types::Field { name: name.into(), kind: Kind::Int64, nullable: false };
+    let named = |name: &str| types::Field {
+        name: name.into(),
+        kind: Kind::Int64,
+        nullable: false,
+    };
     let made = |fields: &[types::Field], columns| lift::batch(fields, columns, &bounds());
-    assert!(matches!(made(&[named("a")], vec![]), Err(Malformed::ColumnCount { .. })));
+    assert!(matches!(
+        made(&[named("a")], vec![]),
+        Err(Malformed::ColumnCount { .. })
+    ));
     assert!(matches!(
         made(&[named("a"), named("b")], vec![column(1), column(2)]),
         Err(Malformed::RowsDiffer { .. })
@@ -212,14 +394,23 @@ fn columns_must_agree_with_each_other_and_with_the_fields() {
         made(&[named("a"), named("a")], vec![column(1), column(1)]),
         Err(Malformed::TwiceNamed { .. })
     ));
-    assert!(matches!(made(&[named("")], vec![column(1)]), Err(Malformed::NameLength { bytes: 0 })));
     assert!(matches!(
-        made(&[named(&"x".repeat(lift::MAX_COLUMN_NAME_BYTES + 1))], vec![column(1)]),
+        made(&[named("")], vec![column(1)]),
+        Err(Malformed::NameLength { bytes: 0 })
+    ));
+    assert!(matches!(
+        made(
+            &[named(&"x".repeat(lift::MAX_COLUMN_NAME_BYTES + 1))],
+            vec![column(1)]
+        ),
         Err(Malformed::NameLength { .. })
     ));
     assert!(matches!(
         made(&[named("a")], vec![column(1001)]),
-        Err(Malformed::TooManyRows { rows: 1001, limit: 1000 })
+        Err(Malformed::TooManyRows {
+            rows: 1001,
+            limit: 1000
+        })
     ));
 }
 
@@ -262,14 +453,18 @@ fn any_values() -> impl Strategy<Value = ValuesIn> {
     });
     prop_oneof![
         bytes().prop_map(|values| ValuesIn::Boolean(list(values))),
-        proptest::collection::vec(any::<i64>(), 0..12).prop_map(|values| ValuesIn::Int64(list(values))),
-        proptest::collection::vec(any::<f64>(), 0..12).prop_map(|values| ValuesIn::Float64(list(values))),
-        proptest::collection::vec(any::<i32>(), 0..12).prop_map(|values| ValuesIn::Date32(list(values))),
-        proptest::collection::vec(any::<i64>(), 0..12).prop_map(|values| ValuesIn::TimestampUs(list(values))),
+        proptest::collection::vec(any::<i64>(), 0..12)
+            .prop_map(|values| ValuesIn::Int64(list(values))),
+        proptest::collection::vec(any::<f64>(), 0..12)
+            .prop_map(|values| ValuesIn::Float64(list(values))),
+        proptest::collection::vec(any::<i32>(), 0..12)
+            .prop_map(|values| ValuesIn::Date32(list(values))),
+        proptest::collection::vec(any::<i64>(), 0..12)
+            .prop_map(|values| ValuesIn::TimestampUs(list(values))),
         (prop_oneof![wild, tame], bytes()).prop_map(|(offsets, bytes)| strings(offsets, &bytes)),
-        proptest::string::string_regex("[aä€]{0,6}").expect("a pattern").prop_map(|text| {
-            strings(vec![0, text.len() as i32], text.as_bytes())
-        }),
+        proptest::string::string_regex("[aä€]{0,6}")
+            .expect("a pattern")
+            .prop_map(|text| { strings(vec![0, text.len() as i32], text.as_bytes()) }),
     ]
 }
 
@@ -318,8 +513,18 @@ proptest! {
 /// The host's own reading of a column it would send.
 fn back(column: lower::ColumnOut) -> ArrayRef {
     let (kind, rows, values, offsets, validity) = column.into_raw().into_parts();
-    let field = types::Field { name: "c".into(), kind, nullable: true };
-    let column = RawColumnIn { kind, rows, values, offsets, validity };
+    let field = types::Field {
+        name: "c".into(),
+        kind,
+        nullable: true,
+    };
+    let column = RawColumnIn {
+        kind,
+        rows,
+        values,
+        offsets,
+        validity,
+    };
     let batch = lift::raw_batch(&[field], vec![column], &bounds()).expect("what was sent is right");
     Arc::clone(batch.column(0))
 }

@@ -16,7 +16,9 @@ use crate::state::State;
 /// Gives an instance its clocks.
 pub(crate) fn open(builder: &mut WasiCtxBuilder, grants: &Grants) {
     if !grants.clock {
-        builder.wall_clock(StandingClock).monotonic_clock(StandingCounter::default());
+        builder
+            .wall_clock(StandingClock)
+            .monotonic_clock(StandingCounter::default());
     }
 }
 
@@ -38,7 +40,10 @@ impl ClocksView<'_> {
     fn call(&mut self, name: &'static str) {
         self.0.ledger.count(name);
         if !self.0.identity.grants.clock {
-            self.0.deny(Capability::Clock, "asked for the time, and was given a fixed one".into());
+            self.0.deny(
+                Capability::Clock,
+                "asked for the time, and was given a fixed one".into(),
+            );
         }
     }
 }

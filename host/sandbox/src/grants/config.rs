@@ -56,7 +56,9 @@ impl store::Host for ConfigView<'_> {
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, store::Error>> {
         self.0.ledger.count("config.get-all");
         let all = self.0.config.values.iter();
-        Ok(Ok(all.map(|(key, value)| (key.clone(), value.clone())).collect()))
+        Ok(Ok(all
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()))
     }
 }
 
@@ -71,6 +73,10 @@ mod tests {
         assert_eq!(state.values["path"], "/data");
         assert_eq!(state.values["header"], "true");
         assert_eq!(state.values["list"], "[1,2]");
-        assert!(ConfigState::new(&serde_json::json!("text")).values.is_empty());
+        assert!(
+            ConfigState::new(&serde_json::json!("text"))
+                .values
+                .is_empty()
+        );
     }
 }

@@ -26,12 +26,17 @@ const MAX_PATH_BYTES: usize = 512;
 /// Says whether a grant can be given at all.
 pub(crate) fn check(grant: &FileGrant) -> Result<(), String> {
     if grant.guest.is_empty() || grant.guest.contains('\0') || grant.guest.len() > MAX_PATH_BYTES {
-        return Err(format!("`{}` is not a path for a guest; write one like /data", grant.guest));
+        return Err(format!(
+            "`{}` is not a path for a guest; write one like /data",
+            grant.guest
+        ));
     }
     let described = grant.host.display();
     match std::fs::metadata(&grant.host) {
         Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(format!("{described} is not a folder; grant the folder it is in")),
+        Ok(_) => Err(format!(
+            "{described} is not a folder; grant the folder it is in"
+        )),
         Err(error) => Err(format!("{described} cannot be opened: {error}")),
     }
 }
@@ -86,7 +91,10 @@ impl FilesView<'_> {
 impl preopens::Host for FilesView<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
         if self.0.identity.grants.files.is_empty() {
-            self.0.deny(Capability::Files, "asked for its folders, and has none".into());
+            self.0.deny(
+                Capability::Files,
+                "asked for its folders, and has none".into(),
+            );
         }
         self.call("files.get-directories").get_directories()
     }
@@ -101,7 +109,8 @@ impl types::Host for FilesView<'_> {
         &mut self,
         error: Resource<wasmtime::Error>,
     ) -> wasmtime::Result<Option<ErrorCode>> {
-        self.call("files.filesystem-error-code").filesystem_error_code(error)
+        self.call("files.filesystem-error-code")
+            .filesystem_error_code(error)
     }
 }
 
@@ -110,7 +119,9 @@ impl types::HostDirectoryEntryStream for FilesView<'_> {
         &mut self,
         stream: Resource<DirectoryEntryStream>,
     ) -> FsResult<Option<DirectoryEntry>> {
-        self.call("files.read-directory-entry").read_directory_entry(stream).await
+        self.call("files.read-directory-entry")
+            .read_directory_entry(stream)
+            .await
     }
 
     fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
@@ -128,8 +139,9 @@ impl types::HostDescriptor for FilesView<'_> {
         flags: DescriptorFlags,
     ) -> FsResult<Resource<Descriptor>> {
         let files = &mut self.call("files.open-at");
-        let answer =
-            files.open_at(descriptor, path_flags, path.clone(), open_flags, flags).await;
+        let answer = files
+            .open_at(descriptor, path_flags, path.clone(), open_flags, flags)
+            .await;
         self.note("open", &path, answer)
     }
 
@@ -139,9 +151,12 @@ impl types::HostDescriptor for FilesView<'_> {
         length: u64,
         offset: u64,
     ) -> FsResult<(Vec<u8>, bool)> {
-        let answer = self.call("files.read").read(descriptor, length, offset).await;
+        let answer = self
+            .call("files.read")
+            .read(descriptor, length, offset)
+            .await;
         if let Ok((bytes, _)) = &answer {
-            self.0.ledger.into_guest(bytes.len());
+            self.0.ledger.count_bytes_in(bytes.len());
         }
         answer
     }
@@ -152,8 +167,11 @@ impl types::HostDescriptor for FilesView<'_> {
         bytes: Vec<u8>,
         offset: u64,
     ) -> FsResult<u64> {
-        self.0.ledger.out_of_guest(bytes.len());
-        let answer = self.call("files.write").write(descriptor, bytes, offset).await;
+        self.0.ledger.count_bytes_out(bytes.len());
+        let answer = self
+            .call("files.write")
+            .write(descriptor, bytes, offset)
+            .await;
         self.note("write to", "an open file", answer)
     }
 
@@ -162,7 +180,8 @@ impl types::HostDescriptor for FilesView<'_> {
         descriptor: Resource<Descriptor>,
         offset: u64,
     ) -> FsResult<Resource<DynInputStream>> {
-        self.call("files.read-via-stream").read_via_stream(descriptor, offset)
+        self.call("files.read-via-stream")
+            .read_via_stream(descriptor, offset)
     }
 
     fn write_via_stream(
@@ -170,7 +189,9 @@ impl types::HostDescriptor for FilesView<'_> {
         descriptor: Resource<Descriptor>,
         offset: u64,
     ) -> FsResult<Resource<DynOutputStream>> {
-        let answer = self.call("files.write-via-stream").write_via_stream(descriptor, offset);
+        let answer = self
+            .call("files.write-via-stream")
+            .write_via_stream(descriptor, offset);
         self.note("write to", "an open file", answer)
     }
 
@@ -178,7 +199,9 @@ impl types::HostDescriptor for FilesView<'_> {
         &mut self,
         descriptor: Resource<Descriptor>,
     ) -> FsResult<Resource<DynOutputStream>> {
-        let answer = self.call("files.append-via-stream").append_via_stream(descriptor);
+        let answer = self
+            .call("files.append-via-stream")
+            .append_via_stream(descriptor);
         self.note("append to", "an open file", answer)
     }
 
@@ -189,7 +212,9 @@ impl types::HostDescriptor for FilesView<'_> {
         length: u64,
         advice: Advice,
     ) -> FsResult<()> {
-        self.call("files.advise").advise(descriptor, offset, length, advice).await
+        self.call("files.advise")
+            .advise(descriptor, offset, length, advice)
+            .await
     }
 
     async fn sync_data(&mut self, descriptor: Resource<Descriptor>) -> FsResult<()> {
@@ -219,7 +244,10 @@ impl types::HostDescriptor for FilesView<'_> {
         accessed: NewTimestamp,
         modified: NewTimestamp,
     ) -> FsResult<()> {
-        let answer = self.call("files.set-times").set_times(descriptor, accessed, modified).await;
+        let answer = self
+            .call("files.set-times")
+            .set_times(descriptor, accessed, modified)
+            .await;
         self.note("set the times of", "an open file", answer)
     }
 
@@ -232,8 +260,9 @@ impl types::HostDescriptor for FilesView<'_> {
         modified: NewTimestamp,
     ) -> FsResult<()> {
         let files = &mut self.call("files.set-times-at");
-        let answer =
-            files.set_times_at(descriptor, path_flags, path.clone(), accessed, modified).await;
+        let answer = files
+            .set_times_at(descriptor, path_flags, path.clone(), accessed, modified)
+            .await;
         self.note("set the times of", &path, answer)
     }
 
@@ -241,7 +270,9 @@ impl types::HostDescriptor for FilesView<'_> {
         &mut self,
         descriptor: Resource<Descriptor>,
     ) -> FsResult<Resource<DirectoryEntryStream>> {
-        self.call("files.read-directory").read_directory(descriptor).await
+        self.call("files.read-directory")
+            .read_directory(descriptor)
+            .await
     }
 
     async fn create_directory_at(
@@ -264,7 +295,10 @@ impl types::HostDescriptor for FilesView<'_> {
         path_flags: PathFlags,
         path: String,
     ) -> FsResult<DescriptorStat> {
-        let answer = self.call("files.stat-at").stat_at(descriptor, path_flags, path.clone()).await;
+        let answer = self
+            .call("files.stat-at")
+            .stat_at(descriptor, path_flags, path.clone())
+            .await;
         self.note("look at", &path, answer)
     }
 
@@ -277,8 +311,15 @@ impl types::HostDescriptor for FilesView<'_> {
         new_path: String,
     ) -> FsResult<()> {
         let files = &mut self.call("files.link-at");
-        let answer =
-            files.link_at(descriptor, path_flags, path.clone(), new_descriptor, new_path).await;
+        let answer = files
+            .link_at(
+                descriptor,
+                path_flags,
+                path.clone(),
+                new_descriptor,
+                new_path,
+            )
+            .await;
         self.note("link", &path, answer)
     }
 
@@ -287,7 +328,10 @@ impl types::HostDescriptor for FilesView<'_> {
         descriptor: Resource<Descriptor>,
         path: String,
     ) -> FsResult<String> {
-        let answer = self.call("files.readlink-at").readlink_at(descriptor, path.clone()).await;
+        let answer = self
+            .call("files.readlink-at")
+            .readlink_at(descriptor, path.clone())
+            .await;
         self.note("read the link", &path, answer)
     }
 
@@ -309,7 +353,9 @@ impl types::HostDescriptor for FilesView<'_> {
         new_path: String,
     ) -> FsResult<()> {
         let files = &mut self.call("files.rename-at");
-        let answer = files.rename_at(descriptor, path.clone(), new_descriptor, new_path).await;
+        let answer = files
+            .rename_at(descriptor, path.clone(), new_descriptor, new_path)
+            .await;
         self.note("rename", &path, answer)
     }
 
@@ -339,14 +385,18 @@ impl types::HostDescriptor for FilesView<'_> {
         one: Resource<Descriptor>,
         other: Resource<Descriptor>,
     ) -> wasmtime::Result<bool> {
-        self.call("files.is-same-object").is_same_object(one, other).await
+        self.call("files.is-same-object")
+            .is_same_object(one, other)
+            .await
     }
 
     async fn metadata_hash(
         &mut self,
         descriptor: Resource<Descriptor>,
     ) -> FsResult<MetadataHashValue> {
-        self.call("files.metadata-hash").metadata_hash(descriptor).await
+        self.call("files.metadata-hash")
+            .metadata_hash(descriptor)
+            .await
     }
 
     async fn metadata_hash_at(
@@ -356,7 +406,9 @@ impl types::HostDescriptor for FilesView<'_> {
         path: String,
     ) -> FsResult<MetadataHashValue> {
         let files = &mut self.call("files.metadata-hash-at");
-        let answer = files.metadata_hash_at(descriptor, path_flags, path.clone()).await;
+        let answer = files
+            .metadata_hash_at(descriptor, path_flags, path.clone())
+            .await;
         self.note("look at", &path, answer)
     }
 

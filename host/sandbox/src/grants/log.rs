@@ -57,7 +57,11 @@ struct Bucket {
 impl Bucket {
     fn new(bytes_per_second: u64) -> Self {
         let level = bytes_per_second.saturating_mul(BURST_SECONDS);
-        Self { bytes_per_second, level, filled: Instant::now() }
+        Self {
+            bytes_per_second,
+            level,
+            filled: Instant::now(),
+        }
     }
 
     /// Takes bytes out, if there are so many.
@@ -100,7 +104,7 @@ impl logging::Host for LogView<'_> {
         message: String,
     ) -> wasmtime::Result<()> {
         self.0.ledger.count("log.log");
-        self.0.ledger.out_of_guest(context.len() + message.len());
+        self.0.ledger.count_bytes_out(context.len() + message.len());
         let level = match level {
             logging::Level::Trace => LogLevel::Trace,
             logging::Level::Debug => LogLevel::Debug,
@@ -132,8 +136,10 @@ pub(crate) fn write(
         state.log.dropped += 1;
         if state.log.dropped == 1 {
             let rate = state.identity.grants.log.bytes_per_second;
-            let grant_with =
-                format!("plugins.{}.grants.log.bytes_per_second", state.identity.name);
+            let grant_with = format!(
+                "plugins.{}.grants.log.bytes_per_second",
+                state.identity.name
+            );
             state.deny_with(
                 Capability::Log.as_str(),
                 format!("logs more than {rate} a second; what is over is dropped"),

@@ -53,7 +53,10 @@ pub(crate) fn flush(state: &mut State) {
     if printed.is_empty() {
         return;
     }
-    for line in String::from_utf8_lossy(&printed).lines().filter(|line| !line.is_empty()) {
+    for line in String::from_utf8_lossy(&printed)
+        .lines()
+        .filter(|line| !line.is_empty())
+    {
         // A flood ends the call that it comes from, not this one.
         let _ = super::log::write(state, LogLevel::Error, "printed", line);
     }

@@ -75,7 +75,8 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (number, unit) = split_quantity(text);
-        let explain = || format!("`{text}` is not a number of bytes; write it like 256MiB, 64KB or 1024");
+        let explain =
+            || format!("`{text}` is not a number of bytes; write it like 256MiB, 64KB or 1024");
         let factor = BYTE_UNITS
             .iter()
             .find(|(name, _)| name.eq_ignore_ascii_case(unit))
@@ -91,8 +92,14 @@ impl FromStr for ByteSize {
 pub struct TimeSpan(Duration);
 
 /// Units of time in milliseconds.
-const TIME_UNITS: [(&str, u64); 6] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1), ("", 1_000)];
+const TIME_UNITS: [(&str, u64); 6] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+    ("", 1_000),
+];
 
 impl TimeSpan {
     /// So many milliseconds.
@@ -130,21 +137,27 @@ impl FromStr for TimeSpan {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (number, unit) = split_quantity(text);
-        let explain = || format!("`{text}` is not a length of time; write it like 500ms, 60s, 10m or 2h");
+        let explain =
+            || format!("`{text}` is not a length of time; write it like 500ms, 60s, 10m or 2h");
         let factor = TIME_UNITS
             .iter()
             .find(|(name, _)| *name == unit)
             .map(|(_, factor)| *factor)
             .ok_or_else(explain)?;
         let number: u64 = number.parse().map_err(|_| explain())?;
-        number.checked_mul(factor).map(Self::from_millis).ok_or_else(explain)
+        number
+            .checked_mul(factor)
+            .map(Self::from_millis)
+            .ok_or_else(explain)
     }
 }
 
 /// The digits at the start, and the unit after them.
 fn split_quantity(text: &str) -> (&str, &str) {
     let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     (number, unit.trim())
 }
@@ -224,9 +237,12 @@ mod tests {
 
     #[test]
     fn time_is_read_and_written_as_people_write_it() {
-        for (text, millis, written) in
-            [("500ms", 500, "500ms"), ("90", 90_000, "90s"), ("10m", 600_000, "10m"), ("2h", 7_200_000, "2h")]
-        {
+        for (text, millis, written) in [
+            ("500ms", 500, "500ms"),
+            ("90", 90_000, "90s"),
+            ("10m", 600_000, "10m"),
+            ("2h", 7_200_000, "2h"),
+        ] {
             let span: TimeSpan = text.parse().expect(text);
             assert_eq!(span.duration(), Duration::from_millis(millis), "{text}");
             assert_eq!(span.to_string(), written);
@@ -238,8 +254,14 @@ mod tests {
 
     #[test]
     fn numbers_and_strings_are_both_accepted_in_json() {
-        assert_eq!(serde_json::from_str::<ByteSize>("1024").expect("a number"), ByteSize(1024));
-        assert_eq!(serde_json::from_str::<TimeSpan>("\"2m\"").expect("text"), TimeSpan::from_secs(120));
+        assert_eq!(
+            serde_json::from_str::<ByteSize>("1024").expect("a number"),
+            ByteSize(1024)
+        );
+        assert_eq!(
+            serde_json::from_str::<TimeSpan>("\"2m\"").expect("text"),
+            TimeSpan::from_secs(120)
+        );
         assert!(serde_json::from_str::<ByteSize>("-3").is_err());
         assert!(serde_json::from_str::<ByteSize>("[1]").is_err());
     }

@@ -34,7 +34,9 @@ impl RandomState {
             }
         }
         let key = blake3::derive_key(KEY_CONTEXT, &seed);
-        Self { stream: blake3::Hasher::new_keyed(&key).finalize_xof() }
+        Self {
+            stream: blake3::Hasher::new_keyed(&key).finalize_xof(),
+        }
     }
 
     fn draw(&mut self, bytes: &mut [u8]) {
@@ -83,7 +85,7 @@ impl RandomView<'_> {
         }
         let mut bytes = vec![0; length as usize];
         self.0.random.draw(&mut bytes);
-        self.0.ledger.into_guest(bytes.len());
+        self.0.ledger.count_bytes_in(bytes.len());
         Ok(bytes)
     }
 
@@ -126,7 +128,11 @@ mod tests {
     use super::*;
 
     fn first(random: Option<RandomGrant>) -> u64 {
-        RandomState::new(&Grants { random, ..Grants::default() }).draw_u64()
+        RandomState::new(&Grants {
+            random,
+            ..Grants::default()
+        })
+        .draw_u64()
     }
 
     #[test]

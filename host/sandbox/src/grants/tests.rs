@@ -66,7 +66,11 @@ fn folder() -> tempfile::TempDir {
 fn granting(outer: &Path, access: Access) -> Grants {
     let host = outer.join("granted");
     Grants {
-        files: vec![FileGrant { host, guest: "/data".into(), access }],
+        files: vec![FileGrant {
+            host,
+            guest: "/data".into(),
+            access,
+        }],
         ..Grants::default()
     }
 }
@@ -79,7 +83,10 @@ async fn open(
     path: &str,
 ) -> Result<(), CallError> {
     let bytes = opening(open_flags, flags);
-    bench.configure(&bytes, granting(outer, access), json!(path)).await.map(|_| ())
+    bench
+        .configure(&bytes, granting(outer, access), json!(path))
+        .await
+        .map(|_| ())
 }
 
 #[tokio::test]
@@ -88,15 +95,23 @@ async fn a_granted_folder_is_read_and_counted() {
     fs::create_dir(outer.path().join("granted/sub")).expect("a folder");
     fs::write(outer.path().join("granted/sub/deep"), "deep").expect("a file");
     for path in ["file", "sub/deep", "sub/../file", "./file"] {
-        open(&bench, outer.path(), Access::Read, (0, READ), path).await.expect(path);
+        open(&bench, outer.path(), Access::Read, (0, READ), path)
+            .await
+            .expect(path);
     }
     assert_eq!(bench.denials(), []);
-    let counted = bench.events().into_iter().rev().find_map(|event| match event {
-        sandcast_audit::Event::CallsFinished { host_calls, bytes_in, .. } => {
-            Some((host_calls, bytes_in))
-        }
-        _ => None,
-    });
+    let counted = bench
+        .events()
+        .into_iter()
+        .rev()
+        .find_map(|event| match event {
+            sandcast_audit::Event::CallsFinished {
+                host_calls,
+                bytes_in,
+                ..
+            } => Some((host_calls, bytes_in)),
+            _ => None,
+        });
     let (calls, bytes_in) = counted.expect("a record");
     assert_eq!((calls["files.open-at"], calls["files.read"]), (1, 1));
     assert_eq!(bytes_in, 8);
@@ -109,22 +124,42 @@ async fn nothing_leads_out_of_a_granted_folder() {
     {
         use std::os::unix::fs::symlink;
         symlink("../secret", outer.path().join("granted/link")).expect("a link");
-        symlink(outer.path().join("secret"), outer.path().join("granted/absolute")).expect("a link");
+        symlink(
+            outer.path().join("secret"),
+            outer.path().join("granted/absolute"),
+        )
+        .expect("a link");
         symlink("..", outer.path().join("granted/up")).expect("a link");
     }
     let absolute = outer.path().join("secret").display().to_string();
-    let paths =
-        ["../secret", "../granted/../secret", "link", "absolute", "up/secret", "..", absolute.as_str()];
+    let paths = [
+        "../secret",
+        "../granted/../secret",
+        "link",
+        "absolute",
+        "up/secret",
+        "..",
+        absolute.as_str(),
+    ];
     for path in paths {
         let error = open(&bench, outer.path(), Access::ReadWrite, (0, READ), path)
             .await
             .expect_err("a way out");
-        let CallError::Denied { capability, detail, grant_with, .. } = &error else {
+        let CallError::Denied {
+            capability,
+            detail,
+            grant_with,
+            ..
+        } = &error
+        else {
             panic!("{path}: {error}");
         };
         assert_eq!(capability, "files");
         assert!(detail.contains(path), "{detail}");
-        assert!(grant_with.contains("plugins.test.grants.files"), "{grant_with}");
+        assert!(
+            grant_with.contains("plugins.test.grants.files"),
+            "{grant_with}"
+        );
     }
     assert_eq!(bench.denials().len(), paths.len(), "every one is on record");
 }
@@ -135,14 +170,39 @@ async fn a_folder_granted_for_reading_is_not_written() {
     for how in [(CREATE, READ | WRITE), (0, READ | WRITE), (TRUNCATE, READ)] {
         let error = open(&bench, outer.path(), Access::Read, how, "file").await;
         let error = error.expect_err("read only");
-        assert!(matches!(error, CallError::Denied { .. }), "{how:?}: {error}");
+        assert!(
+            matches!(error, CallError::Denied { .. }),
+            "{how:?}: {error}"
+        );
     }
-    assert_eq!(fs::read_to_string(outer.path().join("granted/file")).expect("there"), "contents");
+    assert_eq!(
+        fs::read_to_string(outer.path().join("granted/file")).expect("there"),
+        "contents"
+    );
     // The same under a grant that allows it.
-    open(&bench, outer.path(), Access::ReadWrite, (CREATE, READ | WRITE), "new").await.expect("new");
-    open(&bench, outer.path(), Access::ReadWrite, (TRUNCATE, READ | WRITE), "file").await.expect("file");
+    open(
+        &bench,
+        outer.path(),
+        Access::ReadWrite,
+        (CREATE, READ | WRITE),
+        "new",
+    )
+    .await
+    .expect("new");
+    open(
+        &bench,
+        outer.path(),
+        Access::ReadWrite,
+        (TRUNCATE, READ | WRITE),
+        "file",
+    )
+    .await
+    .expect("file");
     assert!(outer.path().join("granted/new").exists());
-    assert_eq!(fs::read_to_string(outer.path().join("granted/file")).expect("there"), "");
+    assert_eq!(
+        fs::read_to_string(outer.path().join("granted/file")).expect("there"),
+        ""
+    );
 }
 
 #[tokio::test]
@@ -170,8 +230,13 @@ async fn configuration_is_given_by_key() {
     };
     let bench = Bench::new();
     let bytes = text.component();
-    bench.configure(&bytes, Grants::default(), json!({ "path": "/data" })).await.expect("given");
-    let other = bench.configure(&bytes, Grants::default(), json!({ "other": "/data" })).await;
+    bench
+        .configure(&bytes, Grants::default(), json!({ "path": "/data" }))
+        .await
+        .expect("given");
+    let other = bench
+        .configure(&bytes, Grants::default(), json!({ "other": "/data" }))
+        .await;
     assert!(other.is_err(), "a key that is not there has no value");
 }
 
@@ -186,8 +251,14 @@ async fn a_granted_clock_goes_and_is_counted() {
         ..PolicyText::default()
     };
     let bench = Bench::new();
-    let grants = Grants { clock: true, ..Grants::default() };
-    bench.configure(&text.component(), grants, json!({})).await.expect("it is later than 2020");
+    let grants = Grants {
+        clock: true,
+        ..Grants::default()
+    };
+    bench
+        .configure(&text.component(), grants, json!({}))
+        .await
+        .expect("it is later than 2020");
     assert_eq!(bench.denials(), []);
 }
 
@@ -218,7 +289,10 @@ async fn random_numbers_follow_their_seed_and_are_bounded() {
     let bench = Bench::new();
     let bytes = drawing(8);
     let draw = async |seed| {
-        let grants = Grants { random: Some(RandomGrant { seed }), ..Grants::default() };
+        let grants = Grants {
+            random: Some(RandomGrant { seed }),
+            ..Grants::default()
+        };
         match bench.configure(&bytes, grants, json!({})).await.map(|_| ()) {
             Err(CallError::Failed { failure, .. }) => failure.message,
             other => panic!("{other:?}"),
@@ -227,8 +301,14 @@ async fn random_numbers_follow_their_seed_and_are_bounded() {
     assert_eq!(draw(Some(7)).await, draw(Some(7)).await);
     assert_ne!(draw(Some(7)).await, draw(Some(8)).await);
     assert_ne!(draw(None).await, draw(None).await);
-    let grants = Grants { random: Some(RandomGrant::default()), ..Grants::default() };
-    let greedy = bench.configure(&drawing(1 << 40), grants, json!({})).await.map(|_| ());
+    let grants = Grants {
+        random: Some(RandomGrant::default()),
+        ..Grants::default()
+    };
+    let greedy = bench
+        .configure(&drawing(1 << 40), grants, json!({}))
+        .await
+        .map(|_| ());
     assert!(
         matches!(&greedy, Err(CallError::Trap { cause, .. }) if cause.contains("random bytes at once")),
         "{greedy:?}"
@@ -255,16 +335,27 @@ fn logging(times: u32) -> Vec<u8> {
 
 fn small_log() -> Grants {
     let bytes_per_second = ByteSize::from_bytes(100);
-    let log = LogGrant { bytes_per_second, ..LogGrant::default() };
-    Grants { log, ..Grants::default() }
+    let log = LogGrant {
+        bytes_per_second,
+        ..LogGrant::default()
+    };
+    Grants {
+        log,
+        ..Grants::default()
+    }
 }
 
 #[tokio::test]
 async fn a_log_over_its_share_is_dropped_once_on_record() {
     let bench = Bench::new();
-    bench.configure(&logging(2000), small_log(), json!({})).await.expect("it may go on");
+    bench
+        .configure(&logging(2000), small_log(), json!({}))
+        .await
+        .expect("it may go on");
     let denials = bench.denials();
-    let [(capability, detail, grant_with)] = &denials[..] else { panic!("{denials:?}") };
+    let [(capability, detail, grant_with)] = &denials[..] else {
+        panic!("{denials:?}")
+    };
     assert_eq!(capability, "log");
     assert!(detail.contains("100B a second"), "{detail}");
     assert_eq!(grant_with, "plugins.test.grants.log.bytes_per_second");
@@ -273,7 +364,9 @@ async fn a_log_over_its_share_is_dropped_once_on_record() {
 #[tokio::test]
 async fn a_guest_that_floods_the_log_is_stopped() {
     let bench = Bench::new();
-    let error = bench.configure(&logging(4_000_000_000), small_log(), json!({})).await;
+    let error = bench
+        .configure(&logging(4_000_000_000), small_log(), json!({}))
+        .await;
     let error = error.map(|_| ()).expect_err("a flood");
     assert!(
         matches!(&error, CallError::Trap { cause, .. } if cause.contains("flooded the log")),
@@ -284,8 +377,10 @@ async fn a_guest_that_floods_the_log_is_stopped() {
 #[tokio::test]
 async fn the_last_words_of_a_guest_explain_its_trap() {
     let bench = Bench::new();
-    let mut policy =
-        bench.configure(&logging(1), Grants::default(), json!({})).await.expect("it says hello");
+    let mut policy = bench
+        .configure(&logging(1), Grants::default(), json!({}))
+        .await
+        .expect("it says hello");
     let error = policy.decide(&request()).await.expect_err("a trap");
     assert!(
         matches!(&error, CallError::Trap { cause, .. } if cause.ends_with("its last words: hello")),
@@ -297,7 +392,12 @@ async fn the_last_words_of_a_guest_explain_its_trap() {
 fn grants_are_off_until_they_are_written_and_unknown_keys_are_refused() {
     let none: Grants = serde_json::from_value(json!({})).expect("nothing is required");
     assert_eq!(none, Grants::default());
-    for capability in [Capability::Files, Capability::Clock, Capability::Random, Capability::Compute] {
+    for capability in [
+        Capability::Files,
+        Capability::Clock,
+        Capability::Random,
+        Capability::Compute,
+    ] {
         assert!(!none.allows(capability), "{capability}");
     }
     let all: Grants = serde_json::from_value(json!({
@@ -310,13 +410,20 @@ fn grants_are_off_until_they_are_written_and_unknown_keys_are_refused() {
     }))
     .expect("all of it");
     assert!(all.allows(Capability::Files) && all.allows(Capability::Compute));
-    assert_eq!(all.files[0].access, Access::Read, "writing is never the default");
+    assert_eq!(
+        all.files[0].access,
+        Access::Read,
+        "writing is never the default"
+    );
     assert_eq!(all.limits.memory, ByteSize::from_mib(64));
     assert_eq!(all.limits.call_timeout, TimeSpan::from_secs(5));
     let again: Grants =
         serde_json::from_value(serde_json::to_value(&all).expect("JSON")).expect("read back");
     assert_eq!(again, all);
-    for wrong in [json!({ "network": true }), json!({ "limits": { "memroy": 1 } })] {
+    for wrong in [
+        json!({ "network": true }),
+        json!({ "limits": { "memroy": 1 } }),
+    ] {
         assert!(serde_json::from_value::<Grants>(wrong).is_err());
     }
 }

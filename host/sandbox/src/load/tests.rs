@@ -5,7 +5,9 @@ use crate::{ComputeGrant, FileGrant, RandomGrant, inspect};
 async fn refusal(bytes: &[u8], role: Role, grants: Grants) -> (LoadError, Bench) {
     let bench = Bench::new();
     let outcome = bench.sandbox.load("guest", bytes, role, grants).await;
-    let error = outcome.map(|_| ()).expect_err("a component that must be refused");
+    let error = outcome
+        .map(|_| ())
+        .expect_err("a component that must be refused");
     (error, bench)
 }
 
@@ -15,8 +17,14 @@ async fn a_good_component_loads_runs_and_is_on_record() {
     let plugin = bench.load(&configuring(""), Grants::default()).await;
     assert_eq!(plugin.reference().id, "test/guest");
     assert_eq!(plugin.reference().version, "1.2.3");
-    let mut policy = plugin.policy(&context(), &serde_json::json!({})).await.expect("configured");
-    let decision = policy.decide(&crate::testing::request()).await.expect("decided");
+    let mut policy = plugin
+        .policy(&context(), &serde_json::json!({}))
+        .await
+        .expect("configured");
+    let decision = policy
+        .decide(&crate::testing::request())
+        .await
+        .expect("decided");
     assert_eq!(decision.effect, crate::Effect::Allow);
     drop(policy);
     let events = bench.events();
@@ -41,7 +49,10 @@ async fn what_is_not_a_component_is_refused() {
     ];
     for (what, bytes) in cases {
         let (error, bench) = refusal(&bytes, Role::Policy, Grants::default()).await;
-        assert!(matches!(error, LoadError::NotAComponent { .. }), "{what}: {error}");
+        assert!(
+            matches!(error, LoadError::NotAComponent { .. }),
+            "{what}: {error}"
+        );
         assert!(error.to_string().contains("`guest`"), "{error}");
         assert!(
             matches!(&bench.events()[..], [Event::PluginRefused { name, digest: Some(_), .. }] if name == "guest"),
@@ -59,7 +70,14 @@ async fn a_component_over_the_limit_is_refused_before_it_is_read() {
         .await
         .map(|_| ())
         .expect_err("too large");
-    assert!(matches!(error, LoadError::TooLarge { size_bytes: 101, limit_bytes: 100, .. }));
+    assert!(matches!(
+        error,
+        LoadError::TooLarge {
+            size_bytes: 101,
+            limit_bytes: 100,
+            ..
+        }
+    ));
 }
 
 #[tokio::test]
@@ -79,8 +97,11 @@ async fn a_manifest_is_wanted_exactly_once_and_right() {
 async fn another_contract_version_is_refused() {
     let mut other = manifest("policy", &[]);
     other["contract"] = "9.0.0".into();
-    let bytes =
-        with_section(PolicyText::default().bare(), "sandcast:manifest", other.to_string().as_bytes());
+    let bytes = with_section(
+        PolicyText::default().bare(),
+        "sandcast:manifest",
+        other.to_string().as_bytes(),
+    );
     let (error, _) = refusal(&bytes, Role::Policy, Grants::default()).await;
     assert!(
         matches!(&error, LoadError::ContractVersion { found, supported, .. } if found == "9.0.0" && supported == "0.1.0"),
@@ -90,7 +111,9 @@ async fn another_contract_version_is_refused() {
     let later = encode(
         "later",
         r#"(module (func (export "sandcast:plugin/policy@0.2.0#go")))"#,
-        Some("package sandcast:plugin@0.2.0; interface policy { go: func(); } world later { export policy; }"),
+        Some(
+            "package sandcast:plugin@0.2.0; interface policy { go: func(); } world later { export policy; }",
+        ),
     );
     let good = manifest("policy", &[]).to_string();
     let bytes = with_section(later, "sandcast:manifest", good.as_bytes());
@@ -110,9 +133,16 @@ async fn the_role_must_be_the_one_it_is_used_in() {
     );
     // A manifest that lies about the role does not help.
     let liar = manifest("connector", &[]).to_string();
-    let bytes = with_section(PolicyText::default().bare(), "sandcast:manifest", liar.as_bytes());
+    let bytes = with_section(
+        PolicyText::default().bare(),
+        "sandcast:manifest",
+        liar.as_bytes(),
+    );
     let (error, _) = refusal(&bytes, Role::Connector, Grants::default()).await;
-    assert!(matches!(&error, LoadError::WrongRole { found, .. } if found == "policy"), "{error}");
+    assert!(
+        matches!(&error, LoadError::WrongRole { found, .. } if found == "policy"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -143,7 +173,12 @@ async fn exports_beside_the_role_are_refused() {
 /// A policy that imports one function of the contract.
 fn importing(interface: &str, function: &str, signature: &str, capabilities: &[&str]) -> Vec<u8> {
     let imports = format!(r#"(import "{interface}" "{function}" (func $imported {signature}))"#);
-    PolicyText { imports: &imports, capabilities, ..PolicyText::default() }.component()
+    PolicyText {
+        imports: &imports,
+        capabilities,
+        ..PolicyText::default()
+    }
+    .component()
 }
 
 #[tokio::test]
@@ -163,17 +198,36 @@ async fn an_import_without_a_grant_is_refused_and_the_line_is_named() {
                 &["files"],
             ),
             "files",
-            Grants { files: vec![files], ..Grants::default() },
+            Grants {
+                files: vec![files],
+                ..Grants::default()
+            },
         ),
         (
-            importing("wasi:clocks/wall-clock@0.2.12", "now", "(param i32)", &["clock"]),
+            importing(
+                "wasi:clocks/wall-clock@0.2.12",
+                "now",
+                "(param i32)",
+                &["clock"],
+            ),
             "clock",
-            Grants { clock: true, ..Grants::default() },
+            Grants {
+                clock: true,
+                ..Grants::default()
+            },
         ),
         (
-            importing("wasi:random/random@0.2.12", "get-random-u64", "(result i64)", &["random"]),
+            importing(
+                "wasi:random/random@0.2.12",
+                "get-random-u64",
+                "(result i64)",
+                &["random"],
+            ),
             "random",
-            Grants { random: Some(RandomGrant::default()), ..Grants::default() },
+            Grants {
+                random: Some(RandomGrant::default()),
+                ..Grants::default()
+            },
         ),
     ];
     for (bytes, capability, grants) in cases {
@@ -183,7 +237,10 @@ async fn an_import_without_a_grant_is_refused_and_the_line_is_named() {
             "{error}"
         );
         let message = error.to_string();
-        assert!(message.contains(&format!("plugins.guest.grants.{capability}")), "{message}");
+        assert!(
+            message.contains(&format!("plugins.guest.grants.{capability}")),
+            "{message}"
+        );
         // The same component with the grant loads.
         Bench::new().load(&bytes, grants).await;
     }
@@ -192,7 +249,10 @@ async fn an_import_without_a_grant_is_refused_and_the_line_is_named() {
 #[tokio::test]
 async fn what_the_manifest_does_not_ask_for_is_not_given() {
     let bytes = importing("wasi:clocks/wall-clock@0.2.12", "now", "(param i32)", &[]);
-    let grants = Grants { clock: true, ..Grants::default() };
+    let grants = Grants {
+        clock: true,
+        ..Grants::default()
+    };
     let (error, _) = refusal(&bytes, Role::Policy, grants).await;
     assert!(
         matches!(&error, LoadError::NotAskedFor { capability, .. } if capability == "clock"),
@@ -210,8 +270,11 @@ async fn an_import_that_no_grant_opens_is_refused() {
     }
     .module();
     let good = manifest("policy", &["net"]).to_string();
-    let bytes =
-        with_section(encode("net", &module, Some(world)), "sandcast:manifest", good.as_bytes());
+    let bytes = with_section(
+        encode("net", &module, Some(world)),
+        "sandcast:manifest",
+        good.as_bytes(),
+    );
     let everything = Grants {
         clock: true,
         random: Some(RandomGrant::default()),
@@ -231,11 +294,18 @@ async fn a_grant_of_a_folder_that_is_not_there_is_refused() {
     std::fs::write(folder.path().join("file"), "x").expect("a file");
     for host in [folder.path().join("nowhere"), folder.path().join("file")] {
         let grants = Grants {
-            files: vec![FileGrant { host, guest: "/data".into(), access: crate::Access::Read }],
+            files: vec![FileGrant {
+                host,
+                guest: "/data".into(),
+                access: crate::Access::Read,
+            }],
             ..Grants::default()
         };
         let (error, _) = refusal(&configuring(""), Role::Policy, grants).await;
-        assert!(matches!(&error, LoadError::BadGrant { grant, .. } if grant == "files"), "{error}");
+        assert!(
+            matches!(&error, LoadError::BadGrant { grant, .. } if grant == "files"),
+            "{error}"
+        );
     }
 }
 
@@ -244,7 +314,9 @@ async fn code_that_is_not_valid_is_refused_by_the_compiler() {
     // Structure and types are right, so only the compiler looks at the body.
     let good = configuring("(local.set $a (i32.const 1234567))");
     let needle = [0x41, 0x87, 0xad, 0xcb, 0x00];
-    let place = good.windows(needle.len()).position(|window| window == needle);
+    let place = good
+        .windows(needle.len())
+        .position(|window| window == needle);
     let place = place.expect("i32.const 1234567");
     let mut bytes = good;
     bytes[place] = 0x42; // i64.const: the type no longer fits the local
@@ -268,17 +340,29 @@ async fn a_second_load_does_not_compile() {
     assert!(cached(&first).is_none());
     first.load(&bytes, Grants::default()).await;
     let path = cached(&first).expect("an artifact");
-    let written = std::fs::metadata(&path).and_then(|found| found.modified()).expect("a time");
+    let written = std::fs::metadata(&path)
+        .and_then(|found| found.modified())
+        .expect("a time");
     let second = Bench::with(|config| config.cache_dir = Some(folder.path().into()));
     let plugin = second.load(&bytes, Grants::default()).await;
-    plugin.policy(&context(), &serde_json::json!({})).await.expect("it runs from the cache");
-    let now = std::fs::metadata(&path).and_then(|found| found.modified()).expect("a time");
+    plugin
+        .policy(&context(), &serde_json::json!({}))
+        .await
+        .expect("it runs from the cache");
+    let now = std::fs::metadata(&path)
+        .and_then(|found| found.modified())
+        .expect("a time");
     assert_eq!(written, now, "the artifact was read, not written again");
 }
 
 #[test]
 fn inspect_says_what_a_component_is_without_running_it() {
-    let bytes = importing("wasi:clocks/wall-clock@0.2.12", "now", "(param i32)", &["clock"]);
+    let bytes = importing(
+        "wasi:clocks/wall-clock@0.2.12",
+        "now",
+        "(param i32)",
+        &["clock"],
+    );
     let seen = inspect(&bytes).expect("a component");
     assert_eq!(seen.role, Role::Policy);
     assert_eq!(seen.contract, "0.1.0");
@@ -316,24 +400,43 @@ pub(crate) fn std_guest(capabilities: &[&str]) -> Vec<u8> {
     }
     .module();
     let manifest = manifest("policy", capabilities).to_string();
-    with_section(encode("std", &module, Some(world)), "sandcast:manifest", manifest.as_bytes())
+    with_section(
+        encode("std", &module, Some(world)),
+        "sandcast:manifest",
+        manifest.as_bytes(),
+    )
 }
 
 #[tokio::test]
 async fn noise_of_a_standard_library_is_let_in_denied_counted_and_recorded() {
     let bytes = std_guest(&[]);
     let seen = inspect(&bytes).expect("a component");
-    assert!(seen.imports.iter().filter(|import| import.interface.starts_with("wasi:")).all(|import| import.noise));
+    assert!(
+        seen.imports
+            .iter()
+            .filter(|import| import.interface.starts_with("wasi:"))
+            .all(|import| import.noise)
+    );
     let bench = Bench::new();
     let mut policy = bench
         .configure(&bytes, Grants::default(), serde_json::json!({}))
         .await
         .expect("noise does not keep a guest out");
-    let denied: Vec<String> = bench.denials().into_iter().map(|(capability, ..)| capability).collect();
+    let denied: Vec<String> = bench
+        .denials()
+        .into_iter()
+        .map(|(capability, ..)| capability)
+        .collect();
     assert_eq!(denied, ["clock", "random"]);
     // Leaving ends the instance and nothing else.
-    let error = policy.decide(&crate::testing::request()).await.expect_err("it left");
-    assert!(matches!(&error, crate::CallError::Trap { cause, .. } if cause.contains("status")), "{error}");
+    let error = policy
+        .decide(&crate::testing::request())
+        .await
+        .expect_err("it left");
+    assert!(
+        matches!(&error, crate::CallError::Trap { cause, .. } if cause.contains("status")),
+        "{error}"
+    );
 }
 
 #[tokio::test]

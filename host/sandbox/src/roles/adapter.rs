@@ -84,7 +84,11 @@ impl Adapter {
         let Begun { store, patience } = instance.begin()?;
         let guest = timeout(patience, pre.instantiate_async(store)).await;
         let guest = instance.end(guest)?;
-        Ok(Self { instance, guest, sandbox })
+        Ok(Self {
+            instance,
+            guest,
+            sandbox,
+        })
     }
 
     /// What it can do.
@@ -120,15 +124,18 @@ impl Adapter {
         let (task, hyperparameters) = (models::Task::from(task), hyperparameters.to_string());
         let Begun { store, patience } = self.instance.begin()?;
         let guest = self.guest.sandcast_plugin_adapter();
-        let answer =
-            timeout(patience, guest.call_declare(store, &task, cardinalities, &hyperparameters))
-                .await;
+        let answer = timeout(
+            patience,
+            guest.call_declare(store, &task, cardinalities, &hyperparameters),
+        )
+        .await;
         let answer = self.instance.end(answer)?;
         let graph = compute::from_wire(self.instance.accept(answer)?);
         let memory = self.instance.store()?.data().compute.budget.memory_limit();
         let program = Program::compile(graph, &compute::caps(memory)).map_err(|diagnostic| {
             let said = text::sentence(&diagnostic.to_string(), MAX_SENTENCE_BYTES);
-            self.instance.bad_output(format!("a graph that does not compile: {said}"))
+            self.instance
+                .bad_output(format!("a graph that does not compile: {said}"))
         })?;
         let costs = program.costs().iter().map(Cost::from).collect();
         Ok((program.graph().clone(), costs))
@@ -163,10 +170,18 @@ impl Adapter {
                 .instance
                 .bad_output(format!("a state of {bytes} bytes, over {MAX_STATE_BYTES}")));
         }
-        let SessionParts { session, bindings, report } = self.instance.take_session(trained.session)?;
+        let SessionParts {
+            session,
+            bindings,
+            report,
+        } = self.instance.take_session(trained.session)?;
         let costs = session.program().costs().iter().map(Cost::from).collect();
         let model = Model::new(input.task, trained.state, session, bindings);
-        Ok(Trained { model: Arc::new(model), report, costs })
+        Ok(Trained {
+            model: Arc::new(model),
+            report,
+            costs,
+        })
     }
 
     /// Predicts: for a classification a float64 column `probability:<class>` for each class, for
@@ -181,7 +196,9 @@ impl Adapter {
     ) -> Result<RecordBatch, CallError> {
         let lent = Batch::lend(rows).map_err(|error| self.instance.bad_input(error.to_string()))?;
         let lent = self.instance.push(lent)?;
-        let handle = self.instance.push(ModelHandle { model: Arc::clone(model) })?;
+        let handle = self.instance.push(ModelHandle {
+            model: Arc::clone(model),
+        })?;
         let Begun { store, patience } = self.instance.begin()?;
         let guest = self.guest.sandcast_plugin_adapter();
         let answer = timeout(patience, guest.call_predict(store, handle, lent)).await;
@@ -207,10 +224,16 @@ impl Adapter {
 fn check_description(described: wire::Description) -> Result<Description, String> {
     check_name("the name of an adapter", &described.name)?;
     if described.tasks.is_empty() || described.tasks.len() > 16 {
-        return Err(format!("an adapter for {} sorts of tasks", described.tasks.len()));
+        return Err(format!(
+            "an adapter for {} sorts of tasks",
+            described.tasks.len()
+        ));
     }
     if described.hyperparameters.len() > MAX_SCHEMA_BYTES {
-        return Err(format!("a schema of {} bytes", described.hyperparameters.len()));
+        return Err(format!(
+            "a schema of {} bytes",
+            described.hyperparameters.len()
+        ));
     }
     let hyperparameters = serde_json::from_str(&described.hyperparameters)
         .map_err(|error| format!("a schema of hyperparameters that is not JSON: {error}"))?;
@@ -224,9 +247,11 @@ fn check_description(described: wire::Description) -> Result<Description, String
 /// The names of the columns that a prediction for a task has.
 fn prediction_columns(task: &Task) -> Vec<String> {
     match task.kind {
-        TaskKind::BinaryClassification | TaskKind::MulticlassClassification => {
-            task.classes.iter().map(|class| format!("probability:{class}")).collect()
-        }
+        TaskKind::BinaryClassification | TaskKind::MulticlassClassification => task
+            .classes
+            .iter()
+            .map(|class| format!("probability:{class}"))
+            .collect(),
         TaskKind::Regression => vec!["prediction".into()],
     }
 }
@@ -235,11 +260,18 @@ fn prediction_columns(task: &Task) -> Vec<String> {
 /// what they are called.
 fn check_prediction(task: &Task, rows: usize, predicted: &RecordBatch) -> Result<(), String> {
     if predicted.num_rows() != rows {
-        return Err(format!("{} predictions for {rows} rows", predicted.num_rows()));
+        return Err(format!(
+            "{} predictions for {rows} rows",
+            predicted.num_rows()
+        ));
     }
     let wanted = prediction_columns(task);
     let schema = predicted.schema();
-    let given: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let given: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
     if given != wanted {
         return Err(format!(
             "a prediction with the columns {} where {} are wanted",
@@ -256,7 +288,10 @@ fn check_prediction(task: &Task, rows: usize, predicted: &RecordBatch) -> Result
     }
     if task.kind == TaskKind::Regression {
         return match numbers[0].iter().position(|number| !number.is_finite()) {
-            Some(row) => Err(format!("the prediction for row {row} is {}", numbers[0][row])),
+            Some(row) => Err(format!(
+                "the prediction for row {row} is {}",
+                numbers[0][row]
+            )),
             None => Ok(()),
         };
     }
@@ -270,7 +305,9 @@ fn check_prediction(task: &Task, rows: usize, predicted: &RecordBatch) -> Result
             sum += share;
         }
         if (sum - 1.0).abs() > PROBABILITY_TOLERANCE {
-            return Err(format!("the probabilities of row {row} sum to {sum}, not to 1"));
+            return Err(format!(
+                "the probabilities of row {row} sum to {sum}, not to 1"
+            ));
         }
     }
     Ok(())
@@ -294,7 +331,10 @@ mod tests {
 
     fn batch(columns: &[(&str, Vec<f64>)]) -> RecordBatch {
         RecordBatch::try_from_iter(columns.iter().map(|(name, values)| {
-            (*name, Arc::new(Float64Array::from(values.clone())) as ArrayRef)
+            (
+                *name,
+                Arc::new(Float64Array::from(values.clone())) as ArrayRef,
+            )
         }))
         .expect("a batch")
     }
@@ -303,13 +343,29 @@ mod tests {
     fn probabilities_must_be_named_counted_and_be_probabilities() {
         let task = task(TaskKind::BinaryClassification);
         let check = |no: Vec<f64>, yes: Vec<f64>| {
-            check_prediction(&task, 2, &batch(&[("probability:no", no), ("probability:yes", yes)]))
+            check_prediction(
+                &task,
+                2,
+                &batch(&[("probability:no", no), ("probability:yes", yes)]),
+            )
         };
         assert_eq!(check(vec![0.25, 1.0], vec![0.75, 0.0]), Ok(()));
-        assert!(check(vec![0.25], vec![0.75]).expect_err("one row").contains("for 2 rows"));
-        assert!(check(vec![0.25, 1.5], vec![0.75, -0.5]).expect_err("1.5").contains("row 1"));
+        assert!(
+            check(vec![0.25], vec![0.75])
+                .expect_err("one row")
+                .contains("for 2 rows")
+        );
+        assert!(
+            check(vec![0.25, 1.5], vec![0.75, -0.5])
+                .expect_err("1.5")
+                .contains("row 1")
+        );
         assert!(check(vec![0.25, f64::NAN], vec![0.75, 0.0]).is_err());
-        assert!(check(vec![0.25, 0.5], vec![0.75, 0.4]).expect_err("0.9").contains("sum to"));
+        assert!(
+            check(vec![0.25, 0.5], vec![0.75, 0.4])
+                .expect_err("0.9")
+                .contains("sum to")
+        );
         let other = batch(&[("probability:no", vec![1.0; 2]), ("p", vec![0.0; 2])]);
         let error = check_prediction(&task, 2, &other).expect_err("another name");
         assert!(error.contains("probability:yes"), "{error}");

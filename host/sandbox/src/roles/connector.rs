@@ -93,7 +93,13 @@ pub struct ScanRequest {
 impl ScanRequest {
     /// Everything in a split.
     pub fn all(split: Split) -> Self {
-        Self { split, projection: None, filters: Vec::new(), limit: None, cursor: None }
+        Self {
+            split,
+            projection: None,
+            filters: Vec::new(),
+            limit: None,
+            cursor: None,
+        }
     }
 }
 
@@ -157,13 +163,21 @@ impl Connector {
         let Begun { store, patience } = instance.begin()?;
         let made = timeout(patience, async {
             let guest = pre.instantiate_async(&mut *store).await?;
-            let answer = guest.sandcast_plugin_connector().call_open(&mut *store, &config).await?;
+            let answer = guest
+                .sandcast_plugin_connector()
+                .call_open(&mut *store, &config)
+                .await?;
             Ok((guest, answer))
         })
         .await;
         let (guest, answer) = instance.end(made)?;
         instance.accept(answer)?;
-        Ok(Self { instance, guest, schema: None, scanned: None })
+        Ok(Self {
+            instance,
+            guest,
+            schema: None,
+            scanned: None,
+        })
     }
 
     /// The columns of the source.
@@ -232,7 +246,9 @@ impl Connector {
     /// See [`CallError`]; also when rows read are not those of the batch and the rejects together.
     pub async fn next(&mut self) -> Result<Option<Chunk>, CallError> {
         let Some(scanned) = self.scanned.clone() else {
-            return Err(self.instance.bad_input("nothing is being read; call `scan` first"));
+            return Err(self
+                .instance
+                .bad_input("nothing is being read; call `scan` first"));
         };
         let Begun { store, patience } = self.instance.begin()?;
         let guest = self.guest.sandcast_plugin_connector();
@@ -257,10 +273,16 @@ impl Connector {
             )));
         }
         if chunk.rows_read == 0 {
-            return Err(self.instance.bad_output("a chunk of no rows, which would never end"));
+            return Err(self
+                .instance
+                .bad_output("a chunk of no rows, which would never end"));
         }
         let rejects = chunk.rejects.into_iter().map(Reject::from).collect();
-        Ok(Some(Chunk { rows_read: chunk.rows_read, batch, rejects }))
+        Ok(Some(Chunk {
+            rows_read: chunk.rows_read,
+            batch,
+            rejects,
+        }))
     }
 
     /// Where the next incremental sync should start; known after the end.
@@ -275,9 +297,10 @@ impl Connector {
         if let Some(cursor) = &cursor
             && cursor.len() > MAX_TOKEN_BYTES
         {
-            return Err(self
-                .instance
-                .bad_output(format!("a cursor of {} bytes, over {MAX_TOKEN_BYTES}", cursor.len())));
+            return Err(self.instance.bad_output(format!(
+                "a cursor of {} bytes, over {MAX_TOKEN_BYTES}",
+                cursor.len()
+            )));
         }
         Ok(cursor)
     }
@@ -302,10 +325,16 @@ fn check_splits(splits: &[wire::Split]) -> Result<(), String> {
             return Err("a split whose id holds control characters".into());
         }
         if !ids.insert(split.id.as_str()) {
-            return Err(format!("two splits with the id `{}`", text::sentence(&split.id, 64)));
+            return Err(format!(
+                "two splits with the id `{}`",
+                text::sentence(&split.id, 64)
+            ));
         }
         if split.token.len() > MAX_TOKEN_BYTES {
-            return Err(format!("a token of {} bytes, over {MAX_TOKEN_BYTES}", split.token.len()));
+            return Err(format!(
+                "a token of {} bytes, over {MAX_TOKEN_BYTES}",
+                split.token.len()
+            ));
         }
         if let Some(version) = &split.version {
             check_name("the version of a split", version)?;
@@ -322,10 +351,15 @@ fn project(schema: &SchemaRef, names: &[String]) -> Result<SchemaRef, String> {
     let places = names
         .iter()
         .map(|name| {
-            schema.index_of(name).map_err(|_| format!("the source has no column `{name}`"))
+            schema
+                .index_of(name)
+                .map_err(|_| format!("the source has no column `{name}`"))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    schema.project(&places).map(SchemaRef::new).map_err(|error| error.to_string())
+    schema
+        .project(&places)
+        .map(SchemaRef::new)
+        .map_err(|error| error.to_string())
 }
 
 /// A batch under the schema it was promised with: same names, same types, no nulls where there
@@ -333,14 +367,19 @@ fn project(schema: &SchemaRef, names: &[String]) -> Result<SchemaRef, String> {
 fn same_columns(promised: &SchemaRef, rows: RecordBatch) -> Result<RecordBatch, String> {
     let schema = rows.schema();
     let same = promised.fields().len() == schema.fields().len()
-        && promised.fields().iter().zip(schema.fields()).all(|(promised, given)| {
-            promised.name() == given.name() && promised.data_type() == given.data_type()
-        });
+        && promised
+            .fields()
+            .iter()
+            .zip(schema.fields())
+            .all(|(promised, given)| {
+                promised.name() == given.name() && promised.data_type() == given.data_type()
+            });
     if !same {
         let list = |schema: &SchemaRef| {
             let fields = schema.fields().iter();
-            let columns: Vec<_> =
-                fields.map(|field| format!("{} {}", field.name(), field.data_type())).collect();
+            let columns: Vec<_> = fields
+                .map(|field| format!("{} {}", field.name(), field.data_type()))
+                .collect();
             text::sentence(&columns.join(", "), 512)
         };
         return Err(format!(
@@ -349,9 +388,8 @@ fn same_columns(promised: &SchemaRef, rows: RecordBatch) -> Result<RecordBatch, 
             list(promised)
         ));
     }
-    RecordBatch::try_new(promised.clone(), rows.columns().to_vec()).map_err(|error| {
-        format!("a batch that breaks its promised schema: {error}")
-    })
+    RecordBatch::try_new(promised.clone(), rows.columns().to_vec())
+        .map_err(|error| format!("a batch that breaks its promised schema: {error}"))
 }
 
 impl From<wire::Split> for Split {
@@ -417,7 +455,9 @@ impl From<wire::Reject> for Reject {
         Self {
             row: reject.row,
             line: reject.line,
-            column: reject.column.map(|column| text::sentence(&column, MAX_NAME_BYTES)),
+            column: reject
+                .column
+                .map(|column| text::sentence(&column, MAX_NAME_BYTES)),
             reason: text::sentence(&reject.reason, MAX_NAME_BYTES),
             message: text::sentence(&reject.message, MAX_MESSAGE_BYTES),
             raw: text::sentence(&reject.raw, MAX_RAW_BYTES),

@@ -23,10 +23,16 @@ fn check_name(what: &str, name: &str) -> Result<(), String> {
         return Err(format!("{what} is empty"));
     }
     if name.len() > MAX_NAME_BYTES {
-        return Err(format!("{what} has {} bytes, over {MAX_NAME_BYTES}", name.len()));
+        return Err(format!(
+            "{what} has {} bytes, over {MAX_NAME_BYTES}",
+            name.len()
+        ));
     }
     if name.chars().any(char::is_control) {
-        return Err(format!("{what} `{}` holds control characters", text::sentence(name, 64)));
+        return Err(format!(
+            "{what} `{}` holds control characters",
+            text::sentence(name, 64)
+        ));
     }
     Ok(())
 }

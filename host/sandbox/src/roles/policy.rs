@@ -13,7 +13,17 @@ use crate::text;
 
 /// Where in the line the question is asked.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlPoint {
@@ -144,7 +154,9 @@ impl Policy {
     /// See [`CallError`]. Without an answer nothing may happen.
     pub async fn decide(&mut self, request: &Request) -> Result<Decision, CallError> {
         if !request.context.is_object() {
-            return Err(self.instance.bad_input("the context of a request is not an object"));
+            return Err(self
+                .instance
+                .bad_input("the context of a request is not an object"));
         }
         let request = wire::Request::from(request);
         let Begun { store, patience } = self.instance.begin()?;
@@ -164,7 +176,9 @@ impl Policy {
 fn check_decision(decision: wire::Decision) -> Result<Decision, String> {
     let items = decision.reasons.len().max(decision.obligations.len());
     if items > MAX_ITEMS {
-        return Err(format!("a decision with {items} reasons or obligations, over {MAX_ITEMS}"));
+        return Err(format!(
+            "a decision with {items} reasons or obligations, over {MAX_ITEMS}"
+        ));
     }
     let obligations = decision
         .obligations
@@ -172,13 +186,17 @@ fn check_decision(decision: wire::Decision) -> Result<Decision, String> {
         .map(|obligation| {
             check_name("the kind of an obligation", &obligation.kind)?;
             if obligation.parameters.len() > MAX_PARAMETERS_BYTES {
-                return Err(format!("an obligation of {} bytes", obligation.parameters.len()));
+                return Err(format!(
+                    "an obligation of {} bytes",
+                    obligation.parameters.len()
+                ));
             }
             // An obligation that is not understood cannot be met, so it cannot be dropped either.
             match serde_json::from_str(&obligation.parameters) {
-                Ok(parameters @ serde_json::Value::Object(_)) => {
-                    Ok(Obligation { kind: obligation.kind, parameters })
-                }
+                Ok(parameters @ serde_json::Value::Object(_)) => Ok(Obligation {
+                    kind: obligation.kind,
+                    parameters,
+                }),
                 _ => Err(format!(
                     "obligation `{}` whose parameters are not a JSON object",
                     obligation.kind

@@ -110,14 +110,20 @@ impl Validator {
         let made = timeout(patience, async {
             let guest = pre.instantiate_async(&mut *store).await?;
             let validator = guest.sandcast_plugin_validator();
-            let answer = validator.call_configure(&mut *store, &config, &fields).await?;
+            let answer = validator
+                .call_configure(&mut *store, &config, &fields)
+                .await?;
             Ok((guest, answer))
         })
         .await;
         let (guest, answer) = instance.end(made)?;
         let rules = instance.accept(answer)?;
         let rules = check_rules(rules).map_err(|what| instance.bad_output(what))?;
-        Ok(Self { instance, guest, rules })
+        Ok(Self {
+            instance,
+            guest,
+            rules,
+        })
     }
 
     /// The rules as the plugin has understood them; their ids differ.
@@ -130,7 +136,8 @@ impl Validator {
     /// # Errors
     /// See [`CallError`]; also when a finding names an unknown rule or rows that are not there.
     pub async fn check(&mut self, batch: &RecordBatch) -> Result<Vec<Finding>, CallError> {
-        let lent = Batch::lend(batch).map_err(|error| self.instance.bad_input(error.to_string()))?;
+        let lent =
+            Batch::lend(batch).map_err(|error| self.instance.bad_input(error.to_string()))?;
         let lent = self.instance.push(lent)?;
         let Begun { store, patience } = self.instance.begin()?;
         let guest = self.guest.sandcast_plugin_validator();
@@ -151,7 +158,8 @@ impl Validator {
         let answer = timeout(patience, guest.call_finish(store)).await;
         let answer = self.instance.end(answer)?;
         let verdicts = self.instance.accept(answer)?;
-        self.check_verdicts(verdicts).map_err(|what| self.instance.bad_output(what))
+        self.check_verdicts(verdicts)
+            .map_err(|what| self.instance.bad_output(what))
     }
 
     fn check_findings(
@@ -167,7 +175,9 @@ impl Validator {
             .map(|finding| {
                 let rule = text::sentence(&finding.rule, 64);
                 if !self.rules.iter().any(|known| known.id == finding.rule) {
-                    return Err(format!("a finding about `{rule}`, which is none of its rules"));
+                    return Err(format!(
+                        "a finding about `{rule}`, which is none of its rules"
+                    ));
                 }
                 if finding.rows.is_empty() {
                     return Err(format!("a finding of rule `{rule}` about no rows"));
@@ -175,14 +185,20 @@ impl Validator {
                 if finding.rows.windows(2).any(|pair| pair[0] >= pair[1]) {
                     return Err(format!("a finding of rule `{rule}` whose rows do not rise"));
                 }
-                if finding.rows.last().is_some_and(|last| *last as usize >= rows) {
+                if finding
+                    .rows
+                    .last()
+                    .is_some_and(|last| *last as usize >= rows)
+                {
                     return Err(format!(
                         "a finding of rule `{rule}` about a row past the {rows} there are"
                     ));
                 }
                 Ok(Finding {
                     rule: finding.rule,
-                    column: finding.column.map(|column| text::sentence(&column, MAX_NAME_BYTES)),
+                    column: finding
+                        .column
+                        .map(|column| text::sentence(&column, MAX_NAME_BYTES)),
                     severity: finding.severity.into(),
                     rows: finding.rows,
                     message: text::sentence(&finding.message, MAX_MESSAGE_BYTES),
@@ -196,7 +212,10 @@ impl Validator {
         for verdict in &verdicts {
             let rule = || text::sentence(&verdict.rule, 64);
             if !self.rules.iter().any(|known| known.id == verdict.rule) {
-                return Err(format!("a verdict on `{}`, which is none of its rules", rule()));
+                return Err(format!(
+                    "a verdict on `{}`, which is none of its rules",
+                    rule()
+                ));
             }
             if !judged.insert(verdict.rule.as_str()) {
                 return Err(format!("two verdicts on rule `{}`", rule()));
@@ -210,7 +229,11 @@ impl Validator {
                 ));
             }
         }
-        if let Some(rule) = self.rules.iter().find(|rule| !judged.contains(rule.id.as_str())) {
+        if let Some(rule) = self
+            .rules
+            .iter()
+            .find(|rule| !judged.contains(rule.id.as_str()))
+        {
             return Err(format!("no verdict on rule `{}`", rule.id));
         }
         Ok(verdicts
@@ -238,7 +261,10 @@ fn check_rules(rules: Vec<wire::Rule>) -> Result<Vec<Rule>, String> {
             return Err(format!("two rules with the id `{}`", rule.id));
         }
         if !(0.0..=1.0).contains(&rule.mostly) {
-            return Err(format!("rule `{}` wants a share of {}, not 0 to 1", rule.id, rule.mostly));
+            return Err(format!(
+                "rule `{}` wants a share of {}, not 0 to 1",
+                rule.id, rule.mostly
+            ));
         }
     }
     Ok(rules

@@ -134,7 +134,10 @@ mod tests {
     fn memory_and_handles_come_back_and_programs_and_time_do_not() {
         let mut budget = budget();
         budget.take_memory(60).expect("60 of 100");
-        assert_eq!(budget.take_memory(60).expect_err("120 of 100").key, "memory");
+        assert_eq!(
+            budget.take_memory(60).expect_err("120 of 100").key,
+            "memory"
+        );
         budget.give_memory(60);
         budget.take_memory(100).expect("all of it");
         budget.take_handle().expect("one");

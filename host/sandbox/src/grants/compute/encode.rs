@@ -72,9 +72,18 @@ pub(crate) enum EncodeError {
     #[error("the vocabulary of column `{column}` names `{value}` twice")]
     VocabularyTwice { column: String, value: String },
     #[error("column `{column}` has no value in row {row}, and input `{input}` needs one")]
-    Missing { input: String, column: String, row: usize },
+    Missing {
+        input: String,
+        column: String,
+        row: usize,
+    },
     #[error("column `{column}` is `{value}` in row {row}, which is none of the {known} labels")]
-    UnknownLabel { column: String, value: String, row: usize, known: usize },
+    UnknownLabel {
+        column: String,
+        value: String,
+        row: usize,
+        known: usize,
+    },
     #[error("{rows} rows of {width} numbers are more than can be counted")]
     TooLarge { rows: usize, width: usize },
 }
@@ -87,19 +96,30 @@ pub(crate) fn check<'a>(
     let inputs: Vec<&str> = inputs.collect();
     for (place, binding) in bindings.iter().enumerate() {
         let input = || text::sentence(&binding.input, 64);
-        if bindings[..place].iter().any(|earlier| earlier.input == binding.input) {
+        if bindings[..place]
+            .iter()
+            .any(|earlier| earlier.input == binding.input)
+        {
             return Err(EncodeError::BoundTwice { input: input() });
         }
         if !inputs.contains(&binding.input.as_str()) {
             let known = text::sentence(&inputs.join(", "), 512);
-            return Err(EncodeError::UnknownInput { input: input(), known });
+            return Err(EncodeError::UnknownInput {
+                input: input(),
+                known,
+            });
         }
         let columns = binding.encoding.width();
         if columns > MAX_COLUMNS {
-            return Err(EncodeError::TooManyColumns { input: input(), columns });
+            return Err(EncodeError::TooManyColumns {
+                input: input(),
+                columns,
+            });
         }
         if let Encoding::Categories(categories) = &binding.encoding {
-            categories.iter().try_for_each(|category| lookup(category, 0).map(|_| ()))?;
+            categories
+                .iter()
+                .try_for_each(|category| lookup(category, 0).map(|_| ()))?;
         }
         if let Encoding::Labels(category) = &binding.encoding {
             lookup(category, 0)?;
@@ -113,7 +133,11 @@ pub(crate) fn bytes(bindings: &[Binding], inputs: &[String], rows: u64) -> u64 {
     bindings
         .iter()
         .filter(|binding| inputs.contains(&binding.input))
-        .map(|binding| (binding.encoding.width() as u64).saturating_mul(4).saturating_mul(rows))
+        .map(|binding| {
+            (binding.encoding.width() as u64)
+                .saturating_mul(4)
+                .saturating_mul(rows)
+        })
         .fold(0, u64::saturating_add)
 }
 
@@ -130,7 +154,9 @@ pub(crate) fn feeds(
             let binding = bindings
                 .iter()
                 .find(|binding| binding.input == *input)
-                .ok_or_else(|| EncodeError::Unbound { input: text::sentence(input, 64) })?;
+                .ok_or_else(|| EncodeError::Unbound {
+                    input: text::sentence(input, 64),
+                })?;
             Ok((input.clone(), tensor(binding, batches, rows)?))
         })
         .collect()
@@ -147,14 +173,11 @@ impl Encoding {
     }
 }
 
-fn tensor(
-    binding: &Binding,
-    batches: &[RecordBatch],
-    rows: usize,
-) -> Result<Tensor, EncodeError> {
+fn tensor(binding: &Binding, batches: &[RecordBatch], rows: usize) -> Result<Tensor, EncodeError> {
     let width = binding.encoding.width();
-    let elements =
-        rows.checked_mul(width).ok_or(EncodeError::TooLarge { rows, width })?;
+    let elements = rows
+        .checked_mul(width)
+        .ok_or(EncodeError::TooLarge { rows, width })?;
     let made = match &binding.encoding {
         Encoding::Numbers(columns) => {
             let mut numbers = vec![0.0_f32; elements];
@@ -197,7 +220,10 @@ fn tensor(
                     let rest = numbers.get_mut(start * width + place..).unwrap_or_default();
                     let mut places = rest.iter_mut().step_by(width.max(1));
                     each_category(&category.column, array, |_, value| {
-                        let number = value.and_then(|value| known.get(value)).copied().unwrap_or(0);
+                        let number = value
+                            .and_then(|value| known.get(value))
+                            .copied()
+                            .unwrap_or(0);
                         if let Some(place) = places.next() {
                             *place = number;
                         }
@@ -245,10 +271,12 @@ fn column_of<'a>(
     batch: &'a RecordBatch,
     column: &str,
 ) -> Result<&'a ArrayRef, EncodeError> {
-    batch.column_by_name(column).ok_or_else(|| EncodeError::NoColumn {
-        input: text::sentence(&binding.input, 64),
-        column: text::sentence(column, 64),
-    })
+    batch
+        .column_by_name(column)
+        .ok_or_else(|| EncodeError::NoColumn {
+            input: text::sentence(&binding.input, 64),
+            column: text::sentence(column, 64),
+        })
 }
 
 fn first_null(array: &ArrayRef) -> Option<usize> {
@@ -275,15 +303,30 @@ fn fill_numbers<'a>(
         }
         Some(Kind::Boolean) => {
             let values = array.as_boolean().values().iter();
-            fill(places, nulls, values.map(|value| f32::from(u8::from(value))));
+            fill(
+                places,
+                nulls,
+                values.map(|value| f32::from(u8::from(value))),
+            );
         }
         Some(Kind::Date32) => {
             let days = array.as_primitive::<Date32Type>().values().iter();
-            fill(places, nulls, days.map(|days| (f64::from(*days) * 86_400.0) as f32));
+            fill(
+                places,
+                nulls,
+                days.map(|days| (f64::from(*days) * 86_400.0) as f32),
+            );
         }
         Some(Kind::TimestampUs) => {
-            let micros = array.as_primitive::<TimestampMicrosecondType>().values().iter();
-            fill(places, nulls, micros.map(|micros| (*micros as f64 / 1e6) as f32));
+            let micros = array
+                .as_primitive::<TimestampMicrosecondType>()
+                .values()
+                .iter();
+            fill(
+                places,
+                nulls,
+                micros.map(|micros| (*micros as f64 / 1e6) as f32),
+            );
         }
         Some(Kind::Utf8) | None => {
             return Err(EncodeError::NotNumbers {
@@ -320,9 +363,8 @@ fn each_category(
     match Kind::of(array.data_type()) {
         Some(Kind::Utf8) => {
             let values = array.as_string::<i32>();
-            (0..values.len()).try_for_each(|row| {
-                look(row, values.is_valid(row).then(|| values.value(row)))
-            })
+            (0..values.len())
+                .try_for_each(|row| look(row, values.is_valid(row).then(|| values.value(row))))
         }
         Some(Kind::Boolean) => {
             let values = array.as_boolean();
@@ -369,17 +411,29 @@ mod tests {
 
     fn rows() -> Vec<RecordBatch> {
         let batch = RecordBatch::try_from_iter([
-            ("age", Arc::new(Int64Array::from(vec![Some(30), None, Some(50)])) as ArrayRef),
+            (
+                "age",
+                Arc::new(Int64Array::from(vec![Some(30), None, Some(50)])) as ArrayRef,
+            ),
             ("rate", Arc::new(Float64Array::from(vec![0.5, 1.5, 2.5]))),
-            ("home", Arc::new(StringArray::from(vec![Some("own"), Some("rent"), None]))),
-            ("good", Arc::new(BooleanArray::from(vec![true, false, true]))),
+            (
+                "home",
+                Arc::new(StringArray::from(vec![Some("own"), Some("rent"), None])),
+            ),
+            (
+                "good",
+                Arc::new(BooleanArray::from(vec![true, false, true])),
+            ),
         ])
         .expect("a batch");
         vec![batch.slice(0, 1), batch.slice(1, 2)]
     }
 
     fn bind(input: &str, encoding: Encoding) -> Binding {
-        Binding { input: input.into(), encoding }
+        Binding {
+            input: input.into(),
+            encoding,
+        }
     }
 
     fn category(column: &str, vocabulary: &[&str]) -> Category {
@@ -422,7 +476,11 @@ mod tests {
         assert_eq!(made.as_i32().expect("int32"), [1, 0, 1]);
         assert_eq!(
             one(Encoding::Labels(category("home", &["own", "rent"]))),
-            Err(EncodeError::Missing { input: "x".into(), column: "home".into(), row: 2 })
+            Err(EncodeError::Missing {
+                input: "x".into(),
+                column: "home".into(),
+                row: 2
+            })
         );
         assert_eq!(
             one(Encoding::Labels(category("home", &["own"]))),
@@ -435,7 +493,11 @@ mod tests {
         );
         assert_eq!(
             one(Encoding::Target("age".into())),
-            Err(EncodeError::Missing { input: "x".into(), column: "age".into(), row: 1 })
+            Err(EncodeError::Missing {
+                input: "x".into(),
+                column: "age".into(),
+                row: 1
+            })
         );
         let made = one(Encoding::Target("good".into())).expect("a target");
         assert_eq!(made.as_f32().expect("float32"), [1.0, 0.0, 1.0]);

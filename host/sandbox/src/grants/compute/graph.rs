@@ -11,7 +11,10 @@ pub(crate) fn from_wire(graph: wire::Graph) -> kernels::Graph {
         symbols: graph
             .symbols
             .into_iter()
-            .map(|symbol| kernels::Symbol { name: symbol.name, maximum: symbol.maximum })
+            .map(|symbol| kernels::Symbol {
+                name: symbol.name,
+                maximum: symbol.maximum,
+            })
             .collect(),
         nodes: graph.nodes.into_iter().map(node).collect(),
         entries: graph
@@ -22,13 +25,17 @@ pub(crate) fn from_wire(graph: wire::Graph) -> kernels::Graph {
                 outputs: entry
                     .outputs
                     .into_iter()
-                    .map(|output| kernels::Output { name: output.name, node: output.node })
+                    .map(|output| kernels::Output {
+                        name: output.name,
+                        node: output.node,
+                    })
                     .collect(),
             })
             .collect(),
-        loss: graph
-            .loss
-            .map(|loss| kernels::Loss { per_row: loss.per_row, weight: loss.weight }),
+        loss: graph.loss.map(|loss| kernels::Loss {
+            per_row: loss.per_row,
+            weight: loss.weight,
+        }),
         optimizer: graph.optimizer.map(|optimizer| match optimizer {
             wire::Optimizer::Sgd(sgd) => kernels::Optimizer::Sgd(kernels::Sgd {
                 momentum: sgd.momentum,
@@ -59,12 +66,14 @@ fn node(node: wire::Node) -> kernels::Node {
             initializer: initializer(node.initializer),
             trainable: node.trainable,
         }),
-        wire::Node::F32Constant(node) => {
-            Node::F32Constant(kernels::F32Literal { shape: node.shape, values: node.values })
-        }
-        wire::Node::I32Constant(node) => {
-            Node::I32Constant(kernels::I32Literal { shape: node.shape, values: node.values })
-        }
+        wire::Node::F32Constant(node) => Node::F32Constant(kernels::F32Literal {
+            shape: node.shape,
+            values: node.values,
+        }),
+        wire::Node::I32Constant(node) => Node::I32Constant(kernels::I32Literal {
+            shape: node.shape,
+            values: node.values,
+        }),
         wire::Node::Unary(node) => Node::Unary(kernels::UnaryNode {
             operation: unary(node.operation),
             operand: node.operand,
@@ -84,17 +93,19 @@ fn node(node: wire::Node) -> kernels::Node {
             on_true: node.on_true,
             on_false: node.on_false,
         }),
-        wire::Node::Cast(node) => {
-            Node::Cast(kernels::CastNode { operand: node.operand, dtype: dtype(node.dtype) })
-        }
+        wire::Node::Cast(node) => Node::Cast(kernels::CastNode {
+            operand: node.operand,
+            dtype: dtype(node.dtype),
+        }),
         wire::Node::Clamp(node) => Node::Clamp(kernels::ClampNode {
             operand: node.operand,
             minimum: node.minimum,
             maximum: node.maximum,
         }),
-        wire::Node::Reshape(node) => {
-            Node::Reshape(kernels::ReshapeNode { operand: node.operand, shape: shape(node.shape) })
-        }
+        wire::Node::Reshape(node) => Node::Reshape(kernels::ReshapeNode {
+            operand: node.operand,
+            shape: shape(node.shape),
+        }),
         wire::Node::Transpose(node) => Node::Transpose(kernels::TransposeNode {
             operand: node.operand,
             permutation: node.permutation,
@@ -119,26 +130,31 @@ fn node(node: wire::Node) -> kernels::Node {
             axes: node.axes,
             keep: node.keep,
         }),
-        wire::Node::Argmax(node) => {
-            Node::Argmax(kernels::ArgmaxNode { operand: node.operand, axis: node.axis })
-        }
+        wire::Node::Argmax(node) => Node::Argmax(kernels::ArgmaxNode {
+            operand: node.operand,
+            axis: node.axis,
+        }),
         wire::Node::Softmax(node) => Node::Softmax(kernels::SoftmaxNode {
             operand: node.operand,
             axis: node.axis,
             logarithm: node.logarithm,
         }),
-        wire::Node::Matmul(node) => {
-            Node::Matmul(kernels::MatmulNode { left: node.left, right: node.right })
-        }
-        wire::Node::Gather(node) => {
-            Node::Gather(kernels::GatherNode { table: node.table, indices: node.indices })
-        }
-        wire::Node::OneHot(node) => {
-            Node::OneHot(kernels::OneHotNode { indices: node.indices, depth: node.depth })
-        }
-        wire::Node::Dropout(node) => {
-            Node::Dropout(kernels::DropoutNode { operand: node.operand, rate: node.rate })
-        }
+        wire::Node::Matmul(node) => Node::Matmul(kernels::MatmulNode {
+            left: node.left,
+            right: node.right,
+        }),
+        wire::Node::Gather(node) => Node::Gather(kernels::GatherNode {
+            table: node.table,
+            indices: node.indices,
+        }),
+        wire::Node::OneHot(node) => Node::OneHot(kernels::OneHotNode {
+            indices: node.indices,
+            depth: node.depth,
+        }),
+        wire::Node::Dropout(node) => Node::Dropout(kernels::DropoutNode {
+            operand: node.operand,
+            rate: node.rate,
+        }),
         wire::Node::LayerNorm(node) => Node::LayerNorm(kernels::LayerNormNode {
             operand: node.operand,
             scale: node.scale,
@@ -288,13 +304,19 @@ pub(crate) fn inputs_needed(
 /// The names of the inputs that an entry needs; none for an entry that is not there.
 pub(crate) fn inputs_of_entry(graph: &kernels::Graph, entry: &str) -> Option<Vec<String>> {
     let entry = graph.entries.iter().find(|one| one.name == entry)?;
-    Some(inputs_needed(graph, entry.outputs.iter().map(|output| output.node)))
+    Some(inputs_needed(
+        graph,
+        entry.outputs.iter().map(|output| output.node),
+    ))
 }
 
 /// The names of the inputs that the loss needs.
 pub(crate) fn inputs_of_loss(graph: &kernels::Graph) -> Option<Vec<String>> {
     let loss = graph.loss.as_ref()?;
-    Some(inputs_needed(graph, std::iter::once(loss.per_row).chain(loss.weight)))
+    Some(inputs_needed(
+        graph,
+        std::iter::once(loss.per_row).chain(loss.weight),
+    ))
 }
 
 /// The names of all inputs.
@@ -334,14 +356,26 @@ mod tests {
             ],
             entries: vec![kernels::Entry {
                 name: "predict".into(),
-                outputs: vec![kernels::Output { name: "p".into(), node: 2 }],
+                outputs: vec![kernels::Output {
+                    name: "p".into(),
+                    node: 2,
+                }],
             }],
-            loss: Some(kernels::Loss { per_row: 3, weight: Some(99) }),
+            loss: Some(kernels::Loss {
+                per_row: 3,
+                weight: Some(99),
+            }),
             ..kernels::Graph::default()
         };
-        assert_eq!(inputs_of_entry(&graph, "predict"), Some(vec!["x".to_owned()]));
+        assert_eq!(
+            inputs_of_entry(&graph, "predict"),
+            Some(vec!["x".to_owned()])
+        );
         assert_eq!(inputs_of_entry(&graph, "other"), None);
-        assert_eq!(inputs_of_loss(&graph), Some(vec!["x".to_owned(), "y".to_owned()]));
+        assert_eq!(
+            inputs_of_loss(&graph),
+            Some(vec!["x".to_owned(), "y".to_owned()])
+        );
         assert_eq!(inputs(&graph).collect::<Vec<_>>(), ["x", "y"]);
     }
 }

@@ -45,11 +45,16 @@ impl compute::HostProgram for ComputeView<'_> {
     ) -> wasmtime::Result<Result<Resource<ProgramHandle>, compute::Diagnostic>> {
         self.0.ledger.count("compute.compile");
         let budget = &mut self.0.compute.budget;
-        let taken =
-            budget.take_program().and_then(|()| budget.check_time()).and_then(|()| budget.take_handle());
+        let taken = budget
+            .take_program()
+            .and_then(|()| budget.check_time())
+            .and_then(|()| budget.take_handle());
         if let Err(overdrawn) = taken {
             let failure = self.0.overdrawn(overdrawn);
-            return Ok(Err(compute::Diagnostic { node: None, message: failure.message }));
+            return Ok(Err(compute::Diagnostic {
+                node: None,
+                message: failure.message,
+            }));
         }
         let caps = caps(self.0.compute.budget.memory_limit());
         let started = Instant::now();
@@ -64,7 +69,9 @@ impl compute::HostProgram for ComputeView<'_> {
                 self.0.compute.budget.give_handle();
                 Ok(Err(compute::Diagnostic {
                     node: diagnostic.node,
-                    message: text::cut(&diagnostic.message, MAX_DIAGNOSTIC_BYTES).0.to_owned(),
+                    message: text::cut(&diagnostic.message, MAX_DIAGNOSTIC_BYTES)
+                        .0
+                        .to_owned(),
                 }))
             }
         }
@@ -101,20 +108,23 @@ impl compute::HostProgram for ComputeView<'_> {
 impl compute::HostTensor for ComputeView<'_> {
     fn from_f32(&mut self, shape: Vec<u32>, values: Vec<f32>) -> Answer<Resource<TensorHandle>> {
         self.0.ledger.count("compute.tensor-from-f32");
-        self.0.ledger.out_of_guest(values.len() * 4);
+        self.0.ledger.count_bytes_out(values.len() * 4);
         self.make(&shape, TensorData::F32(values))
     }
 
     fn from_i32(&mut self, shape: Vec<u32>, values: Vec<i32>) -> Answer<Resource<TensorHandle>> {
         self.0.ledger.count("compute.tensor-from-i32");
-        self.0.ledger.out_of_guest(values.len() * 4);
+        self.0.ledger.count_bytes_out(values.len() * 4);
         self.make(&shape, TensorData::I32(values))
     }
 
     fn shape(&mut self, tensor: Resource<TensorHandle>) -> wasmtime::Result<Vec<u32>> {
         self.0.ledger.count("compute.tensor-shape");
         let shape = self.0.table.get(&tensor)?.tensor.shape();
-        Ok(shape.iter().map(|extent| u32::try_from(*extent)).collect::<Result<_, _>>()?)
+        Ok(shape
+            .iter()
+            .map(|extent| u32::try_from(*extent))
+            .collect::<Result<_, _>>()?)
     }
 
     fn dtype(&mut self, tensor: Resource<TensorHandle>) -> wasmtime::Result<compute::Dtype> {
@@ -128,7 +138,7 @@ impl compute::HostTensor for ComputeView<'_> {
     fn values(&mut self, tensor: Resource<TensorHandle>) -> wasmtime::Result<Vec<f32>> {
         self.0.ledger.count("compute.tensor-values");
         let values = self.0.table.get(&tensor)?.tensor.to_f32();
-        self.0.ledger.into_guest(values.len() * 4);
+        self.0.ledger.count_bytes_in(values.len() * 4);
         Ok(values)
     }
 
@@ -153,7 +163,11 @@ impl compute::HostSession for ComputeView<'_> {
         let taken = budget
             .check_time()
             .and_then(|()| budget.take_handle())
-            .and_then(|()| budget.take_memory(charged).inspect_err(|_| budget.give_handle()));
+            .and_then(|()| {
+                budget
+                    .take_memory(charged)
+                    .inspect_err(|_| budget.give_handle())
+            });
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         let started = Instant::now();
         let made = Session::new(program, &self.0.compute.device, seed);
@@ -229,7 +243,9 @@ impl compute::HostSession for ComputeView<'_> {
             .saturating_add(peak_bytes(session.program(), &entry));
         self.compute(scratch, rows as usize, move || {
             let feeds = encode::feeds(&bindings, &inputs, &batches).map_err(invalid)?;
-            session.infer(&entry, &feeds).map_err(|error| run_failure(&error))
+            session
+                .infer(&entry, &feeds)
+                .map_err(|error| run_failure(&error))
         })
         .await
     }
@@ -251,11 +267,16 @@ impl compute::HostSession for ComputeView<'_> {
             }
         }
         let session = Arc::clone(self.0.table.get(&session)?.session()?);
-        let fed: u64 = named.values().map(|tensor| tensor.elements() as u64 * 4).sum();
+        let fed: u64 = named
+            .values()
+            .map(|tensor| tensor.elements() as u64 * 4)
+            .sum();
         let scratch = fed.saturating_add(peak_bytes(session.program(), &entry));
         let rows = named.values().map(Tensor::rows).max().unwrap_or(0);
         self.compute(scratch, rows, move || {
-            session.infer(&entry, &named).map_err(|error| run_failure(&error))
+            session
+                .infer(&entry, &named)
+                .map_err(|error| run_failure(&error))
         })
         .await
     }
@@ -290,9 +311,11 @@ impl ComputeView<'_> {
     fn keep(&mut self, tensor: Tensor) -> Answer<Resource<TensorHandle>> {
         let charged = tensor.elements() as u64 * 4;
         let budget = &mut self.0.compute.budget;
-        let taken = budget
-            .take_handle()
-            .and_then(|()| budget.take_memory(charged).inspect_err(|_| budget.give_handle()));
+        let taken = budget.take_handle().and_then(|()| {
+            budget
+                .take_memory(charged)
+                .inspect_err(|_| budget.give_handle())
+        });
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         Ok(Ok(self.0.table.push(TensorHandle { tensor, charged })?))
     }
@@ -305,7 +328,9 @@ impl ComputeView<'_> {
         work: impl FnOnce() -> Result<Vec<(String, Tensor)>, Failure> + Send + 'static,
     ) -> Answer<Vec<compute::ResultTensor>> {
         let budget = &mut self.0.compute.budget;
-        let taken = budget.check_time().and_then(|()| budget.take_memory(scratch_bytes));
+        let taken = budget
+            .check_time()
+            .and_then(|()| budget.take_memory(scratch_bytes));
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         let started = Instant::now();
         let results = if rows <= INLINE_ROWS {
@@ -353,8 +378,13 @@ pub(super) fn shared_session() -> Failure {
 }
 
 fn unknown_entry(session: &Session, entry: &str) -> Failure {
-    let known: Vec<&str> =
-        session.program().graph().entries.iter().map(|entry| entry.name.as_str()).collect();
+    let known: Vec<&str> = session
+        .program()
+        .graph()
+        .entries
+        .iter()
+        .map(|entry| entry.name.as_str())
+        .collect();
     invalid(format!(
         "the program has no entry `{}`; it has {}",
         text::sentence(entry, 64),
@@ -369,5 +399,8 @@ pub(super) fn run_failure(error: &RunError) -> Failure {
         RunError::Stopped { .. } => FailureCode::Exhausted,
         _ => FailureCode::InvalidInput,
     };
-    failure(code, text::sentence(&error.to_string(), MAX_DIAGNOSTIC_BYTES))
+    failure(
+        code,
+        text::sentence(&error.to_string(), MAX_DIAGNOSTIC_BYTES),
+    )
 }

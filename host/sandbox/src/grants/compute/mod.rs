@@ -46,13 +46,19 @@ impl ComputeState {
 }
 
 /// `compute.program` in a guest's hands.
-#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+#[expect(
+    unreachable_pub,
+    reason = "generated code re-exports it under its name in the contract"
+)]
 pub struct ProgramHandle {
     program: Arc<Program>,
 }
 
 /// `compute.session` in a guest's hands.
-#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+#[expect(
+    unreachable_pub,
+    reason = "generated code re-exports it under its name in the contract"
+)]
 pub struct SessionHandle {
     /// Away only while it is trained.
     session: Option<Arc<Session>>,
@@ -67,19 +73,27 @@ pub struct SessionHandle {
 impl SessionHandle {
     /// The session, unless it is being trained.
     pub(crate) fn session(&self) -> wasmtime::Result<&Arc<Session>> {
-        self.session.as_ref().ok_or_else(|| wasmtime::Error::msg("a session is being trained"))
+        self.session
+            .as_ref()
+            .ok_or_else(|| wasmtime::Error::msg("a session is being trained"))
     }
 }
 
 /// `compute.tensor` in a guest's hands.
-#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+#[expect(
+    unreachable_pub,
+    reason = "generated code re-exports it under its name in the contract"
+)]
 pub struct TensorHandle {
     tensor: Tensor,
     charged: u64,
 }
 
 /// `models.training` in a guest's hands.
-#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+#[expect(
+    unreachable_pub,
+    reason = "generated code re-exports it under its name in the contract"
+)]
 pub struct TrainingHandle {
     pub(crate) task: Task,
     pub(crate) hyperparameters: String,
@@ -89,7 +103,10 @@ pub struct TrainingHandle {
 }
 
 /// `models.model` in a guest's hands.
-#[expect(unreachable_pub, reason = "generated code re-exports it under its name in the contract")]
+#[expect(
+    unreachable_pub,
+    reason = "generated code re-exports it under its name in the contract"
+)]
 pub struct ModelHandle {
     pub(crate) model: Arc<Model>,
 }
@@ -111,7 +128,11 @@ impl State {
         self.compute.budget.give_memory(handle.charged);
         self.compute.budget.give_handle();
         let session = Arc::clone(handle.session()?);
-        Ok(SessionParts { session, bindings: handle.bindings, report: handle.report })
+        Ok(SessionParts {
+            session,
+            bindings: handle.bindings,
+            report: handle.report,
+        })
     }
 }
 
@@ -143,13 +164,24 @@ pub(crate) fn caps(memory_bytes: u64) -> Caps {
 /// Bytes that a session of a program holds for its life: the weights, and, where it can be
 /// trained, their gradients and two moments.
 pub(crate) fn session_bytes(program: &Program) -> u64 {
-    let copies = if program.graph().optimizer.is_some() { 4 } else { 1 };
-    program.parameter_count().saturating_mul(4).saturating_mul(copies)
+    let copies = if program.graph().optimizer.is_some() {
+        4
+    } else {
+        1
+    };
+    program
+        .parameter_count()
+        .saturating_mul(4)
+        .saturating_mul(copies)
 }
 
 /// Bytes that running an entry needs on top of its inputs, at most.
 fn peak_bytes(program: &Program, entry: &str) -> u64 {
-    program.costs().iter().find(|cost| cost.entry == entry).map_or(0, |cost| cost.peak_bytes)
+    program
+        .costs()
+        .iter()
+        .find(|cost| cost.entry == entry)
+        .map_or(0, |cost| cost.peak_bytes)
 }
 
 fn rows_of(batches: &[RecordBatch]) -> u64 {
@@ -157,7 +189,11 @@ fn rows_of(batches: &[RecordBatch]) -> u64 {
 }
 
 fn failure(code: types::FailureCode, message: impl Into<String>) -> types::Failure {
-    types::Failure { code, message: message.into(), hint: None }
+    types::Failure {
+        code,
+        message: message.into(),
+        hint: None,
+    }
 }
 
 fn invalid(message: impl std::fmt::Display) -> types::Failure {
@@ -167,8 +203,10 @@ fn invalid(message: impl std::fmt::Display) -> types::Failure {
 impl State {
     /// An answer to the guest for a budget that is used up; also a denial in the record.
     fn overdrawn(&mut self, overdrawn: budget::Overdrawn) -> types::Failure {
-        let grant_with =
-            format!("plugins.{}.grants.compute.{}", self.identity.name, overdrawn.key);
+        let grant_with = format!(
+            "plugins.{}.grants.compute.{}",
+            self.identity.name, overdrawn.key
+        );
         self.deny_with("compute", overdrawn.detail.clone(), grant_with.clone());
         types::Failure {
             code: types::FailureCode::Exhausted,

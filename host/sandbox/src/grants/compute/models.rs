@@ -61,7 +61,7 @@ impl models::HostModel for ComputeView<'_> {
     fn state(&mut self, model: Resource<ModelHandle>) -> wasmtime::Result<Vec<u8>> {
         self.0.ledger.count("models.model-state");
         let state = self.0.table.get(&model)?.model.state().to_vec();
-        self.0.ledger.into_guest(state.len());
+        self.0.ledger.count_bytes_in(state.len());
         Ok(state)
     }
 
@@ -100,7 +100,12 @@ impl From<&Task> for models::Task {
                 TaskKind::MulticlassClassification => models::TaskKind::MulticlassClassification,
                 TaskKind::Regression => models::TaskKind::Regression,
             },
-            features: task.features.iter().cloned().map(types::Field::from).collect(),
+            features: task
+                .features
+                .iter()
+                .cloned()
+                .map(types::Field::from)
+                .collect(),
             target: task.target.clone(),
             classes: task.classes.clone(),
             weight: task.weight.clone(),

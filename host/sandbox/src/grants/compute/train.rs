@@ -45,18 +45,31 @@ pub(super) async fn train(
             "the program declares no loss, so it cannot be trained",
         )));
     };
-    let rows = rows_of(&training.batches)
-        .saturating_add(validation.as_ref().map_or(0, |dataset| rows_of(&dataset.batches)));
-    let scratch = encode::bytes(&bindings, &inputs, rows)
-        .saturating_add(peak_bytes(&program, LOSS_ENTRY));
+    let rows = rows_of(&training.batches).saturating_add(
+        validation
+            .as_ref()
+            .map_or(0, |dataset| rows_of(&dataset.batches)),
+    );
+    let scratch =
+        encode::bytes(&bindings, &inputs, rows).saturating_add(peak_bytes(&program, LOSS_ENTRY));
     let budget = &mut state.compute.budget;
-    let taken = budget.check_time().and_then(|()| budget.take_memory(scratch));
+    let taken = budget
+        .check_time()
+        .and_then(|()| budget.take_memory(scratch));
     or_answer!(taken.map_err(|overdrawn| state.overdrawn(overdrawn)));
 
     // The session moves to the other thread and back. Nobody else can hold it: it is shared only
     // once its model is made.
-    let Some(owned) = state.table.get_mut(session)?.session.take().and_then(Arc::into_inner) else {
-        return Err(wasmtime::Error::msg("a session that is to be trained is in use elsewhere"));
+    let Some(owned) = state
+        .table
+        .get_mut(session)?
+        .session
+        .take()
+        .and_then(Arc::into_inner)
+    else {
+        return Err(wasmtime::Error::msg(
+            "a session that is to be trained is in use elsewhere",
+        ));
     };
 
     let job = Job {
@@ -78,7 +91,9 @@ pub(super) async fn train(
     state.compute.budget.give_memory(scratch);
 
     let (session_back, outcome) = done.map_err(|error| {
-        wasmtime::Error::msg(format!("the training thread ended without an answer: {error}"))
+        wasmtime::Error::msg(format!(
+            "the training thread ended without an answer: {error}"
+        ))
     })?;
     let handle = state.table.get_mut(session)?;
     handle.session = Some(Arc::new(session_back));
@@ -146,7 +161,9 @@ impl Job {
             }
             if started.elapsed() >= time_left {
                 out_of_time = true;
-                return ControlFlow::Break(StopReason::Budget { what: "compute time".into() });
+                return ControlFlow::Break(StopReason::Budget {
+                    what: "compute time".into(),
+                });
             }
             if let Some(progress) = &progress
                 && (now.report.is_some()
@@ -163,8 +180,9 @@ impl Job {
             }
             ControlFlow::Continue(())
         };
-        let trained =
-            self.session.train(&training, validation.as_ref(), &self.plan, &mut watch);
+        let trained = self
+            .session
+            .train(&training, validation.as_ref(), &self.plan, &mut watch);
         match trained {
             Ok(report) => Ok(TrainReport::from(&report)),
             Err(RunError::Stopped { .. }) if out_of_time => Err(Stopped::OutOfTime),
@@ -189,9 +207,10 @@ fn plan_of(plan: &compute::TrainPlan) -> TrainPlan {
         learning_rate: plan.learning_rate,
         schedule: match plan.schedule {
             compute::Schedule::Constant => Schedule::Constant,
-            compute::Schedule::Cosine(cosine) => {
-                Schedule::Cosine { warmup_steps: cosine.warmup_steps, floor: cosine.floor }
-            }
+            compute::Schedule::Cosine(cosine) => Schedule::Cosine {
+                warmup_steps: cosine.warmup_steps,
+                floor: cosine.floor,
+            },
         },
         clip_norm: plan.clip_norm,
         patience: plan.patience,
