@@ -20,6 +20,15 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
+    /// The digest of a JSON value, however its keys are ordered: that of its canonical text, with
+    /// keys sorted and no spaces.
+    #[must_use]
+    pub fn of_json(value: &serde_json::Value) -> Self {
+        let mut text = String::new();
+        crate::entry::write_canonical(value, &mut text);
+        Self::of(text.as_bytes())
+    }
+
     /// A digest from its 32 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
@@ -158,6 +167,20 @@ mod tests {
         ] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_json_value_has_one_digest_whatever_its_spelling() {
+        let parse = |text| serde_json::from_str(text).expect("JSON");
+        let one = Digest::of_json(&parse(r#"{"b": [1, {"d": 2, "c": 3}], "a": null}"#));
+        assert_eq!(
+            one,
+            Digest::of_json(&parse(r#"{"a":null,"b":[1,{"c":3,"d":2}]}"#))
+        );
+        assert_ne!(
+            one,
+            Digest::of_json(&parse(r#"{"a":null,"b":[{"c":3,"d":2},1]}"#))
+        );
     }
 
     #[test]

@@ -329,6 +329,8 @@ impl SplitReader {
             .is_none_or(|limit| self.rows_given < limit)
         {
             let Some(chunk) = connector.next().await.map_err(external)? else {
+                let cursor = connector.cursor().await.map_err(external)?;
+                self.tell(SplitNews::End { cursor }).await;
                 break;
             };
             self.tell(SplitNews::Read {
@@ -345,9 +347,7 @@ impl SplitReader {
                 return Ok(Some((batch, self)));
             }
         }
-        let cursor = connector.cursor().await.map_err(external)?;
         connector.finish();
-        self.tell(SplitNews::End { cursor }).await;
         Ok(None)
     }
 

@@ -116,7 +116,7 @@ impl Estate {
             progress,
         } = request;
         let reference = plugin.reference().clone();
-        let config_digest = Digest::of(config.to_string().as_bytes());
+        let config_digest = Digest::of_json(&config);
         let source = Source {
             name: name.clone(),
             plugin,

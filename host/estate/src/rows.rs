@@ -5,8 +5,9 @@ use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::compute::BatchCoalescer;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
@@ -31,8 +32,6 @@ use crate::blobs::{BlobError, BlobStore, BlobWriter};
 pub(crate) const BATCH_ROWS: usize = 65_536;
 /// Rows of a row group: what is held in memory while a file is written.
 const ROW_GROUP_ROWS: usize = 2 * BATCH_ROWS;
-/// Rows of a file.
-const FILE_ROWS: u64 = 32 * BATCH_ROWS as u64;
 
 /// Why rows cannot be read.
 #[derive(Debug, Error)]
@@ -66,13 +65,34 @@ pub enum WriteError {
     Parquet(#[from] ParquetError),
 }
 
+/// Where rows are cut into batches, row groups and files. Each cut is a function of the rows.
+#[derive(Debug, Clone, Copy)]
+struct Cuts {
+    /// Bytes of text in a batch, unless one row has more.
+    batch_text: u64,
+    /// Bytes of text after which a row group ends: no batch that is read back can have more text
+    /// than 32-bit offsets count.
+    group_text: u64,
+    /// Rows after which a file ends.
+    file_rows: u64,
+}
+
+const CUTS: Cuts = Cuts {
+    batch_text: 64 << 20,
+    group_text: 256 << 20,
+    file_rows: 32 * BATCH_ROWS as u64,
+};
+
 /// Writes rows of one schema. The bytes are a function of the rows, not of the batches in which
 /// they come: batches are cut anew, and nothing in the files depends on time or version.
 pub(crate) struct RowWriter {
     store: Arc<BlobStore>,
     schema: SchemaRef,
-    coalescer: BatchCoalescer,
-    file_rows: u64,
+    cuts: Cuts,
+    /// Rows that do not fill a batch yet.
+    pending: Vec<RecordBatch>,
+    pending_rows: usize,
+    pending_text: u64,
     open: Option<OpenFile>,
     done: Vec<BlobRef>,
 }
@@ -81,6 +101,7 @@ struct OpenFile {
     parquet: ArrowWriter<Vec<u8>>,
     blob: BlobWriter,
     rows: u64,
+    group_text: u64,
 }
 
 impl RowWriter {
@@ -88,50 +109,102 @@ impl RowWriter {
         Self {
             store: Arc::clone(store),
             schema: Arc::clone(schema),
-            coalescer: BatchCoalescer::new(Arc::clone(schema), BATCH_ROWS),
-            file_rows: FILE_ROWS,
+            cuts: CUTS,
+            pending: Vec::new(),
+            pending_rows: 0,
+            pending_text: 0,
             open: None,
             done: Vec::new(),
         }
     }
 
     pub(crate) async fn write(&mut self, batch: RecordBatch) -> Result<(), WriteError> {
-        self.coalescer.push_batch(batch)?;
-        self.write_completed().await
+        let mut from = 0;
+        while from < batch.num_rows() {
+            let to = self.fitting(&batch, from);
+            if to > from {
+                self.pending.push(batch.slice(from, to - from));
+                self.pending_rows += to - from;
+                self.pending_text += text_bytes(&batch, from, to);
+            }
+            from = to;
+            if from < batch.num_rows() {
+                self.write_pending().await?;
+            }
+        }
+        Ok(())
     }
 
     /// The files, in order; none when there were no rows.
     pub(crate) async fn finish(mut self) -> Result<Vec<BlobRef>, WriteError> {
-        self.coalescer.finish_buffered_batch()?;
-        self.write_completed().await?;
+        self.write_pending().await?;
         self.close().await?;
         Ok(self.done)
     }
 
-    async fn write_completed(&mut self) -> Result<(), WriteError> {
-        while let Some(batch) = self.coalescer.next_completed_batch() {
-            let mut file = match self.open.take() {
-                Some(file) => file,
-                None => OpenFile {
-                    parquet: ArrowWriter::try_new(
-                        Vec::new(),
-                        Arc::clone(&self.schema),
-                        Some(properties()),
-                    )?,
-                    blob: self.store.writer().await?,
-                    rows: 0,
-                },
-            };
-            file.parquet.write(&batch)?;
-            file.rows += batch.num_rows() as u64;
-            file.blob
-                .write(&mem::take(file.parquet.inner_mut()))
-                .await?;
-            let full = file.rows >= self.file_rows;
-            self.open = Some(file);
-            if full {
-                self.close().await?;
+    /// The end of the rows that still fit into the pending batch. A row that is too large for
+    /// any batch is one of its own.
+    fn fitting(&self, batch: &RecordBatch, from: usize) -> usize {
+        let end = batch
+            .num_rows()
+            .min(from + (BATCH_ROWS - self.pending_rows));
+        let fits = |to| self.pending_text + text_bytes(batch, from, to) <= self.cuts.batch_text;
+        if fits(end) {
+            return end;
+        }
+        let (mut low, mut high) = (from, end);
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            if fits(middle) {
+                low = middle
+            } else {
+                high = middle - 1
             }
+        }
+        if low == from && self.pending_rows == 0 {
+            from + 1
+        } else {
+            low
+        }
+    }
+
+    async fn write_pending(&mut self) -> Result<(), WriteError> {
+        if self.pending_rows == 0 {
+            return Ok(());
+        }
+        let batch = concat_batches(&self.schema, &self.pending)?;
+        self.pending.clear();
+        self.pending_rows = 0;
+        let text = mem::take(&mut self.pending_text);
+        let mut file = match self.open.take() {
+            Some(file) => file,
+            None => OpenFile {
+                parquet: ArrowWriter::try_new(
+                    Vec::new(),
+                    Arc::clone(&self.schema),
+                    Some(properties()),
+                )?,
+                blob: self.store.writer().await?,
+                rows: 0,
+                group_text: 0,
+            },
+        };
+        file.parquet.write(&batch)?;
+        file.rows += batch.num_rows() as u64;
+        file.group_text += text;
+        if file.group_text >= self.cuts.group_text {
+            file.parquet.flush()?;
+        }
+        if file.parquet.in_progress_rows() == 0 {
+            file.group_text = 0;
+        }
+        file.blob
+            .write(&mem::take(file.parquet.inner_mut()))
+            .await?;
+        let full = file.rows >= self.cuts.file_rows;
+        self.open = Some(file);
+        if full {
+            self.close().await?;
         }
         Ok(())
     }
@@ -141,6 +214,7 @@ impl RowWriter {
             parquet,
             mut blob,
             rows,
+            ..
         }) = self.open.take()
         else {
             return Ok(());
@@ -154,6 +228,26 @@ impl RowWriter {
         });
         Ok(())
     }
+}
+
+/// The bytes of text in some rows of a batch.
+fn text_bytes(batch: &RecordBatch, from: usize, to: usize) -> u64 {
+    let between =
+        |offsets: &[i32], from: usize, to: usize| u64::from(offsets[to].abs_diff(offsets[from]));
+    let of = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8 => between(column.as_string::<i32>().value_offsets(), from, to),
+        DataType::List(item) if *item.data_type() == DataType::Utf8 => {
+            let lists = column.as_list::<i32>();
+            let items = lists.value_offsets();
+            let (from, to) = (
+                items[from].unsigned_abs() as usize,
+                items[to].unsigned_abs() as usize,
+            );
+            between(lists.values().as_string::<i32>().value_offsets(), from, to)
+        }
+        _ => 0,
+    };
+    batch.columns().iter().map(of).sum()
 }
 
 fn properties() -> WriterProperties {

@@ -237,7 +237,7 @@ async fn every_row_lands_or_is_put_aside_in_one_order_at_any_parallelism() {
         );
     }
     let instances = line.audit.entries().expect("reads").into_iter().filter(|entry| {
-        matches!(&entry.event, Event::CallsFinished { stage, outcome, .. } if stage == "connect" && outcome == "done")
+        matches!(&entry.event, Event::CallsFinished { stage, outcome, .. } if stage == "connect" && outcome == "finished")
     });
     assert_eq!(
         instances.count(),

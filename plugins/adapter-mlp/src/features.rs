@@ -164,7 +164,7 @@ mod tests {
         });
         assert_eq!(features.number_columns(), ["f", "c", "d", "a", "e"]);
         assert_eq!(features.indicators, 3);
-        assert_eq!((features.cut.clone(), features.pieces), (1..4, 32));
+        assert_eq!((features.cut.clone(), features.pieces), (1..4, 48));
         assert_eq!(features.cut_numbers()[0].column, "c");
         assert_eq!(
             features.categories,

@@ -59,8 +59,8 @@ impl Default for Hyperparameters {
     fn default() -> Self {
         Self {
             hidden: vec![128, 64],
-            activation: Activation::Relu,
-            dropout: 0.1,
+            activation: Activation::Silu,
+            dropout: 0.2,
             epochs: 20,
             batch_rows: 256,
             learning_rate: 0.002,
@@ -72,7 +72,7 @@ impl Default for Hyperparameters {
             class_weights: ClassWeights::Named(NamedWeights::None),
             impute: Impute::Mean,
             missing_indicators: true,
-            pieces: 32,
+            pieces: 48,
             one_hot_limit: 32,
             max_categories: 1_000,
             min_frequency: 5,

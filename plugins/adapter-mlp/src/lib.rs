@@ -350,11 +350,11 @@ mod tests {
             input_names(&graph),
             ["numbers", "categories", "weight", "label"]
         );
-        // 2 numbers, 1 indicator, 32 pieces each, an embedding of 21 for 100 cities, 3 places for
+        // 2 numbers, 1 indicator, 48 pieces each, an embedding of 21 for 100 cities, 3 places for
         // 2 sexes.
         let shapes = parameters(&graph);
         assert_eq!(shapes[0], ("embedding.0".into(), vec![101, 21]));
-        assert_eq!(shapes[1], ("hidden.0.weights".into(), vec![91, 16]));
+        assert_eq!(shapes[1], ("hidden.0.weights".into(), vec![123, 16]));
         assert_eq!(shapes[3], ("output.weights".into(), vec![16, 1]));
         assert_eq!(graph.entries[0].outputs[0].name, "probabilities");
         assert!(graph.loss.is_some_and(|loss| loss.weight.is_some()));
@@ -374,7 +374,7 @@ mod tests {
         );
         let graph =
             MlpAdapter::declare(&multi, &[0, 3, 2, 0], hyperparameters.clone()).expect("a graph");
-        assert_eq!(parameters(&graph)[0].1, [74, 3]);
+        assert_eq!(parameters(&graph)[0].1, [106, 3]);
         let regression = task(TaskKind::Regression, features(), &[]);
         let graph =
             MlpAdapter::declare(&regression, &[0, 3, 2, 0], hyperparameters).expect("a graph");

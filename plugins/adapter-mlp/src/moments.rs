@@ -1,6 +1,7 @@
 //! Count, mean, variance and a sample of a column, batch after batch.
 
 use sandcast_sdk::columns::Validity;
+use sandcast_sdk::kernels;
 
 /// How many values of one column are kept at most, for its median and its quantiles.
 const SAMPLE_VALUES: u64 = 65_536;
@@ -20,7 +21,12 @@ pub(crate) struct Moments {
 impl Moments {
     /// Adds the values of a batch that are there and finite.
     pub(crate) fn add(&mut self, values: &[f64], validity: Validity<'_>) {
-        let (count, sum) = fold(values, validity, |value| value);
+        let summary = kernels::summarize_f64(values, validity.bits());
+        let (count, sum) = if summary.sum.is_finite() {
+            (summary.count, summary.sum)
+        } else {
+            fold(values, validity, |value| value)
+        };
         if count == 0 {
             return;
         }

@@ -99,7 +99,11 @@ impl Package {
     }
 
     pub(crate) fn out_dir(&self) -> PathBuf {
-        self.target_directory.join("sandcast")
+        // Cargo joins a configured folder as it stands, with its `..`.
+        let target = self.target_directory.canonicalize();
+        target
+            .unwrap_or_else(|_| self.target_directory.clone())
+            .join("sandcast")
     }
 
     #[cfg(test)]
@@ -117,7 +121,8 @@ impl Package {
     }
 }
 
-/// The names under which sources appear in panics: the same on every machine.
+/// The names under which sources appear in panics: the same on every machine, and within a source
+/// tree the same for every workspace, so that workspaces share what they compile.
 fn source_names(metadata: &Metadata) -> Vec<(PathBuf, String)> {
     let mut sources = Vec::new();
     if let Some(home) = env::var_os("CARGO_HOME")
@@ -126,19 +131,32 @@ fn source_names(metadata: &Metadata) -> Vec<(PathBuf, String)> {
     {
         sources.push((home, "/cargo".to_owned()));
     }
-    sources.push((metadata.workspace_root.clone(), "/workspace".to_owned()));
-    for package in metadata
+    let packages: Vec<(&Path, &str)> = metadata
         .packages
         .iter()
         .filter(|package| package.source.is_none())
-    {
-        if let Some(folder) = package.manifest_path.parent()
-            && !folder.starts_with(&metadata.workspace_root)
-        {
-            sources.push((folder.to_owned(), format!("/{}", package.name)));
-        }
+        .filter_map(|package| Some((package.manifest_path.parent()?, package.name.as_str())))
+        .collect();
+    let shared = common_folder(&metadata.workspace_root, &packages);
+    if shared.parent().is_some() {
+        sources.push((shared.to_owned(), "/source".to_owned()));
+    } else {
+        // They share nothing but the root of the file system.
+        sources.extend(
+            packages
+                .into_iter()
+                .map(|(folder, name)| (folder.to_owned(), format!("/source/{name}"))),
+        );
     }
     sources
+}
+
+/// The folder that all of these are in.
+fn common_folder<'p>(first: &'p Path, others: &[(&Path, &str)]) -> &'p Path {
+    first
+        .ancestors()
+        .find(|ancestor| others.iter().all(|(other, _)| other.starts_with(ancestor)))
+        .unwrap_or(first)
 }
 
 /// Compiles the crate's library and returns the module, or for wasm32-wasip2 the component.
@@ -228,4 +246,36 @@ fn module_of(message: &str, package_id: &str) -> Option<PathBuf> {
         file.extension()
             .is_some_and(|extension| extension == "wasm")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_named_from_the_folder_they_share() {
+        let others = [
+            (Path::new("/home/ada/plugins/one"), "one"),
+            (Path::new("/home/ada/sdk/rust"), "sdk"),
+        ];
+        let root = Path::new("/home/ada/plugins");
+        assert_eq!(common_folder(root, &others), Path::new("/home/ada"));
+        assert_eq!(common_folder(root, &others[..1]), root);
+        assert_eq!(
+            common_folder(Path::new("/srv/plugins"), &others),
+            Path::new("/")
+        );
+    }
+
+    #[test]
+    fn only_the_module_of_the_package_counts() {
+        let message = r#"{"reason":"compiler-artifact","package_id":"p","filenames":["/t/p.rlib","/t/p.wasm"]}"#;
+        assert_eq!(module_of(message, "p"), Some(PathBuf::from("/t/p.wasm")));
+        assert_eq!(module_of(message, "q"), None);
+        assert_eq!(
+            module_of(r#"{"reason":"build-finished","success":true}"#, "p"),
+            None
+        );
+        assert_eq!(module_of("not json", "p"), None);
+    }
 }

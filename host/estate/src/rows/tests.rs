@@ -1,5 +1,8 @@
 use std::fs;
 
+use arrow::array::StringArray;
+use arrow::datatypes::{Field, Schema};
+
 use super::*;
 use crate::trial::{Trial, people};
 
@@ -67,7 +70,7 @@ async fn many_rows_are_cut_into_files() {
     let trial = Trial::start();
     let schema = people(0, 1).schema();
     let mut writer = RowWriter::new(trial.estate.store(), &schema);
-    writer.file_rows = 100_000;
+    writer.cuts.file_rows = 100_000;
     writer.write(people(0, 300_000)).await.expect("writes");
     let blobs = writer.finish().await.expect("finishes");
     let rows: Vec<u64> = blobs.iter().map(|blob| blob.rows).collect();
@@ -81,6 +84,53 @@ async fn many_rows_are_cut_into_files() {
     assert_eq!(
         arrow::compute::concat_batches(&schema, &read).expect("one"),
         people(0, 300_000)
+    );
+}
+
+#[tokio::test]
+async fn long_texts_are_cut_by_their_bytes_wherever_they_come() {
+    let trial = Trial::start();
+    let schema = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, true)]));
+    let texts = (0..500_usize).map(|row| (row % 7 != 0).then(|| "x".repeat(row * row % 1500)));
+    let texts: ArrayRef = Arc::new(texts.collect::<StringArray>());
+    let whole = RecordBatch::try_new(Arc::clone(&schema), vec![texts]).expect("a batch");
+    let mut digests = Vec::new();
+    for piece in [1, 7, 99, 500] {
+        let mut writer = RowWriter::new(trial.estate.store(), &schema);
+        writer.cuts = Cuts {
+            batch_text: 1000,
+            group_text: 4000,
+            ..CUTS
+        };
+        for from in (0..500).step_by(piece) {
+            writer
+                .write(whole.slice(from, piece.min(500 - from)))
+                .await
+                .expect("writes");
+        }
+        let blobs = writer.finish().await.expect("finishes");
+        let file = open(trial.estate.store(), &blobs[0]).await.expect("opens");
+        let groups = file.metadata().row_groups();
+        assert!(groups.len() > 50, "{}", groups.len());
+        assert!(
+            groups.iter().all(|group| group.total_byte_size() < 8000),
+            "{piece}"
+        );
+        let read: Vec<_> = trial
+            .estate
+            .stream_blobs(&blobs)
+            .try_collect()
+            .await
+            .expect("reads");
+        assert_eq!(
+            arrow::compute::concat_batches(&schema, &read).expect("one"),
+            whole
+        );
+        digests.push(blobs[0].digest);
+    }
+    assert!(
+        digests.iter().all(|digest| *digest == digests[0]),
+        "{digests:?}"
     );
 }
 

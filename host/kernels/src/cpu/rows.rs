@@ -127,32 +127,22 @@ pub(crate) fn argmax(source: &[f32], target: &mut [i32], count: usize) {
     }
 }
 
-/// For strips of rows: `work(rows of the strip, their exponentials after the largest of each was
-/// taken away, scratch)`. Long rows are strips of one.
+/// Rows that are taken at a time, so that short rows fill registers too.
+fn rows_at_once(count: usize) -> usize {
+    (STRIP / count).max(1)
+}
+
+/// The exponentials of a few rows, after the largest of each was taken away.
 #[inline(always)]
-fn exponentials<const FUSED: bool>(
-    source: &[f32],
-    target: &mut [f32],
-    count: usize,
-    mut work: impl FnMut(usize, &[f32], &mut [f32], f32),
-) {
-    let rows_at_once = (STRIP / count).max(1);
-    let strips = source.chunks(rows_at_once * count).zip(target.chunks_mut(rows_at_once * count));
-    for (strip, (source, target)) in strips.enumerate() {
-        for (row, out) in source.chunks_exact(count).zip(target.chunks_exact_mut(count)) {
-            let largest = maximum(row);
-            for (out, value) in out.iter_mut().zip(row) {
-                *out = value - largest;
-            }
+fn exponentials<const FUSED: bool>(source: &[f32], target: &mut [f32], count: usize) {
+    for (row, out) in source.chunks_exact(count).zip(target.chunks_exact_mut(count)) {
+        let largest = maximum(row);
+        for (out, value) in out.iter_mut().zip(row) {
+            *out = value - largest;
         }
-        for value in target.iter_mut() {
-            *value = math::exponential::<FUSED>(*value);
-        }
-        let rows = source.chunks_exact(count).zip(target.chunks_exact_mut(count));
-        for (index, (row, out)) in rows.enumerate() {
-            let total = sum(out);
-            work(strip * rows_at_once + index, row, out, total);
-        }
+    }
+    for value in target.iter_mut() {
+        *value = math::exponential::<FUSED>(*value);
     }
 }
 
@@ -171,20 +161,25 @@ fn softmax_body<const FUSED: bool>(source: &[f32], target: &mut [f32], count: us
     if count == 0 {
         return;
     }
-    exponentials::<FUSED>(source, target, count, |_, row, out, total| {
-        if logarithm {
-            let largest = maximum(row);
-            let logarithm = math::logarithm::<FUSED>(total);
-            for (out, value) in out.iter_mut().zip(row) {
-                *out = value - largest - logarithm;
-            }
-        } else {
-            let share = 1.0 / total;
-            for out in out {
-                *out *= share;
+    let strip = rows_at_once(count) * count;
+    for (source, target) in source.chunks(strip).zip(target.chunks_mut(strip)) {
+        exponentials::<FUSED>(source, target, count);
+        for (row, out) in source.chunks_exact(count).zip(target.chunks_exact_mut(count)) {
+            let total = sum(out);
+            if logarithm {
+                let largest = maximum(row);
+                let logarithm = math::logarithm::<FUSED>(total);
+                for (out, value) in out.iter_mut().zip(row) {
+                    *out = value - largest - logarithm;
+                }
+            } else {
+                let share = 1.0 / total;
+                for out in out {
+                    *out *= share;
+                }
             }
         }
-    });
+    }
 }
 
 for_each_level! {
@@ -205,24 +200,23 @@ fn cross_entropy_body<const FUSED: bool>(
     count: usize,
 ) {
     let mut scratch = [0.0; STRIP];
-    let rows_at_once = (STRIP / count).max(1);
-    let strips = logits
-        .chunks(rows_at_once * count)
-        .zip(labels.chunks(rows_at_once))
-        .zip(target.chunks_mut(rows_at_once));
+    let rows = rows_at_once(count);
+    let strips = logits.chunks(rows * count).zip(labels.chunks(rows)).zip(target.chunks_mut(rows));
     for ((logits, labels), target) in strips {
-        if count > STRIP {
-            let largest = maximum(logits);
-            let exponential = |index: usize| math::exponential::<FUSED>(logits[index] - largest);
-            let total = lanes(count, 0.0, exponential, |a, b| a + b);
-            target[0] = math::logarithm::<FUSED>(total) + (largest - logits[labels[0] as usize]);
-            continue;
+        if count <= STRIP {
+            exponentials::<FUSED>(logits, &mut scratch[..logits.len()], count);
         }
-        let scratch = &mut scratch[..logits.len()];
-        exponentials::<FUSED>(logits, scratch, count, |row, logits, _, total| {
+        let each = logits.chunks_exact(count).zip(labels).zip(target.iter_mut());
+        for (place, ((logits, label), target)) in each.enumerate() {
             let largest = maximum(logits);
-            target[row] = math::logarithm::<FUSED>(total) + (largest - logits[labels[row] as usize]);
-        });
+            let total = if count <= STRIP {
+                sum(&scratch[place * count..][..count])
+            } else {
+                let exponential = |index: usize| math::exponential::<FUSED>(logits[index] - largest);
+                lanes(count, 0.0, exponential, |a, b| a + b)
+            };
+            *target = math::logarithm::<FUSED>(total) + (largest - logits[*label as usize]);
+        }
     }
 }
 
@@ -245,13 +239,18 @@ fn cross_entropy_slope_body<const FUSED: bool>(
     target: &mut [f32],
     count: usize,
 ) {
-    exponentials::<FUSED>(logits, target, count, |row, _, out, total| {
-        let share = slopes[row] / total;
-        for out in out.iter_mut() {
-            *out *= share;
+    let rows = rows_at_once(count);
+    let strips = logits.chunks(rows * count).zip(target.chunks_mut(rows * count));
+    for ((logits, target), (labels, slopes)) in strips.zip(labels.chunks(rows).zip(slopes.chunks(rows))) {
+        exponentials::<FUSED>(logits, target, count);
+        for (out, (label, slope)) in target.chunks_exact_mut(count).zip(labels.iter().zip(slopes)) {
+            let share = slope / sum(out);
+            for out in out.iter_mut() {
+                *out *= share;
+            }
+            out[*label as usize] -= slope;
         }
-        out[labels[row] as usize] -= slopes[row];
-    });
+    }
 }
 
 /// The mean of a row and 1 / its deviation.

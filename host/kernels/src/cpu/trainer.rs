@@ -4,6 +4,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::level::Level;
 use super::engine::{CpuEngine, Workspace, span_of};
 use super::map::Piece;
 use super::memory::{AlignedBuffer, Span};
@@ -170,7 +171,7 @@ impl<'a> CpuTrainer<'a> {
 ///
 /// # Safety
 /// The stretch of every span is nobody else's meanwhile.
-unsafe fn combine_stretch(spans: &[Span], first: usize, count: usize, scale: f32) {
+unsafe fn combine_stretch(level: Level, spans: &[Span], first: usize, count: usize, scale: f32) {
     let mut parts: Vec<&mut [f32]> = spans
         .iter()
         .map(|span| {
@@ -178,7 +179,7 @@ unsafe fn combine_stretch(spans: &[Span], first: usize, count: usize, scale: f32
             unsafe { span.part(first, count).slice_mut() }
         })
         .collect();
-    update::combine(&mut parts, scale);
+    update::combine(level, &mut parts, scale);
 }
 
 impl Trainer for CpuTrainer<'_> {
@@ -244,7 +245,7 @@ impl Trainer for CpuTrainer<'_> {
             self.over_stretches(&|stretch, first, count| {
                 // SAFETY: each stretch is the work of one task.
                 let sum = unsafe {
-                    combine_stretch(&spans, first, count, scale);
+                    combine_stretch(level, &spans, first, count, scale);
                     update::square_sum(spans[0].part(first, count).slice_mut())
                 };
                 *squares[stretch].lock().unwrap_or_else(PoisonError::into_inner) = sum;
@@ -261,7 +262,7 @@ impl Trainer for CpuTrainer<'_> {
         } else {
             self.over_stretches(&|_, first, count| {
                 // SAFETY: as above.
-                unsafe { combine_stretch(&spans, first, count, scale) };
+                unsafe { combine_stretch(level, &spans, first, count, scale) };
                 apply(&update, first, count);
             });
         }
@@ -275,7 +276,7 @@ impl Trainer for CpuTrainer<'_> {
             .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).gradient.clone())
             .collect();
         let mut parts: Vec<&mut [f32]> = sums.iter_mut().map(AlignedBuffer::as_mut_slice).collect();
-        update::combine(&mut parts, self.scale);
+        update::combine(self.engine.level, &mut parts, self.scale);
         let parameters = program.parameters().iter().zip(&program.layout.parameters);
         parameters
             .map(|(parameter, offset)| match sums.first() {

@@ -3,9 +3,14 @@
 use super::level::for_each_level;
 use crate::graph::Optimizer;
 
-/// Adds the stretches of all shards, pair by pair, so that the order depends on their number
-/// alone; the sum is in the first. Then scales it.
-pub(crate) fn combine(shards: &mut [&mut [f32]], scale: f32) {
+for_each_level! {
+    /// Adds the stretches of all shards, pair by pair, so that the order depends on their number
+    /// alone; the sum is in the first. Then scales it.
+    pub(crate) fn combine => combine_body(shards: &mut [&mut [f32]], scale: f32)
+}
+
+#[inline(always)]
+fn combine_body<const FUSED: bool>(shards: &mut [&mut [f32]], scale: f32) {
     let count = shards.len();
     let mut width = 1;
     while width < count {

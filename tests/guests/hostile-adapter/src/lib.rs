@@ -1,0 +1,326 @@
+//! An adapter that misbehaves as its hyperparameters say. What it is to do in `predict` travels in
+//! the state of the model.
+
+use sandcast_sdk::columns::Rows;
+use sandcast_sdk::graph::{
+    Category, Dtype, Encoding, Extent, Graph, GraphBuilder, Initializer, Optimizer, Program,
+    Schedule, Tensor, TrainPlan, bind,
+};
+use sandcast_sdk::{
+    Adapter, Batch, Description, Failure, Model, Session, Task, TaskKind, Trained, Training,
+};
+use serde::{Deserialize, Serialize};
+
+/// What to do, in the call where it belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Behaviour {
+    /// A straight line.
+    Behave,
+    /// Never comes back from `train`.
+    Spin,
+    /// Takes memory until there is none.
+    Memory,
+    /// Traps in `train`.
+    Trap,
+    /// Trains without end.
+    TrainForever,
+    /// A graph of very many nodes.
+    GiantGraph,
+    /// A parameter of very many numbers.
+    GiantParameter,
+    /// A tensor whose extents multiply past 2^64.
+    OverflowingShape,
+    /// A symbol of the largest extent there is.
+    GiantSymbol,
+    /// A node that refers to one after it.
+    ForwardReference,
+    /// A node that refers to one that does not exist.
+    MissingNode,
+    /// Matrices that do not fit.
+    WrongShapes,
+    /// An i32 where f32 belongs.
+    WrongType,
+    /// A number that is none, as a literal.
+    NanLiteral,
+    /// A graph without a loss.
+    NoLoss,
+    /// Training on rows that are not bound to anything.
+    NotBound,
+    /// A binding of a column that does not exist.
+    UnknownColumn,
+    /// A batch of no rows.
+    NoBatchRows,
+    /// A learning rate that is not a number.
+    NanRate,
+    /// Sessions without end.
+    HoardSessions,
+    /// Tensors without end.
+    HoardTensors,
+    /// A state of many bytes.
+    LongState,
+    /// Never comes back from `predict`.
+    SpinInPredict,
+    /// Traps in `predict`.
+    TrapInPredict,
+    /// One row fewer than it was given.
+    PredictFewerRows,
+    /// One row more than it was given.
+    PredictMoreRows,
+    /// Columns of other names.
+    PredictOtherColumns,
+    /// Numbers that are none.
+    PredictNan,
+    /// Probabilities that do not add up to 1.
+    PredictMoreThanOne,
+    /// Asks for an entry that does not exist.
+    UnknownEntry,
+    /// Wants to train what is being served.
+    TrainInPredict,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hyperparameters {
+    behaviour: Behaviour,
+}
+
+struct Hostile;
+
+#[expect(clippy::empty_loop, reason = "what it is for")]
+fn spin() -> ! {
+    loop {}
+}
+
+fn trap() -> ! {
+    #[cfg(target_arch = "wasm32")]
+    core::arch::wasm32::unreachable();
+    #[cfg(not(target_arch = "wasm32"))]
+    panic!("told to");
+}
+
+/// A linear model of the task's features, spoilt as told.
+fn graph(features: u32, behaviour: Behaviour) -> Graph {
+    let g = GraphBuilder::new();
+    let maximum = if behaviour == Behaviour::GiantSymbol {
+        u32::MAX
+    } else {
+        4096
+    };
+    let rows = g.symbol("rows", maximum);
+    let x = g.input_f32("x", [rows, features.into()]);
+    let y = g.input_f32("y", [rows]);
+    let height = if behaviour == Behaviour::WrongShapes {
+        features + 1
+    } else {
+        features
+    };
+    let weights = g.parameter("weights", &[height, 1], Initializer::Zeros);
+    let bias = g.parameter("bias", &[1], Initializer::Zeros);
+    let mut line = x.matmul(weights) + bias;
+    match behaviour {
+        Behaviour::GiantGraph => {
+            for _ in 0..2_000_000 {
+                line = line.relu();
+            }
+        }
+        Behaviour::GiantParameter => {
+            let giant = g.parameter("giant", &[1 << 20, 1 << 20], Initializer::Ones);
+            line = line + giant.slice(0, 0, 1).slice(1, 0, 1);
+        }
+        Behaviour::OverflowingShape => {
+            let giant = g.parameter("giant", &[u32::MAX; 8], Initializer::Ones);
+            line = line + giant.reshape([1.into(), 1.into()]);
+        }
+        Behaviour::NanLiteral => line = line * f32::NAN,
+        _ => {}
+    }
+    let line = line.reshape([rows]);
+    g.entry("predict", &[("prediction", line.logistic().into())]);
+    if behaviour != Behaviour::NoLoss {
+        g.minimise(line.binary_cross_entropy(y), None, Optimizer::adam());
+    }
+    let mut graph = g.finish();
+    match behaviour {
+        Behaviour::ForwardReference => graph.nodes.swap(0, 4),
+        Behaviour::MissingNode => {
+            if let Some(entry) = graph.entries.first_mut() {
+                entry
+                    .outputs
+                    .iter_mut()
+                    .for_each(|output| output.node = u32::MAX);
+            }
+        }
+        Behaviour::WrongType => {
+            use sandcast_sdk::bindings::imports::sandcast::plugin::compute::{Input, Node};
+            let shape = vec![Extent::Symbol(0), Extent::Fixed(features)];
+            graph.nodes[0] = Node::Input(Input {
+                name: "x".into(),
+                dtype: Dtype::Int32,
+                shape,
+            });
+        }
+        _ => {}
+    }
+    graph
+}
+
+fn plan(behaviour: Behaviour) -> TrainPlan {
+    TrainPlan {
+        epochs: if behaviour == Behaviour::TrainForever {
+            u32::MAX
+        } else {
+            2
+        },
+        batch_rows: if behaviour == Behaviour::NoBatchRows {
+            0
+        } else {
+            64
+        },
+        learning_rate: if behaviour == Behaviour::NanRate {
+            f32::NAN
+        } else {
+            0.01
+        },
+        schedule: Schedule::Constant,
+        clip_norm: None,
+        patience: None,
+        shuffle: true,
+    }
+}
+
+impl Adapter for Hostile {
+    type Hyperparameters = Hyperparameters;
+
+    fn describe() -> Description {
+        Description {
+            name: "hostile".into(),
+            tasks: vec![TaskKind::BinaryClassification, TaskKind::Regression],
+            hyperparameters:
+                r#"{"type": "object", "properties": {"behaviour": {"type": "string"}}}"#.into(),
+        }
+    }
+
+    fn declare(
+        task: &Task,
+        _cardinalities: &[u32],
+        hyperparameters: Hyperparameters,
+    ) -> Result<Graph, Failure> {
+        Ok(graph(task.features.len() as u32, hyperparameters.behaviour))
+    }
+
+    fn train(training: &Training, hyperparameters: Hyperparameters) -> Result<Trained, Failure> {
+        let behaviour = hyperparameters.behaviour;
+        match behaviour {
+            Behaviour::Spin => spin(),
+            Behaviour::Trap => trap(),
+            Behaviour::Memory => {
+                let mut taken: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    taken.push(std::hint::black_box(vec![1; 1 << 20]));
+                }
+            }
+            Behaviour::HoardTensors => {
+                let mut taken = Vec::new();
+                loop {
+                    taken.push(Tensor::from_f32(&[1 << 20], &vec![0.0; 1 << 20])?);
+                }
+            }
+            _ => {}
+        }
+        let task = training.task();
+        let graph = graph(task.features.len() as u32, behaviour);
+        let session = Session::create(Program::compile(&graph)?, training.seed())?;
+        if behaviour == Behaviour::HoardSessions {
+            let mut taken = vec![session];
+            loop {
+                taken.push(Session::create(Program::compile(&graph)?, training.seed())?);
+            }
+        }
+        if behaviour != Behaviour::NotBound {
+            let mut features: Vec<String> = task
+                .features
+                .iter()
+                .map(|field| field.name.clone())
+                .collect();
+            if behaviour == Behaviour::UnknownColumn {
+                features = features
+                    .into_iter()
+                    .map(|name| format!("no {name}"))
+                    .collect();
+            }
+            let target = match task.kind {
+                TaskKind::Regression => Encoding::Target(task.target),
+                _ => Encoding::Labels(Category {
+                    column: task.target,
+                    vocabulary: task.classes,
+                }),
+            };
+            session.bind(&[bind("x", Encoding::Numbers(features)), bind("y", target)])?;
+        }
+        session.train(
+            training.training_rows(),
+            training.validation_rows(),
+            plan(behaviour),
+        )?;
+        let state = match behaviour {
+            Behaviour::LongState => vec![0; 256 << 20],
+            _ => vec![behaviour as u8],
+        };
+        Ok(Trained { state, session })
+    }
+
+    fn predict(model: &Model, rows: Batch) -> Result<Batch, Failure> {
+        let state = model.state();
+        let is = |behaviour: Behaviour| state.first() == Some(&(behaviour as u8));
+        let count = rows.rows() as usize;
+        if is(Behaviour::SpinInPredict) {
+            spin();
+        }
+        if is(Behaviour::TrapInPredict) {
+            trap();
+        }
+        if is(Behaviour::UnknownEntry) {
+            model.session().infer("no such entry", rows)?;
+            return Err(Failure::internal("an entry that does not exist was run"));
+        }
+        if is(Behaviour::TrainInPredict) {
+            let program = Program::compile(&graph(1, Behaviour::Behave))?;
+            Session::create(program, 7)?;
+            return Err(Failure::internal("a prediction was let build a session"));
+        }
+        let results = model.session().infer("predict", rows)?;
+        let mut positive: Vec<f64> = results
+            .first()
+            .map(|result| result.value.values())
+            .unwrap_or_default()
+            .into_iter()
+            .map(f64::from)
+            .collect();
+        if is(Behaviour::PredictFewerRows) {
+            positive.truncate(count.saturating_sub(1));
+        } else if is(Behaviour::PredictMoreRows) {
+            positive.push(0.5);
+        } else if is(Behaviour::PredictNan) {
+            positive.fill(f64::NAN);
+        } else if is(Behaviour::PredictMoreThanOne) {
+            positive.fill(7.0);
+        }
+        let task = model.task();
+        if is(Behaviour::PredictOtherColumns) {
+            return Rows::new().float64("something", positive).into_batch();
+        }
+        match task.classes.as_slice() {
+            [no, yes] => {
+                let negative: Vec<f64> = positive.iter().map(|positive| 1.0 - positive).collect();
+                Rows::new()
+                    .float64(&format!("probability:{no}"), negative)
+                    .float64(&format!("probability:{yes}"), positive)
+                    .into_batch()
+            }
+            _ => Rows::new().float64("prediction", positive).into_batch(),
+        }
+    }
+}
+
+sandcast_sdk::export_adapter!(Hostile);

@@ -1,0 +1,148 @@
+//! A connector that reads where it should not, and hands over what it got: a row with a column
+//! `content`, or the failure.
+
+use std::io::Read;
+
+use sandcast_sdk::bindings::imports::wasi::filesystem::preopens;
+use sandcast_sdk::bindings::imports::wasi::filesystem::types::{
+    DescriptorFlags, OpenFlags, PathFlags,
+};
+use sandcast_sdk::columns::{Rows, field};
+use sandcast_sdk::{Chunk, Connector, Failure, Field, Kind, ScanRequest, Split, files};
+use serde::Deserialize;
+
+/// How to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Behaviour {
+    /// The path, by the SDK.
+    #[default]
+    Read,
+    /// The names in the folder at the path.
+    List,
+    /// The path as it stands, handed to the first granted folder: `../secret`, `/etc/passwd`.
+    ReadRaw,
+    /// Makes the file at the path, relative to the first granted folder.
+    Write,
+    /// Makes a symbolic link called `out` to the path in the first granted folder and reads through it.
+    LinkAndRead,
+    /// Moves the path, relative to the first granted folder, out of it.
+    MoveOut,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    #[serde(default)]
+    behaviour: Behaviour,
+    path: String,
+}
+
+struct Reader {
+    config: Config,
+    done: bool,
+}
+
+/// Reads a path as it stands from the first granted folder.
+fn raw(path: &str, open: OpenFlags, flags: DescriptorFlags) -> Result<String, Failure> {
+    let (folder, _) = first_folder()?;
+    let file = folder
+        .open_at(PathFlags::SYMLINK_FOLLOW, path, open, flags)
+        .map_err(|code| Failure::denied(format!("`{path}`: {}", code.name())))?;
+    if flags.contains(DescriptorFlags::WRITE) {
+        file.write(b"written", 0)
+            .map_err(|code| Failure::denied(format!("`{path}`: {}", code.name())))?;
+        return Ok("written".into());
+    }
+    let (bytes, _) = file
+        .read(1 << 20, 0)
+        .map_err(|code| Failure::denied(format!("`{path}`: {}", code.name())))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn first_folder() -> Result<
+    (
+        sandcast_sdk::bindings::imports::wasi::filesystem::types::Descriptor,
+        String,
+    ),
+    Failure,
+> {
+    preopens::get_directories()
+        .into_iter()
+        .next()
+        .ok_or_else(|| Failure::denied("no folder is granted"))
+}
+
+impl Reader {
+    fn content(&self) -> Result<String, Failure> {
+        let path = &self.config.path;
+        match self.config.behaviour {
+            Behaviour::Read => {
+                let mut content = String::new();
+                files::open(path)?.read_to_string(&mut content)?;
+                Ok(content)
+            }
+            Behaviour::List => {
+                let names: Vec<String> = files::list(path)?
+                    .into_iter()
+                    .map(|entry| entry.name)
+                    .collect();
+                Ok(names.join(","))
+            }
+            Behaviour::ReadRaw => raw(path, OpenFlags::empty(), DescriptorFlags::READ),
+            Behaviour::Write => raw(path, OpenFlags::CREATE, DescriptorFlags::WRITE),
+            Behaviour::LinkAndRead => {
+                let (folder, _) = first_folder()?;
+                folder.symlink_at(path, "out").map_err(|code| {
+                    Failure::denied(format!("a link to `{path}`: {}", code.name()))
+                })?;
+                raw("out", OpenFlags::empty(), DescriptorFlags::READ)
+            }
+            Behaviour::MoveOut => {
+                let (folder, _) = first_folder()?;
+                let (there, _) = first_folder()?;
+                folder
+                    .rename_at(path, &there, "../moved-out")
+                    .map_err(|code| {
+                        Failure::denied(format!("`{path}` to `../moved-out`: {}", code.name()))
+                    })?;
+                Ok("moved".into())
+            }
+        }
+    }
+}
+
+impl Connector for Reader {
+    type Config = Config;
+
+    fn open(config: Config) -> Result<Self, Failure> {
+        Ok(Self {
+            config,
+            done: false,
+        })
+    }
+
+    fn schema(&mut self) -> Result<Vec<Field>, Failure> {
+        Ok(vec![field("content", Kind::Utf8, true)])
+    }
+
+    fn partitions(&mut self) -> Result<Vec<Split>, Failure> {
+        Ok(vec![Split::whole("all")])
+    }
+
+    fn scan(&mut self, _request: ScanRequest) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<Chunk>, Failure> {
+        if std::mem::replace(&mut self.done, true) {
+            return Ok(None);
+        }
+        Rows::new()
+            .utf8("content", [Some(self.content()?)])
+            .into_chunk()
+            .map(Some)
+    }
+}
+
+sandcast_sdk::export_connector!(Reader);
