@@ -47,13 +47,14 @@ impl Step {
     }
 
     /// Says how far it is.
-    pub(crate) fn update(&mut self, message: impl Into<String>) {
+    pub(crate) fn update(&mut self, message: &str) {
+        let message = message.trim();
         if let Some(bar) = &self.bar {
-            bar.set_message(message.into());
+            bar.set_message(message.to_owned());
         } else if self.said.elapsed() >= SIGN_OF_LIFE {
             self.said = Instant::now();
             self.output
-                .note(format_args!("  {:<24} {}", self.name, message.into()));
+                .note(format_args!("  {:<24} {message}", self.name));
         }
     }
 

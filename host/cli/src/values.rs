@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, AsArray as _},
-    datatypes::{DataType, Date32Type, Float64Type, Int64Type, TimestampMicrosecondType},
+    datatypes::{
+        DataType, Date32Type, Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type,
+    },
     record_batch::RecordBatch,
 };
 use jiff::{Timestamp, ToSpan as _, civil};
@@ -40,6 +42,11 @@ pub(crate) fn value_at(column: &Arc<dyn Array>, row: usize) -> Value {
                 .map(|time| time.to_string())
                 .into()
         }
+        DataType::UInt64 => column.as_primitive::<UInt64Type>().value(row).into(),
+        DataType::List(_) => {
+            let values = column.as_list::<i32>().value(row);
+            (0..values.len()).map(|place| value_at(&values, place)).collect()
+        }
         _ => Value::Null,
     }
 }
@@ -49,6 +56,10 @@ pub(crate) fn as_text(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Array(values) => {
+            let texts: Vec<String> = values.iter().map(as_text).collect();
+            texts.join(", ")
+        }
         value => value.to_string(),
     }
 }

@@ -35,7 +35,7 @@ impl Watcher {
         )
     }
 
-    fn update(&self, message: String) {
+    fn update(&self, message: &str) {
         if let Some(step) = &mut *self.step.lock().unwrap_or_else(PoisonError::into_inner) {
             step.update(message);
         }
@@ -51,11 +51,11 @@ impl Observer for Watcher {
             RunEvent::StageStarted { stage } => {
                 self.set(Some(Step::begin(&self.output, stage)));
             }
-            RunEvent::Rows { done, total, .. } => self.update(match total {
+            RunEvent::Rows { done, total, .. } => self.update(&match total {
                 Some(total) => format!("{} of {} rows", count(*done), count(*total)),
                 None => format!("{} rows", count(*done)),
             }),
-            RunEvent::Training { progress } => self.update(training(progress)),
+            RunEvent::Training { progress } => self.update(&training(progress)),
             RunEvent::Note { stage, message } => {
                 self.output.note(format_args!("  {stage}: {message}"));
             }
@@ -67,7 +67,7 @@ impl Observer for Watcher {
                     StageStatus::Done if record.cached => step.kept(&result(record)),
                     StageStatus::Done => step.done(&result(record)),
                     StageStatus::Rejected => step.failed("said no"),
-                    StageStatus::Failed => step.failed("failed"),
+                    StageStatus::Failed => step.failed("could not be done"),
                 }
             }
             _ => {}
@@ -89,13 +89,12 @@ fn training(progress: &TrainProgress) -> String {
 /// What a stage came to, in a few words.
 fn result(record: &StageRecord) -> String {
     match (record.rows_in, record.rows_out, record.rows_quarantined) {
-        (Some(rows_in), Some(rows_out), Some(quarantined)) if quarantined > 0 => format!(
+        (Some(rows_in), Some(rows_out), Some(quarantined)) => format!(
             "{} rows in, {} out, {} set aside",
             count(rows_in),
             count(rows_out),
             count(quarantined)
         ),
-        (_, Some(rows_out), _) => format!("{} rows", count(rows_out)),
         _ => record.message.clone(),
     }
 }
@@ -125,10 +124,9 @@ mod tests {
             result(&record([Some(6_043), Some(5_957), Some(86)], "")),
             "6,043 rows in, 5,957 out, 86 set aside"
         );
-        assert_eq!(result(&record([Some(5), Some(5), Some(0)], "")), "5 rows");
         assert_eq!(
-            result(&record([None; 3], "4 expressions hold")),
-            "4 expressions hold"
+            result(&record([Some(5), Some(4), None], "auc 0.8")),
+            "auc 0.8"
         );
     }
 }

@@ -32,12 +32,13 @@ Examples:
   sandcast data show branch                         schema and sources
   sandcast data profile branch                      per column: missing, distinct, range, mean
   sandcast data quarantine branch                   the rows that were put aside, with reasons
+  sandcast data quarantine validate                 the same of the last validation
   sandcast data quarantine branch --reason bad-type -n 5
   sandcast data head branch -n 5
   sandcast data export branch out.csv               or out.parquet
 
-A dataset is named as in the list, or by the beginning of its digest. Of several with one name the
-latest is meant.";
+A dataset is named as in the list: by its name, its stage or the beginning of its digest. Of several
+the latest is meant.";
 
 /// The longest cell that is shown whole.
 const CELL_CHARACTERS: usize = 60;
@@ -56,17 +57,17 @@ enum DataAction {
     List,
     /// Schema, rows, digest and sources of one
     Show {
-        /// A name, or the beginning of a digest
+        /// A name, a stage, or the beginning of a digest
         dataset: String,
     },
     /// What each column holds
     Profile {
-        /// A name, or the beginning of a digest
+        /// A name, a stage, or the beginning of a digest
         dataset: String,
     },
     /// The rows that were put aside, with the reason of each
     Quarantine {
-        /// A name, or the beginning of a digest
+        /// A name, a stage, or the beginning of a digest
         dataset: String,
         /// Only rows with this reason
         #[arg(long)]
@@ -77,7 +78,7 @@ enum DataAction {
     },
     /// The first rows
     Head {
-        /// A name, or the beginning of a digest
+        /// A name, a stage, or the beginning of a digest
         dataset: String,
         /// So many rows
         #[arg(short = 'n', long, default_value_t = 10)]
@@ -85,7 +86,7 @@ enum DataAction {
     },
     /// Write one to a file
     Export {
-        /// A name, or the beginning of a digest
+        /// A name, a stage, or the beginning of a digest
         dataset: String,
         /// A .csv or .parquet file
         file: PathBuf,
@@ -288,10 +289,10 @@ async fn quarantine(
     let blobs = &dataset.quarantine.blobs;
     let wanted = |row: &Value| {
         reason.is_none_or(|reason| {
-            row["reason"].as_str() == Some(reason)
+            row["reason"] == reason
                 || row["quarantine.rules"]
-                    .as_str()
-                    .is_some_and(|rules| rules.split(',').any(|rule| rule.trim() == reason))
+                    .as_array()
+                    .is_some_and(|rules| rules.iter().any(|rule| rule == reason))
         })
     };
     let first = first_rows(workspace, blobs, rows, wanted).await?;
@@ -334,12 +335,14 @@ fn show_rows(schema: &SchemaRef, rows: &[Value], output: &Output) -> Result<(), 
         return output.json(&rows);
     }
     // A column in which nothing stands would only widen the table.
-    let names: Vec<&str> = schema
+    let mut names: Vec<&str> = schema
         .fields()
         .iter()
         .map(|field| field.name().as_str())
         .filter(|name| rows.is_empty() || rows.iter().any(|row| !row[*name].is_null()))
         .collect();
+    // Why a row was put aside is what one looks for; the rest of it comes after.
+    names.sort_by_key(|name| !name.starts_with("quarantine."));
     let numbers: Vec<usize> = names
         .iter()
         .enumerate()

@@ -7,7 +7,7 @@ use clap::Args;
 use console::style;
 use sandcast_audit::RunId;
 use sandcast_factory::{Workspace, report::Plugin};
-use sandcast_sandbox::Inspection;
+use sandcast_sandbox::{Import, Inspection};
 use sandcast_serve::ModelSelector;
 
 use crate::{
@@ -119,7 +119,9 @@ fn component(path: &Path, output: &Output) -> Result<(), Failure> {
 fn capabilities_of(inspection: &Inspection) -> Table {
     let mut imports: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut noise: Vec<&str> = Vec::new();
-    for import in &inspection.imports {
+    // An interface of which only types are used opens nothing.
+    let callable = |import: &&Import| !import.functions.is_empty();
+    for import in inspection.imports.iter().filter(callable) {
         if import.noise {
             noise.push(&import.interface);
         } else if let Some(capability) = import.capability {

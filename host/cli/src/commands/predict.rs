@@ -78,7 +78,7 @@ pub(crate) async fn execute(
             "{} version {}",
             version.model, version.version
         ));
-        output.line(as_table(&rows, &answers))?;
+        output.line(as_table(model.schema(), &rows, &answers))?;
     }
     Ok(Exit::Done)
 }
@@ -201,14 +201,9 @@ fn as_objects(answers: &RecordBatch) -> Vec<Value> {
 }
 
 /// The rows as they were given, with the answers at the end.
-fn as_table(rows: &[Value], answers: &RecordBatch) -> Table {
-    let given: Vec<&str> = rows
-        .first()
-        .and_then(Value::as_object)
-        .into_iter()
-        .flat_map(Map::keys)
-        .map(String::as_str)
-        .collect();
+fn as_table(schema: &SchemaRef, rows: &[Value], answers: &RecordBatch) -> Table {
+    let given = schema.fields().iter().map(|field| field.name().as_str());
+    let given: Vec<&str> = given.collect();
     let answered = answers.schema();
     let answered: Vec<&str> = answered
         .fields()

@@ -60,11 +60,7 @@ pub(crate) async fn execute(
     }
     let folder = state::beside(&arguments.pipeline, global.state.as_deref());
     let sandbox = SandboxConfig {
-        device: match arguments.device {
-            DeviceChoice::Auto => sandcast_sandbox::DeviceChoice::Auto,
-            DeviceChoice::Cpu => sandcast_sandbox::DeviceChoice::Cpu,
-            DeviceChoice::Cuda(number) => sandcast_sandbox::DeviceChoice::Cuda(number),
-        },
+        device: arguments.device,
         compute_threads: arguments.threads,
         ..SandboxConfig::default()
     };

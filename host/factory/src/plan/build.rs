@@ -117,7 +117,10 @@ fn capabilities(inspection: &Inspection, grants: &Grants) -> Vec<PlannedCapabili
         let imported = inspection
             .imports
             .iter()
-            .any(|import| import.capability == Some(capability) && !import.noise);
+            .any(|import| {
+                let can_call = !import.noise && !import.functions.is_empty();
+                can_call && import.capability == Some(capability)
+            });
         let granted = is_granted(capability, grants);
         let always = matches!(capability, Capability::Log | Capability::Config);
         if asked.is_some() || imported || (granted && !always) {
