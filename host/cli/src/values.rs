@@ -45,7 +45,9 @@ pub(crate) fn value_at(column: &Arc<dyn Array>, row: usize) -> Value {
         DataType::UInt64 => column.as_primitive::<UInt64Type>().value(row).into(),
         DataType::List(_) => {
             let values = column.as_list::<i32>().value(row);
-            (0..values.len()).map(|place| value_at(&values, place)).collect()
+            (0..values.len())
+                .map(|place| value_at(&values, place))
+                .collect()
         }
         _ => Value::Null,
     }
