@@ -132,7 +132,7 @@ impl fmt::Display for Element<'_> {
             Self::Null => formatter.write_str("null"),
             Self::Boolean(value) => write!(formatter, "{value}"),
             Self::Integer(value) => write!(formatter, "{value}"),
-            Self::Number(value) => write!(formatter, "{value}"),
+            Self::Number(value) => write!(formatter, "{value:?}"),
             Self::Text(text) if text.chars().count() > SHOWN => {
                 let start: String = text.chars().take(SHOWN).collect();
                 write!(formatter, "{start:?} and more")

@@ -1,0 +1,215 @@
+//! Models whose answers a test chooses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, AsArray as _, Float64Array};
+use arrow::datatypes::{Float64Type, Int64Type};
+use arrow::record_batch::RecordBatch;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use sandcast_sandbox::{Field, Kind, Task, TaskKind};
+use sandcast_serve::{
+    FailureCause, ModelSelector, ModelSource, Predict, PredictError, ServableModel, SourceError,
+};
+use tokio::sync::Semaphore;
+
+/// How the model answers.
+#[derive(Clone)]
+pub(crate) enum Manner {
+    /// By a formula.
+    Formula,
+    /// By the formula, after a while.
+    Slowly(Duration),
+    /// By the formula, once for each permit that the test adds.
+    WhenTold(Arc<Semaphore>),
+    /// Not at all.
+    Failing(FailureCause),
+    /// With a row too many.
+    TooManyRows,
+}
+
+impl Manner {
+    pub(crate) async fn answer(&self, rows: &RecordBatch) -> Result<RecordBatch, PredictError> {
+        match self {
+            Self::Formula => Ok(formula(rows)),
+            Self::Slowly(duration) => {
+                tokio::time::sleep(*duration).await;
+                Ok(formula(rows))
+            }
+            Self::WhenTold(permits) => {
+                permits.acquire().await.expect("an open semaphore").forget();
+                Ok(formula(rows))
+            }
+            Self::Failing(cause) => {
+                let message = format!("plugin `mlp` failed in stage `predict`: {cause:?}");
+                Err(PredictError {
+                    cause: *cause,
+                    message,
+                })
+            }
+            Self::TooManyRows => {
+                let twice = arrow::compute::concat_batches(&rows.schema(), [rows, rows]);
+                Ok(formula(&twice.expect("the same schema")))
+            }
+        }
+    }
+}
+
+/// `probability:yes` is `age / 100`, or 0.5 without an age; `prediction` is `income` twice.
+fn formula(rows: &RecordBatch) -> RecordBatch {
+    if let Some(age) = rows.column_by_name("age") {
+        let age = age.as_primitive::<Int64Type>();
+        let yes = |age: Option<i64>| age.map_or(0.5, |age| age as f64 / 100.0);
+        let columns: [(&str, Float64Array); 2] = [
+            (
+                "probability:no",
+                age.iter().map(|age| 1.0 - yes(age)).collect(),
+            ),
+            ("probability:yes", age.iter().map(yes).collect()),
+        ];
+        let columns = columns.map(|(name, column)| (name, Arc::new(column) as ArrayRef));
+        RecordBatch::try_from_iter(columns).expect("columns of one length")
+    } else {
+        let amount = rows.column_by_name("amount").expect("a column");
+        let amount = amount.as_primitive::<Float64Type>();
+        let doubled: Float64Array = amount
+            .iter()
+            .map(|amount| amount.map(|it| it * 2.0))
+            .collect();
+        RecordBatch::try_from_iter([("prediction", Arc::new(doubled) as ArrayRef)])
+            .expect("a column")
+    }
+}
+
+/// `credit`, a binary classifier, whose current version a test can move, and `price`, a regression.
+pub(crate) struct Shelf {
+    pub(crate) current: AtomicU64,
+    pub(crate) broken: AtomicBool,
+    pub(crate) empty: AtomicBool,
+    manner: Manner,
+}
+
+impl Shelf {
+    pub(crate) fn new(manner: Manner) -> Arc<Self> {
+        Arc::new(Self {
+            current: AtomicU64::new(1),
+            broken: AtomicBool::new(false),
+            empty: AtomicBool::new(false),
+            manner,
+        })
+    }
+
+    fn credit(&self, version: u64) -> ServableModel {
+        ServableModel {
+            name: "credit".to_owned(),
+            version,
+            task: Task {
+                kind: TaskKind::BinaryClassification,
+                features: vec![
+                    field("age", Kind::Int64, true),
+                    field("income", Kind::Float64, false),
+                    field("purpose", Kind::Utf8, true),
+                    field("married", Kind::Boolean, true),
+                ],
+                target: "repaid".to_owned(),
+                classes: vec!["no".to_owned(), "yes".to_owned()],
+                weight: None,
+            },
+            threshold: 0.4,
+            facts: BTreeMap::from([("run".to_owned(), format!("run-{version}"))]),
+            predictor: Arc::new(Answering(self.manner.clone())),
+        }
+    }
+
+    fn price(version: u64) -> ServableModel {
+        ServableModel {
+            name: "price".to_owned(),
+            version,
+            task: Task {
+                kind: TaskKind::Regression,
+                features: vec![
+                    field("amount", Kind::Float64, true),
+                    field("since", Kind::Date32, true),
+                    field("at", Kind::TimestampUs, true),
+                ],
+                target: "price".to_owned(),
+                classes: Vec::new(),
+                weight: None,
+            },
+            threshold: 0.5,
+            facts: BTreeMap::new(),
+            predictor: Arc::new(Answering(Manner::Formula)),
+        }
+    }
+}
+
+fn field(name: &str, kind: Kind, nullable: bool) -> Field {
+    Field {
+        name: name.to_owned(),
+        kind,
+        nullable,
+    }
+}
+
+impl ModelSource for Shelf {
+    fn names(&self) -> BoxFuture<'_, Result<Vec<String>, SourceError>> {
+        let names = ["credit", "price"].map(str::to_owned).to_vec();
+        let names = if self.empty.load(Ordering::SeqCst) {
+            Vec::new()
+        } else {
+            names
+        };
+        async { Ok(names) }.boxed()
+    }
+
+    fn resolve<'a>(
+        &'a self,
+        selector: &'a ModelSelector,
+    ) -> BoxFuture<'a, Result<u64, SourceError>> {
+        let current = self.current.load(Ordering::SeqCst);
+        let version = match selector.reference.as_deref() {
+            _ if selector.name == "price" => Ok(7),
+            None | Some("champion") => Ok(current),
+            Some(reference) => reference.parse().map_err(|_| SourceError {
+                model: selector.to_string(),
+                reason: format!("the model `credit` has no alias `{reference}`"),
+            }),
+        };
+        async move { version }.boxed()
+    }
+
+    fn load<'a>(
+        &'a self,
+        name: &'a str,
+        version: u64,
+    ) -> BoxFuture<'a, Result<ServableModel, SourceError>> {
+        async move {
+            if self.broken.load(Ordering::SeqCst) {
+                return Err(SourceError {
+                    model: format!("{name}@{version}"),
+                    reason: "a blob is missing".to_owned(),
+                });
+            }
+            Ok(if name == "price" {
+                Self::price(version)
+            } else {
+                self.credit(version)
+            })
+        }
+        .boxed()
+    }
+}
+
+struct Answering(Manner);
+
+impl Predict for Answering {
+    fn predict<'a>(
+        &'a self,
+        rows: &'a RecordBatch,
+    ) -> BoxFuture<'a, Result<RecordBatch, PredictError>> {
+        self.0.answer(rows).boxed()
+    }
+}
