@@ -11,7 +11,7 @@ pub struct ServeConfig {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
     /// The models to serve, the first of a name being its default version. Empty for every model
-    /// of the registry.
+    /// of the registry, those included that are registered while serving.
     pub models: Vec<ModelSelector>,
     /// The largest request body.
     pub max_body_bytes: NonZeroU64,
@@ -25,7 +25,8 @@ pub struct ServeConfig {
     pub max_connections: NonZeroUsize,
     /// How long a request may take, from its first body byte to its answer.
     pub request_timeout: Duration,
-    /// How long a client may take to send the head of a request.
+    /// How long a client may take to send the head of a request, and how long a connection may
+    /// lie idle.
     pub header_timeout: Duration,
     /// How long requests under way may still take once the server was told to stop.
     pub drain_timeout: Duration,
@@ -47,7 +48,7 @@ impl Default for ServeConfig {
             max_queued: 256,
             max_connections: NonZeroUsize::MIN.saturating_add(1023),
             request_timeout: Duration::from_secs(30),
-            header_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             reload_interval: Some(Duration::from_secs(5)),
             audit_interval: Duration::from_secs(60),

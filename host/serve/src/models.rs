@@ -1,5 +1,6 @@
 //! The models that are loaded, and how they change while requests are under way.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -162,6 +163,7 @@ type Table = BTreeMap<String, Versions>;
 /// the table, and an old version is freed when its last request ends.
 pub(crate) struct Models {
     source: Arc<dyn ModelSource>,
+    /// What is served; empty for every model that the source has at the time.
     selectors: Vec<ModelSelector>,
     table: RwLock<Arc<Table>>,
     /// Reloads come one after another.
@@ -179,18 +181,8 @@ impl Models {
     /// Loads what is selected, or one version of every model of the source.
     pub(crate) async fn load(
         source: Arc<dyn ModelSource>,
-        mut selectors: Vec<ModelSelector>,
+        selectors: Vec<ModelSelector>,
     ) -> Result<Self, SourceError> {
-        if selectors.is_empty() {
-            let names = source.names().await?;
-            selectors = names
-                .into_iter()
-                .map(|name| ModelSelector {
-                    name,
-                    reference: None,
-                })
-                .collect();
-        }
         let models = Self {
             source,
             selectors,
@@ -208,7 +200,7 @@ impl Models {
         let before = self.table();
         let mut table = Table::new();
         let mut reload = Reload::default();
-        for selector in &self.selectors {
+        for selector in self.selected().await?.iter() {
             let version = self.source.resolve(selector).await?;
             let versions = table
                 .entry(selector.name.clone())
@@ -248,6 +240,18 @@ impl Models {
         }
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
         Ok(reload)
+    }
+
+    async fn selected(&self) -> Result<Cow<'_, [ModelSelector]>, SourceError> {
+        if !self.selectors.is_empty() {
+            return Ok(Cow::Borrowed(&self.selectors));
+        }
+        let names = self.source.names().await?;
+        let current = |name| ModelSelector {
+            name,
+            reference: None,
+        };
+        Ok(names.into_iter().map(current).collect())
     }
 
     /// The version that a request means: a number, an alias that is served, or the default.

@@ -297,6 +297,25 @@ async fn an_alias_that_moves_is_followed() {
 }
 
 #[tokio::test]
+async fn a_model_that_is_new_is_served_too() {
+    let shelf = Shelf::new(Manner::Formula);
+    let server = Running::start(&shelf, local()).await;
+    shelf.names.lock().expect("no panic").push("credit-new");
+    assert!(
+        server
+            .ask(get("/v2/models/credit-new"))
+            .await
+            .starts_with("HTTP/1.1 404")
+    );
+    server
+        .ask(post("/v2/repository/models/credit/load", "{}"))
+        .await;
+    let metadata = server.ask(get("/v2/models/credit-new")).await;
+    assert!(metadata.starts_with("HTTP/1.1 200 OK"), "{metadata}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_request_keeps_the_version_it_began_with() {
     let permits = Arc::new(Semaphore::new(0));
     let shelf = Shelf::new(Manner::WhenTold(Arc::clone(&permits)));
@@ -407,7 +426,7 @@ async fn a_server_that_cannot_start_says_why() {
         error,
         "cannot serve model `credit@staging`: the model `credit` has no alias `staging`"
     );
-    shelf.empty.store(true, Ordering::SeqCst);
+    shelf.names.lock().expect("no panic").clear();
     let error = start(&shelf, local()).await;
     assert_eq!(
         error,

@@ -1,8 +1,8 @@
 //! Models whose answers a test chooses.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray as _, Float64Array};
@@ -88,7 +88,7 @@ fn formula(rows: &RecordBatch) -> RecordBatch {
 pub(crate) struct Shelf {
     pub(crate) current: AtomicU64,
     pub(crate) broken: AtomicBool,
-    pub(crate) empty: AtomicBool,
+    pub(crate) names: Mutex<Vec<&'static str>>,
     manner: Manner,
 }
 
@@ -97,7 +97,7 @@ impl Shelf {
         Arc::new(Self {
             current: AtomicU64::new(1),
             broken: AtomicBool::new(false),
-            empty: AtomicBool::new(false),
+            names: Mutex::new(vec!["credit", "price"]),
             manner,
         })
     }
@@ -156,13 +156,9 @@ fn field(name: &str, kind: Kind, nullable: bool) -> Field {
 
 impl ModelSource for Shelf {
     fn names(&self) -> BoxFuture<'_, Result<Vec<String>, SourceError>> {
-        let names = ["credit", "price"].map(str::to_owned).to_vec();
-        let names = if self.empty.load(Ordering::SeqCst) {
-            Vec::new()
-        } else {
-            names
-        };
-        async { Ok(names) }.boxed()
+        let names = self.names.lock().expect("no panic");
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        async move { Ok(names) }.boxed()
     }
 
     fn resolve<'a>(
@@ -193,10 +189,15 @@ impl ModelSource for Shelf {
                     reason: "a blob is missing".to_owned(),
                 });
             }
-            Ok(if name == "price" {
+            let price = name == "price";
+            let model = if price {
                 Self::price(version)
             } else {
                 self.credit(version)
+            };
+            Ok(ServableModel {
+                name: name.to_owned(),
+                ..model
             })
         }
         .boxed()
