@@ -27,8 +27,10 @@ pub(crate) struct App {
     pub(crate) models: Models,
     pub(crate) telemetry: Telemetry,
     pub(crate) served: Served,
+    /// A permit for each request that may run or wait.
+    pub(crate) places: Semaphore,
     /// A permit for each prediction that may run.
-    pub(crate) permits: Semaphore,
+    pub(crate) turns: Semaphore,
     /// Whether the server was told to stop.
     pub(crate) draining: AtomicBool,
     request_ids: RequestIds,
@@ -53,7 +55,8 @@ impl App {
             .start_seconds
             .set(jiff::Timestamp::now().as_millisecond() as f64 / 1e3);
         Ok(Arc::new(Self {
-            permits: Semaphore::new(limit.min(Semaphore::MAX_PERMITS)),
+            places: semaphore(limit.saturating_add(config.max_queued)),
+            turns: semaphore(limit),
             models,
             telemetry,
             served: Served::default(),
@@ -62,6 +65,10 @@ impl App {
             config,
         }))
     }
+}
+
+fn semaphore(permits: usize) -> Semaphore {
+    Semaphore::new(permits.min(Semaphore::MAX_PERMITS))
 }
 
 /// Loads the models of a configuration and makes the routes that serve them, for a server of

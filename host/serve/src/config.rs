@@ -19,7 +19,8 @@ pub struct ServeConfig {
     pub max_rows: NonZeroUsize,
     /// How many predictions run at a time.
     pub max_concurrent: NonZeroUsize,
-    /// How many requests wait for their turn before others are sent away with 503.
+    /// How many requests wait for their turn, their bodies in memory, before others are sent away
+    /// with 503.
     pub max_queued: usize,
     /// How many connections are open at a time; others wait to be accepted.
     pub max_connections: NonZeroUsize,
@@ -45,7 +46,7 @@ impl Default for ServeConfig {
             max_body_bytes: NonZeroU64::MIN.saturating_add((8 << 20) - 1),
             max_rows: NonZeroUsize::MIN.saturating_add((1 << 16) - 1),
             max_concurrent: cores.saturating_mul(NonZeroUsize::MIN.saturating_add(1)),
-            max_queued: 256,
+            max_queued: 64,
             max_connections: NonZeroUsize::MIN.saturating_add(1023),
             request_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(30),

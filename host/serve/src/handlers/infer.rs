@@ -129,6 +129,8 @@ async fn answer(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Response, u64), Failure> {
+    // Before the body is read: what waits is held in memory.
+    let _place = take_place(app)?;
     let body = read_body(app, headers, body).await?;
     let decoding = Instant::now();
     let json_length = match headers.get(JSON_LENGTH_HEADER) {
@@ -148,7 +150,7 @@ async fn answer(
     loaded.counters.decoded.add(decoding.elapsed());
 
     let queueing = Instant::now();
-    let permit = take_turn(app).await?;
+    let turn = take_turn(app).await?;
     loaded.counters.queued.add(queueing.elapsed());
 
     let predicting = Instant::now();
@@ -156,7 +158,7 @@ async fn answer(
         let _instance = Raised::new(&app.telemetry.instances);
         loaded.model.predictor.predict(&rows).await
     };
-    drop(permit);
+    drop(turn);
     let took = predicting.elapsed();
     observe_prediction(app, loaded, took);
     let predicted = predicted?;
@@ -230,24 +232,22 @@ async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, 
     })
 }
 
-/// Waits for one of the permits, unless too many wait already.
-async fn take_turn(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
-    if let Ok(permit) = app.permits.try_acquire() {
-        return Ok(permit);
-    }
-    let waiting = usize::try_from(app.telemetry.queued.get()).unwrap_or(0);
-    if waiting >= app.config.max_queued {
+/// Takes one of the places of requests that run or wait, or sends the request away.
+fn take_place(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
+    app.places.try_acquire().map_err(|_| {
         app.telemetry.rejected.inc();
-        return Err(ApiError::unavailable(format!(
-            "{} predictions are running and {waiting} wait; try again in a second",
-            app.config.max_concurrent
-        )));
-    }
+        ApiError::unavailable(format!(
+            "{} predictions are running and {} wait; try again in a second",
+            app.config.max_concurrent, app.config.max_queued
+        ))
+    })
+}
+
+/// Waits until one more prediction may run.
+async fn take_turn(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
     let _queued = Raised::new(&app.telemetry.queued);
-    app.permits
-        .acquire()
-        .await
-        .map_err(|_| ApiError::unavailable("the server is stopping"))
+    let turn = app.turns.acquire().await;
+    turn.map_err(|_| ApiError::unavailable("the server is stopping"))
 }
 
 /// An output that was asked for, and whether as binary.
