@@ -99,9 +99,12 @@ impl Import {
         let path = interface
             .split_once('@')
             .map_or(interface.as_str(), |(path, _)| path);
-        let capability = capability_of(path);
+        let opened_by = capability_of(path);
+        // An interface that is imported for its types alone (the times of `wasi:filesystem` are those
+        // of the clock) opens nothing.
+        let capability = opened_by.filter(|_| !functions.is_empty());
         let from_std = matches!(
-            capability,
+            opened_by,
             Some(Capability::Clock | Capability::Random | Capability::Files)
         );
         let noise = path.starts_with("wasi:cli/")
@@ -120,7 +123,10 @@ impl Import {
             .interface
             .split_once('@')
             .map_or(self.interface.as_str(), |(path, _)| path);
-        self.capability.is_some() || ALWAYS_OFFERED.contains(&path) || STD_NOISE.contains(&path)
+        self.capability.is_some()
+            || (self.functions.is_empty() && capability_of(path).is_some())
+            || ALWAYS_OFFERED.contains(&path)
+            || STD_NOISE.contains(&path)
     }
 }
 

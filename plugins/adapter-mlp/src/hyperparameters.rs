@@ -68,7 +68,7 @@ impl Default for Hyperparameters {
             warmup: 0.05,
             weight_decay: 0.01,
             clip_norm: Some(1.0),
-            patience: Some(5),
+            patience: Some(10),
             class_weights: ClassWeights::Named(NamedWeights::None),
             impute: Impute::Mean,
             missing_indicators: true,

@@ -6,6 +6,9 @@ use crate::obligations::{self, Obligation};
 use crate::policies::Policies;
 use crate::request::{Question, RequestError, translate};
 
+/// How many reasons an answer gives.
+const MAXIMUM_REASONS: usize = 100;
+
 /// What is to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -53,10 +56,11 @@ pub(crate) fn decide(policies: &Policies, question: &Question<'_>) -> Result<Ans
                 AuthorizationError::PolicyEvaluationError(_) => None,
             });
         if decided {
-            reasons.push(match &rule.reason {
+            let reason = match &rule.reason {
                 Some(reason) => format!("{} `{}`: {reason}", rule.effect, rule.name),
                 None => format!("{} `{}` applies", rule.effect, rule.name),
-            });
+            };
+            reasons.push((rule.effect, reason));
             obligations::merge(&mut obligations, &rule.conditions.obligations);
             if let Some(why) = &rule.conditions.approval {
                 approvals.push(match why.as_str() {
@@ -67,23 +71,29 @@ pub(crate) fn decide(policies: &Policies, question: &Question<'_>) -> Result<Ans
         }
         if let Some(failure) = failure {
             forbid_failed |= rule.effect == Effect::Forbid;
-            reasons.push(format!(
+            let reason = format!(
                 "{} `{}` could not be evaluated: {failure}",
                 rule.effect, rule.name
-            ));
+            );
+            reasons.push((rule.effect, reason));
         }
     }
 
+    let response_allows = response.decision() == Decision::Allow;
     let outcome = match response.decision() {
         Decision::Allow if forbid_failed => Outcome::Deny,
         Decision::Allow if !approvals.is_empty() => Outcome::RequireApproval,
         Decision::Allow => Outcome::Allow,
         Decision::Deny => Outcome::Deny,
     };
-    reasons.append(&mut approvals);
     if outcome == Outcome::Deny {
         obligations.clear();
+        // What would have permitted it explains nothing now.
+        reasons.retain(|(effect, _)| *effect == Effect::Forbid || !response_allows);
+    } else {
+        reasons.extend(approvals.into_iter().map(|why| (Effect::Permit, why)));
     }
+    let mut reasons: Vec<String> = reasons.into_iter().map(|(_, reason)| reason).collect();
     if outcome == Outcome::Deny && response.diagnostics().reason().next().is_none() {
         let Question {
             principal,
@@ -91,10 +101,13 @@ pub(crate) fn decide(policies: &Policies, question: &Question<'_>) -> Result<Ans
             resource,
             ..
         } = question;
-        reasons.insert(
-            0,
-            format!("no policy permits {principal} to {action} {resource}"),
-        );
+        let nobody = format!("no policy permits {principal} to {action} {resource}");
+        reasons.insert(0, nobody);
+    }
+    if reasons.len() > MAXIMUM_REASONS {
+        let more = format!("and {} more", reasons.len() - MAXIMUM_REASONS);
+        reasons.truncate(MAXIMUM_REASONS);
+        reasons.push(more);
     }
     Ok(Answer {
         outcome,
@@ -262,12 +275,8 @@ mod tests {
             json!({"metrics": {"auc": 0.91}, "difference": "large"}),
         );
         assert_eq!(broken.outcome, Outcome::Deny);
-        assert!(
-            broken
-                .reasons
-                .iter()
-                .any(|it| it.starts_with("forbid `unfair` could not be evaluated"))
-        );
+        assert_eq!(broken.reasons.len(), 1, "{:?}", broken.reasons);
+        assert!(broken.reasons[0].starts_with("forbid `unfair` could not be evaluated"));
         assert!(broken.obligations.is_empty());
     }
 

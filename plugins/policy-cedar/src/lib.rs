@@ -128,6 +128,25 @@ mod tests {
     }
 
     #[test]
+    fn the_policy_of_the_example_decides_as_its_story_says() {
+        let mut plugin = plugin(include_str!("../../../examples/credit-risk/policy.cedar"))
+            .expect("good policies");
+        let mut train = |sensitive_features: &str| {
+            let context = format!("{{\"sensitive_features\": {sensitive_features}}}");
+            let request = Request {
+                control_point: ControlPoint::TrainStart,
+                action: "train".into(),
+                resource: "dataset:credit-risk".into(),
+                context,
+                ..request()
+            };
+            plugin.decide(&request).expect("a decision").effect
+        };
+        assert_eq!(train("[]"), Effect::Allow);
+        assert_eq!(train(r#"["origin"]"#), Effect::Deny);
+    }
+
+    #[test]
     fn failures_say_where_and_what_to_do() {
         let failure =
             plugin("permit (principal, action, resource)").expect_err("a semicolon is missing");

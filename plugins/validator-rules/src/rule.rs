@@ -119,11 +119,10 @@ impl Rule {
             ));
         };
         let id = take_text(&mut keys, "id")?;
-        if id
-            .as_ref()
-            .is_some_and(|id| id.is_empty() || id.len() > MAXIMUM_ID_BYTES)
-        {
-            return Err(format!("`id` must have 1 to {MAXIMUM_ID_BYTES} bytes"));
+        if id.as_ref().is_some_and(|id| !is_id(id)) {
+            return Err(format!(
+                "`id` must have 1 to {MAXIMUM_ID_BYTES} bytes and no control characters"
+            ));
         }
         let severity = match take_text(&mut keys, "severity")?.as_deref() {
             None | Some("error") => Severity::Error,
@@ -156,7 +155,7 @@ impl Rule {
             is_given: id.is_some(),
             text: id.unwrap_or_else(|| match names.as_slice() {
                 [] => kind.clone(),
-                names => format!("{kind}:{}", names.join(",")),
+                names => cut(&format!("{kind}:{}", names.join(","))),
             }),
         };
         Ok(Draft {
@@ -267,6 +266,18 @@ fn percent(share: f64) -> String {
     format!("{text}%")
 }
 
+fn is_id(text: &str) -> bool {
+    (1..=MAXIMUM_ID_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// An id from the names of columns, which can be anything.
+fn cut(text: &str) -> String {
+    let end = (0..=MAXIMUM_ID_BYTES.min(text.len()))
+        .rfind(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
+    text[..end].replace(char::is_control, "?")
+}
+
 fn take_text(keys: &mut Map<String, Value>, key: &str) -> Result<Option<String>, String> {
     match keys.remove(key) {
         None => Ok(None),
@@ -327,6 +338,15 @@ mod tests {
                 "mine"
             ]
         );
+    }
+
+    #[test]
+    fn ids_are_short_and_printable() {
+        let long = format!("unique:{}", "é".repeat(100));
+        assert_eq!(cut(&long).len(), 99);
+        assert_eq!(cut("not-null:a\nb"), "not-null:a?b");
+        let refused = refused(json!({"rules": [{"id": "a\nb", "rule": "row-count", "min": 1}]}));
+        assert!(refused.contains("no control characters"), "{refused}");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Builds a plugin's crate into a component: guest target, compile, componentise, manifest.
 //!
-//! The component is a function of the crate's sources, its lock file and the toolchain: the same
-//! bytes again, wherever the build runs. `plugin.toml` becomes a custom section of it, so that the
-//! component's digest covers what the plugin says about itself.
+//! The component is a function of the crate's sources, its lock file and the toolchain: the same bytes
+//! again, whatever folder they are built into and on whichever machine, as long as path dependencies
+//! lie inside the workspace (cargo makes the path of one outside part of the names in the code).
+//! `plugin.toml` becomes a custom section of it, so that the component's digest covers what the plugin
+//! says about itself.
 //!
 //! ```no_run
 //! use sandcast_build::{BuildRequest, build};

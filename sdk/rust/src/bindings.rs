@@ -1,12 +1,7 @@
 //! What `wit-bindgen` makes of `wit/`: the imports once, then one module a world for its export.
 //! Plugins use the modules beside this one; nothing here is covered by a promise of stability.
 
-#![expect(
-    missing_docs,
-    clippy::allow_attributes,
-    clippy::undocumented_unsafe_blocks,
-    reason = "generated"
-)]
+#![expect(missing_docs, reason = "generated")]
 
 /// Everything a plugin may import. A component imports only the functions it reaches.
 pub mod imports {

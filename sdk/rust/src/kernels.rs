@@ -146,8 +146,8 @@ impl FloatLanes {
         if sum.iter().any(|sum| sum.is_nan()) {
             return false;
         }
-        for lane in 0..LANES {
-            self.sum[lane] += sum[lane];
+        for (total, sum) in self.sum.iter_mut().zip(sum) {
+            *total += sum;
         }
         self.min = min;
         self.max = max;
@@ -175,8 +175,8 @@ impl FloatLanes {
         if sum.iter().any(|sum| sum.is_nan()) {
             return false;
         }
-        for lane in 0..LANES {
-            self.sum[lane] += sum[lane];
+        for (total, sum) in self.sum.iter_mut().zip(sum) {
+            *total += sum;
         }
         self.min = min;
         self.max = max;

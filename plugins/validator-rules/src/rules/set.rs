@@ -20,6 +20,7 @@ const VALUES_SHOWN: usize = 6;
 #[serde(deny_unknown_fields)]
 pub(super) struct Keys {
     column: String,
+    #[serde(alias = "values")]
     allowed: Option<Vec<Value>>,
     forbidden: Option<Vec<Value>>,
 }
@@ -217,6 +218,13 @@ mod tests {
             (3, "country \"XX\" is not one of DE, FR".to_owned())
         );
         assert_eq!(failing[1].0, 4);
+    }
+
+    #[test]
+    fn values_are_another_name_of_allowed() {
+        let column = Owned::int64(&[Some(1), Some(2)]);
+        let rule = json!({"rule": "set", "column": "n", "values": [1]});
+        assert_eq!(failing_rows(rule, &[("n", &column)]), [1]);
     }
 
     #[test]
