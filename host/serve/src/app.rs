@@ -101,6 +101,10 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
             "/v2/repository/models/{model}/load",
             post(handlers::repository_load),
         )
+        .route(
+            "/v2/repository/models/{model}/unload",
+            post(handlers::repository_unload),
+        )
         .route("/metrics", get(handlers::metrics))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)

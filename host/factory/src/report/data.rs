@@ -200,8 +200,10 @@ fn rule_row(rule: &Rule) -> Markup {
             th {
                 (clip(&rule.id, CELL))
                 span.under {
-                    (clip(&rule.description, CELL))
-                    @if !rule.observed.is_empty() { " · " (clip(&rule.observed, CELL)) }
+                    (code_spans(&clip(&rule.description, CELL)))
+                    @if !rule.observed.is_empty() {
+                        " · " (code_spans(&clip(&rule.observed, CELL)))
+                    }
                 }
             }
             td {

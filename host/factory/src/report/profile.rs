@@ -121,6 +121,12 @@ fn top(column: &Column) -> Markup {
     if column.top.is_empty() {
         return html! { span.faint { "–" } };
     }
+    if column
+        .distinct
+        .is_some_and(|distinct| distinct > column.count / 2)
+    {
+        return html! { span.under { "nearly every row has a value of its own" } };
+    }
     const SHADES: [&str; TOP] = ["opacity:.95", "opacity:.7", "opacity:.48", "opacity:.3"];
     let mut start = 0.0;
     let parts: Vec<(String, String, &str)> = column

@@ -12,7 +12,7 @@ use serde::Deserialize;
 pub(crate) use health::{live, metrics, model_ready, ready};
 pub(crate) use infer::infer;
 pub(crate) use metadata::{model_metadata, server_metadata};
-pub(crate) use repository::{repository_index, repository_load};
+pub(crate) use repository::{repository_index, repository_load, repository_unload};
 pub(crate) use stats::{all_stats, model_stats};
 
 /// The model that a path names.

@@ -42,3 +42,16 @@ pub(crate) async fn repository_load(
         .map_err(|error| ApiError::unavailable(error.to_string()))?;
     Ok(StatusCode::OK)
 }
+
+/// `POST /v2/repository/models/{model}/unload`: who may ask for a prediction may not end it for
+/// everybody else.
+pub(crate) async fn repository_unload(
+    State(app): State<Arc<App>>,
+    Path(target): TargetPath,
+) -> Result<StatusCode, ApiError> {
+    app.models.find(&target.model, None)?;
+    Err(ApiError::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "models are not unloaded on request; start the server with the models it is to serve",
+    ))
+}

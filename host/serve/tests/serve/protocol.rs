@@ -224,6 +224,22 @@ async fn the_repository_lists_what_is_served() {
 }
 
 #[tokio::test]
+async fn nobody_takes_a_model_from_the_others() {
+    let router = router_of(&Shelf::new(Manner::Formula)).await;
+    let unload = |model: &str| format!("/v2/repository/models/{model}/unload");
+    let answer = post(&router, &unload("credit"), &json!({})).await;
+    let error = answer.error(StatusCode::NOT_IMPLEMENTED);
+    assert!(
+        error.starts_with("models are not unloaded on request"),
+        "{error}"
+    );
+    post(&router, &unload("nothing"), &json!({}))
+        .await
+        .error(StatusCode::NOT_FOUND);
+    assert_eq!(infer(&router, &one_row()).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn statistics_count_rows_and_time() {
     let router = router_of(&Shelf::new(Manner::Formula)).await;
     let before = get(&router, "/v2/models/credit/stats").await.json();
