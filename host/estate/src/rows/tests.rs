@@ -25,10 +25,7 @@ async fn the_same_rows_give_the_same_bytes_however_they_are_cut() {
 
     let read = trial.estate.read(&one).await.expect("reads");
     assert!(read.iter().all(|batch| batch.num_rows() <= BATCH_ROWS));
-    assert_eq!(
-        arrow::compute::concat_batches(&schema, &read).expect("one"),
-        whole
-    );
+    assert_eq!(concat_batches(&schema, &read).expect("one"), whole);
 }
 
 #[tokio::test]
@@ -82,7 +79,7 @@ async fn many_rows_are_cut_into_files() {
         .await
         .expect("reads");
     assert_eq!(
-        arrow::compute::concat_batches(&schema, &read).expect("one"),
+        concat_batches(&schema, &read).expect("one"),
         people(0, 300_000)
     );
 }
@@ -122,10 +119,7 @@ async fn long_texts_are_cut_by_their_bytes_wherever_they_come() {
             .try_collect()
             .await
             .expect("reads");
-        assert_eq!(
-            arrow::compute::concat_batches(&schema, &read).expect("one"),
-            whole
-        );
+        assert_eq!(concat_batches(&schema, &read).expect("one"), whole);
         digests.push(blobs[0].digest);
     }
     assert!(
