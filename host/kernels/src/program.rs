@@ -78,8 +78,11 @@ pub struct Program {
     pub(crate) training: Option<Training>,
     /// What inference computes once for as long as the weights stay.
     pub(crate) shared: Shared,
-    plans: RwLock<HashMap<(Which, Vec<usize>), Arc<Plan>>>,
+    plans: RwLock<Plans>,
 }
+
+/// Plans by what they compute and the values of the symbols.
+type Plans = HashMap<(Which, Vec<usize>), Arc<Plan>>;
 
 /// Where parameters and literals lie in their regions.
 #[derive(Debug, Default)]

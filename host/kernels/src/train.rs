@@ -242,6 +242,9 @@ impl Run<'_> {
                 report.rows += rows.len() as u64;
             }
             let train_loss = mean(sums)?;
+            if !self.trainer.is_finite() {
+                return Err(RunError::WeightsNotFinite { epoch });
+            }
             let validation_loss = match self.has_validation {
                 true => Some(mean(self.trainer.validate()?)?),
                 false => None,

@@ -10,9 +10,9 @@ use sandcast_kernels::{
 };
 
 /// Numbers in a row.
-pub const FEATURES: usize = 30;
+pub(crate) const FEATURES: usize = 30;
 /// Rows of a step.
-pub const BATCH: u32 = 256;
+pub(crate) const BATCH: u32 = 256;
 
 struct Builder(Graph);
 
@@ -39,7 +39,7 @@ impl Builder {
 }
 
 /// The program.
-pub fn program() -> Arc<Program> {
+pub(crate) fn program() -> Arc<Program> {
     let rows = Extent::Symbol(0);
     let mut builder = Builder(Graph {
         symbols: vec![Symbol { name: "rows".into(), maximum: 4096 }],
@@ -83,13 +83,13 @@ pub fn program() -> Arc<Program> {
 }
 
 /// A session on so many threads.
-pub fn session(program: &Arc<Program>, threads: usize) -> Session {
+pub(crate) fn session(program: &Arc<Program>, threads: usize) -> Session {
     let device = Device::open(DeviceChoice::Cpu, NonZeroUsize::new(threads)).expect("the processor");
     Session::new(Arc::clone(program), &device, 7).expect("a session")
 }
 
 /// Rows to learn from.
-pub fn feeds(rows: usize) -> Feeds {
+pub(crate) fn feeds(rows: usize) -> Feeds {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let x: Vec<f32> = (0..rows * FEATURES)
         .map(|_| {
@@ -107,7 +107,7 @@ pub fn feeds(rows: usize) -> Feeds {
 }
 
 /// Passes over the data in shuffled batches.
-pub fn plan(epochs: u32) -> TrainPlan {
+pub(crate) fn plan(epochs: u32) -> TrainPlan {
     TrainPlan {
         epochs,
         batch_rows: BATCH,

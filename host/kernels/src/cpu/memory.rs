@@ -94,6 +94,10 @@ impl Span {
 
     /// The part from `offset` on, of so many elements.
     pub(crate) fn part(self, offset: usize, elements: usize) -> Span {
+        if elements == 0 {
+            // Nothing may begin anywhere.
+            return Span::EMPTY;
+        }
         assert!(offset <= self.elements && elements <= self.elements - offset, "part outside a span");
         // SAFETY: the offset was compared with the length.
         Span { start: unsafe { self.start.add(offset) }, elements }

@@ -296,6 +296,10 @@ impl Trainer for CpuTrainer<'_> {
         Ok(weighted_loss(losses, values.next(), 0))
     }
 
+    fn is_finite(&self) -> bool {
+        self.engine.weights.as_slice().iter().all(|weight| weight.is_finite())
+    }
+
     fn keep(&mut self) {
         self.best = self.engine.weights.clone();
     }
@@ -321,11 +325,8 @@ fn weighted_loss(losses: &[f32], weights: Option<&[f32]>, first_row: usize) -> W
                 if !(*weight >= 0.0 && weight.is_finite()) && sums.bad_weight.is_none() {
                     sums.bad_weight = Some(first_row + row);
                 }
-                // A row that does not count may have no loss.
-                if *weight != 0.0 {
-                    sums.loss += f64::from(*loss) * f64::from(*weight);
-                    sums.weight += f64::from(*weight);
-                }
+                sums.loss += f64::from(*loss) * f64::from(*weight);
+                sums.weight += f64::from(*weight);
             }
         }
     }

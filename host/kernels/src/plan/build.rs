@@ -277,7 +277,7 @@ impl Builder<'_> {
 
     /// A group that copies a value to a buffer of its own.
     fn copy(&mut self, id: ValueId, found: Found) -> usize {
-        let operand = self.from_outside(found);
+        let operand = self.read_from_outside(found);
         let elements = self.extents(id).iter().product();
         let buffer = self.buffer(elements, self.groups.len());
         let member =
@@ -287,7 +287,7 @@ impl Builder<'_> {
         buffer
     }
 
-    fn from_outside(&mut self, found: Found) -> Operand {
+    fn read_from_outside(&mut self, found: Found) -> Operand {
         match found {
             Found::Number(bits) => Operand::Number(bits),
             Found::Memory { buffer, view } => {
@@ -353,7 +353,7 @@ impl Builder<'_> {
                         .position(|member| member.buffer == buffer)
                         .map_or(Operand::Root, Operand::Member)
                 } else {
-                    self.from_outside(operand)
+                    self.read_from_outside(operand)
                 }
             })
             .collect();

@@ -1,6 +1,11 @@
 //! What tests of programs share: a builder of graphs, and numbers to feed them.
 
-#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
+    reason = "each test file uses a part of it"
+)]
 
 pub mod reference;
 
