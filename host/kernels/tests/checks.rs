@@ -13,7 +13,9 @@ fn refusal(graph: Graph) -> String {
 }
 
 fn refusal_under(graph: Graph, caps: &Caps) -> String {
-    Program::compile(graph, caps).expect_err("a refusal").to_string()
+    Program::compile(graph, caps)
+        .expect_err("a refusal")
+        .to_string()
 }
 
 /// A graph whose last node is under test, after an input `x` of [rows, 3] (0), an int32 input
@@ -31,10 +33,17 @@ fn with(node: Node) -> Graph {
 #[test]
 fn a_diagnostic_names_the_node_and_what_is_wrong() {
     let float = |shape: &[u32], count: usize| {
-        Node::F32Constant(F32Literal { shape: shape.to_vec(), values: vec![0.0; count] })
+        Node::F32Constant(F32Literal {
+            shape: shape.to_vec(),
+            values: vec![0.0; count],
+        })
     };
     let input = |name: &str, shape: Shape| {
-        Node::Input(Input { name: name.into(), dtype: DType::Float32, shape })
+        Node::Input(Input {
+            name: name.into(),
+            dtype: DType::Float32,
+            shape,
+        })
     };
     let reduce = |axes: &[u32]| {
         Node::Reduce(ReduceNode {
@@ -45,86 +54,265 @@ fn a_diagnostic_names_the_node_and_what_is_wrong() {
         })
     };
     let cases = [
-        (Node::Unary(UnaryNode { operation: UnaryOperation::Tanh, operand: 3 }),
-         "node 3: refers to node 3; a node refers only to nodes before it"),
-        (Node::Unary(UnaryNode { operation: UnaryOperation::Tanh, operand: u32::MAX }),
-         "node 3: refers to node 4294967295; a node refers only to nodes before it"),
-        (Node::Unary(UnaryNode { operation: UnaryOperation::Tanh, operand: 1 }),
-         "node 3: Tanh does not take int32; cast it to float32"),
-        (Node::Binary(BinaryNode { operation: BinaryOperation::Add, left: 0, right: 1 }),
-         "node 3: operand 0 is float32 and operand 1 is int32; cast one"),
-        (Node::Binary(BinaryNode { operation: BinaryOperation::Add, left: 0, right: 2 }),
-         "node 3: [rows, 3] and [3, 2] do not broadcast"),
-        (Node::Binary(BinaryNode { operation: BinaryOperation::Power, left: 1, right: 1 }),
-         "node 3: power does not take int32; cast both sides to float32"),
-        (Node::Matmul(MatmulNode { left: 2, right: 0 }),
-         "node 3: matrices [3, 2] and [rows, 3]"),
-        (Node::Matmul(MatmulNode { left: 1, right: 2 }),
-         "node 3: operand 1 is int32 and must be float32; cast it"),
-        (Node::Reshape(ReshapeNode { operand: 0, shape: fixed(&[3]) }),
-         "node 3: [rows, 3] cannot take the shape [3]: symbols must stay and the elements be as many"),
-        (Node::Reshape(ReshapeNode { operand: 2, shape: fixed(&[u32::MAX, u32::MAX, u32::MAX]) }),
-         "node 3: [3, 2] cannot take the shape [4294967295, 4294967295, 4294967295]: symbols must stay and the \
-          elements be as many"),
-        (Node::Transpose(TransposeNode { operand: 0, permutation: vec![0, 0] }),
-         "node 3: axis 0 is named twice"),
-        (Node::Transpose(TransposeNode { operand: 0, permutation: vec![1] }),
-         "node 3: a permutation of 1 axes for an operand of 2"),
-        (Node::Broadcast(BroadcastNode { operand: 0, shape: fixed(&[4, 3]) }),
-         "node 3: [rows, 3] does not broadcast to [4, 3]"),
-        (Node::Broadcast(BroadcastNode { operand: 2, shape: vec![Extent::Symbol(9)] }),
-         "node 3: symbol 9, of 1"),
-        (Node::Slice(SliceNode { operand: 0, axis: 1, start: 2, limit: 4 }),
-         "node 3: slice 2..4 of an axis of 3"),
-        (Node::Slice(SliceNode { operand: 0, axis: 0, start: 0, limit: 1 }),
-         "node 3: axis 0 of [rows, 3] is a symbol and must be fixed"),
-        (Node::Concatenate(ConcatenateNode { operands: vec![], axis: 0 }),
-         "node 3: concatenate of nothing"),
-        (Node::Concatenate(ConcatenateNode { operands: vec![0, 2], axis: 1 }),
-         "node 3: concatenate of float32 [rows, 3] and float32 [3, 2]"),
+        (
+            Node::Unary(UnaryNode {
+                operation: UnaryOperation::Tanh,
+                operand: 3,
+            }),
+            "node 3: refers to node 3; a node refers only to nodes before it",
+        ),
+        (
+            Node::Unary(UnaryNode {
+                operation: UnaryOperation::Tanh,
+                operand: u32::MAX,
+            }),
+            "node 3: refers to node 4294967295; a node refers only to nodes before it",
+        ),
+        (
+            Node::Unary(UnaryNode {
+                operation: UnaryOperation::Tanh,
+                operand: 1,
+            }),
+            "node 3: Tanh does not take int32; cast it to float32",
+        ),
+        (
+            Node::Binary(BinaryNode {
+                operation: BinaryOperation::Add,
+                left: 0,
+                right: 1,
+            }),
+            "node 3: operand 0 is float32 and operand 1 is int32; cast one",
+        ),
+        (
+            Node::Binary(BinaryNode {
+                operation: BinaryOperation::Add,
+                left: 0,
+                right: 2,
+            }),
+            "node 3: [rows, 3] and [3, 2] do not broadcast",
+        ),
+        (
+            Node::Binary(BinaryNode {
+                operation: BinaryOperation::Power,
+                left: 1,
+                right: 1,
+            }),
+            "node 3: power does not take int32; cast both sides to float32",
+        ),
+        (
+            Node::Matmul(MatmulNode { left: 2, right: 0 }),
+            "node 3: matrices [3, 2] and [rows, 3]",
+        ),
+        (
+            Node::Matmul(MatmulNode { left: 1, right: 2 }),
+            "node 3: operand 1 is int32 and must be float32; cast it",
+        ),
+        (
+            Node::Reshape(ReshapeNode {
+                operand: 0,
+                shape: fixed(&[3]),
+            }),
+            "node 3: [rows, 3] cannot take the shape [3]: symbols must stay and the elements be as many",
+        ),
+        (
+            Node::Reshape(ReshapeNode {
+                operand: 2,
+                shape: fixed(&[u32::MAX, u32::MAX, u32::MAX]),
+            }),
+            "node 3: [3, 2] cannot take the shape [4294967295, 4294967295, 4294967295]: symbols must stay and the \
+          elements be as many",
+        ),
+        (
+            Node::Transpose(TransposeNode {
+                operand: 0,
+                permutation: vec![0, 0],
+            }),
+            "node 3: axis 0 is named twice",
+        ),
+        (
+            Node::Transpose(TransposeNode {
+                operand: 0,
+                permutation: vec![1],
+            }),
+            "node 3: a permutation of 1 axes for an operand of 2",
+        ),
+        (
+            Node::Broadcast(BroadcastNode {
+                operand: 0,
+                shape: fixed(&[4, 3]),
+            }),
+            "node 3: [rows, 3] does not broadcast to [4, 3]",
+        ),
+        (
+            Node::Broadcast(BroadcastNode {
+                operand: 2,
+                shape: vec![Extent::Symbol(9)],
+            }),
+            "node 3: symbol 9, of 1",
+        ),
+        (
+            Node::Slice(SliceNode {
+                operand: 0,
+                axis: 1,
+                start: 2,
+                limit: 4,
+            }),
+            "node 3: slice 2..4 of an axis of 3",
+        ),
+        (
+            Node::Slice(SliceNode {
+                operand: 0,
+                axis: 0,
+                start: 0,
+                limit: 1,
+            }),
+            "node 3: axis 0 of [rows, 3] is a symbol and must be fixed",
+        ),
+        (
+            Node::Concatenate(ConcatenateNode {
+                operands: vec![],
+                axis: 0,
+            }),
+            "node 3: concatenate of nothing",
+        ),
+        (
+            Node::Concatenate(ConcatenateNode {
+                operands: vec![0, 2],
+                axis: 1,
+            }),
+            "node 3: concatenate of float32 [rows, 3] and float32 [3, 2]",
+        ),
         (reduce(&[2]), "node 3: axis 2 of an operand of rank 2"),
         (reduce(&[1, 1]), "node 3: axis 1 is named twice"),
-        (Node::Argmax(ArgmaxNode { operand: 0, axis: 7 }), "node 3: axis 7 of an operand of rank 2"),
-        (Node::Gather(GatherNode { table: 0, indices: 1 }),
-         "node 3: the leading extent of a table must be fixed"),
-        (Node::Gather(GatherNode { table: 2, indices: 0 }),
-         "node 3: operand 0 is float32 and must be int32; cast it"),
-        (Node::Dropout(DropoutNode { operand: 0, rate: 1.0 }),
-         "node 3: dropout rate 1; it must be at least 0 and below 1"),
-        (Node::Dropout(DropoutNode { operand: 0, rate: f32::NAN }),
-         "node 3: dropout rate NaN; it must be at least 0 and below 1"),
-        (Node::Clamp(ClampNode { operand: 0, minimum: 1.0, maximum: 0.0 }),
-         "node 3: clamp from 1 to 0"),
-        (Node::LayerNorm(LayerNormNode { operand: 0, scale: 2, offset: 2, epsilon: 1e-5 }),
-         "node 3: the scale has shape [3, 2]; it must be the last extent of [rows, 3]"),
-        (Node::CrossEntropy(CrossEntropyNode { logits: 2, labels: 1 }),
-         "node 3: labels [rows] for logits [3, 2]; logits must be the labels' shape with the classes \
-          behind it"),
-        (Node::SquaredError(SquaredErrorNode { predictions: 0, targets: 2 }),
-         "node 3: predictions [rows, 3] and targets [3, 2] differ in shape"),
-        (Node::Huber(HuberNode { predictions: 0, targets: 0, delta: 0.0 }),
-         "node 3: delta 0; it must be finite and above 0"),
-        (float(&[2, 2], 3), "node 3: 3 values for a literal of shape [2, 2]"),
-        (float(&[u32::MAX, u32::MAX, 2], 0),
-         "node 3: shape [4294967295, 4294967295, 2] has too many elements"),
+        (
+            Node::Argmax(ArgmaxNode {
+                operand: 0,
+                axis: 7,
+            }),
+            "node 3: axis 7 of an operand of rank 2",
+        ),
+        (
+            Node::Gather(GatherNode {
+                table: 0,
+                indices: 1,
+            }),
+            "node 3: the leading extent of a table must be fixed",
+        ),
+        (
+            Node::Gather(GatherNode {
+                table: 2,
+                indices: 0,
+            }),
+            "node 3: operand 0 is float32 and must be int32; cast it",
+        ),
+        (
+            Node::Dropout(DropoutNode {
+                operand: 0,
+                rate: 1.0,
+            }),
+            "node 3: dropout rate 1; it must be at least 0 and below 1",
+        ),
+        (
+            Node::Dropout(DropoutNode {
+                operand: 0,
+                rate: f32::NAN,
+            }),
+            "node 3: dropout rate NaN; it must be at least 0 and below 1",
+        ),
+        (
+            Node::Clamp(ClampNode {
+                operand: 0,
+                minimum: 1.0,
+                maximum: 0.0,
+            }),
+            "node 3: clamp from 1 to 0",
+        ),
+        (
+            Node::LayerNorm(LayerNormNode {
+                operand: 0,
+                scale: 2,
+                offset: 2,
+                epsilon: 1e-5,
+            }),
+            "node 3: the scale has shape [3, 2]; it must be the last extent of [rows, 3]",
+        ),
+        (
+            Node::CrossEntropy(CrossEntropyNode {
+                logits: 2,
+                labels: 1,
+            }),
+            "node 3: labels [rows] for logits [3, 2]; logits must be the labels' shape with the classes \
+          behind it",
+        ),
+        (
+            Node::SquaredError(SquaredErrorNode {
+                predictions: 0,
+                targets: 2,
+            }),
+            "node 3: predictions [rows, 3] and targets [3, 2] differ in shape",
+        ),
+        (
+            Node::Huber(HuberNode {
+                predictions: 0,
+                targets: 0,
+                delta: 0.0,
+            }),
+            "node 3: delta 0; it must be finite and above 0",
+        ),
+        (
+            float(&[2, 2], 3),
+            "node 3: 3 values for a literal of shape [2, 2]",
+        ),
+        (
+            float(&[u32::MAX, u32::MAX, 2], 0),
+            "node 3: shape [4294967295, 4294967295, 2] has too many elements",
+        ),
         (input("x", by_row(&[])), "node 3: two inputs are named `x`"),
         (input("", by_row(&[])), "node 3: input without a name"),
-        (input("y", vec![Extent::Symbol(1)]), "node 3: symbol 1, of 1"),
-        (input("y", fixed(&[1; 9])), "node 3: rank 9, over the cap of 8"),
-        (input("y", by_row(&[1 << 20])),
-         "node 3: [rows, 1048576] is more elements than the cap of 1073741824, with symbols at their maximum"),
-        (input("y", fixed(&[u32::MAX; 8])),
-         "node 3: [4294967295, 4294967295, 4294967295, 4294967295, 4294967295, 4294967295, 4294967295, \
-          4294967295] is more elements than the cap of 1073741824, with symbols at their maximum"),
-        (Node::Parameter(Parameter {
-            name: "p".into(), shape: vec![1], initializer: Initializer::Zeros, trainable: true }),
-         "node 3: two parameters are named `p`"),
-        (Node::Parameter(Parameter {
-            name: "q".into(), shape: vec![1], initializer: Initializer::Normal(-1.0), trainable: true }),
-         "node 3: initial spread -1; it must be finite, not negative"),
-        (Node::Parameter(Parameter {
-            name: "__metadata__".into(), shape: vec![1], initializer: Initializer::Zeros, trainable: true }),
-         "node 3: parameter name `__metadata__` is taken by the safetensors format"),
+        (
+            input("y", vec![Extent::Symbol(1)]),
+            "node 3: symbol 1, of 1",
+        ),
+        (
+            input("y", fixed(&[1; 9])),
+            "node 3: rank 9, over the cap of 8",
+        ),
+        (
+            input("y", by_row(&[1 << 20])),
+            "node 3: [rows, 1048576] is more elements than the cap of 1073741824, with symbols at their maximum",
+        ),
+        (
+            input("y", fixed(&[u32::MAX; 8])),
+            "node 3: [4294967295, 4294967295, 4294967295, 4294967295, 4294967295, 4294967295, 4294967295, \
+          4294967295] is more elements than the cap of 1073741824, with symbols at their maximum",
+        ),
+        (
+            Node::Parameter(Parameter {
+                name: "p".into(),
+                shape: vec![1],
+                initializer: Initializer::Zeros,
+                trainable: true,
+            }),
+            "node 3: two parameters are named `p`",
+        ),
+        (
+            Node::Parameter(Parameter {
+                name: "q".into(),
+                shape: vec![1],
+                initializer: Initializer::Normal(-1.0),
+                trainable: true,
+            }),
+            "node 3: initial spread -1; it must be finite, not negative",
+        ),
+        (
+            Node::Parameter(Parameter {
+                name: "__metadata__".into(),
+                shape: vec![1],
+                initializer: Initializer::Zeros,
+                trainable: true,
+            }),
+            "node 3: parameter name `__metadata__` is taken by the safetensors format",
+        ),
     ];
     for (node, expected) in cases {
         let shown = format!("{node:?}");
@@ -134,48 +322,96 @@ fn a_diagnostic_names_the_node_and_what_is_wrong() {
 
 #[test]
 fn graphs_are_refused_as_a_whole() {
-    let base = || with(Node::Unary(UnaryNode { operation: UnaryOperation::Relu, operand: 0 }));
+    let base = || {
+        with(Node::Unary(UnaryNode {
+            operation: UnaryOperation::Relu,
+            operand: 0,
+        }))
+    };
     let edit = |change: &dyn Fn(&mut Graph)| {
         let mut graph = base();
         change(&mut graph);
         refusal(graph)
     };
-    assert_eq!(edit(&|g| g.entries.clear()), "a graph without entries and without a loss computes nothing");
-    assert_eq!(edit(&|g| g.entries[0].outputs[0].node = 4), "output `x` of entry `out` refers to node 4, of 4");
-    assert_eq!(edit(&|g| g.entries[0].outputs.clear()), "entry `out` has no outputs");
+    assert_eq!(
+        edit(&|g| g.entries.clear()),
+        "a graph without entries and without a loss computes nothing"
+    );
+    assert_eq!(
+        edit(&|g| g.entries[0].outputs[0].node = 4),
+        "output `x` of entry `out` refers to node 4, of 4"
+    );
+    assert_eq!(
+        edit(&|g| g.entries[0].outputs.clear()),
+        "entry `out` has no outputs"
+    );
     assert_eq!(
         edit(&|g| g.entries[0].name = "loss".into()),
         "an entry is named `loss`, which stands for one training step"
     );
-    assert_eq!(edit(&|g| g.entries.push(g.entries[0].clone())), "two entries are named `out`");
-    assert_eq!(edit(&|g| g.symbols[0].maximum = 0), "symbol `rows` has a maximum of 0");
-    assert_eq!(edit(&|g| g.symbols.push(g.symbols[0].clone())), "two symbols are named `rows`");
     assert_eq!(
-        edit(&|g| g.loss = Some(Loss { per_row: 3, weight: None })),
+        edit(&|g| g.entries.push(g.entries[0].clone())),
+        "two entries are named `out`"
+    );
+    assert_eq!(
+        edit(&|g| g.symbols[0].maximum = 0),
+        "symbol `rows` has a maximum of 0"
+    );
+    assert_eq!(
+        edit(&|g| g.symbols.push(g.symbols[0].clone())),
+        "two symbols are named `rows`"
+    );
+    assert_eq!(
+        edit(&|g| g.loss = Some(Loss {
+            per_row: 3,
+            weight: None
+        })),
         "node 3: the loss must be a float32 node of shape [rows], rows a symbol"
     );
     assert_eq!(
-        edit(&|g| g.loss = Some(Loss { per_row: 1, weight: None })),
+        edit(&|g| g.loss = Some(Loss {
+            per_row: 1,
+            weight: None
+        })),
         "node 1: the loss must be a float32 node of shape [rows], rows a symbol"
     );
-    assert_eq!(edit(&|g| g.loss = Some(Loss { per_row: 9, weight: None })), "the loss refers to node 9, of 4");
     assert_eq!(
-        edit(&|g| g.optimizer = Some(Optimizer::Sgd(Sgd { momentum: 1.0, weight_decay: 0.0 }))),
+        edit(&|g| g.loss = Some(Loss {
+            per_row: 9,
+            weight: None
+        })),
+        "the loss refers to node 9, of 4"
+    );
+    assert_eq!(
+        edit(&|g| g.optimizer = Some(Optimizer::Sgd(Sgd {
+            momentum: 1.0,
+            weight_decay: 0.0
+        }))),
         "the optimizer's momentum is 1; it must be at least 0 and below 1"
     );
     assert_eq!(
         edit(&|g| {
-            let Optimizer::Adam(adam) = adam() else { return };
-            g.optimizer = Some(Optimizer::Adam(Adam { epsilon: 0.0, ..adam }));
+            let Optimizer::Adam(adam) = adam() else {
+                return;
+            };
+            g.optimizer = Some(Optimizer::Adam(Adam {
+                epsilon: 0.0,
+                ..adam
+            }));
         }),
         "the optimizer's epsilon is 0; it must be finite and above 0"
     );
     // A symbol that no input gives.
     assert_eq!(
         edit(&|g| {
-            g.symbols.push(Symbol { name: "free".into(), maximum: 4 });
-            g.nodes.push(Node::Broadcast(BroadcastNode { operand: 2, shape: vec![
-                Extent::Symbol(1), Extent::Fixed(3), Extent::Fixed(2)] }));
+            g.symbols.push(Symbol {
+                name: "free".into(),
+                maximum: 4,
+            });
+            g.nodes.push(Node::Broadcast(BroadcastNode {
+                operand: 2,
+                shape: vec![Extent::Symbol(1), Extent::Fixed(3), Extent::Fixed(2)],
+            }));
             g.entries[0].outputs[0].node = 4;
         }),
         "symbol `free` of `out` is an extent of none of its inputs"
@@ -187,39 +423,100 @@ fn caps_hold_before_anything_is_allocated() {
     let graph = || classifier(30, 2, 0.0).graph;
     let under = |caps: Caps| refusal_under(graph(), &caps);
     let caps = Caps::default;
-    assert_eq!(under(Caps { nodes: 5, ..caps() }), "18 nodes, over the cap of 5");
-    assert_eq!(under(Caps { symbols: 0, ..caps() }), "1 symbols, over the cap of 0");
-    assert_eq!(under(Caps { entries: 0, ..caps() }), "1 entries, over the cap of 0");
     assert_eq!(
-        under(Caps { parameters_bytes: 40_000, ..caps() }),
+        under(Caps { nodes: 5, ..caps() }),
+        "18 nodes, over the cap of 5"
+    );
+    assert_eq!(
+        under(Caps {
+            symbols: 0,
+            ..caps()
+        }),
+        "1 symbols, over the cap of 0"
+    );
+    assert_eq!(
+        under(Caps {
+            entries: 0,
+            ..caps()
+        }),
+        "1 entries, over the cap of 0"
+    );
+    assert_eq!(
+        under(Caps {
+            parameters_bytes: 40_000,
+            ..caps()
+        }),
         "node 7: parameters of 162816 bytes up to here, over the cap of 40000"
     );
     assert!(
-        under(Caps { elements_per_tensor: 1000, ..caps() }).starts_with("node 0: [rows, 30] is more elements")
+        under(Caps {
+            elements_per_tensor: 1000,
+            ..caps()
+        })
+        .starts_with("node 0: [rows, 30] is more elements")
     );
-    let flops = under(Caps { flops: 1000, ..caps() });
-    assert!(flops.contains("floating-point operations with symbols at their maximum"), "{flops}");
-    let peak = under(Caps { peak_bytes: 1000, ..caps() });
-    assert!(peak.contains("bytes at the peak with symbols at their maximum"), "{peak}");
+    let flops = under(Caps {
+        flops: 1000,
+        ..caps()
+    });
+    assert!(
+        flops.contains("floating-point operations with symbols at their maximum"),
+        "{flops}"
+    );
+    let peak = under(Caps {
+        peak_bytes: 1000,
+        ..caps()
+    });
+    assert!(
+        peak.contains("bytes at the peak with symbols at their maximum"),
+        "{peak}"
+    );
     let mut hostile = graph();
-    hostile.nodes.push(Node::Concatenate(ConcatenateNode { operands: vec![0; 20_000], axis: 1 }));
-    assert_eq!(refusal(hostile), "node 18: 20000 operands of concatenates up to here, over the cap of 16384");
+    hostile.nodes.push(Node::Concatenate(ConcatenateNode {
+        operands: vec![0; 20_000],
+        axis: 1,
+    }));
+    assert_eq!(
+        refusal(hostile),
+        "node 18: 20000 operands of concatenates up to here, over the cap of 16384"
+    );
 }
 
 #[test]
 fn costs_are_those_of_the_formulas() {
     let program = classifier(30, 2, 0.0).compile();
     let costs = program.costs();
-    assert_eq!(costs.iter().map(|cost| cost.entry.as_str()).collect::<Vec<_>>(), ["predict", "loss"]);
+    assert_eq!(
+        costs
+            .iter()
+            .map(|cost| cost.entry.as_str())
+            .collect::<Vec<_>>(),
+        ["predict", "loss"]
+    );
     let products = 2 * 4096 * (30 * 256 + 256 * 128 + 128 * 2);
-    assert!(costs[0].flops > products && costs[0].flops < products * 21 / 20, "{costs:?}");
+    assert!(
+        costs[0].flops > products && costs[0].flops < products * 21 / 20,
+        "{costs:?}"
+    );
     // Twice as much again for the gradient, but for that of the input.
     let step = 3 * products - 2 * 4096 * 30 * 256;
-    assert!(costs[1].flops > step && costs[1].flops < step * 21 / 20, "{costs:?}");
-    assert_eq!(program.parameter_count(), 30 * 256 + 256 + 256 * 128 + 128 + 128 * 2 + 2);
+    assert!(
+        costs[1].flops > step && costs[1].flops < step * 21 / 20,
+        "{costs:?}"
+    );
+    assert_eq!(
+        program.parameter_count(),
+        30 * 256 + 256 + 256 * 128 + 128 + 128 * 2 + 2
+    );
     let weights = 4 * program.parameter_count();
-    assert!(costs[0].peak_bytes > 2 * weights && costs[0].peak_bytes < 4_000_000, "{costs:?}");
-    assert!(costs[1].peak_bytes > 32 * weights && costs[1].peak_bytes < 100_000_000, "{costs:?}");
+    assert!(
+        costs[0].peak_bytes > 2 * weights && costs[0].peak_bytes < 4_000_000,
+        "{costs:?}"
+    );
+    assert!(
+        costs[1].peak_bytes > 32 * weights && costs[1].peak_bytes < 100_000_000,
+        "{costs:?}"
+    );
 }
 
 #[test]
@@ -230,8 +527,15 @@ fn the_digest_is_of_the_graph_and_json_keeps_it() {
         minimum: f32::NEG_INFINITY,
         maximum: f32::INFINITY,
     }));
-    graph.nodes.push(Node::F32Constant(F32Literal { shape: vec![3], values: vec![0.1, f32::INFINITY, -0.0] }));
-    let digest = |graph: &Graph| Program::compile(graph.clone(), &Caps::default()).expect("fine").digest();
+    graph.nodes.push(Node::F32Constant(F32Literal {
+        shape: vec![3],
+        values: vec![0.1, f32::INFINITY, -0.0],
+    }));
+    let digest = |graph: &Graph| {
+        Program::compile(graph.clone(), &Caps::default())
+            .expect("fine")
+            .digest()
+    };
     let text = serde_json::to_string(&graph).expect("json");
     let back: Graph = serde_json::from_str(&text).expect("the graph again");
     assert_eq!(back, graph);
@@ -240,7 +544,12 @@ fn the_digest_is_of_the_graph_and_json_keeps_it() {
     other.nodes.pop();
     assert_ne!(digest(&other), digest(&graph));
     let refused = serde_json::from_str::<Graph>(&text.replace("\"inf\"", "\"infinite\""));
-    assert!(refused.expect_err("not a number").to_string().contains("infinite"));
+    assert!(
+        refused
+            .expect_err("not a number")
+            .to_string()
+            .contains("infinite")
+    );
 }
 
 /// Any node at all, most of them nonsense.
@@ -248,16 +557,33 @@ fn any_node() -> impl Strategy<Value = Node> {
     let id = || prop_oneof![8 => 0_u32..12, 1 => any::<u32>()];
     let small = || prop_oneof![8 => 0_u32..5, 1 => any::<u32>()];
     let list = move || prop::collection::vec(small(), 0..4);
-    let extent = move || prop_oneof![
-        3 => small().prop_map(Extent::Fixed),
-        1 => (0_u32..3).prop_map(Extent::Symbol),
-    ];
+    let extent = move || {
+        prop_oneof![
+            3 => small().prop_map(Extent::Fixed),
+            1 => (0_u32..3).prop_map(Extent::Symbol),
+        ]
+    };
     let shape = move || prop::collection::vec(extent(), 0..4);
-    let float = || prop_oneof![-2.0_f32..2.0, Just(f32::NAN), Just(f32::INFINITY), Just(0.0)];
+    let float = || {
+        prop_oneof![
+            -2.0_f32..2.0,
+            Just(f32::NAN),
+            Just(f32::INFINITY),
+            Just(0.0)
+        ]
+    };
     let name = || "[a-c]{0,1}";
     let dtype = || prop_oneof![Just(DType::Float32), Just(DType::Int32)];
     use UnaryOperation::*;
-    let unary = prop::sample::select(vec![Negate, Exponential, Relu, Gelu, Floor, LogicalNot, SquareRoot]);
+    let unary = prop::sample::select(vec![
+        Negate,
+        Exponential,
+        Relu,
+        Gelu,
+        Floor,
+        LogicalNot,
+        SquareRoot,
+    ]);
     let binary = prop::sample::select(vec![
         BinaryOperation::Add,
         BinaryOperation::Divide,
@@ -266,53 +592,105 @@ fn any_node() -> impl Strategy<Value = Node> {
     ]);
     let comparison = prop::sample::select(vec![Comparison::Equal, Comparison::Less]);
     let fold = prop::sample::select(vec![Reduction::Sum, Reduction::Mean, Reduction::Maximum]);
-    let start = prop::sample::select(vec![Initializer::Zeros, Initializer::GlorotUniform, Initializer::Normal(1.0)]);
+    let start = prop::sample::select(vec![
+        Initializer::Zeros,
+        Initializer::GlorotUniform,
+        Initializer::Normal(1.0),
+    ]);
     prop_oneof![
-        (name(), dtype(), shape()).prop_map(|(name, dtype, shape)| Node::Input(Input { name, dtype, shape })),
+        (name(), dtype(), shape()).prop_map(|(name, dtype, shape)| Node::Input(Input {
+            name,
+            dtype,
+            shape
+        })),
         (name(), list(), start, any::<bool>()).prop_map(|(name, shape, initializer, trainable)| {
-            Node::Parameter(Parameter { name, shape, initializer, trainable })
+            Node::Parameter(Parameter {
+                name,
+                shape,
+                initializer,
+                trainable,
+            })
         }),
         (list(), prop::collection::vec(float(), 0..5))
             .prop_map(|(shape, values)| Node::F32Constant(F32Literal { shape, values })),
         (list(), prop::collection::vec(-1..5_i32, 0..5))
             .prop_map(|(shape, values)| Node::I32Constant(I32Literal { shape, values })),
-        (unary, id()).prop_map(|(operation, operand)| Node::Unary(UnaryNode { operation, operand })),
+        (unary, id())
+            .prop_map(|(operation, operand)| Node::Unary(UnaryNode { operation, operand })),
         (binary, id(), id()).prop_map(|(operation, left, right)| {
-            Node::Binary(BinaryNode { operation, left, right })
+            Node::Binary(BinaryNode {
+                operation,
+                left,
+                right,
+            })
         }),
         (comparison, id(), id()).prop_map(|(comparison, left, right)| {
-            Node::Compare(CompareNode { comparison, left, right })
+            Node::Compare(CompareNode {
+                comparison,
+                left,
+                right,
+            })
         }),
         (id(), id(), id()).prop_map(|(condition, on_true, on_false)| {
-            Node::Select(SelectNode { condition, on_true, on_false })
+            Node::Select(SelectNode {
+                condition,
+                on_true,
+                on_false,
+            })
         }),
         (id(), dtype()).prop_map(|(operand, dtype)| Node::Cast(CastNode { operand, dtype })),
         (id(), shape()).prop_map(|(operand, shape)| Node::Reshape(ReshapeNode { operand, shape })),
-        (id(), list()).prop_map(|(operand, permutation)| Node::Transpose(TransposeNode { operand, permutation })),
-        (id(), shape()).prop_map(|(operand, shape)| Node::Broadcast(BroadcastNode { operand, shape })),
+        (id(), list()).prop_map(|(operand, permutation)| Node::Transpose(TransposeNode {
+            operand,
+            permutation
+        })),
+        (id(), shape())
+            .prop_map(|(operand, shape)| Node::Broadcast(BroadcastNode { operand, shape })),
         (id(), small(), small(), small()).prop_map(|(operand, axis, start, limit)| {
-            Node::Slice(SliceNode { operand, axis, start, limit })
+            Node::Slice(SliceNode {
+                operand,
+                axis,
+                start,
+                limit,
+            })
         }),
-        (prop::collection::vec(id(), 0..4), small()).prop_map(|(operands, axis)| {
-            Node::Concatenate(ConcatenateNode { operands, axis })
-        }),
+        (prop::collection::vec(id(), 0..4), small())
+            .prop_map(|(operands, axis)| { Node::Concatenate(ConcatenateNode { operands, axis }) }),
         (fold, id(), list(), any::<bool>()).prop_map(|(reduction, operand, axes, keep)| {
-            Node::Reduce(ReduceNode { reduction, operand, axes, keep })
+            Node::Reduce(ReduceNode {
+                reduction,
+                operand,
+                axes,
+                keep,
+            })
         }),
         (id(), small()).prop_map(|(operand, axis)| Node::Argmax(ArgmaxNode { operand, axis })),
         (id(), small(), any::<bool>()).prop_map(|(operand, axis, logarithm)| {
-            Node::Softmax(SoftmaxNode { operand, axis, logarithm })
+            Node::Softmax(SoftmaxNode {
+                operand,
+                axis,
+                logarithm,
+            })
         }),
         (id(), id()).prop_map(|(left, right)| Node::Matmul(MatmulNode { left, right })),
         (id(), id()).prop_map(|(table, indices)| Node::Gather(GatherNode { table, indices })),
         (id(), small()).prop_map(|(indices, depth)| Node::OneHot(OneHotNode { indices, depth })),
         (id(), float()).prop_map(|(operand, rate)| Node::Dropout(DropoutNode { operand, rate })),
         (id(), id(), id()).prop_map(|(operand, scale, offset)| {
-            Node::LayerNorm(LayerNormNode { operand, scale, offset, epsilon: 0.1 })
+            Node::LayerNorm(LayerNormNode {
+                operand,
+                scale,
+                offset,
+                epsilon: 0.1,
+            })
         }),
-        (id(), id()).prop_map(|(logits, labels)| Node::CrossEntropy(CrossEntropyNode { logits, labels })),
+        (id(), id())
+            .prop_map(|(logits, labels)| Node::CrossEntropy(CrossEntropyNode { logits, labels })),
         (id(), id()).prop_map(|(predictions, targets)| {
-            Node::SquaredError(SquaredErrorNode { predictions, targets })
+            Node::SquaredError(SquaredErrorNode {
+                predictions,
+                targets,
+            })
         }),
     ]
 }

@@ -39,9 +39,21 @@ impl Maker {
         let mut builder = Builder::new();
         let x = builder.input("x", DType::Float32, by_row(&FEATURES));
         let ids = builder.input("ids", DType::Int32, by_row(&[]));
-        let part = Part { node: x, extents: FEATURES.to_vec(), by_row: true };
+        let part = Part {
+            node: x,
+            extents: FEATURES.to_vec(),
+            by_row: true,
+        };
         let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        Maker { builder, state, parts: vec![part], parameters: 0, jumps, x, ids }
+        Maker {
+            builder,
+            state,
+            parts: vec![part],
+            parameters: 0,
+            jumps,
+            x,
+            ids,
+        }
     }
 
     fn below(&mut self, bound: usize) -> usize {
@@ -54,18 +66,27 @@ impl Maker {
     fn pick(&mut self) -> Part {
         // Mostly late ones, so that programs are deep.
         let count = self.parts.len();
-        let place = if self.below(3) == 0 { self.below(count) } else { count - 1 - self.below(count.min(3)) };
+        let place = if self.below(3) == 0 {
+            self.below(count)
+        } else {
+            count - 1 - self.below(count.min(3))
+        };
         self.parts[place].clone()
     }
 
     fn parameter(&mut self, extents: &[u32]) -> NodeId {
         self.parameters += 1;
         let name = format!("p{}", self.parameters);
-        self.builder.parameter(&name, extents, Initializer::Uniform(1.0))
+        self.builder
+            .parameter(&name, extents, Initializer::Uniform(1.0))
     }
 
     fn shape(&self, part: &Part) -> Shape {
-        if part.by_row { by_row(&part.extents) } else { fixed(&part.extents) }
+        if part.by_row {
+            by_row(&part.extents)
+        } else {
+            fixed(&part.extents)
+        }
     }
 
     fn leading(part: &Part) -> u32 {
@@ -77,7 +98,11 @@ impl Maker {
     }
 
     fn push(&mut self, node: NodeId, extents: Vec<u32>, by_row: bool) {
-        self.parts.push(Part { node, extents, by_row });
+        self.parts.push(Part {
+            node,
+            extents,
+            by_row,
+        });
     }
 
     /// Something that broadcasts with a part.
@@ -103,7 +128,11 @@ impl Maker {
 
     fn step(&mut self) {
         let part = self.pick();
-        let Part { node, extents, by_row: rows } = part.clone();
+        let Part {
+            node,
+            extents,
+            by_row: rows,
+        } = part.clone();
         let leading = Self::leading(&part);
         let rank = extents.len();
         let axis = self.below(rank);
@@ -138,9 +167,17 @@ impl Maker {
                 let partner = self.partner(&part);
                 let all = [Add, Subtract, Multiply, Maximum, Minimum];
                 let operation = all[self.below(all.len())];
-                let (left, right) = if self.below(2) == 0 { (node, partner) } else { (partner, node) };
+                let (left, right) = if self.below(2) == 0 {
+                    (node, partner)
+                } else {
+                    (partner, node)
+                };
                 let result = self.builder.binary(operation, left, right);
-                let result = if operation == Multiply { self.tanh(result) } else { result };
+                let result = if operation == Multiply {
+                    self.tanh(result)
+                } else {
+                    result
+                };
                 self.push(result, extents, rows);
             }
             7 => {
@@ -169,8 +206,10 @@ impl Maker {
                 let rank = (rank + leading as usize) as u32;
                 let mut permutation: Vec<u32> = (0..rank).collect();
                 permutation.swap(rank as usize - 2, rank as usize - 1);
-                let turned =
-                    self.builder.node(Node::Transpose(TransposeNode { operand: node, permutation }));
+                let turned = self.builder.node(Node::Transpose(TransposeNode {
+                    operand: node,
+                    permutation,
+                }));
                 let mut turned_extents = extents.clone();
                 turned_extents.swap(extents.len() - 2, extents.len() - 1);
                 if self.below(2) == 0 && rank >= 3 - leading {
@@ -187,7 +226,11 @@ impl Maker {
             }
             12 if rank >= 1 => {
                 let flat = vec![extents.iter().product()];
-                let flat_part = Part { node, extents: flat.clone(), by_row: rows };
+                let flat_part = Part {
+                    node,
+                    extents: flat.clone(),
+                    by_row: rows,
+                };
                 let shape = self.shape(&flat_part);
                 let result = self.builder.reshape(node, shape);
                 self.push(result, flat, rows);
@@ -195,7 +238,12 @@ impl Maker {
             13 if rank >= 1 => {
                 let start = self.below(extents[axis] as usize + 1) as u32;
                 let limit = start + self.below((extents[axis] - start) as usize + 1) as u32;
-                let slice = SliceNode { operand: node, axis: axis as u32 + leading, start, limit };
+                let slice = SliceNode {
+                    operand: node,
+                    axis: axis as u32 + leading,
+                    start,
+                    limit,
+                };
                 let result = self.builder.node(Node::Slice(slice));
                 let mut extents = extents;
                 extents[axis] = limit - start;
@@ -213,7 +261,10 @@ impl Maker {
                 let other = alike[self.below(alike.len())].node;
                 let operands = vec![node, other, node];
                 let axis_of = axis as u32 + leading;
-                let concatenate = ConcatenateNode { operands, axis: axis_of };
+                let concatenate = ConcatenateNode {
+                    operands,
+                    axis: axis_of,
+                };
                 let result = self.builder.node(Node::Concatenate(concatenate));
                 let mut extents = extents;
                 extents[axis] *= 3;
@@ -229,10 +280,18 @@ impl Maker {
                 let keep = self.below(2) == 0;
                 let places: Vec<u32> = axes.iter().map(|axis| axis + leading).collect();
                 let result = self.builder.reduce(reduction, node, &places, keep);
-                let result = if reduction == Sum { self.tanh(result) } else { result };
+                let result = if reduction == Sum {
+                    self.tanh(result)
+                } else {
+                    result
+                };
                 let extents = extents.iter().enumerate();
                 let extents = extents.filter_map(|(axis, extent)| {
-                    if !axes.contains(&(axis as u32)) { Some(*extent) } else { keep.then_some(1) }
+                    if !axes.contains(&(axis as u32)) {
+                        Some(*extent)
+                    } else {
+                        keep.then_some(1)
+                    }
                 });
                 let extents = extents.collect();
                 self.push(result, extents, rows);
@@ -249,7 +308,12 @@ impl Maker {
             18 if rank >= 1 && extents[rank - 1] > 1 => {
                 let width = extents[rank - 1];
                 let (scale, offset) = (self.parameter(&[width]), self.parameter(&[width]));
-                let norm = LayerNormNode { operand: node, scale, offset, epsilon: 0.1 };
+                let norm = LayerNormNode {
+                    operand: node,
+                    scale,
+                    offset,
+                    epsilon: 0.1,
+                };
                 let result = self.builder.node(Node::LayerNorm(norm));
                 self.push(result, extents, rows);
             }
@@ -258,27 +322,43 @@ impl Maker {
                     let width = 1 + self.below(4) as u32;
                     let table = self.parameter(&[IDS, width]);
                     let indices = self.ids;
-                    let result = self.builder.node(Node::Gather(GatherNode { table, indices }));
+                    let result = self
+                        .builder
+                        .node(Node::Gather(GatherNode { table, indices }));
                     self.push(result, vec![width], true);
                 }
                 1 => {
                     let indices = self.ids;
-                    let hot = self.builder.node(Node::OneHot(OneHotNode { indices, depth: IDS }));
+                    let hot = self.builder.node(Node::OneHot(OneHotNode {
+                        indices,
+                        depth: IDS,
+                    }));
                     self.push(hot, vec![IDS], true);
                 }
                 2 => {
                     let zero = self.builder.number(0.25);
                     let left = self.x;
                     let comparison = Comparison::Greater;
-                    let condition =
-                        self.builder.node(Node::Compare(CompareNode { comparison, left, right: zero }));
+                    let condition = self.builder.node(Node::Compare(CompareNode {
+                        comparison,
+                        left,
+                        right: zero,
+                    }));
                     let (on_true, on_false) = (self.parameter(&[3]), self.parameter(&[2, 1]));
-                    let select = SelectNode { condition, on_true, on_false };
+                    let select = SelectNode {
+                        condition,
+                        on_true,
+                        on_false,
+                    };
                     let result = self.builder.node(Node::Select(select));
                     self.push(result, FEATURES.to_vec(), true);
                 }
                 _ => {
-                    let clamp = ClampNode { operand: node, minimum: -0.6, maximum: 0.7 };
+                    let clamp = ClampNode {
+                        operand: node,
+                        minimum: -0.6,
+                        maximum: 0.7,
+                    };
                     let result = self.builder.node(Node::Clamp(clamp));
                     self.push(result, extents, rows);
                 }
@@ -293,7 +373,11 @@ impl Maker {
             21 => {
                 let partner = self.partner(&part);
                 let comparison = Comparison::Less;
-                let compare = CompareNode { comparison, left: node, right: partner };
+                let compare = CompareNode {
+                    comparison,
+                    left: node,
+                    right: partner,
+                };
                 let result = self.builder.node(Node::Compare(compare));
                 self.push(result, extents, rows);
             }
@@ -303,8 +387,14 @@ impl Maker {
             }
             23 if rank >= 1 => {
                 let operand = node;
-                let place = self.builder.node(Node::Argmax(ArgmaxNode { operand, axis: axis as u32 + leading }));
-                let cast = CastNode { operand: place, dtype: DType::Float32 };
+                let place = self.builder.node(Node::Argmax(ArgmaxNode {
+                    operand,
+                    axis: axis as u32 + leading,
+                }));
+                let cast = CastNode {
+                    operand: place,
+                    dtype: DType::Float32,
+                };
                 let result = self.builder.node(Node::Cast(cast));
                 let mut extents = extents;
                 extents.remove(axis);
@@ -319,22 +409,37 @@ impl Maker {
         for _ in 0..steps {
             self.step();
         }
-        let results: Vec<Part> = self.parts.iter().filter(|part| part.by_row).rev().take(4).cloned().collect();
-        let names: Vec<String> = (0..results.len()).map(|index| format!("r{index}")).collect();
-        let outputs: Vec<(&str, NodeId)> =
-            names.iter().map(String::as_str).zip(results.iter().map(|part| part.node)).collect();
+        let results: Vec<Part> = self
+            .parts
+            .iter()
+            .filter(|part| part.by_row)
+            .rev()
+            .take(4)
+            .cloned()
+            .collect();
+        let names: Vec<String> = (0..results.len())
+            .map(|index| format!("r{index}"))
+            .collect();
+        let outputs: Vec<(&str, NodeId)> = names
+            .iter()
+            .map(String::as_str)
+            .zip(results.iter().map(|part| part.node))
+            .collect();
         self.builder.entry("results", &outputs);
         let mut per_row = None;
         for part in &results {
             let axes: Vec<u32> = (1..=part.extents.len() as u32).collect();
-            let mean = self.builder.reduce(Reduction::Mean, part.node, &axes, false);
+            let mean = self
+                .builder
+                .reduce(Reduction::Mean, part.node, &axes, false);
             per_row = Some(match per_row {
                 Some(sum) => self.builder.add(sum, mean),
                 None => mean,
             });
         }
         let weight = self.builder.input("weight", DType::Float32, by_row(&[]));
-        self.builder.loss(per_row.expect("the input is by row"), Some(weight));
+        self.builder
+            .loss(per_row.expect("the input is by row"), Some(weight));
         self.builder.graph.optimizer = Some(adam());
         self.builder.graph
     }
@@ -342,10 +447,16 @@ impl Maker {
 
 fn feeds(rows: usize, seed: u64) -> Feeds {
     let width = FEATURES.iter().product::<u32>() as usize;
-    let ids = numbers(rows, seed + 1).iter().map(|x| ((x + 1.0) * 1.99) as i32).collect();
+    let ids = numbers(rows, seed + 1)
+        .iter()
+        .map(|x| ((x + 1.0) * 1.99) as i32)
+        .collect();
     let weight = numbers(rows, seed + 2).iter().map(|x| x + 1.01).collect();
     BTreeMap::from([
-        ("x".to_owned(), f32s(&[rows, 2, 3], numbers(rows * width, seed))),
+        (
+            "x".to_owned(),
+            f32s(&[rows, 2, 3], numbers(rows * width, seed)),
+        ),
         ("ids".to_owned(), i32s(&[rows], ids)),
         ("weight".to_owned(), f32s(&[rows], weight)),
     ])
@@ -363,11 +474,17 @@ fn cut(feeds: &Feeds, range: std::ops::Range<usize>) -> Feeds {
             None => f32s(&shape, tensor.to_f32()[range].to_vec()),
         }
     };
-    feeds.iter().map(|(name, tensor)| (name.clone(), cut(tensor))).collect()
+    feeds
+        .iter()
+        .map(|(name, tensor)| (name.clone(), cut(tensor)))
+        .collect()
 }
 
 fn bits(results: &[(String, Tensor)]) -> Vec<Vec<u32>> {
-    results.iter().map(|(_, tensor)| tensor.to_f32().into_iter().map(f32::to_bits).collect()).collect()
+    results
+        .iter()
+        .map(|(_, tensor)| tensor.to_f32().into_iter().map(f32::to_bits).collect())
+        .collect()
 }
 
 fn config(cases: u32) -> ProptestConfig {

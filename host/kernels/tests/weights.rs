@@ -10,10 +10,28 @@ fn weights_begin_as_their_initializers_say() {
     let mut builder = Builder::new();
     let cases = [
         ("zeros", Initializer::Zeros, [100, 200], 0.0, 0.0),
-        ("uniform", Initializer::Uniform(0.5), [100, 200], 0.5, 0.5 / 3.0_f64.sqrt()),
+        (
+            "uniform",
+            Initializer::Uniform(0.5),
+            [100, 200],
+            0.5,
+            0.5 / 3.0_f64.sqrt(),
+        ),
         ("normal", Initializer::Normal(2.0), [100, 200], 12.0, 2.0),
-        ("glorot", Initializer::GlorotUniform, [100, 200], (6.0_f64 / 300.0).sqrt(), (2.0_f64 / 300.0).sqrt()),
-        ("he", Initializer::HeUniform, [100, 200], (6.0_f64 / 100.0).sqrt(), (2.0_f64 / 100.0).sqrt()),
+        (
+            "glorot",
+            Initializer::GlorotUniform,
+            [100, 200],
+            (6.0_f64 / 300.0).sqrt(),
+            (2.0_f64 / 300.0).sqrt(),
+        ),
+        (
+            "he",
+            Initializer::HeUniform,
+            [100, 200],
+            (6.0_f64 / 100.0).sqrt(),
+            (2.0_f64 / 100.0).sqrt(),
+        ),
     ];
     let mut last = 0;
     for (name, initializer, shape, ..) in &cases {
@@ -31,12 +49,22 @@ fn weights_begin_as_their_initializers_say() {
         let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / values.len() as f64;
         assert!(values.iter().all(|x| x.abs() <= bound), "{name}");
         assert!(mean.abs() <= deviation * 0.03, "{name}: mean {mean}");
-        assert!((variance.sqrt() - deviation).abs() <= deviation * 0.02, "{name}: {}", variance.sqrt());
+        assert!(
+            (variance.sqrt() - deviation).abs() <= deviation * 0.02,
+            "{name}: {}",
+            variance.sqrt()
+        );
     }
     assert_eq!(support::session(&program, 2, 9).weights(), weights);
-    assert_ne!(support::session(&program, 1, 10).weights()["he"], weights["he"]);
+    assert_ne!(
+        support::session(&program, 1, 10).weights()["he"],
+        weights["he"]
+    );
     // Parameters alike in all but their node draw apart.
-    assert_ne!(weights["uniform"].to_f32()[0] / 0.5, weights["he"].to_f32()[0] / 0.06_f32.sqrt());
+    assert_ne!(
+        weights["uniform"].to_f32()[0] / 0.5,
+        weights["he"].to_f32()[0] / 0.06_f32.sqrt()
+    );
 }
 
 #[test]
@@ -58,8 +86,16 @@ fn stored_weights_come_back_bit_by_bit() {
     let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
     let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).expect("json");
     assert_eq!(header["hidden0.weight"]["dtype"], "F32");
-    assert_eq!(header["hidden0.weight"]["shape"], serde_json::json!([8, 256]));
-    assert_eq!(header["__metadata__"]["sandcast.program"].as_str().map(str::len), Some(64));
+    assert_eq!(
+        header["hidden0.weight"]["shape"],
+        serde_json::json!([8, 256])
+    );
+    assert_eq!(
+        header["__metadata__"]["sandcast.program"]
+            .as_str()
+            .map(str::len),
+        Some(64)
+    );
 }
 
 #[test]
@@ -69,7 +105,10 @@ fn weights_that_do_not_fit_are_refused_and_change_nothing() {
     let bytes = session.to_safetensors();
     let before = session.weights();
     let mut refuse = |bytes: &[u8]| {
-        let refused = session.load_safetensors(bytes).expect_err("a refusal").to_string();
+        let refused = session
+            .load_safetensors(bytes)
+            .expect_err("a refusal")
+            .to_string();
         assert_eq!(session.weights(), before);
         refused
     };
@@ -78,7 +117,12 @@ fn weights_that_do_not_fit_are_refused_and_change_nothing() {
         let length = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
         let header = String::from_utf8(bytes[8..length].to_vec()).expect("utf-8");
         assert!(header.contains(from), "{header}");
-        [&bytes[..8], header.replace(from, to).as_bytes(), &bytes[length..]].concat()
+        [
+            &bytes[..8],
+            header.replace(from, to).as_bytes(),
+            &bytes[length..],
+        ]
+        .concat()
     };
     assert!(refuse(b"").contains("they are not safetensors"));
     assert!(refuse(&bytes[..100]).contains("they are not safetensors"));
@@ -88,7 +132,9 @@ fn weights_that_do_not_fit_are_refused_and_change_nothing() {
         refuse(&edited("output.bias", "output.bios")),
         "the weights do not fit the program: `output.bios` is not a parameter of the program"
     );
-    assert!(refuse(&edited("sandcast.program", "sandcast.progrom")).contains("no `sandcast.program`"));
+    assert!(
+        refuse(&edited("sandcast.program", "sandcast.progrom")).contains("no `sandcast.program`")
+    );
     let swapped = edited("[8,256]", "[256,8]");
     assert_eq!(
         refuse(&swapped),
