@@ -21,15 +21,22 @@ fn seconds(work: impl FnOnce()) -> (f64, Option<f64>) {
     let (started, before) = (Instant::now(), processor_time());
     work();
     let wall = started.elapsed().as_secs_f64();
-    let spent = processor_time().zip(before).map(|(after, before)| (after - before).as_secs_f64());
+    let spent = processor_time()
+        .zip(before)
+        .map(|(after, before)| (after - before).as_secs_f64());
     (wall, spent)
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"));
     let what = arguments.next().unwrap_or_else(|| "train".into());
     let mut number = |default: usize| {
-        arguments.next().and_then(|text| text.parse().ok()).unwrap_or(default)
+        arguments
+            .next()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default)
     };
     let (threads, rows) = (number(1), number(51_200));
     let program = model::program();
@@ -48,7 +55,9 @@ fn main() {
         _ => {
             let mut train = |epochs| {
                 let go_on = &mut |_: sandcast_kernels::Progress<'_>| ControlFlow::Continue(());
-                session.train(&feeds, None, &model::plan(epochs), go_on).expect("a training")
+                session
+                    .train(&feeds, None, &model::plan(epochs), go_on)
+                    .expect("a training")
             };
             train(1);
             let epochs = 3;

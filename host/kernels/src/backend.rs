@@ -70,6 +70,9 @@ pub(crate) trait Trainer {
     /// The loss of the validation rows.
     fn validate(&mut self) -> Result<WeightedLoss, RunError>;
 
+    /// Whether every weight is finite.
+    fn is_finite(&self) -> bool;
+
     /// Remembers the weights as the best so far.
     fn keep(&mut self);
 

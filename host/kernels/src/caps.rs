@@ -24,7 +24,8 @@ pub struct Caps {
     /// Bytes that one run of an entry, or one training step, may hold at its peak, as in
     /// [`Cost::peak_bytes`](crate::Cost::peak_bytes).
     pub peak_bytes: u64,
-    /// Floating-point operations of one run of an entry or one training step.
+    /// Floating-point operations of one run of an entry or one training step: what can happen
+    /// between two looks at a cancellation.
     pub flops: u64,
 }
 
@@ -46,7 +47,7 @@ impl Default for Caps {
             literal_elements: 1 << 24,
             parameters_bytes: 1 << 32,
             peak_bytes: 1 << 34,
-            flops: 1 << 50,
+            flops: 1 << 42,
         }
     }
 }

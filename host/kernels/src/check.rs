@@ -22,7 +22,11 @@ pub(crate) struct Type {
 pub(crate) fn check(graph: &Graph, caps: &Caps) -> Result<Vec<Type>, Diagnostic> {
     check_symbols(graph, caps)?;
     if graph.nodes.len() > caps.nodes {
-        return Err(whole(format!("{} nodes, over the cap of {}", graph.nodes.len(), caps.nodes)));
+        return Err(whole(format!(
+            "{} nodes, over the cap of {}",
+            graph.nodes.len(),
+            caps.nodes
+        )));
     }
     let mut checker = Checker {
         graph,
@@ -35,7 +39,10 @@ pub(crate) fn check(graph: &Graph, caps: &Caps) -> Result<Vec<Type>, Diagnostic>
         operands: 0,
     };
     for (index, node) in graph.nodes.iter().enumerate() {
-        let at = |message| Diagnostic { node: u32::try_from(index).ok(), message };
+        let at = |message| Diagnostic {
+            node: u32::try_from(index).ok(),
+            message,
+        };
         let found = checker.infer(node).map_err(at)?;
         checker.check_size(&found).map_err(at)?;
         checker.types.push(found);
@@ -46,7 +53,10 @@ pub(crate) fn check(graph: &Graph, caps: &Caps) -> Result<Vec<Type>, Diagnostic>
 }
 
 fn whole(message: String) -> Diagnostic {
-    Diagnostic { node: None, message }
+    Diagnostic {
+        node: None,
+        message,
+    }
 }
 
 fn check_symbols(graph: &Graph, caps: &Caps) -> Result<(), Diagnostic> {
@@ -64,7 +74,10 @@ fn check_symbols(graph: &Graph, caps: &Caps) -> Result<(), Diagnostic> {
             return Err(whole(format!("two symbols are named `{}`", symbol.name)));
         }
         if symbol.maximum == 0 {
-            return Err(whole(format!("symbol `{}` has a maximum of 0", symbol.name)));
+            return Err(whole(format!(
+                "symbol `{}` has a maximum of 0",
+                symbol.name
+            )));
         }
     }
     Ok(())
@@ -75,10 +88,16 @@ fn check_name(name: &str, what: &str, caps: &Caps) -> Result<(), String> {
         return Err(format!("{what} without a name"));
     }
     if name.len() > caps.name_bytes {
-        return Err(format!("{what} name of {} bytes, over the cap of {}", name.len(), caps.name_bytes));
+        return Err(format!(
+            "{what} name of {} bytes, over the cap of {}",
+            name.len(),
+            caps.name_bytes
+        ));
     }
     if name == "__metadata__" {
-        return Err(format!("{what} name `__metadata__` is taken by the safetensors format"));
+        return Err(format!(
+            "{what} name `__metadata__` is taken by the safetensors format"
+        ));
     }
     Ok(())
 }
@@ -95,7 +114,9 @@ fn check_entries(graph: &Graph, caps: &Caps) -> Result<(), Diagnostic> {
     for entry in &graph.entries {
         check_name(&entry.name, "entry", caps).map_err(whole)?;
         if entry.name == "loss" {
-            return Err(whole("an entry is named `loss`, which stands for one training step".into()));
+            return Err(whole(
+                "an entry is named `loss`, which stands for one training step".into(),
+            ));
         }
         if !names.insert(entry.name.as_str()) {
             return Err(whole(format!("two entries are named `{}`", entry.name)));
@@ -132,7 +153,9 @@ fn check_entries(graph: &Graph, caps: &Caps) -> Result<(), Diagnostic> {
         }
     }
     if graph.entries.is_empty() && graph.loss.is_none() {
-        return Err(whole("a graph without entries and without a loss computes nothing".into()));
+        return Err(whole(
+            "a graph without entries and without a loss computes nothing".into(),
+        ));
     }
     Ok(())
 }
@@ -150,7 +173,9 @@ fn check_training(graph: &Graph, types: &[Type]) -> Result<(), Diagnostic> {
         }
     }
     let refuse = |name: &str, value: f32, rule: &str| {
-        Err(whole(format!("the optimizer's {name} is {value}; it must be {rule}")))
+        Err(whole(format!(
+            "the optimizer's {name} is {value}; it must be {rule}"
+        )))
     };
     let share = |value: f32| (0.0..1.0).contains(&value);
     let not_negative = |value: f32| value.is_finite() && value >= 0.0;
@@ -183,7 +208,10 @@ fn check_training(graph: &Graph, types: &[Type]) -> Result<(), Diagnostic> {
 
 fn per_row_type(types: &[Type], node: NodeId, what: &str) -> Result<Extent, Diagnostic> {
     let Some(found) = types.get(node as usize) else {
-        return Err(whole(format!("the {what} refers to node {node}, of {}", types.len())));
+        return Err(whole(format!(
+            "the {what} refers to node {node}, of {}",
+            types.len()
+        )));
     };
     match (found.dtype, found.shape.as_slice()) {
         (DType::Float32, [rows @ Extent::Symbol(_)]) => Ok(*rows),
@@ -216,7 +244,10 @@ impl<'a> Checker<'a> {
                     return Err(format!("two inputs are named `{}`", input.name));
                 }
                 self.declared(&input.shape)?;
-                Ok(Type { dtype: input.dtype, shape: input.shape.clone() })
+                Ok(Type {
+                    dtype: input.dtype,
+                    shape: input.shape.clone(),
+                })
             }
             Node::Parameter(parameter) => {
                 check_name(&parameter.name, "parameter", self.caps)?;
@@ -227,27 +258,40 @@ impl<'a> Checker<'a> {
                     Initializer::Uniform(bound) | Initializer::Normal(bound)
                         if !(bound.is_finite() && bound >= 0.0) =>
                     {
-                        return Err(format!("initial spread {bound}; it must be finite, not negative"));
+                        return Err(format!(
+                            "initial spread {bound}; it must be finite, not negative"
+                        ));
                     }
                     _ => {}
                 }
                 let elements = self.fixed_elements(&parameter.shape)?;
-                self.parameter_bytes = self.parameter_bytes.saturating_add(elements.saturating_mul(4));
+                self.parameter_bytes = self
+                    .parameter_bytes
+                    .saturating_add(elements.saturating_mul(4));
                 if self.parameter_bytes > self.caps.parameters_bytes {
                     return Err(format!(
                         "parameters of {} bytes up to here, over the cap of {}",
                         self.parameter_bytes, self.caps.parameters_bytes
                     ));
                 }
-                Ok(Type { dtype: DType::Float32, shape: fixed(&parameter.shape) })
+                Ok(Type {
+                    dtype: DType::Float32,
+                    shape: fixed(&parameter.shape),
+                })
             }
             Node::F32Constant(literal) => {
                 self.literal(&literal.shape, literal.values.len())?;
-                Ok(Type { dtype: DType::Float32, shape: fixed(&literal.shape) })
+                Ok(Type {
+                    dtype: DType::Float32,
+                    shape: fixed(&literal.shape),
+                })
             }
             Node::I32Constant(literal) => {
                 self.literal(&literal.shape, literal.values.len())?;
-                Ok(Type { dtype: DType::Int32, shape: fixed(&literal.shape) })
+                Ok(Type {
+                    dtype: DType::Int32,
+                    shape: fixed(&literal.shape),
+                })
             }
             Node::Unary(unary) => {
                 use UnaryOperation::{Absolute, LogicalNot, Negate, Relu, Sign, Square};
@@ -257,7 +301,10 @@ impl<'a> Checker<'a> {
                     Negate | Absolute | Square | Relu | Sign | LogicalNot
                 );
                 if operand.dtype == DType::Int32 && !takes_int32 {
-                    return Err(format!("{:?} does not take int32; cast it to float32", unary.operation));
+                    return Err(format!(
+                        "{:?} does not take int32; cast it to float32",
+                        unary.operation
+                    ));
                 }
                 Ok(operand.clone())
             }
@@ -270,7 +317,10 @@ impl<'a> Checker<'a> {
             }
             Node::Compare(compare) => {
                 let (_, shape) = self.pair(compare.left, compare.right)?;
-                Ok(Type { dtype: DType::Float32, shape })
+                Ok(Type {
+                    dtype: DType::Float32,
+                    shape,
+                })
             }
             Node::Select(select) => {
                 let (dtype, values) = self.pair(select.on_true, select.on_false)?;
@@ -280,7 +330,10 @@ impl<'a> Checker<'a> {
             }
             Node::Cast(cast) => {
                 let operand = self.operand(cast.operand)?;
-                Ok(Type { dtype: cast.dtype, shape: operand.shape.clone() })
+                Ok(Type {
+                    dtype: cast.dtype,
+                    shape: operand.shape.clone(),
+                })
             }
             Node::Clamp(clamp) => {
                 let not_above = clamp.minimum <= clamp.maximum;
@@ -299,7 +352,10 @@ impl<'a> Checker<'a> {
                         self.describe(&reshape.shape)
                     ));
                 }
-                Ok(Type { dtype: operand.dtype, shape: reshape.shape.clone() })
+                Ok(Type {
+                    dtype: operand.dtype,
+                    shape: reshape.shape.clone(),
+                })
             }
             Node::Transpose(transpose) => {
                 let operand = self.operand(transpose.operand)?;
@@ -312,7 +368,10 @@ impl<'a> Checker<'a> {
                     ));
                 }
                 let shape = axes.iter().map(|axis| operand.shape[*axis]).collect();
-                Ok(Type { dtype: operand.dtype, shape })
+                Ok(Type {
+                    dtype: operand.dtype,
+                    shape,
+                })
             }
             Node::Broadcast(broadcast) => {
                 let operand = self.operand(broadcast.operand)?.clone();
@@ -324,7 +383,10 @@ impl<'a> Checker<'a> {
                         self.describe(&broadcast.shape)
                     ));
                 }
-                Ok(Type { dtype: operand.dtype, shape: broadcast.shape.clone() })
+                Ok(Type {
+                    dtype: operand.dtype,
+                    shape: broadcast.shape.clone(),
+                })
             }
             Node::Slice(slice) => {
                 let mut found = self.operand(slice.operand)?.clone();
@@ -339,7 +401,9 @@ impl<'a> Checker<'a> {
                 found.shape[axis] = Extent::Fixed(slice.limit - slice.start);
                 Ok(found)
             }
-            Node::Concatenate(concatenate) => self.concatenate(&concatenate.operands, concatenate.axis),
+            Node::Concatenate(concatenate) => {
+                self.concatenate(&concatenate.operands, concatenate.axis)
+            }
             Node::Reduce(reduce) => {
                 let operand = self.float(reduce.operand)?;
                 let axes = self.axes(&reduce.axes, operand.shape.len())?;
@@ -351,7 +415,10 @@ impl<'a> Checker<'a> {
                         shape.push(Extent::Fixed(1));
                     }
                 }
-                Ok(Type { dtype: DType::Float32, shape })
+                Ok(Type {
+                    dtype: DType::Float32,
+                    shape,
+                })
             }
             Node::Argmax(argmax) => {
                 let mut shape = self.float(argmax.operand)?.shape;
@@ -360,7 +427,10 @@ impl<'a> Checker<'a> {
                     return Err("the largest of no elements has no place".into());
                 }
                 shape.remove(axis);
-                Ok(Type { dtype: DType::Int32, shape })
+                Ok(Type {
+                    dtype: DType::Int32,
+                    shape,
+                })
             }
             Node::Softmax(softmax) => {
                 let operand = self.float(softmax.operand)?;
@@ -375,16 +445,25 @@ impl<'a> Checker<'a> {
                     return Err("the leading extent of a table must be fixed".into());
                 };
                 let shape = indices.shape.iter().chain(rest).copied().collect();
-                Ok(Type { dtype: DType::Float32, shape })
+                Ok(Type {
+                    dtype: DType::Float32,
+                    shape,
+                })
             }
             Node::OneHot(one_hot) => {
                 let mut shape = self.int(one_hot.indices)?.shape;
                 shape.push(Extent::Fixed(one_hot.depth));
-                Ok(Type { dtype: DType::Float32, shape })
+                Ok(Type {
+                    dtype: DType::Float32,
+                    shape,
+                })
             }
             Node::Dropout(dropout) => {
                 if !(0.0..1.0).contains(&dropout.rate) {
-                    return Err(format!("dropout rate {}; it must be at least 0 and below 1", dropout.rate));
+                    return Err(format!(
+                        "dropout rate {}; it must be at least 0 and below 1",
+                        dropout.rate
+                    ));
                 }
                 self.float(dropout.operand)
             }
@@ -404,7 +483,10 @@ impl<'a> Checker<'a> {
                     }
                 }
                 if !(norm.epsilon.is_finite() && norm.epsilon > 0.0) {
-                    return Err(format!("epsilon {}; it must be finite and above 0", norm.epsilon));
+                    return Err(format!(
+                        "epsilon {}; it must be finite and above 0",
+                        norm.epsilon
+                    ));
                 }
                 Ok(operand)
             }
@@ -428,7 +510,10 @@ impl<'a> Checker<'a> {
             Node::SquaredError(loss) => self.same(loss.predictions, loss.targets),
             Node::Huber(loss) => {
                 if !(loss.delta.is_finite() && loss.delta > 0.0) {
-                    return Err(format!("delta {}; it must be finite and above 0", loss.delta));
+                    return Err(format!(
+                        "delta {}; it must be finite and above 0",
+                        loss.delta
+                    ));
                 }
                 self.same(loss.predictions, loss.targets)
             }
@@ -439,7 +524,11 @@ impl<'a> Checker<'a> {
         let left = self.float(matmul.left)?.shape;
         let right = self.float(matmul.right)?.shape;
         let refuse = || {
-            Err(format!("matrices {} and {}", self.describe(&left), self.describe(&right)))
+            Err(format!(
+                "matrices {} and {}",
+                self.describe(&left),
+                self.describe(&right)
+            ))
         };
         let ([batch @ .., rows, inner], [right_batch @ .., other_inner, columns]) =
             (left.as_slice(), right.as_slice())
@@ -450,7 +539,10 @@ impl<'a> Checker<'a> {
             return refuse();
         }
         let shape = batch.iter().chain([rows, columns]).copied().collect();
-        Ok(Type { dtype: DType::Float32, shape })
+        Ok(Type {
+            dtype: DType::Float32,
+            shape,
+        })
     }
 
     fn concatenate(&mut self, operands: &[NodeId], axis: u32) -> Inferred {
@@ -485,16 +577,18 @@ impl<'a> Checker<'a> {
                     self.describe(&other.shape)
                 ));
             }
-            total = total.checked_add(extent).ok_or("concatenate has too many elements")?;
+            total = total
+                .checked_add(extent)
+                .ok_or("concatenate has too many elements")?;
         }
         found.shape[axis] = Extent::Fixed(total);
         Ok(found)
     }
 
     fn operand(&self, id: NodeId) -> Inferred<&Type> {
-        self.types.get(id as usize).ok_or_else(|| {
-            format!("refers to node {id}; a node refers only to nodes before it")
-        })
+        self.types
+            .get(id as usize)
+            .ok_or_else(|| format!("refers to node {id}; a node refers only to nodes before it"))
     }
 
     fn float(&self, id: NodeId) -> Inferred {
@@ -533,7 +627,11 @@ impl<'a> Checker<'a> {
 
     fn broadcast(&self, left: &[Extent], right: &[Extent]) -> Inferred<Shape> {
         shape::broadcast(left, right).ok_or_else(|| {
-            format!("{} and {} do not broadcast", self.describe(left), self.describe(right))
+            format!(
+                "{} and {} do not broadcast",
+                self.describe(left),
+                self.describe(right)
+            )
         })
     }
 
@@ -579,7 +677,9 @@ impl<'a> Checker<'a> {
     fn fixed_elements(&self, shape: &[u32]) -> Inferred<u64> {
         shape
             .iter()
-            .try_fold(1_u64, |product, extent| product.checked_mul(u64::from(*extent)))
+            .try_fold(1_u64, |product, extent| {
+                product.checked_mul(u64::from(*extent))
+            })
             .ok_or_else(|| format!("shape {shape:?} has too many elements"))
     }
 
@@ -619,7 +719,10 @@ impl<'a> Checker<'a> {
     fn check_size(&self, found: &Type) -> Inferred<()> {
         let rank = self.caps.rank.min(Caps::RANK);
         if found.shape.len() > rank {
-            return Err(format!("rank {}, over the cap of {rank}", found.shape.len()));
+            return Err(format!(
+                "rank {}, over the cap of {rank}",
+                found.shape.len()
+            ));
         }
         match shape::largest_elements(&found.shape, &self.graph.symbols) {
             Some(elements) if elements <= self.caps.elements_per_tensor => Ok(()),

@@ -1,7 +1,10 @@
 //! Whether there is a CUDA driver. Asked of the driver's own library, which is loaded by name,
 //! so that a machine without it, or with an empty stand-in for it, gets an answer.
 
-#![expect(unsafe_code, reason = "calls into the driver; every block says why it may")]
+#![expect(
+    unsafe_code,
+    reason = "calls into the driver; every block says why it may"
+)]
 
 use std::ffi::c_int;
 use std::fmt;
@@ -17,7 +20,11 @@ pub(crate) struct Driver {
 impl fmt::Display for Driver {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (major, minor) = (self.version / 1000, self.version % 1000 / 10);
-        write!(formatter, "the driver speaks CUDA {major}.{minor} and has {} devices", self.devices)
+        write!(
+            formatter,
+            "the driver speaks CUDA {major}.{minor} and has {} devices",
+            self.devices
+        )
     }
 }
 
@@ -32,7 +39,11 @@ pub(crate) enum NoDriver {
     Refused { function: &'static str, code: c_int },
 }
 
-const LIBRARY: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+const LIBRARY: &str = if cfg!(windows) {
+    "nvcuda.dll"
+} else {
+    "libcuda.so.1"
+};
 
 /// Asks the driver (CUDA driver API: `cuInit`, `cuDriverGetVersion`, `cuDeviceGetCount`).
 pub(crate) fn probe() -> Result<Driver, NoDriver> {
@@ -58,7 +69,10 @@ pub(crate) fn probe() -> Result<Driver, NoDriver> {
         })?;
         Ok(value)
     };
-    Ok(Driver { version: number("cuDriverGetVersion")?, devices: number("cuDeviceGetCount")? })
+    Ok(Driver {
+        version: number("cuDriverGetVersion")?,
+        devices: number("cuDeviceGetCount")?,
+    })
 }
 
 fn ask(

@@ -33,14 +33,19 @@ impl FromStr for DeviceChoice {
     type Err = UnknownDevice;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || UnknownDevice { given: text.to_owned() };
+        let unknown = || UnknownDevice {
+            given: text.to_owned(),
+        };
         match text {
             "auto" => Ok(DeviceChoice::Auto),
             "cpu" => Ok(DeviceChoice::Cpu),
             "cuda" => Ok(DeviceChoice::Cuda(0)),
             _ => {
                 let number = text.strip_prefix("cuda:").ok_or_else(unknown)?;
-                number.parse().map(DeviceChoice::Cuda).map_err(|_| unknown())
+                number
+                    .parse()
+                    .map(DeviceChoice::Cuda)
+                    .map_err(|_| unknown())
             }
         }
     }
@@ -112,12 +117,17 @@ impl Device {
     ///
     /// # Errors
     /// When a device that was asked for by name is not there, or threads do not start.
-    pub fn open(choice: DeviceChoice, threads: Option<NonZeroUsize>) -> Result<Device, DeviceError> {
+    pub fn open(
+        choice: DeviceChoice,
+        threads: Option<NonZeroUsize>,
+    ) -> Result<Device, DeviceError> {
         match choice {
             // There is no other backend yet that `Auto` could prefer.
             DeviceChoice::Auto | DeviceChoice::Cpu => {
                 let threads = threads.unwrap_or_else(system_threads);
-                Ok(Device { backend: Arc::new(CpuBackend::open(threads)?) })
+                Ok(Device {
+                    backend: Arc::new(CpuBackend::open(threads)?),
+                })
             }
             DeviceChoice::Cuda(_) => {
                 let reason = match cuda::probe() {
@@ -137,7 +147,12 @@ impl Device {
         };
         vec![
             cpu::describe(system_threads().get()),
-            DeviceInfo { kind: DeviceKind::Cuda, name: "cuda".into(), usable: false, detail: cuda },
+            DeviceInfo {
+                kind: DeviceKind::Cuda,
+                name: "cuda".into(),
+                usable: false,
+                detail: cuda,
+            },
         ]
     }
 
@@ -188,10 +203,15 @@ mod tests {
         assert!(device.name().contains("2 threads"), "{}", device.name());
         let refused = Device::open(DeviceChoice::Cuda(1), None).expect_err("no such backend");
         let message = refused.to_string();
-        assert!(message.starts_with("device cuda:1 cannot be used: there is no CUDA backend"), "{message}");
+        assert!(
+            message.starts_with("device cuda:1 cannot be used: there is no CUDA backend"),
+            "{message}"
+        );
         assert!(message.ends_with("use `cpu` or `auto`"), "{message}");
         let found = Device::probe();
         assert!(found[0].usable && found[0].kind == DeviceKind::Cpu);
-        assert!(!found[1].usable && found[1].kind == DeviceKind::Cuda && !found[1].detail.is_empty());
+        assert!(
+            !found[1].usable && found[1].kind == DeviceKind::Cuda && !found[1].detail.is_empty()
+        );
     }
 }

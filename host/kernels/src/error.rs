@@ -97,6 +97,15 @@ pub enum RunError {
         /// What it was.
         loss: f64,
     },
+    /// The loss is finite and its gradient was not.
+    #[error(
+        "weights are not finite after epoch {epoch}, since a gradient was not; lower the learning \
+         rate, clip gradients, or keep arguments away from where a derivative has no bound"
+    )]
+    WeightsNotFinite {
+        /// The epoch, counted from 1.
+        epoch: u32,
+    },
     /// A row weight is negative or not finite, or all are 0.
     #[error("the weights of the rows must be finite, not negative, and not all 0: {what}")]
     BadWeights {

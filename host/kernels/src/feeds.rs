@@ -23,17 +23,29 @@ impl Bound<'_> {
 }
 
 /// Holds feeds against what a task needs.
-pub(crate) fn bind<'a>(program: &Program, task: &Task, feeds: &'a Feeds) -> Result<Bound<'a>, RunError> {
+pub(crate) fn bind<'a>(
+    program: &Program,
+    task: &Task,
+    feeds: &'a Feeds,
+) -> Result<Bound<'a>, RunError> {
     let declared = &program.inputs;
     for name in feeds.keys() {
         if !declared.iter().any(|input| input.name == *name) {
-            let known: Vec<String> = declared.iter().map(|input| format!("`{}`", input.name)).collect();
-            return Err(RunError::UnknownInput { input: name.clone(), known: known.join(", ") });
+            let known: Vec<String> = declared
+                .iter()
+                .map(|input| format!("`{}`", input.name))
+                .collect();
+            return Err(RunError::UnknownInput {
+                input: name.clone(),
+                known: known.join(", "),
+            });
         }
     }
     let symbols = &program.graph().symbols;
-    let mut bound =
-        Bound { inputs: vec![None; declared.len()], symbols: vec![0; symbols.len()] };
+    let mut bound = Bound {
+        inputs: vec![None; declared.len()],
+        symbols: vec![0; symbols.len()],
+    };
     let mut known = vec![false; symbols.len()];
     for index in &task.inputs {
         let input = &declared[*index as usize];
@@ -49,10 +61,14 @@ pub(crate) fn bind<'a>(program: &Program, task: &Task, feeds: &'a Feeds) -> Resu
             });
         }
         let fits = tensor.shape().len() == input.shape.len()
-            && input.shape.iter().zip(tensor.shape()).all(|(declared, given)| match declared {
-                Extent::Fixed(extent) => *extent as usize == *given,
-                Extent::Symbol(_) => true,
-            });
+            && input
+                .shape
+                .iter()
+                .zip(tensor.shape())
+                .all(|(declared, given)| match declared {
+                    Extent::Fixed(extent) => *extent as usize == *given,
+                    Extent::Symbol(_) => true,
+                });
         if !fits {
             return Err(RunError::WrongShape {
                 input: name(),
@@ -61,7 +77,9 @@ pub(crate) fn bind<'a>(program: &Program, task: &Task, feeds: &'a Feeds) -> Resu
             });
         }
         for (declared, given) in input.shape.iter().zip(tensor.shape()) {
-            let Extent::Symbol(symbol) = declared else { continue };
+            let Extent::Symbol(symbol) = declared else {
+                continue;
+            };
             let place = *symbol as usize;
             if known[place] && bound.symbols[place] != *given {
                 return Err(RunError::ExtentsDiffer {

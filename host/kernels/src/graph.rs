@@ -507,7 +507,10 @@ pub struct HuberNode {
 /// One node. It refers only to nodes before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "each variant is documented at the type it holds")]
+#[expect(
+    missing_docs,
+    reason = "each variant is documented at the type it holds"
+)]
 pub enum Node {
     Input(Input),
     Parameter(Parameter),

@@ -78,8 +78,11 @@ pub struct Program {
     pub(crate) training: Option<Training>,
     /// What inference computes once for as long as the weights stay.
     pub(crate) shared: Shared,
-    plans: RwLock<HashMap<(Which, Vec<usize>), Arc<Plan>>>,
+    plans: RwLock<Plans>,
 }
+
+/// Plans by what they compute and the values of the symbols.
+type Plans = HashMap<(Which, Vec<usize>), Arc<Plan>>;
 
 /// Where parameters and literals lie in their regions.
 #[derive(Debug, Default)]
@@ -194,8 +197,9 @@ impl Program {
         program.training = program.training(&lowered, &types)?;
         let evaluated = program.training.iter().map(|training| &training.evaluation);
         let tasks = program.entries.iter().chain(evaluated);
-        let roots: Vec<ValueId> =
-            tasks.flat_map(|task| task.results.iter().map(|result| result.value)).collect();
+        let roots: Vec<ValueId> = tasks
+            .flat_map(|task| task.results.iter().map(|result| result.value))
+            .collect();
         program.shared = program.share(&roots);
         program.costs = program.price(caps)?;
         Ok(program)
@@ -223,7 +227,10 @@ impl Program {
 
     /// Numbers in all parameters together.
     pub fn parameter_count(&self) -> u64 {
-        self.parameters.iter().map(|parameter| parameter.elements() as u64).sum()
+        self.parameters
+            .iter()
+            .map(|parameter| parameter.elements() as u64)
+            .sum()
     }
 
     /// The plan for these values of the symbols.
@@ -245,24 +252,49 @@ impl Program {
 
     fn make_plan(&self, which: Which, symbols: &[usize]) -> Plan {
         let output = |(index, value): (usize, ValueId)| {
-            (value, Place { region: Region::Output(index as u32), offset: 0 })
+            (
+                value,
+                Place {
+                    region: Region::Output(index as u32),
+                    offset: 0,
+                },
+            )
         };
         let of_task = |task: &Task| {
-            task.results.iter().map(|result| result.value).enumerate().map(output).collect()
+            task.results
+                .iter()
+                .map(|result| result.value)
+                .enumerate()
+                .map(output)
+                .collect()
         };
         let (outputs, shared, rows) = match (which, &self.training) {
             (Which::Entry(index), _) => {
                 let task = &self.entries[index];
                 (of_task(task), &self.shared, task.rows)
             }
-            (Which::Evaluation, Some(training)) => {
-                (of_task(&training.evaluation), &self.shared, Some(training.rows))
-            }
+            (Which::Evaluation, Some(training)) => (
+                of_task(&training.evaluation),
+                &self.shared,
+                Some(training.rows),
+            ),
             (Which::Step, Some(training)) => {
-                let mut outputs: Vec<_> = training.step.iter().copied().enumerate().map(output).collect();
+                let mut outputs: Vec<_> = training
+                    .step
+                    .iter()
+                    .copied()
+                    .enumerate()
+                    .map(output)
+                    .collect();
                 outputs.extend(training.gradients.iter().map(|(parameter, value)| {
                     let offset = self.layout.parameters[*parameter];
-                    (*value, Place { region: Region::Gradients, offset })
+                    (
+                        *value,
+                        Place {
+                            region: Region::Gradients,
+                            offset,
+                        },
+                    )
                 }));
                 (outputs, &training.shared, Some(training.rows))
             }
@@ -283,7 +315,11 @@ impl Program {
 
     fn share(&self, roots: &[ValueId]) -> Shared {
         let layout = plan::shared_layout(&self.ir, roots);
-        let Layout { parameters, literal_offsets, .. } = &self.layout;
+        let Layout {
+            parameters,
+            literal_offsets,
+            ..
+        } = &self.layout;
         let plan = plan::shared_plan(&self.ir, &layout, parameters, literal_offsets);
         Shared { layout, plan }
     }
@@ -312,11 +348,19 @@ impl Program {
                 symbols_of(&value.shape).for_each(|symbol| named[symbol as usize] = true);
             }
         }
-        let inputs: Vec<u32> =
-            (0..needed.len()).filter(|index| needed[*index]).map(|index| index as u32).collect();
-        let shapes = || inputs.iter().map(|index| self.inputs[*index as usize].shape.as_slice());
+        let inputs: Vec<u32> = (0..needed.len())
+            .filter(|index| needed[*index])
+            .map(|index| index as u32)
+            .collect();
+        let shapes = || {
+            inputs
+                .iter()
+                .map(|index| self.inputs[*index as usize].shape.as_slice())
+        };
         for symbol in 0..named.len() as u32 {
-            if named[symbol as usize] && !shapes().any(|shape| symbols_of(shape).any(|one| one == symbol)) {
+            if named[symbol as usize]
+                && !shapes().any(|shape| symbols_of(shape).any(|one| one == symbol))
+            {
                 return Err(Diagnostic {
                     node: None,
                     message: format!(
@@ -332,11 +376,22 @@ impl Program {
                 _ => None,
             })
             .find(|symbol| ir::is_row_wise(&self.ir, &roots, *symbol));
-        Ok(Task { name, results, inputs, rows })
+        Ok(Task {
+            name,
+            results,
+            inputs,
+            rows,
+        })
     }
 
-    fn training(&mut self, lowered: &Lowered, types: &[Type]) -> Result<Option<Training>, Diagnostic> {
-        let Some(loss) = self.graph.loss.clone() else { return Ok(None) };
+    fn training(
+        &mut self,
+        lowered: &Lowered,
+        types: &[Type],
+    ) -> Result<Option<Training>, Diagnostic> {
+        let Some(loss) = self.graph.loss.clone() else {
+            return Ok(None);
+        };
         let nodes: Vec<u32> = [loss.per_row].into_iter().chain(loss.weight).collect();
         let results = nodes
             .iter()
@@ -348,12 +403,16 @@ impl Program {
             _ => return Ok(None),
         };
         let mut evaluation = self.task("loss".to_owned(), results)?;
-        let step: Vec<ValueId> = nodes.iter().map(|node| lowered.training[*node as usize]).collect();
+        let step: Vec<ValueId> = nodes
+            .iter()
+            .map(|node| lowered.training[*node as usize])
+            .collect();
         // Training cuts along the rows of the loss or not at all.
         let row_wise = evaluation.rows == Some(rows) && ir::is_row_wise(&self.ir, &step, rows);
         evaluation.rows = row_wise.then_some(rows);
-        let wanted: Vec<usize> =
-            (0..self.parameters.len()).filter(|index| self.parameters[*index].trainable).collect();
+        let wanted: Vec<usize> = (0..self.parameters.len())
+            .filter(|index| self.parameters[*index].trainable)
+            .collect();
         let values: Vec<ValueId> = wanted
             .iter()
             .map(|index| lowered.training[self.parameters[*index].node as usize])
@@ -363,20 +422,43 @@ impl Program {
             None => self.ir.filled(1.0, vec![Extent::Symbol(rows)]),
         };
         let slopes = ir::differentiate(&mut self.ir, step[0], seeds, &values);
-        let gradients: Vec<(usize, ValueId)> =
-            wanted.into_iter().zip(slopes).filter_map(|(index, slope)| Some((index, slope?))).collect();
-        let roots: Vec<ValueId> =
-            step.iter().copied().chain(gradients.iter().map(|(_, slope)| *slope)).collect();
+        let gradients: Vec<(usize, ValueId)> = wanted
+            .into_iter()
+            .zip(slopes)
+            .filter_map(|(index, slope)| Some((index, slope?)))
+            .collect();
+        let roots: Vec<ValueId> = step
+            .iter()
+            .copied()
+            .chain(gradients.iter().map(|(_, slope)| *slope))
+            .collect();
         let shared = self.share(&roots);
-        Ok(Some(Training { evaluation, step, gradients, rows, shared }))
+        Ok(Some(Training {
+            evaluation,
+            step,
+            gradients,
+            rows,
+            shared,
+        }))
     }
 
     /// What everything costs with symbols at their maximum.
     fn price(&self, caps: &Caps) -> Result<Vec<Cost>, Diagnostic> {
-        let largest: Vec<usize> =
-            self.graph.symbols.iter().map(|symbol| symbol.maximum as usize).collect();
-        let entries = self.entries.iter().enumerate().map(|(index, task)| (Which::Entry(index), task));
-        let step = self.training.iter().map(|training| (Which::Step, &training.evaluation));
+        let largest: Vec<usize> = self
+            .graph
+            .symbols
+            .iter()
+            .map(|symbol| symbol.maximum as usize)
+            .collect();
+        let entries = self
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(index, task)| (Which::Entry(index), task));
+        let step = self
+            .training
+            .iter()
+            .map(|training| (Which::Step, &training.evaluation));
         let mut costs = Vec::new();
         for (which, task) in entries.chain(step) {
             let cost = self.cost(which, task, &largest);
@@ -411,15 +493,30 @@ impl Program {
         let mut pieces = 1;
         if let Some(rows) = task.rows {
             let rows = rows as usize;
-            let size = if which == Which::Step { shard_rows(largest[rows]) } else { PIECE_ROWS };
+            let size = if which == Which::Step {
+                shard_rows(largest[rows])
+            } else {
+                PIECE_ROWS
+            };
             piece[rows] = largest[rows].min(size);
             pieces = largest[rows].div_ceil(size);
         }
-        let slab = if piece == *largest { whole.slab } else { self.make_plan(which, &piece).slab };
+        let slab = if piece == *largest {
+            whole.slab
+        } else {
+            self.make_plan(which, &piece).slab
+        };
         let elements = |shape: &[Extent]| shape::resolve(shape, largest).iter().product::<usize>();
-        let fed: usize =
-            task.inputs.iter().map(|index| elements(&self.inputs[*index as usize].shape)).sum();
-        let results: usize = task.results.iter().map(|result| elements(&result.shape)).sum();
+        let fed: usize = task
+            .inputs
+            .iter()
+            .map(|index| elements(&self.inputs[*index as usize].shape))
+            .sum();
+        let results: usize = task
+            .results
+            .iter()
+            .map(|result| elements(&result.shape))
+            .sum();
         let mut held = self.layout.weights + shared.layout.elements + fed + results;
         if which == Which::Step {
             let kept = match self.graph.optimizer {
@@ -443,7 +540,10 @@ impl Program {
 /// Rows of one shard of a batch: a function of the size of the batch alone, so that the order of
 /// sums does not depend on the number of threads.
 pub(crate) fn shard_rows(batch_rows: usize) -> usize {
-    batch_rows.div_ceil(SHARDS).max(1).next_multiple_of(PIECE_ROWS)
+    batch_rows
+        .div_ceil(SHARDS)
+        .max(1)
+        .next_multiple_of(PIECE_ROWS)
 }
 
 fn digest(graph: &Graph) -> [u8; 32] {
@@ -463,18 +563,26 @@ fn symbols_of(shape: &[Extent]) -> impl Iterator<Item = u32> {
 
 fn wanted(name: String, node: u32, values: &[ValueId], types: &[Type]) -> Wanted {
     let Type { dtype, shape } = types[node as usize].clone();
-    Wanted { name, value: values[node as usize], dtype, shape }
+    Wanted {
+        name,
+        value: values[node as usize],
+        dtype,
+        shape,
+    }
 }
 
 fn inputs(graph: &Graph, lowered: &Lowered) -> Vec<InputInfo> {
-    let inputs = lowered.inputs.iter().filter_map(|node| match &graph.nodes[*node as usize] {
-        Node::Input(input) => Some(InputInfo {
-            name: input.name.clone(),
-            dtype: input.dtype,
-            shape: input.shape.clone(),
-        }),
-        _ => None,
-    });
+    let inputs = lowered
+        .inputs
+        .iter()
+        .filter_map(|node| match &graph.nodes[*node as usize] {
+            Node::Input(input) => Some(InputInfo {
+                name: input.name.clone(),
+                dtype: input.dtype,
+                shape: input.shape.clone(),
+            }),
+            _ => None,
+        });
     inputs.collect()
 }
 
@@ -485,12 +593,19 @@ fn lay_out(graph: &Graph, lowered: &Lowered) -> (Vec<ParameterInfo>, Layout) {
             parameters.push(ParameterInfo {
                 node: *node,
                 name: parameter.name.clone(),
-                shape: parameter.shape.iter().map(|extent| *extent as usize).collect(),
+                shape: parameter
+                    .shape
+                    .iter()
+                    .map(|extent| *extent as usize)
+                    .collect(),
                 trainable: parameter.trainable,
             });
         }
     }
-    let mut layout = Layout { parameters: vec![0; parameters.len()], ..Layout::default() };
+    let mut layout = Layout {
+        parameters: vec![0; parameters.len()],
+        ..Layout::default()
+    };
     for trainable in [true, false] {
         for (parameter, offset) in parameters.iter().zip(&mut layout.parameters) {
             if parameter.trainable == trainable {
@@ -507,7 +622,10 @@ fn lay_out(graph: &Graph, lowered: &Lowered) -> (Vec<ParameterInfo>, Layout) {
         match &graph.nodes[*node as usize] {
             Node::F32Constant(literal) => layout.literals.extend(&literal.values),
             Node::I32Constant(literal) => {
-                let bits = literal.values.iter().map(|value| f32::from_bits(*value as u32));
+                let bits = literal
+                    .values
+                    .iter()
+                    .map(|value| f32::from_bits(*value as u32));
                 layout.literals.extend(bits);
             }
             _ => {}

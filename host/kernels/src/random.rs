@@ -29,7 +29,11 @@ impl Stream {
     pub(crate) fn new(seed: u64, purpose: Purpose, node: u32, step: u64) -> Stream {
         Stream {
             key: [seed as u32, (seed >> 32) as u32],
-            upper: [((step >> 32) as u32) << 16, (purpose as u32) << 28 | node, step as u32],
+            upper: [
+                ((step >> 32) as u32) << 16,
+                (purpose as u32) << 28 | node,
+                step as u32,
+            ],
         }
     }
 
@@ -48,7 +52,10 @@ impl Stream {
         let mut key = self.key;
         for _ in 0..10 {
             words = round(words, key);
-            key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+            key = [
+                key[0].wrapping_add(0x9e37_79b9),
+                key[1].wrapping_add(0xbb67_ae85),
+            ];
         }
         let mut numbers = [0; GROUP];
         for (part, words) in numbers.chunks_exact_mut(LANES).zip(words) {
@@ -105,7 +112,10 @@ mod tests {
         let mut key = key;
         for _ in 0..10 {
             words = round(words, key);
-            key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+            key = [
+                key[0].wrapping_add(0x9e37_79b9),
+                key[1].wrapping_add(0xbb67_ae85),
+            ];
         }
         words.map(|word| word[0])
     }
@@ -113,13 +123,19 @@ mod tests {
     #[test]
     fn the_cipher_gives_the_published_answers() {
         // kat_vectors of Random123, philox 4x32 10.
-        assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(
+            philox([0; 4], [0; 2]),
+            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
+        );
         assert_eq!(
             philox([u32::MAX; 4], [u32::MAX; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
         );
         assert_eq!(
-            philox([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
+            philox(
+                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
+                [0xa409_3822, 0x299f_31d0]
+            ),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
     }
@@ -152,7 +168,10 @@ mod tests {
             order.sort_unstable();
             assert_eq!(order, [0, 1, 2, 3, 4]);
         }
-        assert!(firsts.iter().all(|count| (880..1120).contains(count)), "{firsts:?}");
+        assert!(
+            firsts.iter().all(|count| (880..1120).contains(count)),
+            "{firsts:?}"
+        );
         assert!(permutation(Stream::new(7, Purpose::Shuffle, 0, 0), 0).is_empty());
     }
 }

@@ -40,7 +40,11 @@ impl Session {
     pub fn new(program: Arc<Program>, device: &Device, seed: u64) -> Result<Session, RunError> {
         let mut engine = device.backend().open(Arc::clone(&program))?;
         engine.set_weights(&initial_weights(&program, seed));
-        Ok(Session { program, engine, seed })
+        Ok(Session {
+            program,
+            engine,
+            seed,
+        })
     }
 
     /// The program.
@@ -80,9 +84,13 @@ impl Session {
             evaluation = &whole;
         }
         let training = bind(&program, evaluation, training)?;
-        let validation = validation.map(|feeds| bind(&program, &task.evaluation, feeds)).transpose()?;
+        let validation = validation
+            .map(|feeds| bind(&program, &task.evaluation, feeds))
+            .transpose()?;
         let rows = training.extent(task.rows);
-        let has_validation = validation.as_ref().is_some_and(|feeds| feeds.extent(task.rows) > 0);
+        let has_validation = validation
+            .as_ref()
+            .is_some_and(|feeds| feeds.extent(task.rows) > 0);
         let job = Job {
             training,
             validation: validation.filter(|_| has_validation),
@@ -91,7 +99,14 @@ impl Session {
             seed: self.seed,
         };
         let trainer = self.engine.train(job)?;
-        train::Run { trainer, plan, rows, has_validation, seed: self.seed }.run(watch)
+        train::Run {
+            trainer,
+            plan,
+            rows,
+            has_validation,
+            seed: self.seed,
+        }
+        .run(watch)
     }
 
     /// Runs an entry over any number of rows. The result of a row does not depend on the rows
@@ -102,12 +117,21 @@ impl Session {
     pub fn infer(&self, entry: &str, feeds: &Feeds) -> Result<Vec<(String, Tensor)>, RunError> {
         let entries = &self.program.entries;
         let Some(index) = entries.iter().position(|task| task.name == entry) else {
-            let known: Vec<String> = entries.iter().map(|task| format!("`{}`", task.name)).collect();
-            return Err(RunError::UnknownEntry { entry: entry.to_owned(), known: known.join(", ") });
+            let known: Vec<String> = entries
+                .iter()
+                .map(|task| format!("`{}`", task.name))
+                .collect();
+            return Err(RunError::UnknownEntry {
+                entry: entry.to_owned(),
+                known: known.join(", "),
+            });
         };
         let bound = bind(&self.program, &entries[index], feeds)?;
         let results = self.engine.infer(index, &bound)?;
-        let names = entries[index].results.iter().map(|result| result.name.clone());
+        let names = entries[index]
+            .results
+            .iter()
+            .map(|result| result.name.clone());
         Ok(names.zip(results).collect())
     }
 
@@ -126,7 +150,13 @@ impl Session {
             return Err(RunError::NoRows);
         }
         let seed = self.seed;
-        let job = Job { training, validation: None, batch_rows: rows, clip_norm: None, seed };
+        let job = Job {
+            training,
+            validation: None,
+            batch_rows: rows,
+            clip_norm: None,
+            seed,
+        };
         let mut trainer = self.engine.train(job)?;
         let order: Vec<u32> = (0..rows as u32).collect();
         let sums = trainer.gradient(&order, 1)?;
@@ -189,7 +219,9 @@ fn draw(initializer: Initializer, shape: &[usize], stream: Stream) -> Vec<f32> {
     let elements = shape.iter().product();
     let uniform = |bound: f64| -> Vec<f32> {
         let numbers = stream.numbers().take(elements);
-        numbers.map(|number| ((2.0 * random::unit(number) - 1.0) * bound) as f32).collect()
+        numbers
+            .map(|number| ((2.0 * random::unit(number) - 1.0) * bound) as f32)
+            .collect()
     };
     let fan_in = shape.first().copied().unwrap_or(1).max(1) as f64;
     let fan_out = shape.last().copied().unwrap_or(1).max(1) as f64;
@@ -204,7 +236,9 @@ fn draw(initializer: Initializer, shape: &[usize], stream: Stream) -> Vec<f32> {
             let mut numbers = stream.numbers().map(random::unit);
             let mut values = Vec::with_capacity(elements + 1);
             while values.len() < elements {
-                let (Some(first), Some(second)) = (numbers.next(), numbers.next()) else { break };
+                let (Some(first), Some(second)) = (numbers.next(), numbers.next()) else {
+                    break;
+                };
                 let radius = f64::from(deviation) * (-2.0 * first.ln()).sqrt();
                 let angle = std::f64::consts::TAU * second;
                 values.push((radius * angle.cos()) as f32);

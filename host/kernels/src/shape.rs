@@ -4,7 +4,10 @@ use crate::graph::{Extent, Shape, Symbol};
 
 /// The extents with every symbol replaced by its value.
 pub(crate) fn resolve(shape: &[Extent], symbols: &[usize]) -> Vec<usize> {
-    shape.iter().map(|extent| resolve_extent(*extent, symbols)).collect()
+    shape
+        .iter()
+        .map(|extent| resolve_extent(*extent, symbols))
+        .collect()
 }
 
 /// One extent with a symbol replaced by its value.
@@ -30,11 +33,13 @@ pub(crate) fn largest_elements(shape: &[Extent], symbols: &[Symbol]) -> Option<u
 pub(crate) fn broadcast(left: &[Extent], right: &[Extent]) -> Option<Shape> {
     let rank = left.len().max(right.len());
     (0..rank)
-        .map(|axis| match (aligned(left, rank, axis), aligned(right, rank, axis)) {
-            (one, other) if one == other => Some(one),
-            (Extent::Fixed(1), other) | (other, Extent::Fixed(1)) => Some(other),
-            _ => None,
-        })
+        .map(
+            |axis| match (aligned(left, rank, axis), aligned(right, rank, axis)) {
+                (one, other) if one == other => Some(one),
+                (Extent::Fixed(1), other) | (other, Extent::Fixed(1)) => Some(other),
+                _ => None,
+            },
+        )
         .collect()
 }
 
@@ -46,7 +51,11 @@ pub(crate) fn broadcasts_to(operand: &[Extent], shape: &[Extent]) -> bool {
 /// The extent that stands at an axis of a larger rank when shapes are aligned at their ends.
 fn aligned(shape: &[Extent], rank: usize, axis: usize) -> Extent {
     let missing = rank - shape.len();
-    if axis < missing { Extent::Fixed(1) } else { shape[axis - missing] }
+    if axis < missing {
+        Extent::Fixed(1)
+    } else {
+        shape[axis - missing]
+    }
 }
 
 /// The product of fixed extents and the sorted symbols: equal for two shapes exactly when they

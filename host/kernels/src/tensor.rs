@@ -40,7 +40,9 @@ impl Tensor {
     /// When the shape has another number of elements, or more than can be counted.
     pub fn new(shape: Vec<usize>, data: TensorData) -> Result<Self, TensorError> {
         let values = data.len();
-        let elements = shape.iter().try_fold(1_usize, |product, extent| product.checked_mul(*extent));
+        let elements = shape
+            .iter()
+            .try_fold(1_usize, |product, extent| product.checked_mul(*extent));
         if elements == Some(values) {
             Ok(Tensor { shape, data })
         } else {

@@ -48,7 +48,10 @@ impl Schedule {
     pub fn share(&self, step: u64, steps: u64) -> f32 {
         match *self {
             Schedule::Constant => 1.0,
-            Schedule::Cosine { warmup_steps, floor } => {
+            Schedule::Cosine {
+                warmup_steps,
+                floor,
+            } => {
                 let warmup = u64::from(warmup_steps);
                 if step < warmup {
                     return ((step + 1) as f64 / warmup as f64) as f32;
@@ -158,12 +161,16 @@ pub(crate) fn check_plan(plan: &TrainPlan, rows: &Symbol) -> Result<(), RunError
 /// The weighted mean of losses.
 pub(crate) fn mean(sums: WeightedLoss) -> Result<f64, RunError> {
     if let Some(row) = sums.bad_weight {
-        return Err(RunError::BadWeights { what: format!("row {row} of the batch") });
+        return Err(RunError::BadWeights {
+            what: format!("row {row} of the batch"),
+        });
     }
     if sums.weight > 0.0 {
         Ok(sums.loss / sums.weight)
     } else {
-        Err(RunError::BadWeights { what: "all of them are 0".into() })
+        Err(RunError::BadWeights {
+            what: "all of them are 0".into(),
+        })
     }
 }
 
@@ -186,8 +193,9 @@ impl Run<'_> {
             return Err(RunError::NoRows);
         }
         let plan = self.plan;
-        let count = u32::try_from(self.rows)
-            .map_err(|_| RunError::BadPlan { what: format!("data has {} rows", self.rows) })?;
+        let count = u32::try_from(self.rows).map_err(|_| RunError::BadPlan {
+            what: format!("data has {} rows", self.rows),
+        })?;
         let batch_rows = plan.batch_rows as usize;
         let steps = self.rows.div_ceil(batch_rows) as u64 * u64::from(plan.epochs);
         let started = Instant::now();
@@ -242,6 +250,9 @@ impl Run<'_> {
                 report.rows += rows.len() as u64;
             }
             let train_loss = mean(sums)?;
+            if !self.trainer.is_finite() {
+                return Err(RunError::WeightsNotFinite { epoch });
+            }
             let validation_loss = match self.has_validation {
                 true => Some(mean(self.trainer.validate()?)?),
                 false => None,
@@ -249,7 +260,11 @@ impl Run<'_> {
             if let Some(loss) = validation_loss
                 && !loss.is_finite()
             {
-                return Err(RunError::NotFinite { step: report.steps, epoch, loss });
+                return Err(RunError::NotFinite {
+                    step: report.steps,
+                    epoch,
+                    loss,
+                });
             }
             report.epochs.push(EpochReport {
                 epoch,
@@ -276,7 +291,10 @@ impl Run<'_> {
             if let ControlFlow::Break(reason) = watch(progress)
                 && epoch < plan.epochs
             {
-                return Err(RunError::Stopped { step: report.steps + 1, reason });
+                return Err(RunError::Stopped {
+                    step: report.steps + 1,
+                    reason,
+                });
             }
             if let Some(patience) = patience
                 && epoch - report.best_epoch >= patience.max(1)
@@ -299,7 +317,10 @@ mod tests {
 
     #[test]
     fn a_cosine_warms_up_and_falls_to_its_floor() {
-        let schedule = Schedule::Cosine { warmup_steps: 4, floor: 0.1 };
+        let schedule = Schedule::Cosine {
+            warmup_steps: 4,
+            floor: 0.1,
+        };
         let shares: Vec<f32> = (0..104).map(|step| schedule.share(step, 104)).collect();
         assert_eq!(shares[..4], [0.25, 0.5, 0.75, 1.0]);
         assert_eq!(shares[4], 1.0);
@@ -307,6 +328,13 @@ mod tests {
         assert!(shares[4..].windows(2).all(|pair| pair[1] < pair[0]));
         assert!(shares[103] > 0.1 && shares[103] < 0.101);
         assert_eq!(Schedule::Constant.share(7, 10), 1.0);
-        assert_eq!(Schedule::Cosine { warmup_steps: 0, floor: 0.0 }.share(0, 0), 1.0);
+        assert_eq!(
+            Schedule::Cosine {
+                warmup_steps: 0,
+                floor: 0.0
+            }
+            .share(0, 0),
+            1.0
+        );
     }
 }

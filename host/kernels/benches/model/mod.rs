@@ -10,9 +10,9 @@ use sandcast_kernels::{
 };
 
 /// Numbers in a row.
-pub const FEATURES: usize = 30;
+pub(crate) const FEATURES: usize = 30;
 /// Rows of a step.
-pub const BATCH: u32 = 256;
+pub(crate) const BATCH: u32 = 256;
 
 struct Builder(Graph);
 
@@ -33,16 +33,26 @@ impl Builder {
         };
         let right = parameter("weight", &sizes, Initializer::HeUniform);
         let bias = parameter("bias", &sizes[1..], Initializer::Zeros);
-        let left = self.node(Node::Matmul(MatmulNode { left: operand, right }));
-        self.node(Node::Binary(BinaryNode { operation: BinaryOperation::Add, left, right: bias }))
+        let left = self.node(Node::Matmul(MatmulNode {
+            left: operand,
+            right,
+        }));
+        self.node(Node::Binary(BinaryNode {
+            operation: BinaryOperation::Add,
+            left,
+            right: bias,
+        }))
     }
 }
 
 /// The program.
-pub fn program() -> Arc<Program> {
+pub(crate) fn program() -> Arc<Program> {
     let rows = Extent::Symbol(0);
     let mut builder = Builder(Graph {
-        symbols: vec![Symbol { name: "rows".into(), maximum: 4096 }],
+        symbols: vec![Symbol {
+            name: "rows".into(),
+            maximum: 4096,
+        }],
         ..Graph::default()
     });
     let features = Extent::Fixed(FEATURES as u32);
@@ -59,19 +69,31 @@ pub fn program() -> Arc<Program> {
     let mut hidden = x;
     for (name, sizes) in [("first", [FEATURES as u32, 256]), ("second", [256, 128])] {
         let sum = builder.dense(name, hidden, sizes);
-        hidden =
-            builder.node(Node::Unary(UnaryNode { operation: UnaryOperation::Relu, operand: sum }));
+        hidden = builder.node(Node::Unary(UnaryNode {
+            operation: UnaryOperation::Relu,
+            operand: sum,
+        }));
     }
     let logits = builder.dense("third", hidden, [128, 2]);
-    let softmax = SoftmaxNode { operand: logits, axis: 1, logarithm: false };
+    let softmax = SoftmaxNode {
+        operand: logits,
+        axis: 1,
+        logarithm: false,
+    };
     let probabilities = builder.node(Node::Softmax(softmax));
     let per_row = builder.node(Node::CrossEntropy(CrossEntropyNode { logits, labels }));
     let mut graph = builder.0;
     graph.entries.push(Entry {
         name: "predict".into(),
-        outputs: vec![Output { name: "probabilities".into(), node: probabilities }],
+        outputs: vec![Output {
+            name: "probabilities".into(),
+            node: probabilities,
+        }],
     });
-    graph.loss = Some(Loss { per_row, weight: None });
+    graph.loss = Some(Loss {
+        per_row,
+        weight: None,
+    });
     graph.optimizer = Some(Optimizer::Adam(Adam {
         beta1: 0.9,
         beta2: 0.999,
@@ -83,13 +105,14 @@ pub fn program() -> Arc<Program> {
 }
 
 /// A session on so many threads.
-pub fn session(program: &Arc<Program>, threads: usize) -> Session {
-    let device = Device::open(DeviceChoice::Cpu, NonZeroUsize::new(threads)).expect("the processor");
+pub(crate) fn session(program: &Arc<Program>, threads: usize) -> Session {
+    let device =
+        Device::open(DeviceChoice::Cpu, NonZeroUsize::new(threads)).expect("the processor");
     Session::new(Arc::clone(program), &device, 7).expect("a session")
 }
 
 /// Rows to learn from.
-pub fn feeds(rows: usize) -> Feeds {
+pub(crate) fn feeds(rows: usize) -> Feeds {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let x: Vec<f32> = (0..rows * FEATURES)
         .map(|_| {
@@ -99,15 +122,24 @@ pub fn feeds(rows: usize) -> Feeds {
             (state >> 40) as f32 / 8_388_608.0 - 1.0
         })
         .collect();
-    let y = x.chunks_exact(FEATURES).map(|row| i32::from(row[0] * row[1] > 0.0)).collect();
+    let y = x
+        .chunks_exact(FEATURES)
+        .map(|row| i32::from(row[0] * row[1] > 0.0))
+        .collect();
     BTreeMap::from([
-        ("x".to_owned(), Tensor::from_f32(vec![rows, FEATURES], x).expect("as many values")),
-        ("y".to_owned(), Tensor::from_i32(vec![rows], y).expect("as many values")),
+        (
+            "x".to_owned(),
+            Tensor::from_f32(vec![rows, FEATURES], x).expect("as many values"),
+        ),
+        (
+            "y".to_owned(),
+            Tensor::from_i32(vec![rows], y).expect("as many values"),
+        ),
     ])
 }
 
 /// Passes over the data in shuffled batches.
-pub fn plan(epochs: u32) -> TrainPlan {
+pub(crate) fn plan(epochs: u32) -> TrainPlan {
     TrainPlan {
         epochs,
         batch_rows: BATCH,

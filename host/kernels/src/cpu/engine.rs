@@ -51,9 +51,15 @@ pub(crate) fn describe(threads: usize) -> DeviceInfo {
     let level = Level::best().name();
     DeviceInfo {
         kind: DeviceKind::Cpu,
-        name: format!("cpu ({}, {level}, {threads} threads)", std::env::consts::ARCH),
+        name: format!(
+            "cpu ({}, {level}, {threads} threads)",
+            std::env::consts::ARCH
+        ),
         usable: true,
-        detail: format!("{} with {level} kernels, {threads} threads", std::env::consts::ARCH),
+        detail: format!(
+            "{} with {level} kernels, {threads} threads",
+            std::env::consts::ARCH
+        ),
     }
 }
 
@@ -88,7 +94,10 @@ pub(crate) struct CpuEngine {
 impl fmt::Debug for CpuEngine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let program = &self.program;
-        formatter.debug_struct("CpuEngine").field("weights", &program.layout.weights).finish()
+        formatter
+            .debug_struct("CpuEngine")
+            .field("weights", &program.layout.weights)
+            .finish()
     }
 }
 
@@ -143,7 +152,11 @@ impl Workspace {
 impl CpuEngine {
     /// Borrows a workspace for the length of a call.
     pub(super) fn with_workspace<R>(&self, work: impl FnOnce(&mut Workspace) -> R) -> R {
-        let lock = || self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || {
+            self.workspaces
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
         let mut workspace = lock().pop().unwrap_or_default();
         let result = work(&mut workspace);
         workspace.inputs.clear();
@@ -189,7 +202,11 @@ impl CpuEngine {
 
     /// Computes the results of a task over all rows of its feeds: pieces of rows, each written
     /// to its place in the results.
-    pub(super) fn evaluate(&self, which: Which, feeds: &Bound<'_>) -> Result<Vec<Tensor>, RunError> {
+    pub(super) fn evaluate(
+        &self,
+        which: Which,
+        feeds: &Bound<'_>,
+    ) -> Result<Vec<Tensor>, RunError> {
         let task = match (which, &self.program.training) {
             (Which::Entry(index), _) => &self.program.entries[index],
             (_, Some(training)) => &training.evaluation,
@@ -248,7 +265,11 @@ impl CpuEngine {
                         })
                     });
                 }
-                let piece = Piece { first_row: first, rows: count, ..Piece::default() };
+                let piece = Piece {
+                    first_row: first,
+                    rows: count,
+                    ..Piece::default()
+                };
                 // SAFETY: the results, the feeds and the weights outlive the run. Pieces write
                 // other rows of the results, or memory of their own.
                 unsafe { workspace.run(plan, common, Span::EMPTY, piece) }
@@ -286,8 +307,14 @@ impl CpuEngine {
             let outcome = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
             outcome.map_err(|(_, error)| error)?;
         }
-        let tensors = results.into_iter().map(|(shape, data)| Tensor::new(shape, data));
-        tensors.collect::<Result<_, _>>().map_err(|error| RunError::Device { what: error.to_string() })
+        let tensors = results
+            .into_iter()
+            .map(|(shape, data)| Tensor::new(shape, data));
+        tensors
+            .collect::<Result<_, _>>()
+            .map_err(|error| RunError::Device {
+                what: error.to_string(),
+            })
     }
 
     /// Points the inputs of a workspace at rows `first..first + count` of the feeds.
@@ -330,7 +357,9 @@ impl Engine for CpuEngine {
         let program = &self.program;
         let parameters = program.parameters().iter().zip(&program.layout.parameters);
         parameters
-            .map(|(parameter, offset)| self.weights.as_slice()[*offset..][..parameter.elements()].to_vec())
+            .map(|(parameter, offset)| {
+                self.weights.as_slice()[*offset..][..parameter.elements()].to_vec()
+            })
             .collect()
     }
 

@@ -37,7 +37,9 @@ pub(super) unsafe fn execute(
 /// The error of a node whose numbers are `count` in this piece; the place counts from the first
 /// row of all.
 fn named(node: u32, count: usize, piece: Piece) -> impl Fn(OutOfRange) -> RunError {
-    let before = count.checked_div(piece.rows).map_or(0, |per_row| per_row * piece.first_row);
+    let before = count
+        .checked_div(piece.rows)
+        .map_or(0, |per_row| per_row * piece.first_row);
     move |found| RunError::IndexOutOfRange {
         node,
         number: found.number,
@@ -62,12 +64,21 @@ unsafe fn run(
     // SAFETY: as above.
     let write = |place: Place, elements: usize| unsafe { memory.write(place, elements) };
     match *instruction {
-        Instruction::Map(ref program) => run_map(level, program, memory, piece, 0, program.elements),
+        Instruction::Map(ref program) => {
+            run_map(level, program, memory, piece, 0, program.elements)
+        }
         Instruction::Multiply(ref multiplication) => {
             // SAFETY: as above.
             unsafe { multiply(multiplication, memory, piece, level) };
         }
-        Instruction::Pack { source, row_stride, column_stride, k, n, target } => {
+        Instruction::Pack {
+            source,
+            row_stride,
+            column_stride,
+            k,
+            n,
+            target,
+        } => {
             let target = write(target, n.div_ceil(PANEL) * PANEL * k);
             let reach = k.saturating_sub(1) * row_stride + n.saturating_sub(1) * column_stride;
             if k > 0 && n > 0 {
@@ -76,56 +87,162 @@ unsafe fn run(
                 unsafe { multiply::pack(source, row_stride, column_stride, k, n, target) };
             }
         }
-        Instruction::Reduce { fold, source, target, outer, count, inner } => {
+        Instruction::Reduce {
+            fold,
+            source,
+            target,
+            outer,
+            count,
+            inner,
+        } => {
             let source = read(source, outer * count * inner);
-            rows::reduce(level, fold, source, write(target, outer * inner), count, inner);
+            rows::reduce(
+                level,
+                fold,
+                source,
+                write(target, outer * inner),
+                count,
+                inner,
+            );
         }
-        Instruction::Argmax { source, target, rows, count } => {
+        Instruction::Argmax {
+            source,
+            target,
+            rows,
+            count,
+        } => {
             // SAFETY: as above.
             let target = unsafe { memory.write_int(target, rows) };
             rows::argmax(read(source, rows * count), target, count);
         }
-        Instruction::Softmax { source, target, rows, count, logarithm } => {
+        Instruction::Softmax {
+            source,
+            target,
+            rows,
+            count,
+            logarithm,
+        } => {
             let elements = rows * count;
-            rows::softmax(level, read(source, elements), write(target, elements), count, logarithm);
+            rows::softmax(
+                level,
+                read(source, elements),
+                write(target, elements),
+                count,
+                logarithm,
+            );
         }
-        Instruction::Normalize { source, target, rows, count, epsilon } => {
+        Instruction::Normalize {
+            source,
+            target,
+            rows,
+            count,
+            epsilon,
+        } => {
             let elements = rows * count;
-            rows::normalize(level, read(source, elements), write(target, elements), count, epsilon);
+            rows::normalize(
+                level,
+                read(source, elements),
+                write(target, elements),
+                count,
+                epsilon,
+            );
         }
-        Instruction::NormalizeSlope { source, slope, target, rows, count, epsilon } => {
+        Instruction::NormalizeSlope {
+            source,
+            slope,
+            target,
+            rows,
+            count,
+            epsilon,
+        } => {
             let elements = rows * count;
             let (source, slope) = (read(source, elements), read(slope, elements));
-            rows::normalize_slope(level, source, slope, write(target, elements), count, epsilon);
+            rows::normalize_slope(
+                level,
+                source,
+                slope,
+                write(target, elements),
+                count,
+                epsilon,
+            );
         }
-        Instruction::CrossEntropy { logits, labels, target, rows, count, node } => {
+        Instruction::CrossEntropy {
+            logits,
+            labels,
+            target,
+            rows,
+            count,
+            node,
+        } => {
             let labels = read_int(labels, rows);
             lookup::check_all(labels, count).map_err(named(node, rows, piece))?;
             let logits = read(logits, rows * count);
             rows::cross_entropy(level, logits, labels, write(target, rows), count);
         }
-        Instruction::CrossEntropySlope { logits, labels, slope, target, rows, count, node } => {
+        Instruction::CrossEntropySlope {
+            logits,
+            labels,
+            slope,
+            target,
+            rows,
+            count,
+            node,
+        } => {
             let labels = read_int(labels, rows);
             lookup::check_all(labels, count).map_err(named(node, rows, piece))?;
             let (logits, slope) = (read(logits, rows * count), read(slope, rows));
             let target = write(target, rows * count);
             rows::cross_entropy_slope(level, logits, labels, slope, target, count);
         }
-        Instruction::Gather { table, indices, target, count, size, width, node } => {
+        Instruction::Gather {
+            table,
+            indices,
+            target,
+            count,
+            size,
+            width,
+            node,
+        } => {
             let (table, indices) = (read(table, size * width), read_int(indices, count));
             let target = write(target, count * width);
-            lookup::gather(table, indices, target, size, width).map_err(named(node, count, piece))?;
+            lookup::gather(table, indices, target, size, width)
+                .map_err(named(node, count, piece))?;
         }
-        Instruction::Scatter { indices, source, target, count, size, width, node } => {
+        Instruction::Scatter {
+            indices,
+            source,
+            target,
+            count,
+            size,
+            width,
+            node,
+        } => {
             let (indices, source) = (read_int(indices, count), read(source, count * width));
             let target = write(target, size * width);
-            lookup::scatter(indices, source, target, size, width).map_err(named(node, count, piece))?;
+            lookup::scatter(indices, source, target, size, width)
+                .map_err(named(node, count, piece))?;
         }
-        Instruction::OneHot { indices, target, count, depth } => {
-            lookup::one_hot(read_int(indices, count), write(target, count * depth), depth);
+        Instruction::OneHot {
+            indices,
+            target,
+            count,
+            depth,
+        } => {
+            lookup::one_hot(
+                read_int(indices, count),
+                write(target, count * depth),
+                depth,
+            );
         }
         Instruction::Zero { target, elements } => write(target, elements).fill(0.0),
-        Instruction::CopyRows { source, target, rows, width, source_stride, target_stride } => {
+        Instruction::CopyRows {
+            source,
+            target,
+            rows,
+            width,
+            source_stride,
+            target_stride,
+        } => {
             if rows > 0 && width > 0 {
                 let source = read(source, (rows - 1) * source_stride + width);
                 let target = write(target, (rows - 1) * target_stride + width);
@@ -150,13 +267,20 @@ unsafe fn multiply(of: &Multiplication, memory: &Memory<'_>, piece: Piece, level
     let left_reach = (batch - 1) * of.left.batch_stride + (m - 1) * of.left.row_stride + inner;
     let left = memory.at(of.left.place, if k == 0 { 0 } else { left_reach + 1 });
     let (right, right_batch_stride, packed) = match of.right {
-        Right::Dense { place, batch_stride } => {
-            (memory.at(place, (batch - 1) * batch_stride + k * n), batch_stride, false)
-        }
+        Right::Dense {
+            place,
+            batch_stride,
+        } => (
+            memory.at(place, (batch - 1) * batch_stride + k * n),
+            batch_stride,
+            false,
+        ),
         Right::Packed { place } => (memory.at(place, n.div_ceil(PANEL) * PANEL * k), 0, true),
     };
     let target = memory.at(of.target, batch * m * n);
-    let bias = of.bias.map_or(std::ptr::null(), |place| memory.at(place, n).cast_const());
+    let bias = of
+        .bias
+        .map_or(std::ptr::null(), |place| memory.at(place, n).cast_const());
     let mut waiting = 0;
     for index in 0..batch {
         // SAFETY: inside what was asked for above; where k is 0, nothing is read.
@@ -180,7 +304,9 @@ unsafe fn multiply(of: &Multiplication, memory: &Memory<'_>, piece: Piece, level
             unsafe { multiply::multiply_rows(level, &product, 0, m) };
             continue;
         };
-        let rows_at_once = (EPILOGUE_ELEMENTS / n).max(1).next_multiple_of(ROWS_AT_ONCE);
+        let rows_at_once = (EPILOGUE_ELEMENTS / n)
+            .max(1)
+            .next_multiple_of(ROWS_AT_ONCE);
         let mut row = 0;
         while row < m {
             let rows = rows_at_once.min(m - row);

@@ -13,13 +13,20 @@ pub(crate) struct OutOfRange {
 fn checked(number: i32, place: usize, size: usize) -> Result<usize, OutOfRange> {
     match usize::try_from(number) {
         Ok(row) if row < size => Ok(row),
-        _ => Err(OutOfRange { number, place, size }),
+        _ => Err(OutOfRange {
+            number,
+            place,
+            size,
+        }),
     }
 }
 
 /// Whether every number is in `0..size`.
 pub(crate) fn check_all(numbers: &[i32], size: usize) -> Result<(), OutOfRange> {
-    numbers.iter().enumerate().try_for_each(|(place, number)| checked(*number, place, size).map(drop))
+    numbers
+        .iter()
+        .enumerate()
+        .try_for_each(|(place, number)| checked(*number, place, size).map(drop))
 }
 
 /// Rows of `width` of a table.
@@ -33,7 +40,11 @@ pub(crate) fn gather(
     if width == 0 {
         return check_all(indices, size);
     }
-    for (place, (number, target)) in indices.iter().zip(target.chunks_exact_mut(width)).enumerate() {
+    for (place, (number, target)) in indices
+        .iter()
+        .zip(target.chunks_exact_mut(width))
+        .enumerate()
+    {
         let row = checked(*number, place, size)?;
         target.copy_from_slice(&table[row * width..][..width]);
     }

@@ -60,7 +60,9 @@ fn run_map_body<const FUSED: bool>(
         let count = (end - first).min(BLOCK);
         for load in &program.loads {
             // SAFETY: as above.
-            gather(load, memory, first, unsafe { register_mut(memory, load.register, count) });
+            gather(load, memory, first, unsafe {
+                register_mut(memory, load.register, count)
+            });
         }
         for step in &program.steps {
             run_step::<FUSED>(step, program, memory, piece, first, count);
@@ -70,7 +72,9 @@ fn run_map_body<const FUSED: bool>(
             // position, which this block has read.
             unsafe {
                 let from = memory.register(*register, count);
-                let to = memory.at(program.dense[*dense as usize], first + count).add(first);
+                let to = memory
+                    .at(program.dense[*dense as usize], first + count)
+                    .add(first);
                 std::ptr::copy_nonoverlapping(from, to, count);
             }
         }
@@ -81,7 +85,10 @@ fn run_map_body<const FUSED: bool>(
 /// # Safety
 /// No other slice of the register is alive.
 #[inline(always)]
-#[expect(clippy::mut_from_ref, reason = "a run writes through its shared description")]
+#[expect(
+    clippy::mut_from_ref,
+    reason = "a run writes through its shared description"
+)]
 unsafe fn register_mut<'a>(memory: &'a Memory<'_>, register: u16, count: usize) -> &'a mut [f32] {
     // SAFETY: inside the span of registers, and the caller's promise.
     unsafe { std::slice::from_raw_parts_mut(memory.register(register, count), count) }
@@ -90,9 +97,15 @@ unsafe fn register_mut<'a>(memory: &'a Memory<'_>, register: u16, count: usize) 
 /// Fills a block with elements that do not lie one after the other.
 #[inline(always)]
 fn gather(load: &Load, memory: &Memory<'_>, first: usize, block: &mut [f32]) {
-    let reach: usize = load.axes.iter().map(|axis| axis.extent.saturating_sub(1) * axis.stride).sum();
+    let reach: usize = load
+        .axes
+        .iter()
+        .map(|axis| axis.extent.saturating_sub(1) * axis.stride)
+        .sum();
     let from: *const f32 = memory.at(load.place, reach + 1);
-    let Some((inner, outer)) = load.axes.split_last() else { return };
+    let Some((inner, outer)) = load.axes.split_last() else {
+        return;
+    };
     let mut done = 0;
     while done < block.len() {
         let position = first + done;
@@ -136,7 +149,11 @@ fn run_step<const FUSED: bool>(
             Source::Register(register) => memory.register(register, count),
             Source::Dense(dense) => {
                 // SAFETY: inside the span.
-                unsafe { memory.at(program.dense[dense as usize], first + count).add(first) }
+                unsafe {
+                    memory
+                        .at(program.dense[dense as usize], first + count)
+                        .add(first)
+                }
             }
         };
         // SAFETY: nothing writes it during the step: the target is a register that no operand
@@ -147,7 +164,11 @@ fn run_step<const FUSED: bool>(
         Target::Register(register) => memory.register(register, count),
         Target::Dense(dense) => {
             // SAFETY: inside the span.
-            unsafe { memory.at(program.dense[dense as usize], first + count).add(first) }
+            unsafe {
+                memory
+                    .at(program.dense[dense as usize], first + count)
+                    .add(first)
+            }
         }
     };
     // SAFETY: as above.
@@ -253,8 +274,16 @@ fn apply<const FUSED: bool>(map: Map, a: &[f32], b: &[f32], c: &[f32], out: &mut
             let delta = delta.value();
             two(out, a, b, |p, t| {
                 let difference = p - t;
-                let difference = if difference < -delta { -delta } else { difference };
-                if difference > delta { delta } else { difference }
+                let difference = if difference < -delta {
+                    -delta
+                } else {
+                    difference
+                };
+                if difference > delta {
+                    delta
+                } else {
+                    difference
+                }
             });
         }
     }
@@ -310,10 +339,20 @@ fn binary(operation: BinaryOperation, a: &[f32], b: &[f32], out: &mut [f32]) {
         BinaryOperation::Multiply => two(out, a, b, |x, y| x * y),
         BinaryOperation::Divide => two(out, a, b, |x, y| x / y),
         BinaryOperation::Maximum => {
-            two(out, a, b, |x: f32, y| if x > y || x.is_nan() { x } else { y });
+            two(
+                out,
+                a,
+                b,
+                |x: f32, y| if x > y || x.is_nan() { x } else { y },
+            );
         }
         BinaryOperation::Minimum => {
-            two(out, a, b, |x: f32, y| if x < y || x.is_nan() { x } else { y });
+            two(
+                out,
+                a,
+                b,
+                |x: f32, y| if x < y || x.is_nan() { x } else { y },
+            );
         }
         BinaryOperation::Power => two(out, a, b, math::power),
         BinaryOperation::LogicalAnd => two(out, a, b, |x, y| truth(x != 0.0 && y != 0.0)),
@@ -328,7 +367,12 @@ fn binary_int(operation: BinaryOperation, a: &[i32], b: &[i32], out: &mut [i32])
         BinaryOperation::Subtract => two(out, a, b, i32::wrapping_sub),
         BinaryOperation::Multiply => two(out, a, b, i32::wrapping_mul),
         BinaryOperation::Divide => {
-            two(out, a, b, |x: i32, y| if y == 0 { -1 } else { x.wrapping_div(y) });
+            two(
+                out,
+                a,
+                b,
+                |x: i32, y| if y == 0 { -1 } else { x.wrapping_div(y) },
+            );
         }
         BinaryOperation::Maximum => two(out, a, b, i32::max),
         BinaryOperation::Minimum => two(out, a, b, i32::min),

@@ -14,7 +14,9 @@ struct Line([f32; ALIGNMENT]);
 
 impl AlignedBuffer {
     pub(crate) fn zeroed(elements: usize) -> AlignedBuffer {
-        AlignedBuffer { lines: vec![Line([0.0; ALIGNMENT]); elements.div_ceil(ALIGNMENT)] }
+        AlignedBuffer {
+            lines: vec![Line([0.0; ALIGNMENT]); elements.div_ceil(ALIGNMENT)],
+        }
     }
 
     /// Makes room for as many numbers; what was there may stay or not.
@@ -27,13 +29,18 @@ impl AlignedBuffer {
 
     pub(crate) fn as_slice(&self) -> &[f32] {
         // SAFETY: a line is so many numbers without gaps.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * ALIGNMENT) }
+        unsafe {
+            std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * ALIGNMENT)
+        }
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
         // SAFETY: as above.
         unsafe {
-            std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * ALIGNMENT)
+            std::slice::from_raw_parts_mut(
+                self.lines.as_mut_ptr().cast(),
+                self.lines.len() * ALIGNMENT,
+            )
         }
     }
 }
@@ -52,25 +59,40 @@ unsafe impl Send for Span {}
 unsafe impl Sync for Span {}
 
 impl Span {
-    pub(crate) const EMPTY: Span = Span { start: std::ptr::NonNull::dangling().as_ptr(), elements: 0 };
+    pub(crate) const EMPTY: Span = Span {
+        start: std::ptr::NonNull::dangling().as_ptr(),
+        elements: 0,
+    };
 
     /// A span to be read only.
     pub(crate) fn read_only(values: &[f32]) -> Span {
-        Span { start: values.as_ptr().cast_mut(), elements: values.len() }
+        Span {
+            start: values.as_ptr().cast_mut(),
+            elements: values.len(),
+        }
     }
 
     /// A span of int32 to be read only.
     pub(crate) fn read_only_int(values: &[i32]) -> Span {
-        Span { start: values.as_ptr().cast::<f32>().cast_mut(), elements: values.len() }
+        Span {
+            start: values.as_ptr().cast::<f32>().cast_mut(),
+            elements: values.len(),
+        }
     }
 
     pub(crate) fn writable(values: &mut [f32]) -> Span {
-        Span { start: values.as_mut_ptr(), elements: values.len() }
+        Span {
+            start: values.as_mut_ptr(),
+            elements: values.len(),
+        }
     }
 
     /// A span of int32 or other four-byte values.
     pub(crate) fn writable_int(values: &mut [i32]) -> Span {
-        Span { start: values.as_mut_ptr().cast(), elements: values.len() }
+        Span {
+            start: values.as_mut_ptr().cast(),
+            elements: values.len(),
+        }
     }
 
     pub(crate) fn elements(self) -> usize {
@@ -94,9 +116,17 @@ impl Span {
 
     /// The part from `offset` on, of so many elements.
     pub(crate) fn part(self, offset: usize, elements: usize) -> Span {
-        assert!(offset <= self.elements && elements <= self.elements - offset, "part outside a span");
+        if elements == 0 {
+            // Nothing may begin anywhere.
+            return Span::EMPTY;
+        }
+        assert!(
+            offset <= self.elements && elements <= self.elements - offset,
+            "part outside a span"
+        );
         // SAFETY: the offset was compared with the length.
-        Span { start: unsafe { self.start.add(offset) }, elements }
+        let start = unsafe { self.start.add(offset) };
+        Span { start, elements }
     }
 }
 
@@ -131,7 +161,9 @@ impl Memory<'_> {
 
     /// The address of a register block.
     pub(crate) fn register(&self, register: u16, elements: usize) -> *mut f32 {
-        self.registers.part(register as usize * super::map::BLOCK, elements).start
+        self.registers
+            .part(register as usize * super::map::BLOCK, elements)
+            .start
     }
 
     /// Numbers to read.
@@ -159,7 +191,10 @@ impl Memory<'_> {
     ///
     /// # Safety
     /// Nothing else reads or writes them meanwhile.
-    #[expect(clippy::mut_from_ref, reason = "a run writes through its shared description")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "a run writes through its shared description"
+    )]
     pub(crate) unsafe fn write(&self, place: Place, elements: usize) -> &mut [f32] {
         let start = self.at(place, elements);
         // SAFETY: inside the span, and the caller's promise.
@@ -170,7 +205,10 @@ impl Memory<'_> {
     ///
     /// # Safety
     /// As [`Memory::write`].
-    #[expect(clippy::mut_from_ref, reason = "a run writes through its shared description")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "a run writes through its shared description"
+    )]
     pub(crate) unsafe fn write_int(&self, place: Place, elements: usize) -> &mut [i32] {
         let start = self.at(place, elements);
         // SAFETY: as above.

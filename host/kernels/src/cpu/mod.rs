@@ -1,6 +1,9 @@
 //! The processor.
 
-#![expect(unsafe_code, reason = "kernels read and write by position; every block says why it may")]
+#![expect(
+    unsafe_code,
+    reason = "kernels read and write by position; every block says why it may"
+)]
 
 mod engine;
 mod execute;

@@ -10,9 +10,9 @@
 //! time; the right one a row of a panel at a time, either where it lies or packed.
 
 use super::level::{Level, Set};
+use super::vector::{Portable, Vector};
 #[cfg(target_arch = "x86_64")]
 use super::vector::{V8, V16};
-use super::vector::{Portable, Vector};
 use crate::plan::PANEL;
 
 /// One product: [m, k] times [k, n] is [m, n].
@@ -92,9 +92,18 @@ unsafe fn rows_by<V: Vector, const ROWS: usize>(
     rows: usize,
     tables: &Tables<ROWS>,
 ) {
-    let Product { k, n, row_stride, column_stride, .. } = *product;
-    let (right_stride, panel_stride) =
-        if product.packed { (PANEL, k * PANEL) } else { (n, PANEL) };
+    let Product {
+        k,
+        n,
+        row_stride,
+        column_stride,
+        ..
+    } = *product;
+    let (right_stride, panel_stride) = if product.packed {
+        (PANEL, k * PANEL)
+    } else {
+        (n, PANEL)
+    };
     // Tiles of nearly the same height, since low ones do not fill the arithmetic units.
     let tiles = rows.div_ceil(ROWS);
     let mut row = first;
@@ -109,10 +118,16 @@ unsafe fn rows_by<V: Vector, const ROWS: usize>(
                     left: product.left.add(row * row_stride),
                     row_stride,
                     column_stride,
-                    right: product.right.add((column / PANEL) * panel_stride + column % PANEL),
+                    right: product
+                        .right
+                        .add((column / PANEL) * panel_stride + column % PANEL),
                     right_stride,
                     panel_stride,
-                    bias: if product.bias.is_null() { product.bias } else { product.bias.add(column) },
+                    bias: if product.bias.is_null() {
+                        product.bias
+                    } else {
+                        product.bias.add(column)
+                    },
                     relu: product.relu,
                     target: product.target.add(row * n + column),
                     target_stride: n,
@@ -140,13 +155,19 @@ unsafe fn rows_by<V: Vector, const ROWS: usize>(
 /// # Safety
 /// As [`multiply_rows`], for the rows and columns of the tile.
 #[inline(always)]
-unsafe fn tile<V: Vector, const ROWS: usize, const REGISTERS: usize, const PARTIAL: bool>(tile: &Tile) {
+unsafe fn tile<V: Vector, const ROWS: usize, const REGISTERS: usize, const PARTIAL: bool>(
+    tile: &Tile,
+) {
     // SAFETY: the caller's promise; a register that is not full in memory is read in part.
     unsafe {
         let mut start = [V::splat(0.0); REGISTERS];
         if !tile.bias.is_null() {
             for (register, start) in start.iter_mut().enumerate() {
-                let count = if register + 1 == REGISTERS { tile.last } else { V::LANES };
+                let count = if register + 1 == REGISTERS {
+                    tile.last
+                } else {
+                    V::LANES
+                };
                 *start = V::load_part(tile.bias.add(register * V::LANES), count);
             }
         }
@@ -173,7 +194,9 @@ unsafe fn tile<V: Vector, const ROWS: usize, const REGISTERS: usize, const PARTI
         }
         for (index, sums) in sums.iter().enumerate() {
             for (register, sum) in sums.iter().enumerate() {
-                let to = tile.target.add(index * tile.target_stride + register * V::LANES);
+                let to = tile
+                    .target
+                    .add(index * tile.target_stride + register * V::LANES);
                 let sum = if tile.relu { sum.relu() } else { *sum };
                 if register + 1 == REGISTERS && tile.last < V::LANES {
                     sum.store_part(to, tile.last);
@@ -192,8 +215,9 @@ unsafe fn tile<V: Vector, const ROWS: usize, const REGISTERS: usize, const PARTI
 #[inline(always)]
 unsafe fn row<V: Vector>(tile: &Tile) {
     let per_panel = PANEL / V::LANES;
-    let offset =
-        |register: usize| register / per_panel * tile.panel_stride + register % per_panel * V::LANES;
+    let offset = |register: usize| {
+        register / per_panel * tile.panel_stride + register % per_panel * V::LANES
+    };
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [V::splat(0.0); 8];
@@ -333,7 +357,11 @@ mod tests {
             // SAFETY: the right matrix is dense.
             unsafe { pack(self.right.as_ptr(), self.n, 1, self.k, self.n, &mut panels) };
             let mut target = vec![f32::NAN; self.m * self.n];
-            let (row_stride, column_stride) = if self.turned { (1, self.m) } else { (self.k, 1) };
+            let (row_stride, column_stride) = if self.turned {
+                (1, self.m)
+            } else {
+                (self.k, 1)
+            };
             let product = Product {
                 m: self.m,
                 k: self.k,
@@ -341,7 +369,11 @@ mod tests {
                 left: self.left.as_ptr(),
                 row_stride,
                 column_stride,
-                right: if packed { panels.as_ptr() } else { self.right.as_ptr() },
+                right: if packed {
+                    panels.as_ptr()
+                } else {
+                    self.right.as_ptr()
+                },
                 packed,
                 bias: self.bias.as_ref().map_or(std::ptr::null(), Vec::as_ptr),
                 relu: self.relu,
@@ -364,9 +396,17 @@ mod tests {
                 for j in 0..self.n {
                     let mut sum = self.bias.as_ref().map_or(0.0, |bias| bias[j]);
                     for p in 0..self.k {
-                        let at = if self.turned { p * self.m + i } else { i * self.k + p };
+                        let at = if self.turned {
+                            p * self.m + i
+                        } else {
+                            i * self.k + p
+                        };
                         let (a, b) = (self.left[at], self.right[p * self.n + j]);
-                        sum = if fused { a.mul_add(b, sum) } else { sum + a * b };
+                        sum = if fused {
+                            a.mul_add(b, sum)
+                        } else {
+                            sum + a * b
+                        };
                     }
                     target.push(if self.relu && sum < 0.0 { 0.0 } else { sum });
                 }
@@ -393,7 +433,11 @@ mod tests {
                 (7, 128, 130),
                 (1, 128, 2),
             ] {
-                for (turned, bias, relu) in [(false, false, false), (true, true, false), (false, true, true)] {
+                for (turned, bias, relu) in [
+                    (false, false, false),
+                    (true, true, false),
+                    (false, true, true),
+                ] {
                     let case = Case::new(m, k, n, turned, bias, relu);
                     let expected = case.chain(fused);
                     for packed in [false, true] {

@@ -12,7 +12,12 @@ const STRIP: usize = 512;
 
 /// Folds `value(0..count)` over lanes.
 #[inline(always)]
-fn lanes(count: usize, start: f32, value: impl Fn(usize) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+fn lanes(
+    count: usize,
+    start: f32,
+    value: impl Fn(usize) -> f32,
+    join: impl Fn(f32, f32) -> f32,
+) -> f32 {
     let mut lanes = [start; LANES];
     let whole = count / LANES * LANES;
     let mut first = 0;
@@ -52,7 +57,12 @@ fn smaller(a: f32, b: f32) -> f32 {
 
 #[inline(always)]
 fn maximum(values: &[f32]) -> f32 {
-    lanes(values.len(), f32::NEG_INFINITY, |index| values[index], larger)
+    lanes(
+        values.len(),
+        f32::NEG_INFINITY,
+        |index| values[index],
+        larger,
+    )
 }
 
 for_each_level! {
@@ -100,7 +110,10 @@ fn reduce_by(
         }
         return;
     }
-    for (matrix, target) in source.chunks_exact(count * inner).zip(target.chunks_exact_mut(inner)) {
+    for (matrix, target) in source
+        .chunks_exact(count * inner)
+        .zip(target.chunks_exact_mut(inner))
+    {
         target.fill(start);
         for row in matrix.chunks_exact(inner) {
             for (target, value) in target.iter_mut().zip(row) {
@@ -135,7 +148,10 @@ fn rows_at_once(count: usize) -> usize {
 /// The exponentials of a few rows, after the largest of each was taken away.
 #[inline(always)]
 fn exponentials<const FUSED: bool>(source: &[f32], target: &mut [f32], count: usize) {
-    for (row, out) in source.chunks_exact(count).zip(target.chunks_exact_mut(count)) {
+    for (row, out) in source
+        .chunks_exact(count)
+        .zip(target.chunks_exact_mut(count))
+    {
         let largest = maximum(row);
         for (out, value) in out.iter_mut().zip(row) {
             *out = value - largest;
@@ -157,14 +173,22 @@ for_each_level! {
 }
 
 #[inline(always)]
-fn softmax_body<const FUSED: bool>(source: &[f32], target: &mut [f32], count: usize, logarithm: bool) {
+fn softmax_body<const FUSED: bool>(
+    source: &[f32],
+    target: &mut [f32],
+    count: usize,
+    logarithm: bool,
+) {
     if count == 0 {
         return;
     }
     let strip = rows_at_once(count) * count;
     for (source, target) in source.chunks(strip).zip(target.chunks_mut(strip)) {
         exponentials::<FUSED>(source, target, count);
-        for (row, out) in source.chunks_exact(count).zip(target.chunks_exact_mut(count)) {
+        for (row, out) in source
+            .chunks_exact(count)
+            .zip(target.chunks_exact_mut(count))
+        {
             let total = sum(out);
             if logarithm {
                 let largest = maximum(row);
@@ -201,18 +225,25 @@ fn cross_entropy_body<const FUSED: bool>(
 ) {
     let mut scratch = [0.0; STRIP];
     let rows = rows_at_once(count);
-    let strips = logits.chunks(rows * count).zip(labels.chunks(rows)).zip(target.chunks_mut(rows));
+    let strips = logits
+        .chunks(rows * count)
+        .zip(labels.chunks(rows))
+        .zip(target.chunks_mut(rows));
     for ((logits, labels), target) in strips {
         if count <= STRIP {
             exponentials::<FUSED>(logits, &mut scratch[..logits.len()], count);
         }
-        let each = logits.chunks_exact(count).zip(labels).zip(target.iter_mut());
+        let each = logits
+            .chunks_exact(count)
+            .zip(labels)
+            .zip(target.iter_mut());
         for (place, ((logits, label), target)) in each.enumerate() {
             let largest = maximum(logits);
             let total = if count <= STRIP {
                 sum(&scratch[place * count..][..count])
             } else {
-                let exponential = |index: usize| math::exponential::<FUSED>(logits[index] - largest);
+                let exponential =
+                    |index: usize| math::exponential::<FUSED>(logits[index] - largest);
                 lanes(count, 0.0, exponential, |a, b| a + b)
             };
             *target = math::logarithm::<FUSED>(total) + (largest - logits[*label as usize]);
@@ -240,10 +271,17 @@ fn cross_entropy_slope_body<const FUSED: bool>(
     count: usize,
 ) {
     let rows = rows_at_once(count);
-    let strips = logits.chunks(rows * count).zip(target.chunks_mut(rows * count));
-    for ((logits, target), (labels, slopes)) in strips.zip(labels.chunks(rows).zip(slopes.chunks(rows))) {
+    let strips = logits
+        .chunks(rows * count)
+        .zip(target.chunks_mut(rows * count));
+    for ((logits, target), (labels, slopes)) in
+        strips.zip(labels.chunks(rows).zip(slopes.chunks(rows)))
+    {
         exponentials::<FUSED>(logits, target, count);
-        for (out, (label, slope)) in target.chunks_exact_mut(count).zip(labels.iter().zip(slopes)) {
+        for (out, (label, slope)) in target
+            .chunks_exact_mut(count)
+            .zip(labels.iter().zip(slopes))
+        {
             let share = slope / sum(out);
             for out in out.iter_mut() {
                 *out *= share;
@@ -274,11 +312,19 @@ for_each_level! {
 }
 
 #[inline(always)]
-fn normalize_body<const FUSED: bool>(source: &[f32], target: &mut [f32], count: usize, epsilon: f32) {
+fn normalize_body<const FUSED: bool>(
+    source: &[f32],
+    target: &mut [f32],
+    count: usize,
+    epsilon: f32,
+) {
     if count == 0 {
         return;
     }
-    for (row, out) in source.chunks_exact(count).zip(target.chunks_exact_mut(count)) {
+    for (row, out) in source
+        .chunks_exact(count)
+        .zip(target.chunks_exact_mut(count))
+    {
         let (mean, inverse) = moments(row, epsilon);
         for (out, value) in out.iter_mut().zip(row) {
             *out = (value - mean) * inverse;

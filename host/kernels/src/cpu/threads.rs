@@ -68,7 +68,11 @@ impl Job<'_> {
 impl Threads {
     /// `threads` in all, the calling one among them.
     pub(crate) fn start(threads: NonZeroUsize) -> std::io::Result<Threads> {
-        let mut started = Threads { shared: Arc::default(), helpers: Vec::new(), busy: Mutex::new(()) };
+        let mut started = Threads {
+            shared: Arc::default(),
+            helpers: Vec::new(),
+            busy: Mutex::new(()),
+        };
         for index in 1..threads.get() {
             let shared = Arc::clone(&started.shared);
             let builder = std::thread::Builder::new().name(format!("compute-{index}"));
@@ -97,7 +101,12 @@ impl Threads {
                 return;
             }
         };
-        let job = Job { work, tasks, next: AtomicUsize::new(0), panicked: AtomicBool::new(false) };
+        let job = Job {
+            work,
+            tasks,
+            next: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+        };
         // Dropped before the job, also when a task panics.
         let published = Published::new(&self.shared, &job);
         job.work();
@@ -147,7 +156,11 @@ impl Drop for Published<'_> {
         }
         let mut state = self.shared.lock();
         while self.shared.active.load(Ordering::Acquire) != 0 {
-            state = self.shared.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .shared
+                .done
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -172,10 +185,15 @@ impl Shared {
                 if state.ending {
                     return;
                 }
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self
+                    .wake
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
             seen = self.jobs.load(Ordering::Acquire);
-            let Some(JobAddress(address)) = state.job else { continue };
+            let Some(JobAddress(address)) = state.job else {
+                continue;
+            };
             // Under the lock: the caller takes the job back under it, then waits for this.
             self.active.fetch_add(1, Ordering::AcqRel);
             drop(state);

@@ -4,8 +4,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::level::Level;
 use super::engine::{CpuEngine, Workspace, span_of};
+use super::level::Level;
 use super::map::Piece;
 use super::memory::{AlignedBuffer, Span};
 use super::update::{self, Update};
@@ -60,7 +60,10 @@ impl<'a> CpuTrainer<'a> {
         let shards = shard_rows.map_or(1, |rows| job.batch_rows.div_ceil(rows).max(1));
         let trainable = engine.program.layout.trainable;
         let shard = |_| {
-            Mutex::new(Shard { gradient: AlignedBuffer::zeroed(trainable), ..Shard::default() })
+            Mutex::new(Shard {
+                gradient: AlignedBuffer::zeroed(trainable),
+                ..Shard::default()
+            })
         };
         let optimizer = engine.program.graph().optimizer;
         let moment = |wanted: bool| AlignedBuffer::zeroed(if wanted { trainable } else { 0 });
@@ -84,19 +87,34 @@ impl<'a> CpuTrainer<'a> {
     }
 
     /// Runs one shard.
-    fn run_shard(&self, shard: &mut Shard, rows: &[u32], piece: Piece) -> Result<WeightedLoss, RunError> {
+    fn run_shard(
+        &self,
+        shard: &mut Shard,
+        rows: &[u32],
+        piece: Piece,
+    ) -> Result<WeightedLoss, RunError> {
         let program = &self.engine.program;
         let feeds = &self.job.training;
         let mut symbols = feeds.symbols.clone();
         symbols[self.rows_symbol as usize] = rows.len();
         let plan = program.plan(Which::Step, &symbols);
         self.stage(shard, feeds, rows);
-        let Shard { workspace, gradient, losses, weights, .. } = shard;
+        let Shard {
+            workspace,
+            gradient,
+            losses,
+            weights,
+            ..
+        } = shard;
         losses.reserve(rows.len());
         weights.reserve(rows.len());
         workspace.outputs.clear();
-        workspace.outputs.push(Span::writable(losses.as_mut_slice()));
-        workspace.outputs.push(Span::writable(weights.as_mut_slice()));
+        workspace
+            .outputs
+            .push(Span::writable(losses.as_mut_slice()));
+        workspace
+            .outputs
+            .push(Span::writable(weights.as_mut_slice()));
         let shared = Span::read_only(self.shared.as_slice());
         let gradients = Span::writable(gradient.as_mut_slice());
         // SAFETY: what the run writes is the shard's; the rest is borrowed for as long.
@@ -107,17 +125,26 @@ impl<'a> CpuTrainer<'a> {
             .as_ref()
             .and_then(|loss| loss.weight)
             .map(|_| &weights.as_slice()[..rows.len()]);
-        Ok(weighted_loss(&losses.as_slice()[..rows.len()], weights, piece.first_row))
+        Ok(weighted_loss(
+            &losses.as_slice()[..rows.len()],
+            weights,
+            piece.first_row,
+        ))
     }
 
     /// Points the inputs of a shard at its rows: where they lie, if they lie one after the
     /// other, else gathered.
     fn stage(&self, shard: &mut Shard, feeds: &Bound<'_>, rows: &[u32]) {
         let inputs = &self.engine.program.inputs;
-        shard.staged.resize_with(inputs.len(), AlignedBuffer::default);
+        shard
+            .staged
+            .resize_with(inputs.len(), AlignedBuffer::default);
         shard.workspace.inputs.clear();
         let first = rows.first().map_or(0, |row| *row as usize);
-        let in_order = rows.iter().enumerate().all(|(place, row)| *row as usize == first + place);
+        let in_order = rows
+            .iter()
+            .enumerate()
+            .all(|(place, row)| *row as usize == first + place);
         for ((input, tensor), staged) in inputs.iter().zip(&feeds.inputs).zip(&mut shard.staged) {
             let span = match tensor {
                 None => Span::EMPTY,
@@ -187,16 +214,28 @@ impl Trainer for CpuTrainer<'_> {
         let seed = self.job.seed;
         let mut shared = std::mem::take(&mut self.shared);
         if let Some(training) = &self.engine.program.training {
-            let piece = Piece { seed, step, ..Piece::default() };
-            self.engine.compute_shared(&training.shared, piece, &mut shared);
+            let piece = Piece {
+                seed,
+                step,
+                ..Piece::default()
+            };
+            self.engine
+                .compute_shared(&training.shared, piece, &mut shared);
         }
         self.shared = shared;
         let size = self.shard_rows.unwrap_or(rows.len()).max(1);
         let pieces: Vec<&[u32]> = rows.chunks(size).collect();
         let this = &*self;
         this.engine.threads.run(pieces.len(), &|index| {
-            let mut shard = this.shards[index].lock().unwrap_or_else(PoisonError::into_inner);
-            let piece = Piece { seed, step, first_row: index * size, rows: pieces[index].len() };
+            let mut shard = this.shards[index]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let piece = Piece {
+                seed,
+                step,
+                first_row: index * size,
+                rows: pieces[index].len(),
+            };
             shard.result = Some(this.run_shard(&mut shard, pieces[index], piece));
         });
         self.used = pieces.len();
@@ -207,20 +246,33 @@ impl Trainer for CpuTrainer<'_> {
                 total = total.and(result?);
             }
         }
-        self.scale = if total.weight > 0.0 { (1.0 / total.weight) as f32 } else { 0.0 };
+        self.scale = if total.weight > 0.0 {
+            (1.0 / total.weight) as f32
+        } else {
+            0.0
+        };
         Ok(total)
     }
 
     fn update(&mut self, learning_rate: f32) {
-        let Some(optimizer) = self.optimizer else { return };
+        let Some(optimizer) = self.optimizer else {
+            return;
+        };
         self.updates += 1;
         let spans = self.gradient_spans();
         let weights = Span::writable(self.engine.weights.as_mut_slice());
         let [first_moment, second_moment] = &mut self.moments;
-        let moments =
-            [Span::writable(first_moment.as_mut_slice()), Span::writable(second_moment.as_mut_slice())];
+        let moments = [
+            Span::writable(first_moment.as_mut_slice()),
+            Span::writable(second_moment.as_mut_slice()),
+        ];
         let has_second = matches!(optimizer, Optimizer::Adam(_));
-        let mut update = Update { optimizer, learning_rate, scale: 1.0, count: self.updates };
+        let mut update = Update {
+            optimizer,
+            learning_rate,
+            scale: 1.0,
+            count: self.updates,
+        };
         let scale = self.scale;
         let level = self.engine.level;
         let apply = |update: &Update, first: usize, count: usize| {
@@ -232,7 +284,11 @@ impl Trainer for CpuTrainer<'_> {
                     spans[0].part(first, count).slice_mut(),
                     weights.part(first, count).slice_mut(),
                     moments[0].part(first, count).slice_mut(),
-                    if has_second { moments[1].part(first, count).slice_mut() } else { &mut [] },
+                    if has_second {
+                        moments[1].part(first, count).slice_mut()
+                    } else {
+                        &mut []
+                    },
                 );
             }
         };
@@ -241,14 +297,18 @@ impl Trainer for CpuTrainer<'_> {
         }
         if let Some(limit) = self.job.clip_norm {
             let squares: Vec<Mutex<f64>> =
-                (0..self.engine.program.layout.trainable.div_ceil(STRETCH)).map(|_| Mutex::new(0.0)).collect();
+                (0..self.engine.program.layout.trainable.div_ceil(STRETCH))
+                    .map(|_| Mutex::new(0.0))
+                    .collect();
             self.over_stretches(&|stretch, first, count| {
                 // SAFETY: each stretch is the work of one task.
                 let sum = unsafe {
                     combine_stretch(level, &spans, first, count, scale);
                     update::square_sum(spans[0].part(first, count).slice_mut())
                 };
-                *squares[stretch].lock().unwrap_or_else(PoisonError::into_inner) = sum;
+                *squares[stretch]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = sum;
             });
             let total: f64 = squares
                 .iter()
@@ -273,7 +333,13 @@ impl Trainer for CpuTrainer<'_> {
         let program = &self.engine.program;
         let mut sums: Vec<AlignedBuffer> = self.shards[..self.used]
             .iter()
-            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).gradient.clone())
+            .map(|shard| {
+                shard
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .gradient
+                    .clone()
+            })
             .collect();
         let mut parts: Vec<&mut [f32]> = sums.iter_mut().map(AlignedBuffer::as_mut_slice).collect();
         update::combine(self.engine.level, &mut parts, self.scale);
@@ -289,11 +355,21 @@ impl Trainer for CpuTrainer<'_> {
     }
 
     fn validate(&mut self) -> Result<WeightedLoss, RunError> {
-        let Some(validation) = &self.job.validation else { return Ok(WeightedLoss::default()) };
+        let Some(validation) = &self.job.validation else {
+            return Ok(WeightedLoss::default());
+        };
         let results = self.engine.evaluate(Which::Evaluation, validation)?;
         let mut values = results.iter().filter_map(Tensor::as_f32);
         let losses = values.next().unwrap_or(&[]);
         Ok(weighted_loss(losses, values.next(), 0))
+    }
+
+    fn is_finite(&self) -> bool {
+        self.engine
+            .weights
+            .as_slice()
+            .iter()
+            .all(|weight| weight.is_finite())
     }
 
     fn keep(&mut self) {
@@ -321,11 +397,8 @@ fn weighted_loss(losses: &[f32], weights: Option<&[f32]>, first_row: usize) -> W
                 if !(*weight >= 0.0 && weight.is_finite()) && sums.bad_weight.is_none() {
                     sums.bad_weight = Some(first_row + row);
                 }
-                // A row that does not count may have no loss.
-                if *weight != 0.0 {
-                    sums.loss += f64::from(*loss) * f64::from(*weight);
-                    sums.weight += f64::from(*weight);
-                }
+                sums.loss += f64::from(*loss) * f64::from(*weight);
+                sums.weight += f64::from(*weight);
             }
         }
     }

@@ -73,7 +73,12 @@ fn update_body<const FUSED: bool>(
     first: &mut [f32],
     second: &mut [f32],
 ) {
-    let Update { learning_rate: rate, scale, count, .. } = *update;
+    let Update {
+        learning_rate: rate,
+        scale,
+        count,
+        ..
+    } = *update;
     match update.optimizer {
         Optimizer::Sgd(sgd) => {
             for ((weight, gradient), velocity) in weights.iter_mut().zip(gradient).zip(first) {
@@ -89,9 +94,20 @@ fn update_body<const FUSED: bool>(
                 |beta: f32| 1.0 - f64::from(beta).powi(i32::try_from(count).unwrap_or(i32::MAX));
             let step = (f64::from(rate) / correction(adam.beta1)) as f32;
             let inverse = (1.0 / correction(adam.beta2).sqrt()) as f32;
-            let coupled = if adam.decoupled { 0.0 } else { adam.weight_decay };
-            let decay = if adam.decoupled { 1.0 - rate * adam.weight_decay } else { 1.0 };
-            let stretches = weights.iter_mut().zip(gradient).zip(first.iter_mut().zip(second));
+            let coupled = if adam.decoupled {
+                0.0
+            } else {
+                adam.weight_decay
+            };
+            let decay = if adam.decoupled {
+                1.0 - rate * adam.weight_decay
+            } else {
+                1.0
+            };
+            let stretches = weights
+                .iter_mut()
+                .zip(gradient)
+                .zip(first.iter_mut().zip(second));
             for ((weight, gradient), (first, second)) in stretches {
                 let slope = gradient * scale + coupled * *weight;
                 *first = adam.beta1 * *first + (1.0 - adam.beta1) * slope;

@@ -57,6 +57,9 @@ pub(super) mod list {
     pub(in crate::graph) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<f32>, D::Error> {
-        Vec::<Number>::deserialize(deserializer)?.into_iter().map(Number::value).collect()
+        Vec::<Number>::deserialize(deserializer)?
+            .into_iter()
+            .map(Number::value)
+            .collect()
     }
 }

@@ -41,9 +41,17 @@ pub(crate) fn lower(graph: &Graph, types: &[Type], ir: &mut Ir) -> Lowered {
             list.push(index);
             list.len() as u32 - 1
         });
-        let inference = Lowering { ir, values: &lowered.inference, dropout: false };
+        let inference = Lowering {
+            ir,
+            values: &lowered.inference,
+            dropout: false,
+        };
         let inference = inference.node(index, node, found, place);
-        let training = Lowering { ir, values: &lowered.training, dropout: true };
+        let training = Lowering {
+            ir,
+            values: &lowered.training,
+            dropout: true,
+        };
         let training = training.node(index, node, found, place);
         lowered.inference.push(inference);
         lowered.training.push(training);
@@ -67,7 +75,9 @@ impl Lowering<'_> {
         let shape = || found.shape.clone();
         match node {
             Node::Input(_) => self.ir.make(Operation::Input(place), &[], dtype, shape()),
-            Node::Parameter(_) => self.ir.make(Operation::Parameter(place), &[], dtype, shape()),
+            Node::Parameter(_) => self
+                .ir
+                .make(Operation::Parameter(place), &[], dtype, shape()),
             Node::F32Constant(literal) => match literal.values.as_slice() {
                 [value] => {
                     let scalar = self.ir.scalar(*value);
@@ -110,7 +120,9 @@ impl Lowering<'_> {
                 let operand = self.of(cast.operand);
                 match (self.ir.value(operand).dtype, dtype) {
                     (DType::Float32, DType::Int32) => self.ir.map_as(Map::ToInt, &[operand], dtype),
-                    (DType::Int32, DType::Float32) => self.ir.map_as(Map::ToFloat, &[operand], dtype),
+                    (DType::Int32, DType::Float32) => {
+                        self.ir.map_as(Map::ToFloat, &[operand], dtype)
+                    }
                     _ => operand,
                 }
             }
@@ -127,7 +139,11 @@ impl Lowering<'_> {
                 self.ir.reshape(operand, shape())
             }
             Node::Transpose(transpose) => {
-                let permutation = transpose.permutation.iter().map(|axis| *axis as usize).collect();
+                let permutation = transpose
+                    .permutation
+                    .iter()
+                    .map(|axis| *axis as usize)
+                    .collect();
                 let operand = self.of(transpose.operand);
                 self.ir.transpose(operand, permutation)
             }
@@ -140,23 +156,33 @@ impl Lowering<'_> {
                 if self.ir.shape(operand) == found.shape {
                     return operand;
                 }
-                let operation =
-                    Operation::Slice { axis: slice.axis as usize, start: slice.start as usize };
+                let operation = Operation::Slice {
+                    axis: slice.axis as usize,
+                    start: slice.start as usize,
+                };
                 self.ir.make(operation, &[operand], dtype, shape())
             }
             Node::Concatenate(concatenate) => {
-                let operands: Vec<ValueId> =
-                    concatenate.operands.iter().map(|operand| self.of(*operand)).collect();
+                let operands: Vec<ValueId> = concatenate
+                    .operands
+                    .iter()
+                    .map(|operand| self.of(*operand))
+                    .collect();
                 if let [one] = operands.as_slice() {
                     return *one;
                 }
-                let operation = Operation::Concatenate { axis: concatenate.axis as usize };
+                let operation = Operation::Concatenate {
+                    axis: concatenate.axis as usize,
+                };
                 self.ir.make(operation, &operands, dtype, shape())
             }
             Node::Reduce(reduce) => {
                 let operand = self.of(reduce.operand);
                 let axes: Vec<usize> = reduce.axes.iter().map(|axis| *axis as usize).collect();
-                let counted: Shape = axes.iter().map(|axis| self.ir.shape(operand)[*axis]).collect();
+                let counted: Shape = axes
+                    .iter()
+                    .map(|axis| self.ir.shape(operand)[*axis])
+                    .collect();
                 let fold = match reduce.reduction {
                     Reduction::Sum | Reduction::Mean => Fold::Sum,
                     Reduction::Maximum => Fold::Maximum,
@@ -165,7 +191,9 @@ impl Lowering<'_> {
                 let reduced = self.ir.reduce(fold, operand, axes);
                 let reduced = self.ir.reshape(reduced, shape());
                 if reduce.reduction == Reduction::Mean {
-                    let inverse = self.ir.float(Operation::InverseCount(counted), &[], Shape::new());
+                    let inverse =
+                        self.ir
+                            .float(Operation::InverseCount(counted), &[], Shape::new());
                     self.ir.multiply(reduced, inverse)
                 } else {
                     reduced
@@ -183,7 +211,9 @@ impl Lowering<'_> {
                 let (there, back) = Ir::to_last(found.shape.len(), softmax.axis as usize);
                 let operand = self.ir.transpose(operand, there);
                 let shape = self.ir.shape(operand).to_vec();
-                let operation = Operation::Softmax { logarithm: softmax.logarithm };
+                let operation = Operation::Softmax {
+                    logarithm: softmax.logarithm,
+                };
                 let result = self.ir.float(operation, &[operand], shape);
                 self.ir.transpose(result, back)
             }
@@ -209,11 +239,16 @@ impl Lowering<'_> {
                 if !self.dropout || dropout.rate == 0.0 {
                     return operand;
                 }
-                let map = Map::Dropout { node: index, rate: dropout.rate.into() };
+                let map = Map::Dropout {
+                    node: index,
+                    rate: dropout.rate.into(),
+                };
                 self.ir.map(map, &[operand])
             }
             Node::LayerNorm(norm) => {
-                let operation = Operation::Normalize { epsilon: norm.epsilon.into() };
+                let operation = Operation::Normalize {
+                    epsilon: norm.epsilon.into(),
+                };
                 let operand = self.of(norm.operand);
                 let (scale, offset) = (self.of(norm.scale), self.of(norm.offset));
                 let normal = self.ir.float(operation, &[operand], shape());
@@ -222,7 +257,8 @@ impl Lowering<'_> {
             }
             Node::CrossEntropy(loss) => {
                 let operands = [self.of(loss.logits), self.of(loss.labels)];
-                self.ir.make(Operation::CrossEntropy, &operands, dtype, shape())
+                self.ir
+                    .make(Operation::CrossEntropy, &operands, dtype, shape())
             }
             Node::BinaryCrossEntropy(loss) => {
                 let operands = [self.of(loss.logits), self.of(loss.targets)];
@@ -231,11 +267,17 @@ impl Lowering<'_> {
             Node::SquaredError(loss) => {
                 let difference = (self.of(loss.predictions), self.of(loss.targets));
                 let difference = self.ir.subtract(difference.0, difference.1);
-                self.ir.unary(crate::graph::UnaryOperation::Square, difference)
+                self.ir
+                    .unary(crate::graph::UnaryOperation::Square, difference)
             }
             Node::Huber(loss) => {
                 let operands = [self.of(loss.predictions), self.of(loss.targets)];
-                self.ir.map(Map::Huber { delta: Bits::from(loss.delta) }, &operands)
+                self.ir.map(
+                    Map::Huber {
+                        delta: Bits::from(loss.delta),
+                    },
+                    &operands,
+                )
             }
         }
     }

@@ -22,9 +22,16 @@ pub(crate) fn differentiate(
     }
     for id in 0..end {
         needed[id] |= ir.values[id].dtype == DType::Float32
-            && ir.values[id].operands.iter().any(|operand| needed[*operand as usize]);
+            && ir.values[id]
+                .operands
+                .iter()
+                .any(|operand| needed[*operand as usize]);
     }
-    let mut backward = Backward { ir, needed, adjoints: vec![None; end] };
+    let mut backward = Backward {
+        ir,
+        needed,
+        adjoints: vec![None; end],
+    };
     backward.adjoints[losses as usize] = Some(seeds);
     for id in (0..end).rev() {
         if backward.needed[id]
@@ -35,7 +42,10 @@ pub(crate) fn differentiate(
         }
     }
     let adjoints = &backward.adjoints;
-    parameters.iter().map(|id| adjoints.get(*id as usize).copied().flatten()).collect()
+    parameters
+        .iter()
+        .map(|id| adjoints.get(*id as usize).copied().flatten())
+        .collect()
 }
 
 struct Backward<'a> {
@@ -70,7 +80,10 @@ impl Backward<'_> {
             Operation::Broadcast => self.give(operands[0], adjoint),
             Operation::Slice { axis, start } => {
                 let shape = self.ir.shape(operands[0]).to_vec();
-                let operation = Operation::Pad { axis: *axis, before: *start };
+                let operation = Operation::Pad {
+                    axis: *axis,
+                    before: *start,
+                };
                 let slope = self.ir.float(operation, &[adjoint], shape);
                 self.give(operands[0], slope);
             }
@@ -78,7 +91,9 @@ impl Backward<'_> {
                 let mut start = 0;
                 for operand in operands {
                     let shape = self.ir.shape(*operand).to_vec();
-                    let Extent::Fixed(extent) = shape[*axis] else { continue };
+                    let Extent::Fixed(extent) = shape[*axis] else {
+                        continue;
+                    };
                     if self.needed[*operand as usize] {
                         let operation = Operation::Slice { axis: *axis, start };
                         let slope = self.ir.float(operation, &[adjoint], shape);
@@ -108,12 +123,16 @@ impl Backward<'_> {
             Operation::Matmul(product) => self.matmul(*product, operands[0], operands[1], adjoint),
             Operation::Gather => {
                 let shape = self.ir.shape(operands[0]).to_vec();
-                let slope = self.ir.float(Operation::Scatter, &[operands[1], adjoint], shape);
+                let slope = self
+                    .ir
+                    .float(Operation::Scatter, &[operands[1], adjoint], shape);
                 self.give(operands[0], slope);
             }
             Operation::Normalize { epsilon } => {
                 let operation = Operation::NormalizeSlope { epsilon: *epsilon };
-                let slope = self.ir.float(operation, &[operands[0], adjoint], value.shape.clone());
+                let slope = self
+                    .ir
+                    .float(operation, &[operands[0], adjoint], value.shape.clone());
                 self.give(operands[0], slope);
             }
             Operation::CrossEntropy => {
@@ -164,7 +183,14 @@ impl Backward<'_> {
         self.ir.reshape(summed, target)
     }
 
-    fn reduce(&mut self, fold: Fold, axes: &[usize], id: ValueId, operand: ValueId, adjoint: ValueId) {
+    fn reduce(
+        &mut self,
+        fold: Fold,
+        axes: &[usize],
+        id: ValueId,
+        operand: ValueId,
+        adjoint: ValueId,
+    ) {
         let full = self.ir.shape(operand).to_vec();
         let mut kept = full.clone();
         for axis in axes {
@@ -178,7 +204,9 @@ impl Backward<'_> {
         }
         // Equal ones share: g [x = extreme] / number of those.
         let extreme = self.ir.reshape(id, kept);
-        let hit = self.ir.map(Map::Compare(Comparison::Equal), &[operand, extreme]);
+        let hit = self
+            .ir
+            .map(Map::Compare(Comparison::Equal), &[operand, extreme]);
         let count = self.ir.reduce_keeping(Fold::Sum, hit, axes.to_vec());
         let part = self.ir.divide(slope, count);
         let slope = self.ir.multiply(hit, part);
@@ -238,7 +266,9 @@ impl Backward<'_> {
             }
             Map::Clamp { .. } => {
                 // Nothing was cut exactly where the result is the operand.
-                let inside = self.ir.map(Map::Compare(Comparison::Equal), &[operands[0], id]);
+                let inside = self
+                    .ir
+                    .map(Map::Compare(Comparison::Equal), &[operands[0], id]);
                 let slope = self.ir.multiply(inside, adjoint);
                 self.give(operands[0], slope);
             }
@@ -398,7 +428,9 @@ impl Backward<'_> {
                 };
                 let equal = self.ir.map(Map::Compare(Comparison::Equal), &[left, right]);
                 let half = self.ir.scale(equal, 0.5);
-                for (needed, operand, comparison) in [(to_left, left, wins), (to_right, right, loses)] {
+                for (needed, operand, comparison) in
+                    [(to_left, left, wins), (to_right, right, loses)]
+                {
                     if needed {
                         let share = self.ir.map(Map::Compare(comparison), &[left, right]);
                         let share = self.ir.add(share, half);

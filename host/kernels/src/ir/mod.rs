@@ -54,17 +54,27 @@ pub(crate) enum Map {
     Select(DType),
     ToInt,
     ToFloat,
-    Clamp { minimum: Bits, maximum: Bits },
+    Clamp {
+        minimum: Bits,
+        maximum: Bits,
+    },
     /// The second operand where the first is above 0, else 0.
     WherePositive,
     /// The operand times a draw of 0 or 1 / (1 - rate).
-    Dropout { node: u32, rate: Bits },
+    Dropout {
+        node: u32,
+        rate: Bits,
+    },
     /// softplus(x) - x t, of logits x and targets t.
     BinaryCrossEntropy,
     /// The Huber loss of the difference of two operands.
-    Huber { delta: Bits },
+    Huber {
+        delta: Bits,
+    },
     /// Its derivative by the first operand.
-    HuberSlope { delta: Bits },
+    HuberSlope {
+        delta: Bits,
+    },
 }
 
 /// How a matrix product reads its operands.
@@ -107,16 +117,29 @@ pub(crate) enum Operation {
     /// View: the operand repeated.
     Broadcast,
     /// View: elements from `start` on along an axis.
-    Slice { axis: usize, start: usize },
+    Slice {
+        axis: usize,
+        start: usize,
+    },
     /// The operand with zeros before and after it along an axis.
-    Pad { axis: usize, before: usize },
-    Concatenate { axis: usize },
+    Pad {
+        axis: usize,
+        before: usize,
+    },
+    Concatenate {
+        axis: usize,
+    },
     /// Over axes in ascending order that lie side by side; they go away.
-    Reduce { fold: Fold, axes: Vec<usize> },
+    Reduce {
+        fold: Fold,
+        axes: Vec<usize>,
+    },
     /// Along the last axis.
     Argmax,
     /// Along the last axis.
-    Softmax { logarithm: bool },
+    Softmax {
+        logarithm: bool,
+    },
     Matmul(Product),
     /// Operands: table, indices.
     Gather,
@@ -124,9 +147,13 @@ pub(crate) enum Operation {
     Scatter,
     OneHot,
     /// (x - mean) / sqrt(variance + epsilon) along the last axis.
-    Normalize { epsilon: Bits },
+    Normalize {
+        epsilon: Bits,
+    },
     /// Operands: x, the gradient of its normalisation; the gradient of x.
-    NormalizeSlope { epsilon: Bits },
+    NormalizeSlope {
+        epsilon: Bits,
+    },
     /// Operands: logits, labels.
     CrossEntropy,
     /// Operands: logits, labels, the gradient of the loss; the gradient of the logits.
@@ -138,7 +165,10 @@ impl Operation {
     pub(crate) fn is_view(&self) -> bool {
         matches!(
             self,
-            Operation::Reshape | Operation::Transpose(_) | Operation::Broadcast | Operation::Slice { .. }
+            Operation::Reshape
+                | Operation::Transpose(_)
+                | Operation::Broadcast
+                | Operation::Slice { .. }
         )
     }
 
@@ -200,8 +230,19 @@ impl Ir {
         id
     }
 
-    fn make(&mut self, operation: Operation, operands: &[ValueId], dtype: DType, shape: Shape) -> ValueId {
-        self.push(Value { operation, operands: operands.to_vec(), dtype, shape })
+    fn make(
+        &mut self,
+        operation: Operation,
+        operands: &[ValueId],
+        dtype: DType,
+        shape: Shape,
+    ) -> ValueId {
+        self.push(Value {
+            operation,
+            operands: operands.to_vec(),
+            dtype,
+            shape,
+        })
     }
 
     fn float(&mut self, operation: Operation, operands: &[ValueId], shape: Shape) -> ValueId {
@@ -273,7 +314,11 @@ impl Ir {
     }
 
     fn transpose(&mut self, operand: ValueId, permutation: Vec<usize>) -> ValueId {
-        if permutation.iter().enumerate().all(|(place, axis)| place == *axis) {
+        if permutation
+            .iter()
+            .enumerate()
+            .all(|(place, axis)| place == *axis)
+        {
             return operand;
         }
         let value = self.value(operand);
@@ -310,14 +355,18 @@ impl Ir {
         if last - first + 1 != axes.len() {
             // Kernels reduce axes that lie side by side.
             let rank = self.shape(operand).len();
-            let mut permutation: Vec<usize> = (0..rank).filter(|axis| !axes.contains(axis)).collect();
+            let mut permutation: Vec<usize> =
+                (0..rank).filter(|axis| !axes.contains(axis)).collect();
             let kept = permutation.len();
             permutation.extend(&axes);
             let turned = self.transpose(operand, permutation);
             return self.reduce(fold, turned, (kept..rank).collect());
         }
         let shape = self.shape(operand).iter().enumerate();
-        let shape = shape.filter(|(axis, _)| !axes.contains(axis)).map(|(_, extent)| *extent).collect();
+        let shape = shape
+            .filter(|(axis, _)| !axes.contains(axis))
+            .map(|(_, extent)| *extent)
+            .collect();
         self.float(Operation::Reduce { fold, axes }, &[operand], shape)
     }
 

@@ -28,7 +28,10 @@ pub(crate) fn is_row_wise(ir: &Ir, outputs: &[ValueId], symbol: u32) -> bool {
         }
     }
     outputs.iter().all(|output| {
-        matches!(standings[*output as usize], Some(Standing::Free | Standing::Along(0)))
+        matches!(
+            standings[*output as usize],
+            Some(Standing::Free | Standing::Along(0))
+        )
     })
 }
 
@@ -53,12 +56,16 @@ impl Rows<'_> {
                 _ => Free,
             },
             Operation::Parameter(_) | Operation::Literal(_) | Operation::Scalar(_) => Free,
-            Operation::InverseCount(extents) if Ir::has_symbol(extents, self.symbol) => return None,
+            Operation::InverseCount(extents) if Ir::has_symbol(extents, self.symbol) => {
+                return None;
+            }
             Operation::InverseCount(_) => Free,
             Operation::Map(map) => {
                 let mut found = Free;
                 for (place, id) in value.operands.iter().enumerate() {
-                    let Along(axis) = operand(place)? else { continue };
+                    let Along(axis) = operand(place)? else {
+                        continue;
+                    };
                     let axis = axis + shape.len() - self.ir.shape(*id).len();
                     if found != Free && found != Along(axis) {
                         return None;
@@ -73,8 +80,11 @@ impl Rows<'_> {
             Operation::Reshape => match operand(0)? {
                 Free => Free,
                 Along(axis) => {
-                    let before = crate::shape::signature(&self.ir.shape(value.operands[0])[..axis])?;
-                    let place = shape.iter().position(|extent| *extent == Extent::Symbol(self.symbol))?;
+                    let before =
+                        crate::shape::signature(&self.ir.shape(value.operands[0])[..axis])?;
+                    let place = shape
+                        .iter()
+                        .position(|extent| *extent == Extent::Symbol(self.symbol))?;
                     if crate::shape::signature(&shape[..place])? != before {
                         return None;
                     }
@@ -140,7 +150,9 @@ impl Rows<'_> {
                 logits
             }
             // Found only in gradients, which are not asked about.
-            Operation::Scatter | Operation::NormalizeSlope { .. } | Operation::CrossEntropySlope => {
+            Operation::Scatter
+            | Operation::NormalizeSlope { .. }
+            | Operation::CrossEntropySlope => {
                 return None;
             }
         };

@@ -82,7 +82,10 @@ pub(super) struct Reference {
 pub(super) enum Found {
     /// The same number everywhere.
     Number(Bits),
-    Memory { buffer: usize, view: View },
+    Memory {
+        buffer: usize,
+        view: View,
+    },
 }
 
 /// What a member of a group reads.
@@ -93,7 +96,10 @@ pub(super) enum Operand {
     /// The kernel of the group, at the same position.
     Root,
     Number(Bits),
-    Memory { buffer: usize, view: View },
+    Memory {
+        buffer: usize,
+        view: View,
+    },
 }
 
 /// A map in a group.
@@ -116,7 +122,12 @@ pub(super) enum Root {
     /// Only maps.
     Maps,
     /// Several instructions that write one buffer in turn.
-    Kernel { reads: Vec<usize>, write: usize, make: Vec<Make>, flops: u64 },
+    Kernel {
+        reads: Vec<usize>,
+        write: usize,
+        make: Vec<Make>,
+        flops: u64,
+    },
     Multiply(RootMultiply),
 }
 
@@ -173,7 +184,10 @@ impl Builder<'_> {
                 live[*operand as usize] |= !packed;
             }
         }
-        (0..ir.values.len()).filter(|id| live[*id]).map(|id| id as ValueId).collect()
+        (0..ir.values.len())
+            .filter(|id| live[*id])
+            .map(|id| id as ValueId)
+            .collect()
     }
 
     pub(super) fn extents(&self, id: ValueId) -> Vec<usize> {
@@ -183,13 +197,23 @@ impl Builder<'_> {
     pub(super) fn external(&mut self, region: Region, offset: usize, elements: usize) -> usize {
         let place = Place { region, offset };
         *self.external.entry(place).or_insert_with(|| {
-            self.buffers.push(Buffer { elements, place: Some(place), group: None, stored: true });
+            self.buffers.push(Buffer {
+                elements,
+                place: Some(place),
+                group: None,
+                stored: true,
+            });
             self.buffers.len() - 1
         })
     }
 
     pub(super) fn buffer(&mut self, elements: usize, group: usize) -> usize {
-        self.buffers.push(Buffer { elements, place: None, group: Some(group), stored: false });
+        self.buffers.push(Buffer {
+            elements,
+            place: None,
+            group: Some(group),
+            stored: false,
+        });
         self.buffers.len() - 1
     }
 
@@ -202,13 +226,23 @@ impl Builder<'_> {
                 Some((Region::Shared, request.shared.values[&id]))
             }
             Operation::Input(index) => Some((Region::Input(*index), 0)),
-            Operation::Parameter(index) => Some((Region::Weights, request.parameters[*index as usize])),
-            Operation::Literal(index) => Some((Region::Literals, request.literals[*index as usize])),
+            Operation::Parameter(index) => {
+                Some((Region::Weights, request.parameters[*index as usize]))
+            }
+            Operation::Literal(index) => {
+                Some((Region::Literals, request.literals[*index as usize]))
+            }
             _ => None,
         };
         if let Some((region, offset)) = given {
             let buffer = self.external(region, offset, extents.iter().product());
-            self.found.insert(id, Found::Memory { buffer, view: View::dense(extents) });
+            self.found.insert(
+                id,
+                Found::Memory {
+                    buffer,
+                    view: View::dense(extents),
+                },
+            );
             return;
         }
         let found = match &value.operation {
@@ -236,8 +270,9 @@ impl Builder<'_> {
             Operation::Broadcast => {
                 let (from, to) = (self.request.ir.shape(operand), self.request.ir.shape(id));
                 let extra = to.len() - from.len();
-                let repeated: Vec<bool> =
-                    (0..to.len()).map(|axis| axis < extra || from[axis - extra] != to[axis]).collect();
+                let repeated: Vec<bool> = (0..to.len())
+                    .map(|axis| axis < extra || from[axis - extra] != to[axis])
+                    .collect();
                 view.broadcast(extents, &repeated)
             }
             _ => match view.reshape(&extents) {
@@ -246,7 +281,10 @@ impl Builder<'_> {
                     let reference = self.dense(operand);
                     return Found::Memory {
                         buffer: reference.buffer,
-                        view: View { offset: reference.offset, ..View::dense(extents) },
+                        view: View {
+                            offset: reference.offset,
+                            ..View::dense(extents)
+                        },
                     };
                 }
             },
@@ -266,7 +304,10 @@ impl Builder<'_> {
             && view.is_dense()
         {
             self.buffers[*buffer].stored = true;
-            return Reference { buffer: *buffer, offset: view.offset };
+            return Reference {
+                buffer: *buffer,
+                offset: view.offset,
+            };
         }
         let buffer = self.copy(id, found);
         self.buffers[buffer].stored = true;
@@ -277,17 +318,27 @@ impl Builder<'_> {
 
     /// A group that copies a value to a buffer of its own.
     fn copy(&mut self, id: ValueId, found: Found) -> usize {
-        let operand = self.from_outside(found);
+        let operand = self.read_from_outside(found);
         let elements = self.extents(id).iter().product();
         let buffer = self.buffer(elements, self.groups.len());
-        let member =
-            Member { map: Map::Copy, operands: vec![operand], buffer, row_elements: 0, bias: None };
+        let member = Member {
+            map: Map::Copy,
+            operands: vec![operand],
+            buffer,
+            row_elements: 0,
+            bias: None,
+        };
         let shape = self.request.ir.shape(id).to_vec();
-        self.groups.push(Group { root: Root::Maps, members: vec![member], shape, elements });
+        self.groups.push(Group {
+            root: Root::Maps,
+            members: vec![member],
+            shape,
+            elements,
+        });
         buffer
     }
 
-    fn from_outside(&mut self, found: Found) -> Operand {
+    fn read_from_outside(&mut self, found: Found) -> Operand {
         match found {
             Found::Number(bits) => Operand::Number(bits),
             Found::Memory { buffer, view } => {
@@ -312,12 +363,18 @@ impl Builder<'_> {
                     let repeated: Vec<bool> = (0..value.shape.len())
                         .map(|axis| axis < extra || from[axis - extra] != value.shape[axis])
                         .collect();
-                    Found::Memory { buffer, view: view.broadcast(extents.clone(), &repeated) }
+                    Found::Memory {
+                        buffer,
+                        view: view.broadcast(extents.clone(), &repeated),
+                    }
                 }
                 number => number,
             })
             .collect();
-        let latest = operands.iter().filter_map(|operand| self.group_of(operand)).max();
+        let latest = operands
+            .iter()
+            .filter_map(|operand| self.group_of(operand))
+            .max();
         let identity = View::dense(extents.clone());
         let joined = latest.filter(|group| {
             let open = &self.groups[*group];
@@ -353,7 +410,7 @@ impl Builder<'_> {
                         .position(|member| member.buffer == buffer)
                         .map_or(Operand::Root, Operand::Member)
                 } else {
-                    self.from_outside(operand)
+                    self.read_from_outside(operand)
                 }
             })
             .collect();
@@ -364,19 +421,30 @@ impl Builder<'_> {
             }
             _ => 0,
         };
-        self.groups[group].members.push(Member { map, operands, buffer, row_elements, bias });
-        Found::Memory { buffer, view: identity }
+        self.groups[group].members.push(Member {
+            map,
+            operands,
+            buffer,
+            row_elements,
+            bias,
+        });
+        Found::Memory {
+            buffer,
+            view: identity,
+        }
     }
 
     /// The operand of a sum that is one row to be added to every row of the group's product.
     fn bias(&self, group: usize, map: Map, ids: &[ValueId], operands: &[Found]) -> Option<usize> {
-        let Root::Multiply(multiply) = &self.groups[group].root else { return None };
-        if map != Map::Binary(crate::graph::BinaryOperation::Add) || !self.groups[group].members.is_empty() {
+        let Root::Multiply(multiply) = &self.groups[group].root else {
+            return None;
+        };
+        if map != Map::Binary(crate::graph::BinaryOperation::Add)
+            || !self.groups[group].members.is_empty()
+        {
             return None;
         }
-        let is_root = |operand: &Found| {
-            matches!(operand, Found::Memory { buffer, .. } if *buffer == multiply.write)
-        };
+        let is_root = |operand: &Found| matches!(operand, Found::Memory { buffer, .. } if *buffer == multiply.write);
         let row = if is_root(&operands[0]) { 1 } else { 0 };
         let shape = self.request.ir.shape(ids[row]);
         let (last, leading) = shape.split_last()?;
@@ -400,7 +468,12 @@ impl Builder<'_> {
     pub(super) fn begin(&mut self, id: ValueId, root: Root) {
         let elements = self.extents(id).iter().product();
         let shape = self.request.ir.shape(id).to_vec();
-        self.groups.push(Group { root, members: Vec::new(), shape, elements });
+        self.groups.push(Group {
+            root,
+            members: Vec::new(),
+            shape,
+            elements,
+        });
     }
 
     fn pack(&mut self, id: ValueId, place: Place) {
@@ -409,22 +482,41 @@ impl Builder<'_> {
         let (source, row_stride, column_stride) = match self.found(id) {
             Found::Memory { buffer, view } => {
                 self.buffers[buffer].stored = true;
-                (Reference { buffer, offset: view.offset }, view.strides[0], view.strides[1])
+                (
+                    Reference {
+                        buffer,
+                        offset: view.offset,
+                    },
+                    view.strides[0],
+                    view.strides[1],
+                )
             }
             Found::Number(_) => (self.dense(id), n, 1),
         };
-        let write = self.external(place.region, place.offset, super::shared::packed_elements(k, n));
+        let write = self.external(
+            place.region,
+            place.offset,
+            super::shared::packed_elements(k, n),
+        );
         let make: Make = Box::new(move |at| super::Instruction::Pack {
             source: at(source),
             row_stride,
             column_stride,
             k,
             n,
-            target: at(Reference { buffer: write, offset: 0 }),
+            target: at(Reference {
+                buffer: write,
+                offset: 0,
+            }),
         });
         self.begin(
             id,
-            Root::Kernel { reads: vec![source.buffer], write, make: vec![make], flops: 0 },
+            Root::Kernel {
+                reads: vec![source.buffer],
+                write,
+                make: vec![make],
+                flops: 0,
+            },
         );
     }
 

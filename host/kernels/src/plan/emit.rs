@@ -7,8 +7,8 @@ use super::build::{Buffer, Group, Member, Operand, Reference, Root, RootMultiply
 use super::memory::Slab;
 use super::view::View;
 use super::{
-    Instruction, Left, Load, MapProgram, MapStep, Multiplication, Place, Plan, Region, Right, Source,
-    Splat, Target,
+    Instruction, Left, Load, MapProgram, MapStep, Multiplication, Place, Plan, Region, Right,
+    Source, Splat, Target,
 };
 use crate::graph::UnaryOperation;
 use crate::ir::{Bits, Map};
@@ -20,7 +20,12 @@ pub(super) fn emit(buffers: Vec<Buffer>, groups: Vec<Group>) -> Plan {
         group.reads(|buffer| last_read[buffer] = last_read[buffer].max(index));
     }
     let mut places: Vec<Option<Place>> = buffers.iter().map(|buffer| buffer.place).collect();
-    let mut emitter = Emitter { buffers: &buffers, last_read, slab: Slab::default(), plan: Plan::default() };
+    let mut emitter = Emitter {
+        buffers: &buffers,
+        last_read,
+        slab: Slab::default(),
+        plan: Plan::default(),
+    };
     for (index, group) in groups.into_iter().enumerate() {
         emitter.group(index, group, &mut places);
     }
@@ -65,13 +70,19 @@ impl Emitter<'_> {
         let mut expiring: Vec<usize> = read
             .iter()
             .copied()
-            .filter(|buffer| self.buffers[*buffer].place.is_none() && self.last_read[*buffer] == index)
+            .filter(|buffer| {
+                self.buffers[*buffer].place.is_none() && self.last_read[*buffer] == index
+            })
             .collect();
         let absorbed = group.absorb(self.buffers);
         let mut reusable = match &group.root {
             Root::Multiply(multiply) => {
                 let operands = [multiply.left.buffer, multiply.right.buffer];
-                expiring.iter().copied().filter(|buffer| !operands.contains(buffer)).collect()
+                expiring
+                    .iter()
+                    .copied()
+                    .filter(|buffer| !operands.contains(buffer))
+                    .collect()
             }
             _ => expiring.clone(),
         };
@@ -116,7 +127,11 @@ impl Emitter<'_> {
         }
         self.instructions(group, &absorbed, places, &taken_over);
         for buffer in expiring {
-            if let Some(Place { region: Region::Slab, offset }) = places[buffer] {
+            if let Some(Place {
+                region: Region::Slab,
+                offset,
+            }) = places[buffer]
+            {
                 self.slab.give_back(offset, self.buffers[buffer].elements);
             }
         }
@@ -125,7 +140,10 @@ impl Emitter<'_> {
     fn place(&mut self, buffer: usize, places: &mut [Option<Place>]) {
         if places[buffer].is_none() {
             let offset = self.slab.take(self.buffers[buffer].elements);
-            places[buffer] = Some(Place { region: Region::Slab, offset });
+            places[buffer] = Some(Place {
+                region: Region::Slab,
+                offset,
+            });
         }
     }
 
@@ -139,8 +157,14 @@ impl Emitter<'_> {
         let at = |reference: Reference| {
             let place = places[reference.buffer];
             // Every buffer that a group names was placed by an earlier group or this one.
-            let place = place.unwrap_or(Place { region: Region::Slab, offset: 0 });
-            Place { offset: place.offset + reference.offset, ..place }
+            let place = place.unwrap_or(Place {
+                region: Region::Slab,
+                offset: 0,
+            });
+            Place {
+                offset: place.offset + reference.offset,
+                ..place
+            }
         };
         let start = |buffer: usize| at(Reference { buffer, offset: 0 });
         let mut moved = 0_u64;
@@ -149,14 +173,18 @@ impl Emitter<'_> {
                 buffers: self.buffers,
                 at: &at,
                 taken_over,
-                root: group.members[..absorbed.members].last().map(|member| member.buffer).or(
-                    match &group.root {
+                root: group.members[..absorbed.members]
+                    .last()
+                    .map(|member| member.buffer)
+                    .or(match &group.root {
                         Root::Multiply(multiply) => Some(multiply.write),
                         _ => None,
-                    },
-                ),
+                    }),
                 skipped: absorbed.members,
-                program: MapProgram { elements: group.elements, ..MapProgram::default() },
+                program: MapProgram {
+                    elements: group.elements,
+                    ..MapProgram::default()
+                },
                 numbers: HashMap::new(),
                 dense: HashMap::new(),
                 free: Vec::new(),
@@ -172,43 +200,67 @@ impl Emitter<'_> {
         }
         match group.root {
             Root::Maps => self.plan.instructions.extend(program.map(Instruction::Map)),
-            Root::Kernel { reads, write, make, flops } => {
+            Root::Kernel {
+                reads,
+                write,
+                make,
+                flops,
+            } => {
                 self.plan.flops += flops;
                 for buffer in reads.iter().chain([&write]) {
                     moved += self.buffers[*buffer].elements as u64;
                 }
-                self.plan.instructions.extend(make.into_iter().map(|make| make(&at)));
+                self.plan
+                    .instructions
+                    .extend(make.into_iter().map(|make| make(&at)));
             }
             Root::Multiply(multiply) => {
-                let RootMultiply { batch, m, k, n, left, row_stride, column_stride, .. } = multiply;
-                let target = group.members[..absorbed.members]
-                    .last()
-                    .map_or(multiply.write, |member| member.buffer);
-                let right = start(multiply.right.buffer);
-                let right = Place { offset: right.offset + multiply.right.offset, ..right };
-                self.plan.flops += 2 * (batch * m * k) as u64 * n as u64;
-                moved += (batch * (m * k + m * n + k * n)) as u64;
-                self.plan.instructions.push(Instruction::Multiply(Multiplication {
+                let RootMultiply {
                     batch,
                     m,
                     k,
                     n,
-                    left: Left {
-                        place: at(left),
-                        row_stride,
-                        column_stride,
-                        batch_stride: multiply.left_batch_stride,
-                    },
-                    right: if multiply.packed {
-                        Right::Packed { place: right }
-                    } else {
-                        Right::Dense { place: right, batch_stride: multiply.right_batch_stride }
-                    },
-                    target: start(target),
-                    bias: absorbed.bias.map(at),
-                    relu: absorbed.relu,
-                    epilogue: program,
-                }));
+                    left,
+                    row_stride,
+                    column_stride,
+                    ..
+                } = multiply;
+                let target = group.members[..absorbed.members]
+                    .last()
+                    .map_or(multiply.write, |member| member.buffer);
+                let right = start(multiply.right.buffer);
+                let right = Place {
+                    offset: right.offset + multiply.right.offset,
+                    ..right
+                };
+                self.plan.flops += 2 * (batch * m * k) as u64 * n as u64;
+                moved += (batch * (m * k + m * n + k * n)) as u64;
+                self.plan
+                    .instructions
+                    .push(Instruction::Multiply(Multiplication {
+                        batch,
+                        m,
+                        k,
+                        n,
+                        left: Left {
+                            place: at(left),
+                            row_stride,
+                            column_stride,
+                            batch_stride: multiply.left_batch_stride,
+                        },
+                        right: if multiply.packed {
+                            Right::Packed { place: right }
+                        } else {
+                            Right::Dense {
+                                place: right,
+                                batch_stride: multiply.right_batch_stride,
+                            }
+                        },
+                        target: start(target),
+                        bias: absorbed.bias.map(at),
+                        relu: absorbed.relu,
+                        epilogue: program,
+                    }));
             }
         }
         self.plan.bytes_moved += 4 * moved;
@@ -229,21 +281,36 @@ impl Group {
     /// them. Depends on symbolic shapes only, as all that decides about bits.
     fn absorb(&mut self, buffers: &[Buffer]) -> Absorbed {
         let mut absorbed = Absorbed::default();
-        let Root::Multiply(multiply) = &self.root else { return absorbed };
-        let readers = |of: &dyn Fn(&Operand) -> bool| {
-            self.members.iter().flat_map(|member| &member.operands).filter(|operand| of(operand)).count()
+        let Root::Multiply(multiply) = &self.root else {
+            return absorbed;
         };
-        if buffers[multiply.write].stored || readers(&|operand| matches!(operand, Operand::Root)) != 1 {
+        let readers = |of: &dyn Fn(&Operand) -> bool| {
+            self.members
+                .iter()
+                .flat_map(|member| &member.operands)
+                .filter(|operand| of(operand))
+                .count()
+        };
+        if buffers[multiply.write].stored
+            || readers(&|operand| matches!(operand, Operand::Root)) != 1
+        {
             return absorbed;
         }
-        let Some(first) = self.members.first() else { return absorbed };
+        let Some(first) = self.members.first() else {
+            return absorbed;
+        };
         if let Some(bias) = first.bias
             && let Operand::Memory { buffer, view } = &first.operands[bias]
         {
-            absorbed.bias = Some(Reference { buffer: *buffer, offset: view.offset });
+            absorbed.bias = Some(Reference {
+                buffer: *buffer,
+                offset: view.offset,
+            });
             absorbed.members = 1;
         }
-        let Some(next) = self.members.get(absorbed.members) else { return absorbed };
+        let Some(next) = self.members.get(absorbed.members) else {
+            return absorbed;
+        };
         let follows = match (absorbed.members, next.operands.as_slice()) {
             (0, [Operand::Root]) => true,
             (1, [Operand::Member(0)]) => {
@@ -261,12 +328,16 @@ impl Group {
 
     /// Whether maps read a buffer only at their own position.
     fn reads_elementwise(&self, buffer: usize) -> bool {
-        self.members.iter().flat_map(|member| &member.operands).all(|operand| match operand {
-            Operand::Memory { buffer: other, view } if *other == buffer => {
-                view.offset == 0 && view.is_dense()
-            }
-            _ => true,
-        })
+        self.members
+            .iter()
+            .flat_map(|member| &member.operands)
+            .all(|operand| match operand {
+                Operand::Memory {
+                    buffer: other,
+                    view,
+                } if *other == buffer => view.offset == 0 && view.is_dense(),
+                _ => true,
+            })
     }
 }
 
@@ -299,7 +370,13 @@ impl ProgramMaker<'_> {
         // Operands from memory first, so that their registers stay.
         let outside: Vec<Vec<Option<Source>>> = members[self.skipped..]
             .iter()
-            .map(|member| member.operands.iter().map(|operand| self.outside(operand)).collect())
+            .map(|member| {
+                member
+                    .operands
+                    .iter()
+                    .map(|operand| self.outside(operand))
+                    .collect()
+            })
             .collect();
         for (index, member) in members.iter().enumerate().skip(self.skipped) {
             let mut operands = Vec::with_capacity(3);
@@ -315,7 +392,10 @@ impl ProgramMaker<'_> {
             operands.resize(3, first);
             let stored = self.buffers[member.buffer].stored;
             let target = if stored && !self.taken_over.contains(&member.buffer) {
-                Target::Dense(self.dense_at((self.at)(Reference { buffer: member.buffer, offset: 0 })))
+                Target::Dense(self.dense_at((self.at)(Reference {
+                    buffer: member.buffer,
+                    offset: 0,
+                })))
             } else {
                 // Taken before operands are given back: a step reads while it writes.
                 Target::Register(self.register())
@@ -331,7 +411,10 @@ impl ProgramMaker<'_> {
                 row_elements: member.row_elements,
             });
             if stored && let Target::Register(register) = target {
-                let dense = self.dense_at((self.at)(Reference { buffer: member.buffer, offset: 0 }));
+                let dense = self.dense_at((self.at)(Reference {
+                    buffer: member.buffer,
+                    offset: 0,
+                }));
                 self.program.stores.push((register, dense));
             }
             let mut used: Vec<usize> = member
@@ -383,19 +466,28 @@ impl ProgramMaker<'_> {
         }
         let register = self.register();
         self.numbers.insert(bits, register);
-        self.program.splats.push((register, Splat::Number(bits.value())));
+        self.program
+            .splats
+            .push((register, Splat::Number(bits.value())));
         Source::Register(register)
     }
 
     fn memory(&mut self, buffer: usize, view: &View) -> Source {
-        let place = (self.at)(Reference { buffer, offset: view.offset });
+        let place = (self.at)(Reference {
+            buffer,
+            offset: view.offset,
+        });
         if view.is_dense() {
             return Source::Dense(self.dense_at(place));
         }
         let axes = view.axes();
         if axes.iter().all(|axis| axis.stride == 0) {
             let splat = Splat::Element(place);
-            let known = self.program.splats.iter().find(|(_, other)| *other == splat);
+            let known = self
+                .program
+                .splats
+                .iter()
+                .find(|(_, other)| *other == splat);
             if let Some((register, _)) = known {
                 return Source::Register(*register);
             }
@@ -403,12 +495,20 @@ impl ProgramMaker<'_> {
             self.program.splats.push((register, splat));
             return Source::Register(register);
         }
-        let known = self.program.loads.iter().find(|load| load.place == place && load.axes == axes);
+        let known = self
+            .program
+            .loads
+            .iter()
+            .find(|load| load.place == place && load.axes == axes);
         if let Some(load) = known {
             return Source::Register(load.register);
         }
         let register = self.register();
-        self.program.loads.push(Load { register, place, axes });
+        self.program.loads.push(Load {
+            register,
+            place,
+            axes,
+        });
         Source::Register(register)
     }
 

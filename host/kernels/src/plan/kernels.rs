@@ -16,15 +16,23 @@ impl Builder<'_> {
         let node = ir.nodes[id as usize];
         let extents = self.extents(id);
         let elements: usize = extents.iter().product();
-        let sources: Vec<Reference> = operands.iter().map(|operand| self.dense(*operand)).collect();
+        let sources: Vec<Reference> = operands
+            .iter()
+            .map(|operand| self.dense(*operand))
+            .collect();
         let first_extents = self.extents(operands[0]);
         let first_elements: usize = first_extents.iter().product();
         // The group comes after the copies that its operands may have needed.
         let write = self.buffer(elements, self.groups.len());
-        let target = Reference { buffer: write, offset: 0 };
+        let target = Reference {
+            buffer: write,
+            offset: 0,
+        };
         let source = sources[0];
         let count = first_extents.last().copied().unwrap_or(1);
-        let rows: usize = first_extents.split_last().map_or(1, |(_, leading)| leading.iter().product());
+        let rows: usize = first_extents
+            .split_last()
+            .map_or(1, |(_, leading)| leading.iter().product());
         let mut make: Vec<Make> = Vec::new();
         let flops = match operation {
             Operation::Reduce { fold, axes } => {
@@ -153,12 +161,24 @@ impl Builder<'_> {
                 0
             }
             Operation::Pad { axis, before } => {
-                make.push(Box::new(move |at| Instruction::Zero { target: at(target), elements }));
+                make.push(Box::new(move |at| Instruction::Zero {
+                    target: at(target),
+                    elements,
+                }));
                 let inner: usize = extents[axis + 1..].iter().product();
                 let width = first_extents[*axis] * inner;
-                let target = Reference { buffer: write, offset: before * inner };
+                let target = Reference {
+                    buffer: write,
+                    offset: before * inner,
+                };
                 let stride = extents[*axis] * inner;
-                make.push(copy_rows(source, target, extents[..*axis].iter().product(), width, stride));
+                make.push(copy_rows(
+                    source,
+                    target,
+                    extents[..*axis].iter().product(),
+                    width,
+                    stride,
+                ));
                 0
             }
             Operation::Concatenate { axis } => {
@@ -167,8 +187,17 @@ impl Builder<'_> {
                 let mut offset = 0;
                 for (operand, source) in operands.iter().zip(&sources) {
                     let width = self.extents(*operand)[*axis] * inner;
-                    let target = Reference { buffer: write, offset };
-                    make.push(copy_rows(*source, target, extents[..*axis].iter().product(), width, stride));
+                    let target = Reference {
+                        buffer: write,
+                        offset,
+                    };
+                    make.push(copy_rows(
+                        *source,
+                        target,
+                        extents[..*axis].iter().product(),
+                        width,
+                        stride,
+                    ));
                     offset += width;
                 }
                 0
@@ -187,8 +216,19 @@ impl Builder<'_> {
             | Operation::Matmul(_) => 0,
         };
         let reads = sources.iter().map(|source| source.buffer).collect();
-        self.begin(id, Root::Kernel { reads, write, make, flops: flops as u64 });
-        Found::Memory { buffer: write, view: View::dense(extents) }
+        self.begin(
+            id,
+            Root::Kernel {
+                reads,
+                write,
+                make,
+                flops: flops as u64,
+            },
+        );
+        Found::Memory {
+            buffer: write,
+            view: View::dense(extents),
+        }
     }
 
     fn multiply(&mut self, id: ValueId, product: Product) -> Found {
@@ -205,7 +245,11 @@ impl Builder<'_> {
             Product::Outer => (1, last, leading),
             Product::Batched => {
                 let rows = left_extents[left_extents.len() - 2];
-                (left_extents[..left_extents.len() - 2].iter().product(), rows, last)
+                (
+                    left_extents[..left_extents.len() - 2].iter().product(),
+                    rows,
+                    last,
+                )
             }
         };
         let (left, strides, left_batch_stride) = self.left(left_id, product == Product::Batched);
@@ -225,8 +269,11 @@ impl Builder<'_> {
             }
             None => self.dense(right_id),
         };
-        let right_batch_stride =
-            if product == Product::Batched { right_extents[right_extents.len() - 2] * n } else { 0 };
+        let right_batch_stride = if product == Product::Batched {
+            right_extents[right_extents.len() - 2] * n
+        } else {
+            0
+        };
         let write = self.buffer(extents.iter().product(), self.groups.len());
         self.begin(
             id,
@@ -245,7 +292,10 @@ impl Builder<'_> {
                 write,
             }),
         );
-        Found::Memory { buffer: write, view: View::dense(extents) }
+        Found::Memory {
+            buffer: write,
+            view: View::dense(extents),
+        }
     }
 
     /// The left operand of a product: where, the strides of its rows and columns, and how far
@@ -268,7 +318,14 @@ impl Builder<'_> {
             {
                 self.buffers[buffer].stored = true;
                 let strides = [view.strides[rank - 2], view.strides[rank - 1]];
-                return (Reference { buffer, offset: view.offset }, strides, stride);
+                return (
+                    Reference {
+                        buffer,
+                        offset: view.offset,
+                    },
+                    strides,
+                    stride,
+                );
             }
         }
         let reference = self.dense(id);
@@ -278,7 +335,13 @@ impl Builder<'_> {
     }
 }
 
-fn copy_rows(source: Reference, target: Reference, rows: usize, width: usize, stride: usize) -> Make {
+fn copy_rows(
+    source: Reference,
+    target: Reference,
+    rows: usize,
+    width: usize,
+    stride: usize,
+) -> Make {
     Box::new(move |at| Instruction::CopyRows {
         source: at(source),
         target: at(target),

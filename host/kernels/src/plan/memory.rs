@@ -25,7 +25,11 @@ impl Slab {
         if length == 0 {
             return 0;
         }
-        let best = self.free.iter().filter(|(_, free)| **free >= length).min_by_key(|(_, free)| **free);
+        let best = self
+            .free
+            .iter()
+            .filter(|(_, free)| **free >= length)
+            .min_by_key(|(_, free)| **free);
         if let Some((offset, free)) = best.map(|(offset, free)| (*offset, *free)) {
             self.free.remove(&offset);
             if free > length {

@@ -156,15 +156,46 @@ pub(crate) enum Instruction {
     Map(MapProgram),
     Multiply(Multiplication),
     /// A [k, n] matrix, of these strides, into panels.
-    Pack { source: Place, row_stride: usize, column_stride: usize, k: usize, n: usize, target: Place },
+    Pack {
+        source: Place,
+        row_stride: usize,
+        column_stride: usize,
+        k: usize,
+        n: usize,
+        target: Place,
+    },
     /// [outer, count, inner] to [outer, inner].
-    Reduce { fold: Fold, source: Place, target: Place, outer: usize, count: usize, inner: usize },
+    Reduce {
+        fold: Fold,
+        source: Place,
+        target: Place,
+        outer: usize,
+        count: usize,
+        inner: usize,
+    },
     /// [rows, count] to [rows].
-    Argmax { source: Place, target: Place, rows: usize, count: usize },
+    Argmax {
+        source: Place,
+        target: Place,
+        rows: usize,
+        count: usize,
+    },
     /// Over the last extent of [rows, count].
-    Softmax { source: Place, target: Place, rows: usize, count: usize, logarithm: bool },
+    Softmax {
+        source: Place,
+        target: Place,
+        rows: usize,
+        count: usize,
+        logarithm: bool,
+    },
     /// Over the last extent of [rows, count].
-    Normalize { source: Place, target: Place, rows: usize, count: usize, epsilon: f32 },
+    Normalize {
+        source: Place,
+        target: Place,
+        rows: usize,
+        count: usize,
+        epsilon: f32,
+    },
     /// The gradient of `Normalize`.
     NormalizeSlope {
         source: Place,
@@ -175,7 +206,14 @@ pub(crate) enum Instruction {
         epsilon: f32,
     },
     /// [rows, count] logits and [rows] labels to [rows].
-    CrossEntropy { logits: Place, labels: Place, target: Place, rows: usize, count: usize, node: u32 },
+    CrossEntropy {
+        logits: Place,
+        labels: Place,
+        target: Place,
+        rows: usize,
+        count: usize,
+        node: u32,
+    },
     /// The gradient of the logits.
     CrossEntropySlope {
         logits: Place,
@@ -206,8 +244,16 @@ pub(crate) enum Instruction {
         width: usize,
         node: u32,
     },
-    OneHot { indices: Place, target: Place, count: usize, depth: usize },
-    Zero { target: Place, elements: usize },
+    OneHot {
+        indices: Place,
+        target: Place,
+        count: usize,
+        depth: usize,
+    },
+    Zero {
+        target: Place,
+        elements: usize,
+    },
     /// Rows of `width`, of these strides.
     CopyRows {
         source: Place,

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{PANEL, Place, Plan, Region, aligned};
 use super::build::{Request, build};
+use super::{PANEL, Place, Plan, Region, aligned};
 use crate::graph::Extent;
 use crate::ir::{Ir, Operation, Product, ValueId};
 
@@ -34,7 +34,8 @@ pub(crate) fn shared_layout(ir: &Ir, roots: &[ValueId]) -> SharedLayout {
             if !fixed[operand as usize] {
                 continue;
             }
-            let follows_strides = matches!(value.operation, Operation::Map(_)) || value.operation.is_view();
+            let follows_strides =
+                matches!(value.operation, Operation::Map(_)) || value.operation.is_view();
             if value.operation == Operation::Matmul(Product::Shared) && place == 1 {
                 layout.packed.insert(operand, 0);
             } else if follows_strides || !ir.value(operand).operation.is_view() {
@@ -44,7 +45,12 @@ pub(crate) fn shared_layout(ir: &Ir, roots: &[ValueId]) -> SharedLayout {
             }
         }
     }
-    wanted.extend(roots.iter().filter(|root| fixed[**root as usize]).map(|root| base(ir, *root)));
+    wanted.extend(
+        roots
+            .iter()
+            .filter(|root| fixed[**root as usize])
+            .map(|root| base(ir, *root)),
+    );
     for id in wanted {
         if !ir.value(id).operation.is_source() {
             layout.values.insert(id, 0);
@@ -63,13 +69,29 @@ pub(crate) fn shared_layout(ir: &Ir, roots: &[ValueId]) -> SharedLayout {
 }
 
 /// The plan that computes the shared region.
-pub(crate) fn shared_plan(ir: &Ir, layout: &SharedLayout, parameters: &[usize], literals: &[usize]) -> Plan {
-    let at = |offset: usize| Place { region: Region::Shared, offset };
+pub(crate) fn shared_plan(
+    ir: &Ir,
+    layout: &SharedLayout,
+    parameters: &[usize],
+    literals: &[usize],
+) -> Plan {
+    let at = |offset: usize| Place {
+        region: Region::Shared,
+        offset,
+    };
     build(&Request {
         ir,
         symbols: &[],
-        outputs: layout.values.iter().map(|(id, offset)| (*id, at(*offset))).collect(),
-        packs: layout.packed.iter().map(|(id, offset)| (*id, at(*offset))).collect(),
+        outputs: layout
+            .values
+            .iter()
+            .map(|(id, offset)| (*id, at(*offset)))
+            .collect(),
+        packs: layout
+            .packed
+            .iter()
+            .map(|(id, offset)| (*id, at(*offset)))
+            .collect(),
         shared: &SharedLayout::default(),
         parameters,
         literals,
@@ -86,11 +108,21 @@ pub(crate) fn packed_elements(k: usize, n: usize) -> usize {
 fn fixed_values(ir: &Ir) -> Vec<bool> {
     let mut fixed = vec![false; ir.values.len()];
     for (id, value) in ir.values.iter().enumerate() {
-        let symbolic = |shape: &[Extent]| shape.iter().any(|extent| matches!(extent, Extent::Symbol(_)));
+        let symbolic = |shape: &[Extent]| {
+            shape
+                .iter()
+                .any(|extent| matches!(extent, Extent::Symbol(_)))
+        };
         fixed[id] = match &value.operation {
             Operation::Input(_) => false,
             Operation::InverseCount(extents) => !symbolic(extents),
-            _ => !symbolic(&value.shape) && value.operands.iter().all(|operand| fixed[*operand as usize]),
+            _ => {
+                !symbolic(&value.shape)
+                    && value
+                        .operands
+                        .iter()
+                        .all(|operand| fixed[*operand as usize])
+            }
         };
     }
     fixed

@@ -21,7 +21,11 @@ pub(crate) struct Axis {
 impl View {
     /// Row-major from the start of a buffer.
     pub(crate) fn dense(extents: Vec<usize>) -> View {
-        View { offset: 0, strides: dense_strides(&extents), extents }
+        View {
+            offset: 0,
+            strides: dense_strides(&extents),
+            extents,
+        }
     }
 
     pub(crate) fn elements(&self) -> usize {
@@ -41,11 +45,19 @@ impl View {
     /// stride can walk together joined.
     pub(crate) fn axes(&self) -> Vec<Axis> {
         let mut axes: Vec<Axis> = Vec::with_capacity(self.extents.len());
-        for (extent, stride) in self.extents.iter().copied().zip(self.strides.iter().copied()) {
+        for (extent, stride) in self
+            .extents
+            .iter()
+            .copied()
+            .zip(self.strides.iter().copied())
+        {
             match axes.last_mut() {
                 _ if extent == 1 => {}
                 Some(outer) if outer.stride == stride * extent => {
-                    *outer = Axis { extent: outer.extent * extent, stride };
+                    *outer = Axis {
+                        extent: outer.extent * extent,
+                        stride,
+                    };
                 }
                 _ => axes.push(Axis { extent, stride }),
             }
@@ -65,9 +77,19 @@ impl View {
     pub(crate) fn broadcast(&self, extents: Vec<usize>, repeated: &[bool]) -> View {
         let extra = extents.len() - self.extents.len();
         let strides = (0..extents.len())
-            .map(|axis| if axis < extra || repeated[axis] { 0 } else { self.strides[axis - extra] })
+            .map(|axis| {
+                if axis < extra || repeated[axis] {
+                    0
+                } else {
+                    self.strides[axis - extra]
+                }
+            })
             .collect();
-        View { offset: self.offset, extents, strides }
+        View {
+            offset: self.offset,
+            extents,
+            strides,
+        }
     }
 
     pub(crate) fn slice(&self, axis: usize, start: usize, extent: usize) -> View {
@@ -80,7 +102,10 @@ impl View {
     /// The same elements under another shape; none where strides cannot say it.
     pub(crate) fn reshape(&self, extents: &[usize]) -> Option<View> {
         if self.is_dense() {
-            return Some(View { offset: self.offset, ..View::dense(extents.to_vec()) });
+            return Some(View {
+                offset: self.offset,
+                ..View::dense(extents.to_vec())
+            });
         }
         // Every joined axis must be a run of the new axes.
         let mut strides = vec![0; extents.len()];
@@ -98,11 +123,14 @@ impl View {
             }
         }
         // What is left has extent 1.
-        extents[place..].iter().all(|extent| *extent == 1).then(|| View {
-            offset: self.offset,
-            extents: extents.to_vec(),
-            strides,
-        })
+        extents[place..]
+            .iter()
+            .all(|extent| *extent == 1)
+            .then(|| View {
+                offset: self.offset,
+                extents: extents.to_vec(),
+                strides,
+            })
     }
 }
 
@@ -113,8 +141,10 @@ mod tests {
     fn places(view: &View) -> Vec<usize> {
         let mut places = vec![view.offset];
         for (extent, stride) in view.extents.iter().zip(&view.strides) {
-            places =
-                places.iter().flat_map(|place| (0..*extent).map(move |at| place + at * stride)).collect();
+            places = places
+                .iter()
+                .flat_map(|place| (0..*extent).map(move |at| place + at * stride))
+                .collect();
         }
         places
     }
@@ -137,12 +167,16 @@ mod tests {
     #[test]
     fn a_reshape_keeps_the_order_of_elements_or_is_refused() {
         let turned = View::dense(vec![4, 6]).transpose(&[1, 0]);
-        let reshaped = turned.reshape(&[1, 2, 3, 2, 2]).expect("each axis splits by itself");
+        let reshaped = turned
+            .reshape(&[1, 2, 3, 2, 2])
+            .expect("each axis splits by itself");
         assert_eq!(places(&reshaped), places(&turned));
         assert_eq!(turned.reshape(&[24]), None);
         assert_eq!(turned.reshape(&[3, 8]), None);
         let repeated = View::dense(vec![3]).broadcast(vec![2, 3], &[true, false]);
-        let reshaped = repeated.reshape(&[2, 1, 3]).expect("an extent of 1 is free");
+        let reshaped = repeated
+            .reshape(&[2, 1, 3])
+            .expect("an extent of 1 is free");
         assert_eq!(places(&reshaped), [0, 1, 2, 0, 1, 2]);
     }
 }

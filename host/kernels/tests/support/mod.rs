@@ -1,6 +1,11 @@
 //! What tests of programs share: a builder of graphs, and numbers to feed them.
 
-#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
+    reason = "each test file uses a part of it"
+)]
 
 pub mod reference;
 
@@ -11,7 +16,7 @@ use std::sync::Arc;
 
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{
-    Caps, Device, DeviceChoice, Feeds, Progress, Program, Session, StopReason, Tensor,
+    Caps, Device, DeviceChoice, Feeds, Program, Progress, Session, StopReason, Tensor,
 };
 
 /// Builds a graph node by node.
@@ -23,7 +28,10 @@ pub struct Builder {
 pub const ROWS: Extent = Extent::Symbol(0);
 
 pub fn fixed(extents: &[u32]) -> Shape {
-    extents.iter().map(|extent| Extent::Fixed(*extent)).collect()
+    extents
+        .iter()
+        .map(|extent| Extent::Fixed(*extent))
+        .collect()
 }
 
 /// `[rows, extents...]`
@@ -35,7 +43,10 @@ impl Builder {
     /// A graph with the symbol `rows`.
     pub fn new() -> Builder {
         let mut builder = Builder::default();
-        builder.graph.symbols.push(Symbol { name: "rows".into(), maximum: 4096 });
+        builder.graph.symbols.push(Symbol {
+            name: "rows".into(),
+            maximum: 4096,
+        });
         builder
     }
 
@@ -45,7 +56,11 @@ impl Builder {
     }
 
     pub fn input(&mut self, name: &str, dtype: DType, shape: Shape) -> NodeId {
-        self.node(Node::Input(Input { name: name.into(), dtype, shape }))
+        self.node(Node::Input(Input {
+            name: name.into(),
+            dtype,
+            shape,
+        }))
     }
 
     pub fn parameter(&mut self, name: &str, shape: &[u32], initializer: Initializer) -> NodeId {
@@ -58,7 +73,10 @@ impl Builder {
     }
 
     pub fn number(&mut self, value: f32) -> NodeId {
-        self.node(Node::F32Constant(F32Literal { shape: vec![], values: vec![value] }))
+        self.node(Node::F32Constant(F32Literal {
+            shape: vec![],
+            values: vec![value],
+        }))
     }
 
     pub fn unary(&mut self, operation: UnaryOperation, operand: NodeId) -> NodeId {
@@ -66,7 +84,11 @@ impl Builder {
     }
 
     pub fn binary(&mut self, operation: BinaryOperation, left: NodeId, right: NodeId) -> NodeId {
-        self.node(Node::Binary(BinaryNode { operation, left, right }))
+        self.node(Node::Binary(BinaryNode {
+            operation,
+            left,
+            right,
+        }))
     }
 
     pub fn add(&mut self, left: NodeId, right: NodeId) -> NodeId {
@@ -81,8 +103,19 @@ impl Builder {
         self.node(Node::Matmul(MatmulNode { left, right }))
     }
 
-    pub fn reduce(&mut self, reduction: Reduction, operand: NodeId, axes: &[u32], keep: bool) -> NodeId {
-        self.node(Node::Reduce(ReduceNode { reduction, operand, axes: axes.to_vec(), keep }))
+    pub fn reduce(
+        &mut self,
+        reduction: Reduction,
+        operand: NodeId,
+        axes: &[u32],
+        keep: bool,
+    ) -> NodeId {
+        self.node(Node::Reduce(ReduceNode {
+            reduction,
+            operand,
+            axes: axes.to_vec(),
+            keep,
+        }))
     }
 
     pub fn reshape(&mut self, operand: NodeId, shape: Shape) -> NodeId {
@@ -109,9 +142,17 @@ impl Builder {
     }
 
     pub fn entry(&mut self, name: &str, outputs: &[(&str, NodeId)]) {
-        let outputs =
-            outputs.iter().map(|(name, node)| Output { name: (*name).into(), node: *node }).collect();
-        self.graph.entries.push(Entry { name: name.into(), outputs });
+        let outputs = outputs
+            .iter()
+            .map(|(name, node)| Output {
+                name: (*name).into(),
+                node: *node,
+            })
+            .collect();
+        self.graph.entries.push(Entry {
+            name: name.into(),
+            outputs,
+        });
     }
 
     pub fn loss(&mut self, per_row: NodeId, weight: Option<NodeId>) {
@@ -141,15 +182,23 @@ pub fn classifier(features: u32, classes: u32, dropout: f32) -> Builder {
     let mut hidden = x;
     let mut width = features;
     for (index, size) in [256, 128].into_iter().enumerate() {
-        hidden =
-            builder.dense(&format!("hidden{index}"), hidden, [width, size], Some(UnaryOperation::Relu));
+        hidden = builder.dense(
+            &format!("hidden{index}"),
+            hidden,
+            [width, size],
+            Some(UnaryOperation::Relu),
+        );
         if dropout > 0.0 {
             hidden = builder.dropout(hidden, dropout);
         }
         width = size;
     }
     let logits = builder.dense("output", hidden, [width, classes], None);
-    let probabilities = builder.node(Node::Softmax(SoftmaxNode { operand: logits, axis: 1, logarithm: false }));
+    let probabilities = builder.node(Node::Softmax(SoftmaxNode {
+        operand: logits,
+        axis: 1,
+        logarithm: false,
+    }));
     let per_row = builder.node(Node::CrossEntropy(CrossEntropyNode { logits, labels: y }));
     builder.entry("predict", &[("probabilities", probabilities)]);
     builder.loss(per_row, None);
@@ -167,7 +216,9 @@ pub fn session(program: &Arc<Program>, threads: usize, seed: u64) -> Session {
 
 /// Numbers in -1..1 that look random.
 pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678_9abc_def1);
+    let mut state = seed
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(0x1234_5678_9abc_def1);
     (0..count)
         .map(|_| {
             state ^= state << 13;

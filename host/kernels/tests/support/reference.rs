@@ -31,8 +31,11 @@ impl Value {
     /// The element that broadcasts to a position of a larger shape.
     fn seen_at(&self, position: &[usize]) -> f64 {
         let own = &position[position.len() - self.shape.len()..];
-        let own: Vec<usize> =
-            own.iter().zip(&self.shape).map(|(place, extent)| if *extent == 1 { 0 } else { *place }).collect();
+        let own: Vec<usize> = own
+            .iter()
+            .zip(&self.shape)
+            .map(|(place, extent)| if *extent == 1 { 0 } else { *place })
+            .collect();
         self.at(&own)
     }
 }
@@ -43,7 +46,10 @@ impl From<&Tensor> for Value {
             Some(values) => values.iter().map(|value| f64::from(*value)).collect(),
             None => tensor.to_f32().into_iter().map(f64::from).collect(),
         };
-        Value { shape: tensor.shape().to_vec(), data }
+        Value {
+            shape: tensor.shape().to_vec(),
+            data,
+        }
     }
 }
 
@@ -80,7 +86,13 @@ pub fn evaluate(graph: &Graph, parameters: &Parameters, feeds: &Feeds) -> Vec<Va
     }
     let mut values: Vec<Value> = Vec::new();
     for node in &graph.nodes {
-        let value = Evaluation { symbols: &symbols, values: &values, parameters, feeds }.node(node);
+        let value = Evaluation {
+            symbols: &symbols,
+            values: &values,
+            parameters,
+            feeds,
+        }
+        .node(node);
         values.push(value);
     }
     values
@@ -95,7 +107,11 @@ pub fn loss(graph: &Graph, parameters: &Parameters, feeds: &Feeds) -> f64 {
         Some(weight) => values[weight as usize].data.clone(),
         None => vec![1.0; losses.len()],
     };
-    let sum: f64 = losses.iter().zip(&weights).map(|(loss, weight)| loss * weight).sum();
+    let sum: f64 = losses
+        .iter()
+        .zip(&weights)
+        .map(|(loss, weight)| loss * weight)
+        .sum();
     sum / weights.iter().sum::<f64>()
 }
 
@@ -150,7 +166,11 @@ impl Evaluation<'_> {
 
     fn each(&self, operands: &[NodeId], f: impl Fn(&[f64]) -> f64) -> Value {
         let operands: Vec<&Value> = operands.iter().map(|id| self.of(*id)).collect();
-        let rank = operands.iter().map(|operand| operand.shape.len()).max().unwrap_or(0);
+        let rank = operands
+            .iter()
+            .map(|operand| operand.shape.len())
+            .max()
+            .unwrap_or(0);
         let mut shape = vec![1; rank];
         for operand in &operands {
             let missing = rank - operand.shape.len();
@@ -161,7 +181,10 @@ impl Evaluation<'_> {
             }
         }
         Value::from_fn(shape, |position| {
-            let seen: Vec<f64> = operands.iter().map(|operand| operand.seen_at(position)).collect();
+            let seen: Vec<f64> = operands
+                .iter()
+                .map(|operand| operand.seen_at(position))
+                .collect();
             f(&seen)
         })
     }
@@ -171,16 +194,35 @@ impl Evaluation<'_> {
         match node {
             Node::Input(input) => match self.feeds.get(&input.name) {
                 Some(tensor) => Value::from(tensor),
-                None => Value { shape: vec![0], data: vec![] },
+                None => Value {
+                    shape: vec![0],
+                    data: vec![],
+                },
             },
             Node::Parameter(parameter) => self.parameters[&parameter.name].clone(),
             Node::F32Constant(literal) => Value {
-                shape: literal.shape.iter().map(|extent| *extent as usize).collect(),
-                data: literal.values.iter().map(|value| f64::from(*value)).collect(),
+                shape: literal
+                    .shape
+                    .iter()
+                    .map(|extent| *extent as usize)
+                    .collect(),
+                data: literal
+                    .values
+                    .iter()
+                    .map(|value| f64::from(*value))
+                    .collect(),
             },
             Node::I32Constant(literal) => Value {
-                shape: literal.shape.iter().map(|extent| *extent as usize).collect(),
-                data: literal.values.iter().map(|value| f64::from(*value)).collect(),
+                shape: literal
+                    .shape
+                    .iter()
+                    .map(|extent| *extent as usize)
+                    .collect(),
+                data: literal
+                    .values
+                    .iter()
+                    .map(|value| f64::from(*value))
+                    .collect(),
             },
             Node::Unary(unary) => self.each(&[unary.operand], |x| apply(unary.operation, x[0])),
             Node::Binary(binary) => self.each(&[binary.left, binary.right], |x| {
@@ -216,14 +258,20 @@ impl Evaluation<'_> {
                 DType::Int32 => f64::from(x[0] as i32),
             }),
             Node::Clamp(clamp) => self.each(&[clamp.operand], |x| {
-                x[0].max(f64::from(clamp.minimum)).min(f64::from(clamp.maximum))
+                x[0].max(f64::from(clamp.minimum))
+                    .min(f64::from(clamp.maximum))
             }),
-            Node::Reshape(reshape) => {
-                Value { shape: self.resolve(&reshape.shape), data: self.of(reshape.operand).data.clone() }
-            }
+            Node::Reshape(reshape) => Value {
+                shape: self.resolve(&reshape.shape),
+                data: self.of(reshape.operand).data.clone(),
+            },
             Node::Transpose(transpose) => {
                 let operand = self.of(transpose.operand);
-                let axes: Vec<usize> = transpose.permutation.iter().map(|axis| *axis as usize).collect();
+                let axes: Vec<usize> = transpose
+                    .permutation
+                    .iter()
+                    .map(|axis| *axis as usize)
+                    .collect();
                 let shape = axes.iter().map(|axis| operand.shape[*axis]).collect();
                 Value::from_fn(shape, |position| {
                     let mut from = vec![0; axes.len()];
@@ -235,7 +283,9 @@ impl Evaluation<'_> {
             }
             Node::Broadcast(broadcast) => {
                 let operand = self.of(broadcast.operand);
-                Value::from_fn(self.resolve(&broadcast.shape), |position| operand.seen_at(position))
+                Value::from_fn(self.resolve(&broadcast.shape), |position| {
+                    operand.seen_at(position)
+                })
             }
             Node::Slice(slice) => {
                 let operand = self.of(slice.operand);
@@ -248,7 +298,8 @@ impl Evaluation<'_> {
                 })
             }
             Node::Concatenate(concatenate) => {
-                let operands: Vec<&Value> = concatenate.operands.iter().map(|id| self.of(*id)).collect();
+                let operands: Vec<&Value> =
+                    concatenate.operands.iter().map(|id| self.of(*id)).collect();
                 let axis = concatenate.axis as usize;
                 let mut shape = operands[0].shape.clone();
                 shape[axis] = operands.iter().map(|operand| operand.shape[axis]).sum();
@@ -274,8 +325,9 @@ impl Evaluation<'_> {
             }),
             Node::Softmax(softmax) => {
                 let operand = self.of(softmax.operand);
-                let largest =
-                    self.along(softmax.operand, softmax.axis, |x| x.iter().copied().fold(f64::MIN, f64::max));
+                let largest = self.along(softmax.operand, softmax.axis, |x| {
+                    x.iter().copied().fold(f64::MIN, f64::max)
+                });
                 let sum = self.along(softmax.operand, softmax.axis, |x| {
                     let largest = x.iter().copied().fold(f64::MIN, f64::max);
                     x.iter().map(|x| (x - largest).exp()).sum()
@@ -284,7 +336,11 @@ impl Evaluation<'_> {
                     let mut row = position.to_vec();
                     row.remove(softmax.axis as usize);
                     let logarithm = operand.at(position) - largest.at(&row) - sum.at(&row).ln();
-                    if softmax.logarithm { logarithm } else { logarithm.exp() }
+                    if softmax.logarithm {
+                        logarithm
+                    } else {
+                        logarithm.exp()
+                    }
                 })
             }
             Node::Matmul(matmul) => {
@@ -354,12 +410,16 @@ impl Evaluation<'_> {
                 let share = 1.0 / (1.0 + (-x[0]).exp());
                 -(x[1] * share.ln() + (1.0 - x[1]) * (1.0 - share).ln())
             }),
-            Node::SquaredError(error) => {
-                self.each(&[error.predictions, error.targets], |x| (x[0] - x[1]).powi(2))
-            }
+            Node::SquaredError(error) => self.each(&[error.predictions, error.targets], |x| {
+                (x[0] - x[1]).powi(2)
+            }),
             Node::Huber(huber) => self.each(&[huber.predictions, huber.targets], |x| {
                 let (size, delta) = ((x[0] - x[1]).abs(), f64::from(huber.delta));
-                if size <= delta { 0.5 * size * size } else { delta * (size - 0.5 * delta) }
+                if size <= delta {
+                    0.5 * size * size
+                } else {
+                    delta * (size - 0.5 * delta)
+                }
             }),
         }
     }
@@ -367,7 +427,9 @@ impl Evaluation<'_> {
     fn reduce(&self, reduce: &ReduceNode) -> Value {
         let operand = self.of(reduce.operand);
         let axes: Vec<usize> = reduce.axes.iter().map(|axis| *axis as usize).collect();
-        let kept: Vec<usize> = (0..operand.shape.len()).filter(|axis| !axes.contains(axis)).collect();
+        let kept: Vec<usize> = (0..operand.shape.len())
+            .filter(|axis| !axes.contains(axis))
+            .collect();
         let mut found: BTreeMap<Vec<usize>, Vec<f64>> = BTreeMap::new();
         let kept_shape: Vec<usize> = kept.iter().map(|axis| operand.shape[*axis]).collect();
         for position in positions(&kept_shape) {
@@ -388,7 +450,9 @@ impl Evaluation<'_> {
             .collect();
         let shape = if reduce.keep {
             let extents = operand.shape.iter().enumerate();
-            extents.map(|(axis, extent)| if axes.contains(&axis) { 1 } else { *extent }).collect()
+            extents
+                .map(|(axis, extent)| if axes.contains(&axis) { 1 } else { *extent })
+                .collect()
         } else {
             kept_shape
         };
@@ -430,7 +494,9 @@ fn apply(operation: UnaryOperation, x: f64) -> f64 {
         UnaryOperation::Silu => x / (1.0 + (-x).exp()),
         UnaryOperation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
         UnaryOperation::Floor => x.floor(),
-        UnaryOperation::Sign => x.partial_cmp(&0.0).map_or(f64::NAN, |order| f64::from(order as i8)),
+        UnaryOperation::Sign => x
+            .partial_cmp(&0.0)
+            .map_or(f64::NAN, |order| f64::from(order as i8)),
         UnaryOperation::IsNan => truth(x.is_nan()),
         UnaryOperation::LogicalNot => truth(x == 0.0),
     }
