@@ -266,7 +266,7 @@ async fn training_over_its_time_is_stopped_and_the_line_is_named() {
     let started = Instant::now();
     let error = adapter
         .train(TrainInput {
-            ..input(json!({ "epochs": 100_000, "patience": null }))
+            ..input(json!({ "epochs": 10_000, "patience": null }))
         })
         .await
         .map(|_| ())
@@ -326,7 +326,7 @@ async fn training_that_nobody_waits_for_stops() {
         progress: Some(Arc::new(move |_| {
             counted.fetch_add(1, Ordering::Relaxed);
         })),
-        ..input(json!({ "epochs": 100_000, "patience": null }))
+        ..input(json!({ "epochs": 10_000, "patience": null }))
     };
     let waited = tokio::time::timeout(Duration::from_secs(2), adapter.train(input)).await;
     assert!(waited.is_err(), "it goes on for much longer");
