@@ -11,13 +11,15 @@ use sandcast_tests::{Line, built, repository};
 
 fn census() -> Option<PathBuf> {
     let named = std::env::var_os("SANDCAST_ADULT_DATA").map(PathBuf::from);
-    let beside = repository().parent().map(|above| above.join("shared/data/adult.data"));
+    let beside = repository()
+        .parent()
+        .map(|above| above.join("shared/data/adult.data"));
     named.into_iter().chain(beside).find(|path| path.is_file())
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[test]
 #[expect(clippy::print_stderr, reason = "a skipped test says why")]
-async fn every_row_is_accounted_for_and_the_model_is_as_good_as_it_should_be() {
+fn every_row_is_accounted_for_and_the_model_is_as_good_as_it_should_be() {
     let Some(census) = census() else {
         eprintln!("skipped: adult.data is not here; name it in SANDCAST_ADULT_DATA");
         return;
@@ -26,24 +28,39 @@ async fn every_row_is_accounted_for_and_the_model_is_as_good_as_it_should_be() {
         built(&format!("plugins/{plugin}"));
     }
     let content = std::fs::read(census).expect("the census");
-    let lines = content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+    let lines = content
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .count();
     let line = Line::new(include_str!("../adult/pipeline.yaml")).file("data/adult.data", content);
 
-    let outcome = line.run().await;
+    let outcome = line.run();
 
     let RunOutcome::Completed(completed) = &outcome else {
         panic!("the run was refused: {outcome:?}");
     };
     let report = &completed.report;
     let source = &report.sources[0];
-    assert_eq!(source.rows_in, lines as u64 - 1, "every line but the header is read");
+    assert_eq!(
+        source.rows_in,
+        lines as u64 - 1,
+        "every line but the header is read"
+    );
     assert_eq!(source.rows_in, source.rows_landed + source.rows_rejected);
     let validation = report.validation.as_ref().expect("the rows were checked");
     assert_eq!(validation.rows_in, source.rows_landed);
-    assert_eq!(validation.rows_in, validation.rows_passed + validation.rows_quarantined);
+    assert_eq!(
+        validation.rows_in,
+        validation.rows_passed + validation.rows_quarantined
+    );
 
     let evaluation = report.evaluation.as_ref().expect("the model was measured");
-    let auc = evaluation.metrics.get(&Metric::Auc).copied().flatten().expect("an AUC");
+    let auc = evaluation
+        .metrics
+        .get(&Metric::Auc)
+        .copied()
+        .flatten()
+        .expect("an AUC");
     assert!(auc >= 0.905, "test AUC {auc}");
     let slices: Vec<&str> = evaluation.slices.keys().map(String::as_str).collect();
     assert_eq!(slices, ["age_band", "race", "sex"]);

@@ -26,7 +26,10 @@ struct Yard {
 impl Yard {
     async fn new(guest: &str, role: Role) -> Self {
         let component = std::fs::read(built(&format!("tests/guests/{guest}"))).expect("the guest");
-        let config = SandboxConfig { device: DeviceChoice::Cpu, ..SandboxConfig::default() };
+        let config = SandboxConfig {
+            device: DeviceChoice::Cpu,
+            ..SandboxConfig::default()
+        };
         let sandbox = Sandbox::new(config, AuditLog::in_memory()).expect("a sandbox");
         let grants = Grants {
             compute: (role == Role::Adapter).then(|| ComputeGrant {
@@ -41,7 +44,10 @@ impl Yard {
             },
             ..Grants::default()
         };
-        let plugin = sandbox.load("guest", &component, role, grants).await.expect("it loads");
+        let plugin = sandbox
+            .load("guest", &component, role, grants)
+            .await
+            .expect("it loads");
         Yard { sandbox, plugin }
     }
 
@@ -88,16 +94,46 @@ async fn connectors() {
     let yard = Yard::new("hostile-connector", Role::Connector).await;
     let mut table = String::new();
     for behaviour in [
-        "fail", "spin", "spin-in-open", "memory", "trap", "panic", "stack", "short-column",
-        "unequal-columns", "short-validity", "falling-offsets", "negative-offsets",
-        "offsets-past-the-end", "not-utf8", "cut-character", "wrong-kind", "wrong-schema",
-        "null-in-required", "flood-log", "long-log", "many-rejects", "long-reject",
-        "claim-more-rows", "claim-fewer-rows", "reject-row-zero", "endless", "endless-nothing",
-        "hoard-batches", "wide-schema", "twin-columns", "many-splits", "twin-splits",
+        "fail",
+        "spin",
+        "spin-in-open",
+        "memory",
+        "trap",
+        "panic",
+        "stack",
+        "short-column",
+        "unequal-columns",
+        "short-validity",
+        "falling-offsets",
+        "negative-offsets",
+        "offsets-past-the-end",
+        "not-utf8",
+        "cut-character",
+        "wrong-kind",
+        "wrong-schema",
+        "null-in-required",
+        "flood-log",
+        "long-log",
+        "many-rejects",
+        "long-reject",
+        "claim-more-rows",
+        "claim-fewer-rows",
+        "reject-row-zero",
+        "endless",
+        "endless-nothing",
+        "hoard-batches",
+        "wide-schema",
+        "twin-columns",
+        "many-splits",
+        "twin-splits",
     ] {
         let outcome = name(read_all(&yard, behaviour).await);
         writeln!(table, "{behaviour:<22} {outcome}").expect("a line");
-        assert_eq!(name(read_all(&yard, "behave").await), "accepted", "after {behaviour}");
+        assert_eq!(
+            name(read_all(&yard, "behave").await),
+            "accepted",
+            "after {behaviour}"
+        );
     }
     assert_eq!(yard.sandbox.live_instances(), 0, "every instance is gone");
     insta::assert_snapshot!("connectors", table);
@@ -112,8 +148,10 @@ fn batch() -> RecordBatch {
 async fn check_all(yard: &Yard, behaviour: &str) -> Result<(), CallError> {
     let batch = batch();
     let config = json!({ "behaviour": behaviour });
-    let mut validator =
-        yard.plugin.validator(&yard.context(), &config, &batch.schema()).await?;
+    let mut validator = yard
+        .plugin
+        .validator(&yard.context(), &config, &batch.schema())
+        .await?;
     validator.check(&batch).await?;
     validator.finish().await?;
     Ok(())
@@ -124,15 +162,38 @@ async fn validators() {
     let yard = Yard::new("hostile-validator", Role::Validator).await;
     let mut table = String::new();
     for behaviour in [
-        "fail", "spin", "spin-in-finish", "memory", "trap", "stack", "flood-log",
-        "row-past-the-end", "falling-rows", "twin-rows", "many-rows", "unknown-rule",
-        "unknown-column", "many-findings", "long-message", "mostly-not-a-number",
-        "mostly-above-one", "twin-rules", "many-rules", "pass-anyway", "claim-rows", "no-verdict",
-        "column-past-the-end", "read-forever",
+        "fail",
+        "spin",
+        "spin-in-finish",
+        "memory",
+        "trap",
+        "stack",
+        "flood-log",
+        "row-past-the-end",
+        "falling-rows",
+        "twin-rows",
+        "many-rows",
+        "unknown-rule",
+        "unknown-column",
+        "many-findings",
+        "long-message",
+        "mostly-not-a-number",
+        "mostly-above-one",
+        "twin-rules",
+        "many-rules",
+        "pass-anyway",
+        "claim-rows",
+        "no-verdict",
+        "column-past-the-end",
+        "read-forever",
     ] {
         let outcome = name(check_all(&yard, behaviour).await);
         writeln!(table, "{behaviour:<22} {outcome}").expect("a line");
-        assert_eq!(name(check_all(&yard, "behave").await), "accepted", "after {behaviour}");
+        assert_eq!(
+            name(check_all(&yard, "behave").await),
+            "accepted",
+            "after {behaviour}"
+        );
     }
     assert_eq!(yard.sandbox.live_instances(), 0, "every instance is gone");
     insta::assert_snapshot!("validators", table);
@@ -153,7 +214,11 @@ async fn train_and_predict(yard: &Yard, behaviour: &str) -> Result<(), CallError
     let input = TrainInput {
         task: Task {
             kind: TaskKind::Regression,
-            features: vec![Field { name: "x".into(), kind: Kind::Float64, nullable: true }],
+            features: vec![Field {
+                name: "x".into(),
+                kind: Kind::Float64,
+                nullable: true,
+            }],
             target: "y".into(),
             classes: Vec::new(),
             weight: None,
@@ -164,7 +229,12 @@ async fn train_and_predict(yard: &Yard, behaviour: &str) -> Result<(), CallError
         validation: None,
         progress: None,
     };
-    let trained = yard.plugin.adapter(&yard.context()).await?.train(input).await?;
+    let trained = yard
+        .plugin
+        .adapter(&yard.context())
+        .await?
+        .train(input)
+        .await?;
     let features = rows.project(&[0]).expect("the features");
     let mut adapter = yard.plugin.adapter(&yard.context()).await?;
     adapter.predict(&trained.model, &features).await?;
@@ -176,19 +246,46 @@ async fn adapters() {
     let yard = Yard::new("hostile-adapter", Role::Adapter).await;
     let mut table = String::new();
     for behaviour in [
-        "spin", "memory", "trap", "train-forever", "giant-graph", "giant-parameter",
-        "overflowing-shape", "giant-symbol", "forward-reference", "missing-node", "wrong-shapes",
-        "wrong-type", "nan-literal", "no-loss", "not-bound", "unknown-column", "no-batch-rows",
-        "nan-rate", "hoard-sessions", "hoard-tensors", "long-state", "spin-in-predict",
-        "trap-in-predict", "predict-fewer-rows", "predict-more-rows", "predict-other-columns",
-        "predict-nan", "predict-more-than-one", "unknown-entry",
+        "spin",
+        "memory",
+        "trap",
+        "train-forever",
+        "giant-graph",
+        "giant-parameter",
+        "overflowing-shape",
+        "giant-symbol",
+        "forward-reference",
+        "missing-node",
+        "wrong-shapes",
+        "wrong-type",
+        "nan-literal",
+        "no-loss",
+        "not-bound",
+        "unknown-column",
+        "no-batch-rows",
+        "nan-rate",
+        "hoard-sessions",
+        "hoard-tensors",
+        "long-state",
+        "spin-in-predict",
+        "trap-in-predict",
+        "predict-fewer-rows",
+        "predict-more-rows",
+        "predict-other-columns",
+        "predict-nan",
+        "predict-more-than-one",
+        "unknown-entry",
     ] {
         let outcome =
             tokio::time::timeout(Duration::from_secs(30), train_and_predict(&yard, behaviour))
                 .await
                 .map_or_else(|_| "unexpected: it goes on for ever".into(), name);
         writeln!(table, "{behaviour:<22} {outcome}").expect("a line");
-        assert_eq!(name(train_and_predict(&yard, "behave").await), "accepted", "after {behaviour}");
+        assert_eq!(
+            name(train_and_predict(&yard, "behave").await),
+            "accepted",
+            "after {behaviour}"
+        );
     }
     assert_eq!(yard.sandbox.live_instances(), 0, "every instance is gone");
     insta::assert_snapshot!("adapters", table);

@@ -114,13 +114,10 @@ fn capabilities(inspection: &Inspection, grants: &Grants) -> Vec<PlannedCapabili
             .capabilities
             .iter()
             .find(|ask| ask.capability == name);
-        let imported = inspection
-            .imports
-            .iter()
-            .any(|import| {
-                let can_call = !import.noise && !import.functions.is_empty();
-                can_call && import.capability == Some(capability)
-            });
+        let imported = inspection.imports.iter().any(|import| {
+            let can_call = !import.noise && !import.functions.is_empty();
+            can_call && import.capability == Some(capability)
+        });
         let granted = is_granted(capability, grants);
         let always = matches!(capability, Capability::Log | Capability::Config);
         if asked.is_some() || imported || (granted && !always) {
