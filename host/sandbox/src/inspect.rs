@@ -189,6 +189,9 @@ impl Outline {
     /// Checks the structure of a component and reads its top level. The code in it is left to
     /// the compiler to check.
     fn read(bytes: &[u8]) -> Result<Self, String> {
+        if !bytes.starts_with(b"\0asm") {
+            return Err("it does not begin like a WebAssembly file".into());
+        }
         let mut validator = Validator::new_with_features(WasmFeatures::all());
         let mut names = Vec::new();
         let mut exports = Vec::new();
