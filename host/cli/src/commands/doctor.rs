@@ -206,7 +206,7 @@ fn existing_part(folder: &Path) -> PathBuf {
 
 #[cfg(unix)]
 fn free_space(folder: &Path) -> Option<Check> {
-    let found = rustix::fs::statvfs(&existing_part(folder)).ok()?;
+    let found = rustix::fs::statvfs(existing_part(folder)).ok()?;
     let free = found.f_bavail.saturating_mul(found.f_frsize);
     let text = format!("{} free", bytes(free));
     Some(if free < LITTLE_DISK_BYTES {
