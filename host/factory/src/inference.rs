@@ -196,7 +196,6 @@ async fn get(
         .estate()
         .get(blob)
         .await
-        .map(Into::into)
         .map_err(|source| {
             let (model, version) = (version.model.clone(), version.version);
             InferenceError::Blob {

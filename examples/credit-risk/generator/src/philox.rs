@@ -46,7 +46,7 @@ impl Draws {
 
     /// A whole number from `low` to `high`, both included.
     pub fn whole(&mut self, low: u32, high: u32) -> u32 {
-        low + (u64::from(self.bits()) * u64::from(high - low + 1) >> 32) as u32
+        low + ((u64::from(self.bits()) * u64::from(high - low + 1)) >> 32) as u32
     }
 
     /// True with the given probability.

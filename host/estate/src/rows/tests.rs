@@ -11,7 +11,7 @@ async fn the_same_rows_give_the_same_bytes_however_they_are_cut() {
     let trial = Trial::start();
     let whole = people(0, 150_000);
     let schema = whole.schema();
-    let one = trial.dataset("one", &schema, &[whole.clone()]).await;
+    let one = trial.dataset("one", &schema, std::slice::from_ref(&whole)).await;
     let cuts = [0, 1, 1, 4096, 70_000, 149_999, 150_000];
     let pieces: Vec<_> = cuts
         .windows(2)
@@ -34,7 +34,7 @@ async fn other_rows_another_order_and_another_schema_give_another_digest() {
     let people = people(0, 100);
     let schema = people.schema();
     let one = trial
-        .dataset("people", &schema, &[people.clone()])
+        .dataset("people", &schema, std::slice::from_ref(&people))
         .await
         .digest;
     let fewer = trial
@@ -51,7 +51,7 @@ async fn other_rows_another_order_and_another_schema_give_another_digest() {
         .digest;
     let narrow = people.project(&[0, 1]).expect("two columns");
     let narrow = trial
-        .dataset("people", &narrow.schema(), &[narrow.clone()])
+        .dataset("people", &narrow.schema(), std::slice::from_ref(&narrow))
         .await
         .digest;
     let empty = trial.dataset("people", &schema, &[]).await.digest;

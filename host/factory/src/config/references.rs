@@ -263,9 +263,7 @@ impl Check<'_> {
                 self.value(&path, message, "a target or a weight is never learnt from");
             }
         }
-        for (path, value) in [("train.hyperparameters", &train.hyperparameters)] {
-            self.object(path, value);
-        }
+        self.object("train.hyperparameters", &train.hyperparameters);
         for (name, section) in &sections.sources {
             self.object(&format!("sources.{name}.config"), &section.config);
         }

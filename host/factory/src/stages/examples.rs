@@ -134,7 +134,7 @@ impl Examples {
         };
         let parts = split(&rows, &strata, train.split, seed).map_err(arrow_stop(stage))?;
         let empty = [(Part::Test, &parts.test), (Part::Training, &parts.training)];
-        for (part, _) in empty.into_iter().filter(|(_, rows)| rows.is_empty()) {
+        if let Some((part, _)) = empty.into_iter().find(|(_, rows)| rows.is_empty()) {
             let message = format!("of {} rows none is left for {part:?}", rows.num_rows());
             return Err(reject("train.split", message));
         }

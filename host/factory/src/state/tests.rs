@@ -82,7 +82,7 @@ fn runs_without_a_process_are_marked_once() {
     state.begin_run(&record(&run)).expect("a new run");
     assert_eq!(
         state.mark_interrupted().expect("the state writes"),
-        [run.clone()]
+        std::slice::from_ref(&run)
     );
     assert!(
         state
