@@ -125,9 +125,7 @@ impl Device {
             // There is no other backend yet that `Auto` could prefer.
             DeviceChoice::Auto | DeviceChoice::Cpu => {
                 let threads = threads.unwrap_or_else(system_threads);
-                Ok(Device {
-                    backend: Arc::new(CpuBackend::open(threads)?),
-                })
+                Ok(Device::with(CpuBackend::open(threads)?))
             }
             DeviceChoice::Cuda(_) => {
                 let reason = match cuda::probe() {
@@ -136,6 +134,12 @@ impl Device {
                 };
                 Err(DeviceError::Unavailable { choice, reason })
             }
+        }
+    }
+
+    pub(crate) fn with(backend: impl Backend + 'static) -> Device {
+        Device {
+            backend: Arc::new(backend),
         }
     }
 

@@ -34,13 +34,18 @@ pub(crate) struct CpuBackend {
 impl CpuBackend {
     /// Starts the threads.
     pub(crate) fn open(threads: NonZeroUsize) -> Result<CpuBackend, DeviceError> {
+        CpuBackend::open_at(threads, Level::best())
+    }
+
+    /// The same with kernels of another level than the best.
+    fn open_at(threads: NonZeroUsize, level: Level) -> Result<CpuBackend, DeviceError> {
         let started = Threads::start(threads).map_err(|error| DeviceError::Threads {
             threads: threads.get(),
             reason: error.to_string(),
         })?;
         Ok(CpuBackend {
             info: describe(threads.get()),
-            level: Level::best(),
+            level,
             threads: Arc::new(started),
         })
     }
@@ -376,5 +381,159 @@ impl Engine for CpuEngine {
 
     fn train<'a>(&'a mut self, job: Job<'a>) -> Result<Box<dyn Trainer + 'a>, RunError> {
         Ok(Box::new(CpuTrainer::new(self, job)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::super::level::{PORTABLE_FUSED, Set};
+    use super::*;
+    use crate::device::Device;
+    use crate::graph::*;
+    use crate::session::Session;
+    use crate::tensor::Feeds;
+    use crate::train::{Schedule, TrainPlan};
+    use crate::{Caps, Program};
+
+    /// A program with every kind of kernel that rounds.
+    fn program() -> Arc<Program> {
+        let rows = Extent::Symbol(0);
+        let mut graph = Graph {
+            symbols: vec![Symbol {
+                name: "rows".into(),
+                maximum: 512,
+            }],
+            optimizer: Some(Optimizer::Adam(Adam {
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                weight_decay: 0.01,
+                decoupled: true,
+            })),
+            ..Graph::default()
+        };
+        let mut node = |node| {
+            graph.nodes.push(node);
+            graph.nodes.len() as u32 - 1
+        };
+        let parameter = |name: &str, shape: &[u32], initializer| {
+            let (name, shape) = (name.into(), shape.to_vec());
+            Node::Parameter(Parameter {
+                name,
+                shape,
+                initializer,
+                trainable: true,
+            })
+        };
+        let shape = vec![rows, Extent::Fixed(9)];
+        let x = node(Node::Input(Input {
+            name: "x".into(),
+            dtype: DType::Float32,
+            shape,
+        }));
+        let right = node(parameter("w", &[9, 45], Initializer::HeUniform));
+        let sum = node(Node::Matmul(MatmulNode { left: x, right }));
+        let mut operand = sum;
+        for operation in [
+            UnaryOperation::Gelu,
+            UnaryOperation::Silu,
+            UnaryOperation::Softplus,
+        ] {
+            operand = node(Node::Unary(UnaryNode { operation, operand }));
+        }
+        let operand = node(Node::Dropout(DropoutNode { operand, rate: 0.2 }));
+        let scale = node(parameter("scale", &[45], Initializer::Ones));
+        let offset = node(parameter("offset", &[45], Initializer::Zeros));
+        let norm = LayerNormNode {
+            operand,
+            scale,
+            offset,
+            epsilon: 1e-5,
+        };
+        let operand = node(Node::LayerNorm(norm));
+        let operand = node(Node::Unary(UnaryNode {
+            operation: UnaryOperation::Tanh,
+            operand,
+        }));
+        let right = node(parameter("v", &[45, 5], Initializer::GlorotUniform));
+        let operand = node(Node::Matmul(MatmulNode {
+            left: operand,
+            right,
+        }));
+        let softmax = node(Node::Softmax(SoftmaxNode {
+            operand,
+            axis: 1,
+            logarithm: false,
+        }));
+        let labels = node(Node::Argmax(ArgmaxNode {
+            operand: x,
+            axis: 1,
+        }));
+        let five = node(Node::I32Constant(I32Literal {
+            shape: vec![],
+            values: vec![4],
+        }));
+        let labels = node(Node::Binary(BinaryNode {
+            operation: BinaryOperation::Minimum,
+            left: labels,
+            right: five,
+        }));
+        let per_row = node(Node::CrossEntropy(CrossEntropyNode {
+            logits: operand,
+            labels,
+        }));
+        let outputs = vec![Output {
+            name: "shares".into(),
+            node: softmax,
+        }];
+        graph.entries.push(Entry {
+            name: "predict".into(),
+            outputs,
+        });
+        graph.loss = Some(Loss {
+            per_row,
+            weight: None,
+        });
+        Arc::new(Program::compile(graph, &Caps::default()).expect("the graph compiles"))
+    }
+
+    #[test]
+    fn every_processor_that_fuses_gives_the_same_bits() {
+        let program = program();
+        let x = (0..300 * 9)
+            .map(|index| ((index * 7919) % 1000) as f32 / 500.0 - 1.0)
+            .collect();
+        let x = Tensor::from_f32(vec![300, 9], x).expect("as many values");
+        let feeds = Feeds::from([("x".to_owned(), x)]);
+        let plan = TrainPlan {
+            epochs: 3,
+            batch_rows: 256,
+            learning_rate: 1e-2,
+            schedule: Schedule::Constant,
+            clip_norm: Some(0.5),
+            patience: None,
+            shuffle: true,
+        };
+        let results: Vec<_> = Level::available()
+            .into_iter()
+            .filter(|level| level.set() != Set::Portable || PORTABLE_FUSED)
+            .map(|level| {
+                let backend = CpuBackend::open_at(NonZeroUsize::MIN, level).expect("a backend");
+                let device = Device::with(backend);
+                let mut session =
+                    Session::new(Arc::clone(&program), &device, 3).expect("a session");
+                let go_on = &mut |_: crate::Progress<'_>| ControlFlow::Continue(());
+                session
+                    .train(&feeds, None, &plan, go_on)
+                    .expect("a training");
+                (
+                    session.to_safetensors(),
+                    session.infer("predict", &feeds).expect("results"),
+                )
+            })
+            .collect();
+        assert!(results.windows(2).all(|pair| pair[0] == pair[1]));
     }
 }

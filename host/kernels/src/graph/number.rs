@@ -36,15 +36,20 @@ impl Number {
     }
 }
 
-pub(super) fn serialize<S: Serializer>(value: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+pub(in crate::graph) fn serialize<S: Serializer>(
+    value: &f32,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     Number::new(*value).serialize(serializer)
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+pub(in crate::graph) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<f32, D::Error> {
     Number::deserialize(deserializer)?.value()
 }
 
-pub(super) mod list {
+pub(in crate::graph) mod list {
     use super::*;
 
     pub(in crate::graph) fn serialize<S: Serializer>(

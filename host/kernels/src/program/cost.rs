@@ -1,0 +1,114 @@
+//! What running costs, found before anything runs.
+
+use super::{Cost, Diagnostic, PIECE_ROWS, Program, Task, Which};
+use crate::caps::Caps;
+use crate::graph::{Extent, Optimizer};
+use crate::shape;
+
+/// The largest number of shards of a batch, so that gradients of a large batch stay few.
+const SHARDS: usize = 32;
+
+impl Program {
+    /// What everything costs with symbols at their maximum.
+    pub(super) fn price(&self, caps: &Caps) -> Result<Vec<Cost>, Diagnostic> {
+        let largest: Vec<usize> = self
+            .graph
+            .symbols
+            .iter()
+            .map(|symbol| symbol.maximum as usize)
+            .collect();
+        let entries = self
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(index, task)| (Which::Entry(index), task));
+        let step = self
+            .training
+            .iter()
+            .map(|training| (Which::Step, &training.evaluation));
+        let mut costs = Vec::new();
+        for (which, task) in entries.chain(step) {
+            let cost = self.cost(which, task, &largest);
+            for (what, found, cap) in [
+                ("floating-point operations", cost.flops, caps.flops),
+                ("bytes at the peak", cost.peak_bytes, caps.peak_bytes),
+            ] {
+                if found > cap {
+                    return Err(Diagnostic {
+                        node: None,
+                        message: format!(
+                            "`{}` takes {found} {what} with symbols at their maximum, over the cap of \
+                             {cap}",
+                            task.name
+                        ),
+                    });
+                }
+            }
+            costs.push(cost);
+        }
+        Ok(costs)
+    }
+
+    fn cost(&self, which: Which, task: &Task, largest: &[usize]) -> Cost {
+        let whole = self.make_plan(which, largest);
+        let shared = match (which, &self.training) {
+            (Which::Step, Some(training)) => &training.shared,
+            _ => &self.shared,
+        };
+        // What is cut holds only pieces at a time.
+        let mut piece = largest.to_vec();
+        let mut pieces = 1;
+        if let Some(rows) = task.rows {
+            let rows = rows as usize;
+            let size = if which == Which::Step {
+                shard_rows(largest[rows])
+            } else {
+                PIECE_ROWS
+            };
+            piece[rows] = largest[rows].min(size);
+            pieces = largest[rows].div_ceil(size);
+        }
+        let slab = if piece == *largest {
+            whole.slab
+        } else {
+            self.make_plan(which, &piece).slab
+        };
+        let elements = |shape: &[Extent]| shape::resolve(shape, largest).iter().product::<usize>();
+        let fed: usize = task
+            .inputs
+            .iter()
+            .map(|index| elements(&self.inputs[*index as usize].shape))
+            .sum();
+        let results: usize = task
+            .results
+            .iter()
+            .map(|result| elements(&result.shape))
+            .sum();
+        let mut held = self.layout.weights + shared.layout.elements + fed + results;
+        if which == Which::Step {
+            let kept = match self.graph.optimizer {
+                Some(Optimizer::Adam(_)) => 3,
+                _ => 2,
+            };
+            held = held.saturating_add((kept + pieces) * self.layout.trainable);
+            held = held.saturating_add(pieces.saturating_mul(slab));
+        } else {
+            held = held.saturating_add(slab);
+        }
+        Cost {
+            entry: task.name.clone(),
+            flops: whole.flops.saturating_add(shared.plan.flops),
+            bytes_moved: whole.bytes_moved.saturating_add(shared.plan.bytes_moved),
+            peak_bytes: (held as u64).saturating_mul(4),
+        }
+    }
+}
+
+/// Rows of one shard of a batch: a function of the size of the batch alone, so that the order of
+/// sums does not depend on the number of threads.
+pub(crate) fn shard_rows(batch_rows: usize) -> usize {
+    batch_rows
+        .div_ceil(SHARDS)
+        .max(1)
+        .next_multiple_of(PIECE_ROWS)
+}
