@@ -199,7 +199,7 @@ impl Model {
 
     /// The model file: one self-describing file with everything that `predict` needs.
     ///
-    /// It is [`MAGIC`], the length of the header as 8 bytes little-endian, the header as JSON,
+    /// It is `MAGIC`, the length of the header as 8 bytes little-endian, the header as JSON,
     /// then the adapter's state and the weights in the safetensors format, each as long as the
     /// header says. The header holds the task, the graph, the bindings, and a blake3 of each part.
     pub fn to_bytes(&self) -> Vec<u8> {
