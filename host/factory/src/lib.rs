@@ -1,6 +1,6 @@
 //! From a pipeline file to a registered model.
 //!
-//! [`config`] reads the file, [`plan`] says what will be done, [`run`] does it: stage by stage,
+//! [`config`] reads the file, [`plan`] says what will be done, [`run`](mod@run) does it: stage by stage,
 //! each stage kept by the digest of everything that went in, and nothing registered that the
 //! [`gate`] has not approved. [`registry`] knows the models, [`inference`] asks them.
 

@@ -33,7 +33,7 @@ what it never uses, is worth a question to its vendor.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InspectArguments {
-    /// A component file, a plugin's crate folder, a run, or a model[@alias or @version]
+    /// A component file, a plugin's crate folder, a run, or a model, as name@alias
     target: String,
 }
 

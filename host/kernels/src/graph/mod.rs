@@ -202,9 +202,9 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Loss {
-    /// A float32 node of shape [rows].
+    /// A float32 node of shape `[rows]`.
     pub per_row: NodeId,
-    /// A float32 node of shape [rows], not negative. It counts as given: no gradient flows
+    /// A float32 node of shape `[rows]`, not negative. It counts as given: no gradient flows
     /// through it.
     pub weight: Option<NodeId>,
 }
