@@ -192,18 +192,14 @@ async fn get(
     version: &ModelVersion,
     blob: &sandcast_audit::Digest,
 ) -> Result<Vec<u8>, InferenceError> {
-    workspace
-        .estate()
-        .get(blob)
-        .await
-        .map_err(|source| {
-            let (model, version) = (version.model.clone(), version.version);
-            InferenceError::Blob {
-                model,
-                version,
-                source,
-            }
-        })
+    workspace.estate().get(blob).await.map_err(|source| {
+        let (model, version) = (version.model.clone(), version.version);
+        InferenceError::Blob {
+            model,
+            version,
+            source,
+        }
+    })
 }
 
 async fn load_plugin(

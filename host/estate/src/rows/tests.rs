@@ -11,7 +11,9 @@ async fn the_same_rows_give_the_same_bytes_however_they_are_cut() {
     let trial = Trial::start();
     let whole = people(0, 150_000);
     let schema = whole.schema();
-    let one = trial.dataset("one", &schema, std::slice::from_ref(&whole)).await;
+    let one = trial
+        .dataset("one", &schema, std::slice::from_ref(&whole))
+        .await;
     let cuts = [0, 1, 1, 4096, 70_000, 149_999, 150_000];
     let pieces: Vec<_> = cuts
         .windows(2)
