@@ -52,7 +52,9 @@ fn compile(bencher: Bencher<'_, '_>) {
 }
 
 /// Sizes of matrix products: [m, k] times [k, n].
-const PRODUCTS: [[usize; 3]; 4] = [
+const PRODUCTS: [[usize; 3]; 6] = [
+    [1024, 1024, 1024],
+    [256, 2048, 2048],
     [256, 512, 256],
     [128, 256, 128],
     [128, 30, 256],

@@ -15,6 +15,12 @@ use super::vector::{Portable, Vector};
 use super::vector::{V8, V16};
 use crate::plan::PANEL;
 
+/// Elements of a right matrix that stays in the second cache of most processors.
+const NEAR_ELEMENTS: usize = 128 * 1024;
+
+/// Tiles that go through a larger one together.
+const TILES_AT_ONCE: usize = 10;
+
 /// One product: [m, k] times [k, n] is [m, n].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Product {
@@ -106,49 +112,65 @@ unsafe fn rows_by<V: Vector, const ROWS: usize>(
     };
     // Tiles of nearly the same height, since low ones do not fill the arithmetic units.
     let tiles = rows.div_ceil(ROWS);
-    let mut row = first;
-    for tile_index in 0..tiles {
-        let height = (rows - (row - first)).div_ceil(tiles - tile_index);
+    let start = |tile: usize| first + rows * tile / tiles;
+    // A right matrix that does not stay in the second cache is gone through once for several
+    // tiles, whose rows do.
+    let at_once = if k * n > NEAR_ELEMENTS {
+        TILES_AT_ONCE
+    } else {
+        1
+    };
+    for group in (0..tiles).step_by(at_once) {
+        let group = group..(group + at_once).min(tiles);
         let mut column = 0;
         while column < n {
-            // SAFETY: offsets stay inside what the sizes and strides say.
-            let mut tile = unsafe {
-                Tile {
+            let rest = n - column;
+            let whole_row = column % PANEL == 0 && rest >= 8 * V::LANES;
+            // One row of eight registers where all tiles of the group are of one row.
+            let eight = whole_row && group.clone().all(|tile| start(tile + 1) - start(tile) == 1);
+            let columns = if eight {
+                8 * V::LANES
+            } else {
+                rest.min(2 * V::LANES)
+            };
+            let registers = columns.div_ceil(V::LANES);
+            let last = columns - (registers - 1) * V::LANES;
+            for tile in group.clone() {
+                let row = start(tile);
+                let height = start(tile + 1) - row;
+                // Where the inner index has no values, the addresses are of nothing and nothing
+                // is read.
+                let tile = Tile {
                     k,
-                    left: product.left.add(row * row_stride),
+                    left: product.left.wrapping_add(row * row_stride),
                     row_stride,
                     column_stride,
                     right: product
                         .right
-                        .add((column / PANEL) * panel_stride + column % PANEL),
+                        .wrapping_add((column / PANEL) * panel_stride + column % PANEL),
                     right_stride,
                     panel_stride,
                     bias: if product.bias.is_null() {
                         product.bias
                     } else {
-                        product.bias.add(column)
+                        product.bias.wrapping_add(column)
                     },
                     relu: product.relu,
-                    target: product.target.add(row * n + column),
+                    target: product.target.wrapping_add(row * n + column),
                     target_stride: n,
-                    last: V::LANES,
+                    last,
+                };
+                if eight {
+                    // SAFETY: eight full registers are left, in whole panels.
+                    unsafe { (tables.row)(&tile) };
+                    continue;
                 }
-            };
-            if height == 1 && column % PANEL == 0 && n - column >= 8 * V::LANES {
-                // SAFETY: eight full registers are left, in whole panels.
-                unsafe { (tables.row)(&tile) };
-                column += 8 * V::LANES;
-                continue;
+                let partial = last < V::LANES && !product.packed;
+                // SAFETY: the table's function has these rows and registers.
+                unsafe { tables.tiles[usize::from(partial)][registers - 1][height - 1](&tile) };
             }
-            let columns = (n - column).min(2 * V::LANES);
-            let registers = columns.div_ceil(V::LANES);
-            tile.last = columns - (registers - 1) * V::LANES;
-            let partial = tile.last < V::LANES && !product.packed;
-            // SAFETY: the table's function has these rows and registers.
-            unsafe { tables.tiles[usize::from(partial)][registers - 1][height - 1](&tile) };
             column += columns;
         }
-        row += height;
     }
 }
 
@@ -431,6 +453,7 @@ mod tests {
                 (13, 64, 32),
                 (128, 30, 47),
                 (7, 128, 130),
+                (161, 300, 450),
                 (1, 128, 2),
             ] {
                 for (turned, bias, relu) in [

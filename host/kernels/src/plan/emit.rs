@@ -195,7 +195,7 @@ impl Emitter<'_> {
         if let Some(program) = &program {
             let factor = program.dense.len() + program.loads.len();
             moved += (factor * group.elements) as u64;
-            self.plan.flops += program.flops();
+            self.plan.flops = self.plan.flops.saturating_add(program.flops());
             self.plan.registers = self.plan.registers.max(program.registers);
         }
         match group.root {
@@ -206,7 +206,7 @@ impl Emitter<'_> {
                 make,
                 flops,
             } => {
-                self.plan.flops += flops;
+                self.plan.flops = self.plan.flops.saturating_add(flops);
                 for buffer in reads.iter().chain([&write]) {
                     moved += self.buffers[*buffer].elements as u64;
                 }
@@ -233,7 +233,10 @@ impl Emitter<'_> {
                     offset: right.offset + multiply.right.offset,
                     ..right
                 };
-                self.plan.flops += 2 * (batch * m * k) as u64 * n as u64;
+                self.plan.flops = self
+                    .plan
+                    .flops
+                    .saturating_add((2 * (batch * m * k) as u64).saturating_mul(n as u64));
                 moved += (batch * (m * k + m * n + k * n)) as u64;
                 self.plan
                     .instructions
@@ -263,7 +266,7 @@ impl Emitter<'_> {
                     }));
             }
         }
-        self.plan.bytes_moved += 4 * moved;
+        self.plan.bytes_moved = self.plan.bytes_moved.saturating_add(4 * moved);
     }
 }
 

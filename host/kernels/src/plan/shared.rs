@@ -36,7 +36,10 @@ pub(crate) fn shared_layout(ir: &Ir, roots: &[ValueId]) -> SharedLayout {
             }
             let follows_strides =
                 matches!(value.operation, Operation::Map(_)) || value.operation.is_view();
-            if value.operation == Operation::Matmul(Product::Shared) && place == 1 {
+            if value.operation == Operation::Matmul(Product::Shared)
+                && place == 1
+                && is_worth_packing(ir.shape(operand))
+            {
                 layout.packed.insert(operand, 0);
             } else if follows_strides || !ir.value(operand).operation.is_view() {
                 wanted.push(base(ir, operand));
@@ -97,6 +100,11 @@ pub(crate) fn shared_plan(
         literals,
         rows: None,
     })
+}
+
+/// Whether panels would be filled well: few columns are read where they lie.
+fn is_worth_packing(shape: &[Extent]) -> bool {
+    extent(shape[1]) > PANEL / 2
 }
 
 /// Elements of a [k, n] matrix in panels.

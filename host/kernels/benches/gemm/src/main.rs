@@ -3,7 +3,15 @@
 use std::time::Instant;
 
 fn main() {
-    for [m, k, n] in [[256, 512, 256], [128, 256, 128], [128, 30, 256], [1, 256, 128]] {
+    let products = [
+        [1024, 1024, 1024],
+        [256, 2048, 2048],
+        [256, 512, 256],
+        [128, 256, 128],
+        [128, 30, 256],
+        [1, 256, 128],
+    ];
+    for [m, k, n] in products {
         let (left, right) = (vec![0.5_f32; m * k], vec![0.25_f32; k * n]);
         let mut target = vec![0.0_f32; m * n];
         let calls = (20_000_000 / (m * k * n)).max(3);
