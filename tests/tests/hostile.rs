@@ -63,6 +63,7 @@ fn name(outcome: Result<(), CallError>) -> String {
         Err(CallError::Trap { .. }) => "trap".into(),
         Err(CallError::Timeout { limit, .. }) => format!("timeout ({limit})"),
         Err(CallError::MemoryLimit { .. }) => "memory limit".into(),
+        Err(CallError::OverLimit { limit, detail, .. }) => format!("{limit}: {detail}"),
         Err(CallError::Denied { capability, .. }) => format!("denied ({capability})"),
         Err(CallError::Failed { failure, .. }) => {
             format!("failure ({}): {}", failure.code, failure.message)

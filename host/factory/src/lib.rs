@@ -25,4 +25,4 @@ pub use run::{Observer, RunError, RunEvent, RunOptions, RunOutcome, run};
 pub use state::{
     DatasetRecord, OutboxError, RunRecord, RunStatus, StageRecord, StageStatus, StateError,
 };
-pub use workspace::{Workspace, WorkspaceError};
+pub use workspace::{Workspace, WorkspaceError, plan_in};

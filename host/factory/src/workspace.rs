@@ -27,6 +27,30 @@ pub struct Workspace {
     sandbox: Sandbox,
 }
 
+/// What a run of a pipeline with a state folder will do, and which of its stages earlier runs have
+/// done. Reads the components of its plugins and the state, if there is any; runs nothing and
+/// leaves nothing behind.
+///
+/// # Errors
+/// If a component cannot be read or is not the one that the pipeline means, or the state cannot be
+/// read.
+pub fn plan_in(folder: &Path, pipeline: &Pipeline) -> Result<Plan, PlanError> {
+    let mut plan = plan(pipeline, &Component::read_all(pipeline)?)?;
+    let Some(state) = State::look(folder)? else {
+        return Ok(plan);
+    };
+    for stage in plan
+        .stages
+        .iter_mut()
+        .filter(|stage| stage.reuse == Reuse::New)
+    {
+        if let Some((run, when)) = state.last_with_recipe(&stage.recipe)? {
+            stage.reuse = Reuse::Unchanged { run, when };
+        }
+    }
+    Ok(plan)
+}
+
 /// Why a state folder could not be opened.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -123,25 +147,6 @@ impl Workspace {
     /// The models.
     pub fn registry(&self) -> Registry {
         Registry::new(self.state.clone(), self.audit.clone())
-    }
-
-    /// What a run of this pipeline will do, and which of its stages earlier runs have done. Reads
-    /// the components of its plugins, and runs nothing.
-    ///
-    /// # Errors
-    /// If a component cannot be read or is not the one that the pipeline means.
-    pub fn plan(&self, pipeline: &Pipeline) -> Result<Plan, PlanError> {
-        let mut plan = plan(pipeline, &Component::read_all(pipeline)?)?;
-        for stage in plan
-            .stages
-            .iter_mut()
-            .filter(|stage| stage.reuse == Reuse::New)
-        {
-            if let Some((run, when)) = self.state.last_with_recipe(&stage.recipe)? {
-                stage.reuse = Reuse::Unchanged { run, when };
-            }
-        }
-        Ok(plan)
     }
 
     /// All runs, the latest first, without their stages.

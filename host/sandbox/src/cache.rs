@@ -163,7 +163,7 @@ mod tests {
         let text = "(component (core module (func (export \"f\"))))";
         (
             Digest::of(text.as_bytes()),
-            Component::new(engine, text).expect("a component"),
+            Component::new(engine, wat::parse_str(text).expect("text")).expect("a component"),
         )
     }
 

@@ -106,6 +106,20 @@ pub enum CallError {
         /// The limit.
         limit_bytes: u64,
     },
+    /// The guest went over another of its limits.
+    #[error(
+        "plugin `{plugin}` went over a limit in stage `{stage}`: {detail}; raise it at `plugins.{plugin}.grants.{limit}`"
+    )]
+    OverLimit {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The stage.
+        stage: String,
+        /// Which limit, such as `limits.resources`.
+        limit: String,
+        /// What it did.
+        detail: String,
+    },
     /// The host refused something the guest asked for.
     #[error(
         "plugin `{plugin}` was denied `{capability}` in stage `{stage}`: {detail}; grant it with {grant_with}"

@@ -18,7 +18,7 @@ use crate::call::{CallError, Failure, FailureCode, Usage};
 use crate::columns::Batch;
 use crate::grants::compute::{SessionHandle, SessionParts};
 use crate::grants::noise;
-use crate::limits::{OutOfTime, TimeLimit};
+use crate::limits::{OutOfTime, OverLimit, TimeLimit};
 use crate::state::{Denial, State};
 use crate::text;
 
@@ -239,6 +239,18 @@ impl Instance {
                 limit_bytes,
             };
         }
+        // Memory for an instance that the system did not give is none of the guest's doing.
+        if let Some(system) = error.root_cause().downcast_ref::<std::io::Error>() {
+            return self.host(system.to_string());
+        }
+        if let Some(over) = OverLimit::of(error) {
+            return CallError::OverLimit {
+                plugin: self.plugin.clone(),
+                stage: self.stage.clone(),
+                limit: over.key.to_owned(),
+                detail: over.detail,
+            };
+        }
         let mut cause = match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => "it overflowed its stack".to_owned(),
             Some(trap) => trap.to_string(),
@@ -331,6 +343,7 @@ fn outcome_of(error: &CallError) -> &'static str {
         CallError::Trap { .. } => "trapped",
         CallError::Timeout { .. } => "out of time",
         CallError::MemoryLimit { .. } => "out of memory",
+        CallError::OverLimit { .. } => "over a limit",
         CallError::Denied { .. } => "denied",
         CallError::BadOutput { .. } => "bad output",
         _ => "failed",

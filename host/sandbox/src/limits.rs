@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use wasmtime::component::ResourceTableError;
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
 use crate::grants::Limits;
@@ -152,6 +153,52 @@ impl fmt::Display for OutOfTime {
 }
 
 impl std::error::Error for OutOfTime {}
+
+/// The error a guest is stopped with that goes over a limit other than time or memory.
+#[derive(Debug)]
+pub(crate) struct OverLimit {
+    /// The key under `grants`.
+    pub(crate) key: &'static str,
+    /// What it did.
+    pub(crate) detail: String,
+}
+
+impl OverLimit {
+    /// A limit that the engine keeps. Only some of its errors have a type; the others are known
+    /// by their words, which the tests with hostile guests hold on to.
+    pub(crate) fn of(error: &wasmtime::Error) -> Option<Self> {
+        if let Some(over) = error.downcast_ref::<OverLimit>() {
+            return Some(Self {
+                key: over.key,
+                detail: over.detail.clone(),
+            });
+        }
+        let words = error.root_cause().to_string();
+        if words.contains("handle limit exceeded")
+            || matches!(error.downcast_ref(), Some(ResourceTableError::Full))
+        {
+            Some(Self {
+                key: "limits.resources",
+                detail: "it holds as many things of the host as it may".to_owned(),
+            })
+        } else if words.contains("fuel allocated for hostcalls") {
+            Some(Self {
+                key: "limits.output_bytes",
+                detail: "it handed over more bytes in one call than it may".to_owned(),
+            })
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for OverLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for OverLimit {}
 
 /// Time as an instance spends it. Time the host computes for a guest is on another budget.
 #[derive(Debug)]

@@ -78,7 +78,7 @@ impl From<CallError> for PredictError {
         let cause = match &error {
             CallError::Trap { .. } => FailureCause::Trap,
             CallError::Timeout { .. } => FailureCause::Timeout,
-            CallError::MemoryLimit { .. } => FailureCause::Memory,
+            CallError::MemoryLimit { .. } | CallError::OverLimit { .. } => FailureCause::Memory,
             CallError::Denied { .. } => FailureCause::Denied,
             CallError::BadOutput { .. } => FailureCause::Output,
             CallError::BadInput { .. } => FailureCause::Input,

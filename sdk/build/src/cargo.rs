@@ -98,6 +98,10 @@ impl Package {
         })
     }
 
+    pub(crate) fn target_directory(&self) -> &Path {
+        &self.target_directory
+    }
+
     pub(crate) fn out_dir(&self) -> PathBuf {
         // Cargo joins a configured folder as it stands, with its `..`.
         let target = self.target_directory.canonicalize();

@@ -121,7 +121,7 @@ pub enum BuildError {
     File {
         /// The file.
         path: PathBuf,
-        /// `read`, `written` or `locked`.
+        /// `read`, `written`, `removed` or `locked`.
         action: &'static str,
         /// What the system said.
         source: std::io::Error,
@@ -143,6 +143,11 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<B
     let lock = File::create(&lock_path).map_err(file_error(&lock_path, "locked"))?;
     lock.lock().map_err(file_error(&lock_path, "locked"))?;
 
+    target::forget_other(
+        source.target,
+        &request.crate_dir,
+        package.target_directory(),
+    )?;
     let module_path = cargo::compile(&package, &source, request, progress)?;
     let module = fs::read(&module_path).map_err(file_error(&module_path, "read"))?;
     let component_path = out_dir.join(format!("{}.wasm", package.name));

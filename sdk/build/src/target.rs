@@ -1,13 +1,14 @@
 //! The targets guests compile to, and getting their standard library.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::process::{self, Line};
-use crate::{BuildError, cargo};
+use crate::{BuildError, cargo, file_error, write_atomically};
 
 /// How long `rustup` may take; a download of some 20 MB on a slow line, or a server out of reach.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(120);
@@ -100,6 +101,11 @@ pub(crate) fn ensure(
 
 /// Whether the toolchain of this folder has the target's standard library.
 fn is_installed(target: GuestTarget, crate_dir: &Path) -> Result<bool, BuildError> {
+    Ok(standard_library(target, crate_dir)?.is_some())
+}
+
+/// The target's standard library in the toolchain of this folder.
+fn standard_library(target: GuestTarget, crate_dir: &Path) -> Result<Option<PathBuf>, BuildError> {
     let mut rustc = Command::new(cargo::rustc());
     rustc
         .args(["--print", "target-libdir", "--target", target.name()])
@@ -109,11 +115,65 @@ fn is_installed(target: GuestTarget, crate_dir: &Path) -> Result<bool, BuildErro
         reason: log.trim().to_owned(),
     })?;
     let Ok(entries) = std::fs::read_dir(libdir.trim()) else {
-        return Ok(false);
+        return Ok(None);
     };
-    Ok(entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
+    Ok(entries.flatten().map(|entry| entry.path()).find(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("libstd-") && name.ends_with(".rlib")
     }))
+}
+
+/// Throws away what was compiled against another standard library of the same version. Cargo does
+/// not notice that one was put in the place of another, and what it keeps no longer links.
+pub(crate) fn forget_other(
+    target: GuestTarget,
+    crate_dir: &Path,
+    target_directory: &Path,
+) -> Result<(), BuildError> {
+    let Some(library) = standard_library(target, crate_dir)? else {
+        return Ok(());
+    };
+    let content = fs::read(&library).map_err(file_error(&library, "read"))?;
+    let now = blake3::hash(&content).to_hex();
+    let compiled = target_directory.join(target.name());
+    fs::create_dir_all(&compiled).map_err(file_error(&compiled, "written"))?;
+    let lock = compiled.join(".standard-library.lock");
+    let turn = File::create(&lock).map_err(file_error(&lock, "locked"))?;
+    turn.lock().map_err(file_error(&lock, "locked"))?;
+    let stamp = compiled.join(".standard-library");
+    let before = fs::read_to_string(&stamp).ok();
+    if before.as_deref() == Some(now.as_str()) {
+        return Ok(());
+    }
+    let release = compiled.join("release");
+    if before.is_some() && release.exists() {
+        fs::remove_dir_all(&release).map_err(file_error(&release, "removed"))?;
+    }
+    write_atomically(&stamp, now.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_standard_library_made_is_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let target = GuestTarget::Unknown;
+        ensure(target, here, &mut |_| {}).expect("the target");
+        let compiled = folder.path().join(target.name());
+        let kept = compiled.join("release/kept");
+        fs::create_dir_all(kept.parent().expect("a folder")).expect("a folder");
+        fs::write(&kept, "").expect("a file");
+        let forget = || forget_other(target, here, folder.path()).expect("looked at");
+
+        forget();
+        forget();
+        assert!(kept.exists(), "the library is the same");
+        fs::write(compiled.join(".standard-library"), "another").expect("a stamp");
+        forget();
+        assert!(!kept.exists());
+        forget();
+    }
 }

@@ -656,16 +656,17 @@ impl From<Diagnostic> for Failure {
             .node
             .map(|node| format!("node {node}: "))
             .unwrap_or_default();
-        Self::internal(format!(
-            "the graph was refused: {place}{}",
-            diagnostic.message
-        ))
+        Self::new(
+            diagnostic.code,
+            format!("the graph was refused: {place}{}", diagnostic.message),
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FailureCode;
 
     #[test]
     fn nodes_refer_to_nodes_before_them() {
@@ -703,9 +704,11 @@ mod tests {
     #[test]
     fn a_refused_graph_names_the_node() {
         let failure = Failure::from(Diagnostic {
+            code: FailureCode::InvalidInput,
             node: Some(3),
             message: "shapes differ".into(),
         });
+        assert_eq!(failure.code, FailureCode::InvalidInput);
         assert_eq!(
             failure.message,
             "the graph was refused: node 3: shapes differ"

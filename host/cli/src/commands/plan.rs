@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use sandcast_factory::{Pipeline, PlanError, Workspace};
+use sandcast_factory::{Pipeline, PlanError};
 
 use crate::{
     arguments::GlobalArguments,
@@ -38,12 +38,10 @@ pub(crate) fn execute(
 ) -> Result<Exit, Failure> {
     let pipeline = Pipeline::load(&arguments.pipeline).map_err(Failure::rejected)?;
     let folder = state::beside(&arguments.pipeline, global.state.as_deref());
-    let plan = Workspace::open(&folder)?
-        .plan(&pipeline)
-        .map_err(|error| match error {
-            PlanError::State(_) => Failure::from(error),
-            error => Failure::from(error).into_rejection(),
-        })?;
+    let plan = sandcast_factory::plan_in(&folder, &pipeline).map_err(|error| match error {
+        PlanError::State(_) => Failure::from(error),
+        error => Failure::from(error).into_rejection(),
+    })?;
     if output.wants_json() {
         output.json(&plan)?;
     } else {

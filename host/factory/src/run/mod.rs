@@ -80,9 +80,7 @@ pub async fn run(
         }
         planned => planned,
     };
-    Attempt::begin(workspace, pipeline, run, options)?
-        .go(planned)
-        .await
+    Box::pin(Attempt::begin(workspace, pipeline, run, options)?.go(planned)).await
 }
 
 fn prepare(pipeline: &Pipeline) -> Result<(Plan, BTreeMap<String, Component>), PlanError> {

@@ -130,7 +130,7 @@ impl Line<'_> {
             () = self.cancel.cancelled() => {
                 Err(Stop::Failed(RunError::Cancelled { stage: stage.to_owned() }))
             }
-            result = work.instrument(span) => result,
+            result = Box::pin(work).instrument(span) => result,
         };
         let halt = |stop| Halt {
             stage: stage.to_owned(),
@@ -191,7 +191,7 @@ impl Line<'_> {
     ) -> Result<Kept<T>, Stop> {
         match self.earlier(stage, key).await? {
             Some(kept) => Ok(kept),
-            None => self.keep(stage, key, &work.await?),
+            None => self.keep(stage, key, &Box::pin(work).await?),
         }
     }
 

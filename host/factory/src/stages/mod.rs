@@ -21,14 +21,15 @@ pub use gate::Approved;
 pub(crate) use line::{Halt, Line, Stop, chain};
 pub(crate) use register::Registered;
 
-/// Goes down the line.
+/// Goes down the line. Each stage is a future on the heap: in one piece they are deeper than the
+/// stack of a thread.
 pub(crate) async fn all(line: &Line<'_>) -> Result<Registered, Halt> {
-    let loaded = load::load(line).await?;
-    let connected = connect::connect(line, loaded).await?;
-    let validated = validate::validate(line, connected).await?;
-    let permitted = permit::permit(line, validated).await?;
-    let trained = train::train(line, permitted).await?;
-    let evaluated = evaluate::evaluate(line, trained).await?;
-    let approved = gate::gate(line, evaluated).await?;
-    register::register(line, approved).await
+    let loaded = Box::pin(load::load(line)).await?;
+    let connected = Box::pin(connect::connect(line, loaded)).await?;
+    let validated = Box::pin(validate::validate(line, connected)).await?;
+    let permitted = Box::pin(permit::permit(line, validated)).await?;
+    let trained = Box::pin(train::train(line, permitted)).await?;
+    let evaluated = Box::pin(evaluate::evaluate(line, trained)).await?;
+    let approved = Box::pin(gate::gate(line, evaluated)).await?;
+    Box::pin(register::register(line, approved)).await
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use sandcast_audit::Digest;
 use sandcast_sandbox::{ControlPoint, Effect, Field};
 use serde_json::json;
 
@@ -70,8 +71,10 @@ pub(crate) async fn permit(line: &Line<'_>, validated: Validated) -> Result<Perm
                 None => format!("nobody to ask, {} features", features.len()),
             };
             let key = line.key(STAGE, &[passed.digest.as_bytes()]);
+            let permitted = json!({ "features": names(&features), "effect": answer.effect });
             let notes = StageNotes {
                 key: Some(key),
+                output: Some(Digest::of(permitted.to_string().as_bytes())),
                 rows_in: Some(passed.rows),
                 rows_out: Some(passed.rows),
                 message,

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 pub use datasets::DatasetRecord;
 pub use error::StateError;
@@ -61,6 +61,26 @@ impl State {
         Ok(State {
             connection: Arc::new(Mutex::new(connection)),
         })
+    }
+
+    /// Opens the state of a folder to read it, if there is any.
+    pub(crate) fn look(folder: &Path) -> Result<Option<State>, StateError> {
+        let path = folder.join(STATE_FILE);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let open = |source| StateError::Open {
+            path: path.clone(),
+            source,
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&path, flags).map_err(open)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
+        // What an earlier version has left is brought up to date by the next run.
+        let current = schema::is_current(&connection, &path)?;
+        Ok(current.then(|| State {
+            connection: Arc::new(Mutex::new(connection)),
+        }))
     }
 
     /// Reads.

@@ -86,33 +86,43 @@ const STEPS: [&str; 1] = ["
     ) STRICT;
     "];
 
+/// The version that this program writes.
+const KNOWN: i64 = STEPS.len() as i64;
+
+/// Whether a file is of this version; an error where it is of a later one.
+pub(super) fn is_current(connection: &Connection, path: &Path) -> Result<bool, StateError> {
+    let wrap = |source| StateError::of("read the version of the state", source);
+    let found: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(wrap)?;
+    if !(0..=KNOWN).contains(&found) {
+        return Err(StateError::Newer {
+            path: path.to_path_buf(),
+            found,
+            known: KNOWN,
+        });
+    }
+    Ok(found == KNOWN)
+}
+
 /// Brings a file to this version.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StateError> {
     let wrap = |source| StateError::of("prepare the tables of the state", source);
-    let known = STEPS.len() as i64;
-    // Asked again inside: two processes may open a new file at once.
-    let version = |connection: &Connection| {
-        connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
-    };
-    if version(connection).map_err(wrap)? == known {
+    if is_current(connection, path)? {
         return Ok(());
     }
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(wrap)?;
-    let found = version(&transaction).map_err(wrap)?;
-    if found > known || found < 0 {
-        return Err(StateError::Newer {
-            path: path.to_path_buf(),
-            found,
-            known,
-        });
-    }
+    // Asked again inside: two processes may open a new file at once.
+    let found: i64 = transaction
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(wrap)?;
     for step in STEPS.iter().skip(found as usize) {
         transaction.execute_batch(step).map_err(wrap)?;
     }
     transaction
-        .pragma_update(None, "user_version", known)
+        .pragma_update(None, "user_version", KNOWN)
         .map_err(wrap)?;
     transaction.commit().map_err(wrap)
 }

@@ -8,7 +8,7 @@ use arrow::datatypes::Float64Type;
 use sandcast_audit::Event;
 use sandcast_factory::plan::Reuse;
 use sandcast_factory::report::Outcome;
-use sandcast_factory::{RunEvent, RunOutcome, RunStatus, ServedModel, run};
+use sandcast_factory::{RunEvent, RunOutcome, RunStatus, ServedModel, plan_in, run};
 use serde_json::json;
 
 use crate::bench::{BROKEN, Bench, Notebook, OUT_OF_RANGE, ROWS, people, watched};
@@ -134,16 +134,23 @@ async fn raw_files_become_a_model_that_answers() {
     assert!((0.0..=1.0).contains(&yes[2]), "{yes:?}");
 }
 
+#[test]
+fn a_plan_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let plan = plan_in(&bench.path("state"), &bench.pipeline()).expect("the plugins are there");
+    assert!(!bench.path("state").exists());
+    let kept =
+        |it: &&sandcast_factory::plan::PlannedStage| matches!(it.reuse, Reuse::Unchanged { .. });
+    assert_eq!(plan.stages.iter().filter(kept).count(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_done_twice() {
     let bench = Bench::new();
     let first = bench.completes().await;
     let everything = ["connect people", "query", "validate", "train", "evaluate"];
     assert_eq!(bench.done_anew(), everything);
-    let plan = bench
-        .workspace()
-        .plan(&bench.pipeline())
-        .expect("the plugins are there");
+    let plan = plan_in(&bench.path("state"), &bench.pipeline()).expect("the plugins are there");
     let unchanged = plan
         .stages
         .iter()

@@ -7,6 +7,7 @@ use wasmtime::component::{HasData, Linker};
 
 use super::{Capability, LogGrant, LogLevel};
 use crate::bindings::adapter::wasi::logging::logging;
+use crate::limits::OverLimit;
 use crate::state::State;
 use crate::text;
 
@@ -147,10 +148,13 @@ pub(crate) fn write(
             );
         }
         if state.log.dropped > MAX_DROPPED_MESSAGES {
-            return Err(wasmtime::Error::msg(format!(
-                "it flooded the log: {} messages were over its share",
-                state.log.dropped
-            )));
+            return Err(wasmtime::Error::new(OverLimit {
+                key: "log.bytes_per_second",
+                detail: format!(
+                    "it flooded the log: {} messages were over its share",
+                    state.log.dropped
+                ),
+            }));
         }
         return Ok(());
     }

@@ -24,19 +24,30 @@ const MAX_PENDING_BYTES: usize = 64 << 10;
 /// What a guest has written to its standard output and error, until it is logged.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Captured {
-    pending: Arc<Mutex<Vec<u8>>>,
+    printed: Arc<Mutex<Printed>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Printed {
+    /// What is to be logged.
+    pending: Vec<u8>,
+    /// Bytes written, dropped ones too.
+    bytes: usize,
 }
 
 impl Captured {
-    fn take(&self) -> Vec<u8> {
+    fn take(&self) -> Printed {
         // The lock guards a plain buffer; a panic elsewhere leaves it usable.
-        std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.printed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn add(&self, bytes: &[u8]) {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = MAX_PENDING_BYTES.saturating_sub(pending.len());
-        pending.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MAX_PENDING_BYTES.saturating_sub(printed.pending.len());
+        printed
+            .pending
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        printed.bytes = printed.bytes.saturating_add(bytes.len());
     }
 }
 
@@ -50,10 +61,11 @@ pub(crate) fn open(builder: &mut WasiCtxBuilder) -> Captured {
 /// Writes what a guest has printed to the log, a line at a time.
 pub(crate) fn flush(state: &mut State) {
     let printed = state.printed.take();
-    if printed.is_empty() {
+    if printed.bytes == 0 {
         return;
     }
-    for line in String::from_utf8_lossy(&printed)
+    state.ledger.count_bytes_out(printed.bytes);
+    for line in String::from_utf8_lossy(&printed.pending)
         .lines()
         .filter(|line| !line.is_empty())
     {

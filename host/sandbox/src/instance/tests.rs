@@ -236,7 +236,7 @@ async fn an_answer_over_the_bound_is_refused() {
         (i32.store (i32.const 1036) (i32.const 65536))";
     let (error, _) = hostile(long, grants).await;
     assert!(
-        matches!(&error, CallError::Trap { cause, .. } if cause.contains("too much data")),
+        matches!(&error, CallError::OverLimit { limit, .. } if limit == "limits.output_bytes"),
         "{error}"
     );
 }

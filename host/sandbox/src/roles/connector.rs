@@ -151,6 +151,8 @@ pub struct Connector {
     schema: Option<SchemaRef>,
     /// What the chunks of the scan that runs must look like.
     scanned: Option<SchemaRef>,
+    /// The row the scan rejected last; 0 before the first.
+    rejected: u64,
 }
 
 impl Connector {
@@ -177,6 +179,7 @@ impl Connector {
             guest,
             schema: None,
             scanned: None,
+            rejected: 0,
         })
     }
 
@@ -236,6 +239,7 @@ impl Connector {
         let answer = self.instance.end(answer)?;
         self.instance.accept(answer)?;
         self.scanned = Some(scanned);
+        self.rejected = 0;
         Ok(())
     }
 
@@ -243,7 +247,8 @@ impl Connector {
     /// schema.
     ///
     /// # Errors
-    /// See [`CallError`]; also when rows read are not those of the batch and the rejects together.
+    /// See [`CallError`]; also when rows read are not those of the batch and the rejects together,
+    /// and when the numbers of rejected rows do not rise from 1.
     pub async fn next(&mut self) -> Result<Option<Chunk>, CallError> {
         let Some(scanned) = self.scanned.clone() else {
             return Err(self
@@ -276,6 +281,16 @@ impl Connector {
             return Err(self
                 .instance
                 .bad_output("a chunk of no rows, which would never end"));
+        }
+        for reject in &chunk.rejects {
+            if reject.row <= self.rejected {
+                let (row, before) = (reject.row, self.rejected);
+                return Err(self.instance.bad_output(match before {
+                    0 => "a reject of row 0; rows count from 1".to_owned(),
+                    _ => format!("a reject of row {row} after one of row {before}"),
+                }));
+            }
+            self.rejected = reject.row;
         }
         let rejects = chunk.rejects.into_iter().map(Reject::from).collect();
         Ok(Some(Chunk {

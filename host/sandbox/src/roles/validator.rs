@@ -1,6 +1,6 @@
 //! Says which rows can be trusted.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -90,6 +90,20 @@ pub struct Validator {
     instance: Instance,
     guest: ValidatorPlugin,
     rules: Vec<Rule>,
+    /// Where a rule is among them.
+    places: HashMap<String, usize>,
+    /// The columns it was configured with.
+    columns: HashSet<String>,
+    /// What the verdicts are held against.
+    seen: Seen,
+}
+
+/// What has gone past a validator.
+#[derive(Default)]
+struct Seen {
+    rows: u64,
+    /// Rows found by each rule, in the order of the rules.
+    found: Vec<u64>,
 }
 
 impl Validator {
@@ -122,6 +136,21 @@ impl Validator {
         Ok(Self {
             instance,
             guest,
+            columns: schema
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .collect(),
+            places: rules
+                .iter()
+                .enumerate()
+                .map(|(place, rule)| (rule.id.clone(), place))
+                .collect(),
+            seen: Seen {
+                rows: 0,
+                found: vec![0; rules.len()],
+            },
             rules,
         })
     }
@@ -134,7 +163,8 @@ impl Validator {
     /// Looks at a batch.
     ///
     /// # Errors
-    /// See [`CallError`]; also when a finding names an unknown rule or rows that are not there.
+    /// See [`CallError`]; also when a finding names an unknown rule, or a column or rows that are
+    /// not there.
     pub async fn check(&mut self, batch: &RecordBatch) -> Result<Vec<Finding>, CallError> {
         let lent =
             Batch::lend(batch).map_err(|error| self.instance.bad_input(error.to_string()))?;
@@ -144,14 +174,18 @@ impl Validator {
         let answer = timeout(patience, guest.call_check(store, lent)).await;
         let answer = self.instance.end(answer)?;
         let findings = self.instance.accept(answer)?;
-        self.check_findings(findings, batch.num_rows())
-            .map_err(|what| self.instance.bad_output(what))
+        let findings = self
+            .check_findings(findings, batch.num_rows())
+            .map_err(|what| self.instance.bad_output(what))?;
+        self.seen.rows += batch.num_rows() as u64;
+        count_found(&mut self.seen.found, &self.places, &findings);
+        Ok(findings)
     }
 
     /// Judges, once every batch has been seen: one verdict for each rule. Ends the instance.
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`CallError`]; also when a verdict contradicts the rows seen or the findings about them.
     pub async fn finish(mut self) -> Result<Vec<Verdict>, CallError> {
         let Begun { store, patience } = self.instance.begin()?;
         let guest = self.guest.sandcast_plugin_validator();
@@ -174,9 +208,17 @@ impl Validator {
             .into_iter()
             .map(|finding| {
                 let rule = text::sentence(&finding.rule, 64);
-                if !self.rules.iter().any(|known| known.id == finding.rule) {
+                if !self.places.contains_key(&finding.rule) {
                     return Err(format!(
                         "a finding about `{rule}`, which is none of its rules"
+                    ));
+                }
+                if let Some(column) = &finding.column
+                    && !self.columns.contains(column)
+                {
+                    return Err(format!(
+                        "a finding of rule `{rule}` about column `{}`, which is not there",
+                        text::sentence(column, 64)
                     ));
                 }
                 if finding.rows.is_empty() {
@@ -211,12 +253,12 @@ impl Validator {
         let mut judged = HashSet::with_capacity(self.rules.len());
         for verdict in &verdicts {
             let rule = || text::sentence(&verdict.rule, 64);
-            if !self.rules.iter().any(|known| known.id == verdict.rule) {
+            let Some(&place) = self.places.get(&verdict.rule) else {
                 return Err(format!(
                     "a verdict on `{}`, which is none of its rules",
                     rule()
                 ));
-            }
+            };
             if !judged.insert(verdict.rule.as_str()) {
                 return Err(format!("two verdicts on rule `{}`", rule()));
             }
@@ -226,6 +268,33 @@ impl Validator {
                     rule(),
                     verdict.rows_failed,
                     verdict.rows_checked
+                ));
+            }
+            if verdict.rows_checked > self.seen.rows {
+                return Err(format!(
+                    "a verdict on rule `{}` about {} rows of {} there were",
+                    rule(),
+                    verdict.rows_checked,
+                    self.seen.rows
+                ));
+            }
+            let found = self.seen.found[place];
+            if verdict.rows_failed < found {
+                return Err(format!(
+                    "a verdict on rule `{}` with {} failed rows after findings about {found}",
+                    rule(),
+                    verdict.rows_failed
+                ));
+            }
+            let checked = verdict.rows_checked as f64;
+            let passing = (verdict.rows_checked - verdict.rows_failed) as f64;
+            if verdict.passed && found > 0 && passing < self.rules[place].mostly * checked {
+                return Err(format!(
+                    "a verdict that rule `{}` passes, with {} of {} rows failed and a share of {} wanted",
+                    rule(),
+                    verdict.rows_failed,
+                    verdict.rows_checked,
+                    self.rules[place].mostly
                 ));
             }
         }
@@ -246,6 +315,19 @@ impl Validator {
                 message: text::sentence(&verdict.message, MAX_MESSAGE_BYTES),
             })
             .collect())
+    }
+}
+
+/// Adds up how many rows of a batch each rule found; a row that several findings of a rule name
+/// counts once.
+fn count_found(found: &mut [u64], places: &HashMap<String, usize>, findings: &[Finding]) {
+    let mut by_rule: HashMap<usize, HashSet<u32>> = HashMap::new();
+    for finding in findings {
+        let rows = by_rule.entry(places[&finding.rule]).or_default();
+        rows.extend(&finding.rows);
+    }
+    for (place, rows) in by_rule {
+        found[place] += rows.len() as u64;
     }
 }
 

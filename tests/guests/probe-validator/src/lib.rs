@@ -130,8 +130,8 @@ impl Validator for Probe {
     }
 
     fn check(&mut self, batch: &Batch) -> Result<Vec<Finding>, Failure> {
+        self.rows += u64::from(batch.rows());
         for _ in 0..self.config.times {
-            self.rows += u64::from(batch.rows());
             if self.config.work == Work::Nothing {
                 continue;
             }

@@ -52,6 +52,7 @@ impl compute::HostProgram for ComputeView<'_> {
         if let Err(overdrawn) = taken {
             let failure = self.0.overdrawn(overdrawn);
             return Ok(Err(compute::Diagnostic {
+                code: failure.code,
                 node: None,
                 message: failure.message,
             }));
@@ -68,6 +69,7 @@ impl compute::HostProgram for ComputeView<'_> {
             Err(diagnostic) => {
                 self.0.compute.budget.give_handle();
                 Ok(Err(compute::Diagnostic {
+                    code: FailureCode::InvalidInput,
                     node: diagnostic.node,
                     message: text::cut(&diagnostic.message, MAX_DIAGNOSTIC_BYTES)
                         .0

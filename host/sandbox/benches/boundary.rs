@@ -1,0 +1,265 @@
+//! What the sandbox costs: `cargo bench -p sandcast-sandbox --bench boundary`.
+//!
+//! Guests run as in production, epochs and limits on, and are compared with the same work done
+//! natively in this very process.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
+use arrow::compute;
+use arrow::datatypes::Float64Type;
+use divan::Bencher;
+use divan::counter::BytesCount;
+use sandcast_audit::AuditLog;
+use sandcast_build::BuildRequest;
+use sandcast_sandbox::{
+    CallContext, ComputeGrant, DeviceChoice, Field, Grants, Kind, Model, Plugin, Role, Sandbox,
+    SandboxConfig, Task, TaskKind, TrainInput, Validator,
+};
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+/// Rows of a batch.
+const ROWS: usize = 65_536;
+
+/// Columns of a batch.
+const COLUMNS: usize = 10;
+
+/// With nulls, every how many rows there is one.
+const NULL_EVERY: usize = 7;
+
+const BYTES: usize = ROWS * COLUMNS * size_of::<f64>();
+
+fn main() {
+    divan::main();
+}
+
+struct House {
+    runtime: Runtime,
+    sandbox: Sandbox,
+}
+
+static HOUSE: LazyLock<House> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let config = SandboxConfig {
+        device: DeviceChoice::Cpu,
+        ..SandboxConfig::default()
+    };
+    let sandbox = {
+        let _inside = runtime.enter();
+        Sandbox::new(config, AuditLog::in_memory()).expect("a sandbox")
+    };
+    House { runtime, sandbox }
+});
+
+static PROBE: LazyLock<Plugin> =
+    LazyLock::new(|| load("tests/guests/probe-validator", Role::Validator, None));
+
+fn load(folder: &str, role: Role, compute: Option<ComputeGrant>) -> Plugin {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(folder);
+    let built =
+        sandcast_build::build(&BuildRequest::new(folder), &mut |_| {}).expect("the guest builds");
+    let component = std::fs::read(built.component).expect("the component");
+    let grants = Grants {
+        compute,
+        ..Grants::default()
+    };
+    let loading = HOUSE.sandbox.load("bench", &component, role, grants);
+    HOUSE.runtime.block_on(loading).expect("it loads")
+}
+
+fn context() -> CallContext {
+    CallContext::new(None, "bench")
+}
+
+fn batch(rows: usize, columns: usize, nulls: bool) -> RecordBatch {
+    let column = |column: usize| {
+        let values = (0..rows).map(move |row| {
+            let value = ((row * 31 + column * 17) % 1009) as f64;
+            (!nulls || row % NULL_EVERY != 0).then_some(value)
+        });
+        Arc::new(Float64Array::from_iter(values)) as ArrayRef
+    };
+    RecordBatch::try_from_iter_with_nullable(
+        (0..columns).map(|place| (format!("c{place}"), column(place), nulls)),
+    )
+    .expect("a batch")
+}
+
+/// An instance that works on every batch.
+fn probe(work: &str, batch: &RecordBatch) -> Validator {
+    let (context, config) = (context(), json!({ "work": work }));
+    let schema = batch.schema();
+    let opening = PROBE.validator(&context, &config, &schema);
+    HOUSE.runtime.block_on(opening).expect("an instance")
+}
+
+fn check(bencher: Bencher<'_, '_>, work: &str, batch: &RecordBatch) {
+    let mut validator = probe(work, batch);
+    bencher.counter(BytesCount::new(BYTES)).bench_local(|| {
+        HOUSE
+            .runtime
+            .block_on(validator.check(batch))
+            .expect("checked")
+    });
+}
+
+/// 65,536 rows of 10 float64 columns into a guest.
+#[divan::bench_group(sample_count = 200, sample_size = 4)]
+mod pull {
+    use super::*;
+
+    /// Every column copied natively, one after the other, into the same memory.
+    #[divan::bench]
+    fn plain_copy(bencher: Bencher<'_, '_>) {
+        let batch = batch(ROWS, COLUMNS, false);
+        let mut copy = vec![0.0; ROWS];
+        bencher.counter(BytesCount::new(BYTES)).bench_local(|| {
+            for column in batch.columns() {
+                copy.copy_from_slice(column.as_primitive::<Float64Type>().values());
+                divan::black_box(&mut copy);
+            }
+        });
+    }
+
+    /// Every column pulled by a guest.
+    #[divan::bench]
+    fn guest(bencher: Bencher<'_, '_>) {
+        check(bencher, "pull", &batch(ROWS, COLUMNS, false));
+    }
+}
+
+/// Null count, minimum, maximum and mean of 65,536 rows of 10 float64 columns.
+#[divan::bench_group(sample_count = 200, sample_size = 4)]
+mod summary {
+    use super::*;
+
+    fn natively(bencher: Bencher<'_, '_>, nulls: bool) {
+        let batch = batch(ROWS, COLUMNS, nulls);
+        bencher.counter(BytesCount::new(BYTES)).bench_local(|| {
+            for column in batch.columns() {
+                let column = column.as_primitive::<Float64Type>();
+                let values = (column.len() - column.null_count()) as f64;
+                divan::black_box((
+                    column.null_count(),
+                    compute::min(column),
+                    compute::max(column),
+                    compute::sum(column).map(|sum| sum / values),
+                ));
+            }
+        });
+    }
+
+    #[divan::bench]
+    fn arrow_native(bencher: Bencher<'_, '_>) {
+        natively(bencher, false);
+    }
+
+    #[divan::bench]
+    fn arrow_native_with_nulls(bencher: Bencher<'_, '_>) {
+        natively(bencher, true);
+    }
+
+    /// With the time it takes to pull the columns.
+    #[divan::bench]
+    fn guest(bencher: Bencher<'_, '_>) {
+        check(bencher, "summarize", &batch(ROWS, COLUMNS, false));
+    }
+
+    /// With the time it takes to pull the columns.
+    #[divan::bench]
+    fn guest_with_nulls(bencher: Bencher<'_, '_>) {
+        check(bencher, "summarize", &batch(ROWS, COLUMNS, true));
+    }
+}
+
+/// A call into an instance that is there: a batch of one number is lent and not looked at.
+#[divan::bench(sample_count = 200, sample_size = 100)]
+fn call(bencher: Bencher<'_, '_>) {
+    let batch = batch(1, 1, false);
+    let mut validator = probe("nothing", &batch);
+    bencher.bench_local(|| {
+        HOUSE
+            .runtime
+            .block_on(validator.check(&batch))
+            .expect("checked")
+    });
+}
+
+/// An instance made, configured and let go of, with its line in the audit log.
+#[divan::bench(sample_count = 200, sample_size = 20)]
+fn instance(bencher: Bencher<'_, '_>) {
+    let batch = batch(1, 1, false);
+    bencher.bench_local(|| probe("nothing", &batch));
+}
+
+/// A prediction as the server makes one: an instance of the adapter, one call, and its end.
+#[divan::bench(args = [1, 1024], sample_count = 200)]
+fn predict(bencher: Bencher<'_, '_>, rows: usize) {
+    let plugin = load(
+        "plugins/adapter-mlp",
+        Role::Adapter,
+        Some(ComputeGrant::default()),
+    );
+    let model = trained(&plugin);
+    let rows = features(rows);
+    let context = context();
+    bencher.bench_local(|| {
+        HOUSE.runtime.block_on(async {
+            let mut adapter = plugin.adapter(&context).await.expect("an instance");
+            adapter.predict(&model, &rows).await.expect("a prediction")
+        })
+    });
+}
+
+/// Thirty numbers, as many as the model of the kernels' figures has.
+fn features(rows: usize) -> RecordBatch {
+    batch(rows, 30, false)
+}
+
+fn trained(plugin: &Plugin) -> Arc<Model> {
+    let rows = features(2048);
+    let names: Vec<String> = rows
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect();
+    let target = rows.column(0).as_primitive::<Float64Type>().clone();
+    let columns = names.iter().cloned().zip(rows.columns().iter().cloned());
+    let training =
+        RecordBatch::try_from_iter(columns.chain([("y".to_owned(), Arc::new(target) as ArrayRef)]))
+            .expect("a batch");
+    let input = TrainInput {
+        task: Task {
+            kind: TaskKind::Regression,
+            features: names
+                .iter()
+                .map(|name| Field {
+                    name: name.clone(),
+                    kind: Kind::Float64,
+                    nullable: false,
+                })
+                .collect(),
+            target: "y".into(),
+            classes: Vec::new(),
+            weight: None,
+        },
+        hyperparameters: json!({ "hidden": [256, 128], "epochs": 2 }),
+        seed: 1,
+        training: vec![training],
+        validation: None,
+        progress: None,
+    };
+    HOUSE.runtime.block_on(async {
+        let mut adapter = plugin.adapter(&context()).await.expect("an instance");
+        adapter.train(input).await.expect("a model").model
+    })
+}
