@@ -114,7 +114,7 @@ fn standard_library(target: GuestTarget, crate_dir: &Path) -> Result<Option<Path
         target: target.name(),
         reason: log.trim().to_owned(),
     })?;
-    let Ok(entries) = std::fs::read_dir(libdir.trim()) else {
+    let Ok(entries) = fs::read_dir(libdir.trim()) else {
         return Ok(None);
     };
     Ok(entries.flatten().map(|entry| entry.path()).find(|path| {
