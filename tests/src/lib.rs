@@ -7,9 +7,6 @@ use sandcast_build::{BuildRequest, build};
 use sandcast_factory::{Pipeline, RunOptions, RunOutcome, Workspace, run};
 use tempfile::TempDir;
 
-/// Bytes of stack of a thread that runs a pipeline; unoptimised futures are large.
-const STACK_BYTES: usize = 16 << 20;
-
 /// The top of the repository.
 pub fn repository() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -98,34 +95,17 @@ impl Line {
         }
     }
 
-    /// Runs it, on a stack as deep as the program's own.
+    /// Runs it.
     ///
     /// # Panics
     /// If the run fails through the host's fault.
     pub fn run(&self) -> RunOutcome {
-        let going = || {
-            tokio::runtime::Builder::new_multi_thread()
-                .thread_stack_size(STACK_BYTES)
-                .enable_all()
-                .build()
-                .expect("a runtime")
-                .block_on(run(
-                    &self.workspace(),
-                    &self.pipeline(),
-                    RunOptions::default(),
-                ))
-        };
-        let outcome = std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .stack_size(STACK_BYTES)
-                .spawn_scoped(scope, going)
-                .expect("a thread")
-                .join()
-        });
-        match outcome {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => panic!("the run failed: {error}"),
-            Err(panic) => std::panic::resume_unwind(panic),
+        let (workspace, pipeline) = (self.workspace(), self.pipeline());
+        let going = run(&workspace, &pipeline, RunOptions::default());
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        match runtime.block_on(going) {
+            Ok(outcome) => outcome,
+            Err(error) => panic!("the run failed: {error}"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use console::{Alignment, measure_text_width, pad_str};
+pub(crate) use sandcast_factory::report::count;
 
 /// Rows of cells, as wide as they need to be.
 #[derive(Debug, Default)]
@@ -79,19 +80,6 @@ impl fmt::Display for Table {
     }
 }
 
-/// A count with thin separators: `1,204,811`.
-pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// A size for people: `1.4 MiB`.
 pub(crate) fn bytes(number: u64) -> String {
     indicatif::BinaryBytes(number).to_string()
@@ -128,14 +116,6 @@ mod tests {
         assert_eq!(
             table.to_string(),
             "  name      rows  why\n  branch  12,000\n  ü            1"
-        );
-    }
-
-    #[test]
-    fn counts_are_grouped_by_three() {
-        assert_eq!(
-            [0, 999, 1_000, 12_345_678].map(count),
-            ["0", "999", "1,000", "12,345,678"]
         );
     }
 

@@ -163,7 +163,8 @@ mod tests {
         let text = "(component (core module (func (export \"f\"))))";
         (
             Digest::of(text.as_bytes()),
-            Component::new(engine, wat::parse_str(text).expect("text")).expect("a component"),
+            Component::from_binary(engine, &wat::parse_str(text).expect("text"))
+                .expect("a component"),
         )
     }
 

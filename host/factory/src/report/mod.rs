@@ -26,6 +26,7 @@ pub use input::{
     Capability, Champion, Column, Dataset, Decision, Epoch, GateCheck, Model, Outcome, Plugin,
     ReportInput, Rule, Source, Training, Validation,
 };
+pub use text::count;
 
 /// Draws the report as one self-contained HTML document.
 pub fn render(input: &ReportInput) -> String {

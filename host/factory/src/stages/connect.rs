@@ -130,8 +130,12 @@ async fn read(
         });
     });
     let message = match dataset.quarantine.rows {
-        0 => format!("{rows_in} rows"),
-        rejected => format!("{rows_in} rows, {rejected} of them to quarantine"),
+        0 => format!("{} rows", report::count(rows_in)),
+        rejected => format!(
+            "{} rows, {} of them to quarantine",
+            report::count(rows_in),
+            report::count(rejected)
+        ),
     };
     let notes = StageNotes {
         key,
@@ -222,7 +226,7 @@ async fn query(
         rows_quarantined: None,
         message: format!(
             "{} rows, {} columns",
-            dataset.rows,
+            report::count(dataset.rows),
             dataset.schema.fields().len()
         ),
     };

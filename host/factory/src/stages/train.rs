@@ -65,9 +65,10 @@ pub(crate) async fn train(line: &Line<'_>, permitted: Permitted) -> Result<Train
             };
             let kept = line.kept::<TrainOutput>(STAGE, &key, learnt).await?;
             tell(line, &kept.output);
+            let rows = report::count(kept.output.rows_training);
             let message = match kept.output.epochs.len() {
-                0 => format!("{} rows", kept.output.rows_training),
-                epochs => format!("{} rows, {epochs} epochs", kept.output.rows_training),
+                0 => format!("{rows} rows"),
+                epochs => format!("{rows} rows, {epochs} epochs"),
             };
             let notes = StageNotes {
                 key: Some(key),

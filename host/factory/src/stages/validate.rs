@@ -81,8 +81,8 @@ pub(crate) async fn validate(line: &Line<'_>, connected: Connected) -> Result<Va
                 rows_quarantined: Some(validation.rows_quarantined),
                 message: format!(
                     "{} of {} rows passed {} rules",
-                    validation.rows_passed,
-                    validation.rows_in,
+                    report::count(validation.rows_passed),
+                    report::count(validation.rows_in),
                     validation.rules.len()
                 ),
             };
