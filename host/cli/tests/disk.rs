@@ -67,20 +67,20 @@ fn a_run_on_a_disk_that_fills_up_ends_clearly_and_is_taken_up_again() {
     let mut stopped = 0;
     for blocks in LIMITS {
         let limited = run_within(blocks, &state);
-        let told = told(&limited);
-        assert!(!told.contains("panicked"), "{blocks}: {told}");
+        let said = told(&limited);
+        assert!(!said.contains("panicked"), "{blocks}: {said}");
         if limited.status.success() {
             continue;
         }
         stopped += 1;
-        assert!(limited.status.code().is_some(), "{blocks}: {told}");
-        assert!(told.contains("error: "), "{blocks}: {told}");
+        assert!(limited.status.code().is_some(), "{blocks}: {said}");
+        assert!(said.contains("error: "), "{blocks}: {said}");
     }
     assert!(stopped >= 3, "only {stopped} of the limits stopped a run");
     let again = run(&state, &["run", "examples/credit-risk"]);
-    assert!(again.status.success(), "{}", self::told(&again));
+    assert!(again.status.success(), "{}", told(&again));
     let verified = run(&state, &["audit", "verify"]);
-    assert!(verified.status.success(), "{}", self::told(&verified));
+    assert!(verified.status.success(), "{}", told(&verified));
 }
 
 #[test]

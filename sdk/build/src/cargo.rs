@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::manifest::Source;
 use crate::process::{self, Line};
+use crate::target::GuestTarget;
 use crate::{BuildError, BuildRequest};
 
 /// How many lines of a failed compile are kept; the first error is the one that matters, and a
@@ -163,13 +164,8 @@ fn common_folder<'p>(first: &'p Path, others: &[(&Path, &str)]) -> &'p Path {
         .unwrap_or(first)
 }
 
-/// Compiles the crate's library and returns the module, or for wasm32-wasip2 the component.
-pub(crate) fn compile(
-    package: &Package,
-    source: &Source,
-    request: &BuildRequest,
-    progress: &mut dyn FnMut(&str),
-) -> Result<PathBuf, BuildError> {
+/// Flags of rustc: what a guest may use of the processor, and names in place of folders.
+fn flags(package: &Package) -> OsString {
     let mut flags = vec![OsString::from("-Ctarget-feature=+simd128")];
     for (folder, name) in &package.sources {
         let mut flag = OsString::from("--remap-path-prefix=");
@@ -178,6 +174,11 @@ pub(crate) fn compile(
         flag.push(name);
         flags.push(flag);
     }
+    flags.join(&OsString::from("\x1f"))
+}
+
+/// `cargo build` of the library of a package.
+fn build_command(package: &Package, target: GuestTarget) -> Command {
     let mut command = Command::new(cargo());
     command
         .args([
@@ -187,18 +188,56 @@ pub(crate) fn compile(
             "--message-format=json-render-diagnostics",
             "--target",
         ])
-        .arg(source.target.name())
+        .arg(target.name())
         .arg("--manifest-path")
         .arg(&package.manifest_path)
-        .current_dir(&request.crate_dir)
-        .env(
-            "CARGO_ENCODED_RUSTFLAGS",
-            flags.join(&OsString::from("\x1f")),
-        )
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(package))
         .env("CARGO_TERM_COLOR", "never")
         .env("CARGO_TERM_PROGRESS_WHEN", "never")
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
+    if let Some(folder) = package.manifest_path.parent() {
+        command.current_dir(folder);
+    }
+    command
+}
+
+/// Whether two packages can be compiled by one command, and give the same as by two.
+pub(crate) fn go_together(one: &Package, other: &Package) -> bool {
+    one.target_directory == other.target_directory && flags(one) == flags(other)
+}
+
+/// Compiles the libraries of packages that go together, and says whether all of them compiled.
+pub(crate) fn compile_together(
+    packages: &[&Package],
+    target: GuestTarget,
+    progress: &mut dyn FnMut(&str),
+) -> Result<bool, BuildError> {
+    let [first, ..] = packages else {
+        return Ok(true);
+    };
+    let mut command = build_command(first, target);
+    for package in packages {
+        command.arg("--package").arg(&package.id);
+    }
+    let status = process::run(&mut command, &mut |line| {
+        if let Line::Err(text) = line
+            && text.trim_start().starts_with("Compiling ")
+        {
+            progress(text.trim());
+        }
+    })?;
+    Ok(status.success())
+}
+
+/// Compiles the crate's library and returns the module, or for wasm32-wasip2 the component.
+pub(crate) fn compile(
+    package: &Package,
+    source: &Source,
+    request: &BuildRequest,
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf, BuildError> {
+    let mut command = build_command(package, source.target);
     let mut module = None;
     let mut log = VecDeque::new();
     let status = process::run(&mut command, &mut |line| match line {
