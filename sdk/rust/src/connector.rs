@@ -10,7 +10,8 @@ use crate::{Batch, Failure, Field};
 /// Brings rows in. One instance reads one split, from `open` to the end of `next`.
 ///
 /// Rows are accounted for: those of a chunk's batch and its rejects together are its `rows_read`.
-/// A row that cannot be read is a [`Reject`] with its number and reason, never dropped.
+/// A row that cannot be read is a [`Reject`] with its number and reason, never dropped. Numbers count
+/// from 1 within the split and rise from reject to reject.
 pub trait Connector: Sized {
     /// The configuration, parsed from a JSON object.
     type Config: DeserializeOwned;

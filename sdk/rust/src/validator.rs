@@ -89,13 +89,16 @@ pub trait Validator: Sized {
     /// The rules as the plugin has understood them.
     fn rules(&self) -> Vec<Rule>;
 
-    /// Looks at a batch. Row numbers of a finding count from 0 within the batch and rise.
+    /// Looks at a batch. Row numbers of a finding count from 0 within the batch and rise; its
+    /// column, if it names one, is one of the schema.
     ///
     /// # Errors
     /// Whatever keeps the plugin from looking; a row that fails is a finding, not an error.
     fn check(&mut self, batch: &Batch) -> Result<Vec<Finding>, Failure>;
 
-    /// Judges, once every batch has been seen: one verdict a rule.
+    /// Judges, once every batch has been seen: one verdict a rule. The host holds it against the rows
+    /// it has lent and the findings about them: no more rows checked than there were, no fewer failed
+    /// than found, and no pass where too many were found.
     ///
     /// # Errors
     /// Whatever keeps the plugin from judging.
