@@ -202,34 +202,6 @@ fn build_command(package: &Package, target: GuestTarget) -> Command {
     command
 }
 
-/// Whether two packages can be compiled by one command, and give the same as by two.
-pub(crate) fn go_together(one: &Package, other: &Package) -> bool {
-    one.target_directory == other.target_directory && flags(one) == flags(other)
-}
-
-/// Compiles the libraries of packages that go together, and says whether all of them compiled.
-pub(crate) fn compile_together(
-    packages: &[&Package],
-    target: GuestTarget,
-    progress: &mut dyn FnMut(&str),
-) -> Result<bool, BuildError> {
-    let [first, ..] = packages else {
-        return Ok(true);
-    };
-    let mut command = build_command(first, target);
-    for package in packages {
-        command.arg("--package").arg(&package.id);
-    }
-    let status = process::run(&mut command, &mut |line| {
-        if let Line::Err(text) = line
-            && text.trim_start().starts_with("Compiling ")
-        {
-            progress(text.trim());
-        }
-    })?;
-    Ok(status.success())
-}
-
 /// Compiles the crate's library and returns the module, or for wasm32-wasip2 the component.
 pub(crate) fn compile(
     package: &Package,

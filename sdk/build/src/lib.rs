@@ -128,43 +128,6 @@ pub enum BuildError {
     },
 }
 
-/// Gives the builds of several plugins a head start: those that share a workspace and were never
-/// built are compiled by one command, which keeps every core busy. What does not compile here is left
-/// to its own build, which says why.
-///
-/// # Errors
-/// When a guest target cannot be had, or cargo cannot be started.
-pub fn prepare(crate_dirs: &[PathBuf], progress: &mut dyn FnMut(&str)) -> Result<(), BuildError> {
-    let mut waiting: Vec<(GuestTarget, cargo::Package)> = Vec::new();
-    for crate_dir in crate_dirs {
-        // A folder that is no plugin is told of by its own build.
-        let (Ok(source), Ok(package)) = (
-            manifest::Source::read(crate_dir),
-            cargo::Package::find(crate_dir),
-        ) else {
-            continue;
-        };
-        let component = package.out_dir().join(format!("{}.wasm", package.name));
-        if !component.exists() {
-            target::ensure(source.target, crate_dir, progress)?;
-            target::forget_other(source.target, crate_dir, package.target_directory())?;
-            waiting.push((source.target, package));
-        }
-    }
-    while let Some((target, first)) = waiting.pop() {
-        let (mut together, others): (Vec<_>, Vec<_>) = waiting
-            .into_iter()
-            .partition(|(its, it)| *its == target && cargo::go_together(&first, it));
-        waiting = others;
-        together.push((target, first));
-        if together.len() > 1 {
-            let packages: Vec<&cargo::Package> = together.iter().map(|(_, it)| it).collect();
-            cargo::compile_together(&packages, target, progress)?;
-        }
-    }
-    Ok(())
-}
-
 /// Builds a plugin; cheap when nothing has changed. Callers in parallel wait for one another.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sandcast_build::{BuildError, BuildRequest, Built, build, component_path, prepare};
+use sandcast_build::{BuildError, BuildRequest, Built, build, component_path};
 use wasmparser::{Parser, Payload};
 
 fn guest(name: &str) -> PathBuf {
@@ -224,24 +224,4 @@ fn a_vendors_crate_builds_and_its_mistakes_are_named() {
             .to_string()
             .contains("it has no `plugin.toml`")
     );
-}
-
-#[test]
-fn what_was_built_together_is_what_is_built_alone() {
-    let folders = ["hostile-reader", "hostile-adapter"].map(guest).to_vec();
-    let digests: Vec<_> = folders.iter().map(|it| built(it).digest).collect();
-    for folder in &folders {
-        fs::remove_file(component_path(folder).expect("a crate")).expect("a component");
-    }
-    prepare(&folders, &mut |_| {}).expect("prepared");
-    for (folder, digest) in folders.iter().zip(digests) {
-        let mut said = Vec::new();
-        let request = BuildRequest::new(folder);
-        let again = build(&request, &mut |line| said.push(line.to_owned())).expect("it builds");
-        assert_eq!(again.digest, digest);
-        let compiled = said.iter().any(|line| line.starts_with("Compiling"));
-        assert!(!compiled, "nothing was left to compile: {said:?}");
-    }
-    // A folder that is no plugin is for its own build to tell of.
-    prepare(&[PathBuf::from("/")], &mut |_| {}).expect("left alone");
 }

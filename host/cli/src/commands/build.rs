@@ -53,7 +53,6 @@ pub(crate) fn execute(arguments: &BuildArguments, output: &Output) -> Result<Exi
             }
         }
     }
-    prepare(&crates, output)?;
     let mut components = Vec::new();
     for folder in &crates {
         let built = build_crate(folder, arguments.out.as_deref(), output)?;
@@ -86,29 +85,10 @@ pub(crate) fn execute(arguments: &BuildArguments, output: &Output) -> Result<Exi
 
 /// Builds every plugin that a pipeline names by its source folder.
 pub(crate) fn build_pipeline(pipeline: &Pipeline, output: &Output) -> Result<(), Failure> {
-    let folders = crates_named_by(pipeline);
-    prepare(&folders, output)?;
-    for folder in folders {
+    for folder in crates_named_by(pipeline) {
         build_crate(&folder, None, output)?;
     }
     Ok(())
-}
-
-/// Compiles together what was never built.
-fn prepare(folders: &[PathBuf], output: &Output) -> Result<(), Failure> {
-    let mut step = None;
-    let mut tell = |line: &str| {
-        step.get_or_insert_with(|| Step::begin(output, "build plugins"))
-            .update(line);
-    };
-    let prepared = sandcast_build::prepare(folders, &mut tell).or_reject();
-    if let Some(step) = step {
-        match &prepared {
-            Ok(()) => step.done("compiled together"),
-            Err(_) => step.failed("cannot be built here"),
-        }
-    }
-    prepared
 }
 
 fn build_crate(folder: &Path, out: Option<&Path>, output: &Output) -> Result<Built, Failure> {
