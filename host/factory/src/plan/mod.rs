@@ -1,7 +1,7 @@
 //! What will be done, before anything is done.
 //!
 //! [`plan`] is pure: a pipeline and what its plugins are go in, a [`Plan`] comes out.
-//! [`Workspace::plan`](crate::workspace::Workspace::plan) reads the plugins and looks up what
+//! [`plan_in`](crate::plan_in) reads the plugins and looks up what
 //! earlier runs have left.
 
 mod build;
