@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, build, completions, data, doctor, inspect, models, plan, predict, run, runs, schema,
-    serve,
+    audit, bench, build, completions, data, doctor, inspect, models, plan, predict, run, runs,
+    schema, serve,
 };
 
 const LONG_ABOUT: &str = "\
@@ -90,6 +90,7 @@ pub(crate) enum Command {
     Predict(predict::PredictArguments),
     Audit(audit::AuditArguments),
     Doctor(doctor::DoctorArguments),
+    Bench(bench::BenchArguments),
     Completions(completions::CompletionsArguments),
     Schema(schema::SchemaArguments),
 }

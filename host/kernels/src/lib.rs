@@ -12,6 +12,7 @@
 //! | `program` | the above, kept together and shared |
 //! | `session`, `train` | weights, epochs, order of rows, early stopping; the same on every device |
 //! | `backend`, `cpu` | what a device does; the processor |
+//! | `measure` | what a device can do, in figures |
 //!
 //! What always holds:
 //!
@@ -58,6 +59,7 @@
 //! ```
 
 pub mod graph;
+pub mod measure;
 
 mod backend;
 mod caps;

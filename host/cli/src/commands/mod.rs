@@ -1,6 +1,7 @@
 //! The subcommands, a file each.
 
 pub(crate) mod audit;
+pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod completions;
 pub(crate) mod data;
@@ -35,6 +36,7 @@ pub(crate) async fn execute(arguments: Arguments, output: &Output) -> Result<Exi
         Command::Predict(arguments) => predict::execute(arguments, global, output).await,
         Command::Audit(arguments) => audit::execute(arguments, global, output),
         Command::Doctor(arguments) => doctor::execute(arguments, global, output),
+        Command::Bench(arguments) => bench::execute(arguments, output),
         Command::Completions(arguments) => completions::execute(arguments, output),
         Command::Schema(arguments) => schema::execute(arguments, output),
     }
