@@ -200,17 +200,19 @@ fn instance(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| probe("nothing", &batch));
 }
 
+/// The adapter as the server has it, and a model of its making.
+fn served() -> (Plugin, Arc<Model>) {
+    let compute = Some(ComputeGrant::default());
+    let plugin = load("plugins/adapter-mlp", Role::Adapter, compute).unrecorded();
+    let model = trained(&plugin);
+    (plugin, model)
+}
+
 /// A prediction as the server makes one: an instance of the adapter, one call, and its end. The
 /// network is the one of the kernels' figures.
 #[divan::bench(args = [1, 1024], sample_count = 200)]
 fn predict(bencher: Bencher<'_, '_>, rows: usize) {
-    let plugin = load(
-        "plugins/adapter-mlp",
-        Role::Adapter,
-        Some(ComputeGrant::default()),
-    )
-    .unrecorded();
-    let model = trained(&plugin);
+    let (plugin, model) = served();
     let rows = features(rows);
     let context = context();
     bencher.bench_local(|| {
@@ -224,13 +226,7 @@ fn predict(bencher: Bencher<'_, '_>, rows: usize) {
 /// The same on an instance that is there.
 #[divan::bench(args = [1, 1024], sample_count = 200)]
 fn predict_again(bencher: Bencher<'_, '_>, rows: usize) {
-    let plugin = load(
-        "plugins/adapter-mlp",
-        Role::Adapter,
-        Some(ComputeGrant::default()),
-    )
-    .unrecorded();
-    let model = trained(&plugin);
+    let (plugin, model) = served();
     let rows = features(rows);
     let mut adapter = HOUSE
         .runtime

@@ -239,8 +239,11 @@ impl Instance {
                 limit_bytes,
             };
         }
-        // Memory for an instance that the system did not give is none of the guest's doing.
-        if let Some(system) = error.root_cause().downcast_ref::<std::io::Error>() {
+        // What the system did not give for an instance, before any of the guest ran, is none of the
+        // guest's doing.
+        if let Some(system) = error.root_cause().downcast_ref::<std::io::Error>()
+            && error.downcast_ref::<WasmBacktrace>().is_none()
+        {
             return self.host(system.to_string());
         }
         if let Some(over) = OverLimit::of(error) {

@@ -73,9 +73,14 @@ impl State {
             path: path.clone(),
             source,
         };
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // A connection that may only read cannot remove the files that it shares with others, and
+        // leaves them behind. Where the file is write-protected, this one only reads, too.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&path, flags).map_err(open)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
+        connection
+            .pragma_update(None, "query_only", true)
+            .map_err(open)?;
         // What an earlier version has left is brought up to date by the next run.
         let current = schema::is_current(&connection, &path)?;
         Ok(current.then(|| State {

@@ -150,7 +150,15 @@ async fn nothing_is_done_twice() {
     let first = bench.completes().await;
     let everything = ["connect people", "query", "validate", "train", "evaluate"];
     assert_eq!(bench.done_anew(), everything);
+    let files = || {
+        let entries = fs::read_dir(bench.path("state")).expect("the state");
+        let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = files();
     let plan = plan_in(&bench.path("state"), &bench.pipeline()).expect("the plugins are there");
+    assert_eq!(files(), before);
     let unchanged = plan
         .stages
         .iter()
