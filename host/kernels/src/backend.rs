@@ -42,6 +42,23 @@ pub(crate) trait Engine: Send + Sync + Debug {
 
     /// Begins a training. The program has a loss; the feeds were bound to it.
     fn train<'a>(&'a mut self, job: Job<'a>) -> Result<Box<dyn Trainer + 'a>, RunError>;
+
+    /// Begins a generation of at most so many sequences at a time.
+    fn decoder(&self, slots: usize) -> Result<Box<dyn Decoder + '_>, RunError>;
+}
+
+/// Sequences under way, and what is kept of their positions.
+pub(crate) trait Decoder {
+    /// Appends as many tokens to each of these slots, which differ. Returns the logits after the
+    /// last token of each. Tokens are in the vocabulary and no sequence passes the context; when
+    /// it fails, the slots are to be cleared.
+    fn advance(&mut self, slots: &[usize], tokens: &[i32]) -> Result<Vec<f32>, RunError>;
+
+    /// Positions that are kept of a slot.
+    fn length(&self, slot: usize) -> usize;
+
+    /// Forgets a sequence.
+    fn clear(&mut self, slot: usize);
 }
 
 /// What a training is about.

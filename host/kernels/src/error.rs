@@ -112,6 +112,23 @@ pub enum RunError {
         /// Which, and where.
         what: String,
     },
+    /// Windows that overlap too much to be held each by itself.
+    #[error("the windows of input `{input}` have more than {limit} elements; take a larger stride")]
+    TooManyWindows {
+        /// The input.
+        input: String,
+        /// The most elements.
+        limit: usize,
+    },
+    /// The graph declares no generation.
+    #[error("the program declares no generation, so it cannot generate")]
+    NotGenerating,
+    /// A prompt or the way to sample makes no sense.
+    #[error("{what}")]
+    BadPrompt {
+        /// What is wrong, and what to do.
+        what: String,
+    },
     /// The graph declares no loss or no optimizer.
     #[error("the program declares no {what}, so it cannot be trained")]
     NotTrainable {

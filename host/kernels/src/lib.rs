@@ -11,6 +11,7 @@
 //! | `plan` | for given extents: what is fused, where everything lies, what it costs |
 //! | `program` | the above, kept together and shared |
 //! | `session`, `train` | weights, epochs, order of rows, early stopping; the same on every device |
+//! | `generate` | sequences that go on from prompts, several at a time |
 //! | `backend`, `cpu` | what a device does; the processor |
 //! | `measure` | what a device can do, in figures |
 //!
@@ -69,6 +70,7 @@ mod cuda;
 mod device;
 mod error;
 mod feeds;
+mod generate;
 mod ir;
 mod plan;
 mod program;
@@ -83,6 +85,7 @@ pub use backend::Backend;
 pub use caps::Caps;
 pub use device::{Device, DeviceChoice, DeviceError, DeviceInfo, DeviceKind, UnknownDevice};
 pub use error::RunError;
+pub use generate::{Completion, Finish, Generator, Prompt, Sampling, Written};
 pub use program::{Cost, Diagnostic, ParameterInfo, Program};
 pub use session::{Gradients, Session};
 pub use tensor::{Feeds, Tensor, TensorData, TensorError};

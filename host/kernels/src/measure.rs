@@ -213,6 +213,7 @@ pub fn rows(count: usize) -> Feeds {
 pub fn plan(epochs: u32) -> TrainPlan {
     TrainPlan {
         epochs,
+        epoch_rows: None,
         batch_rows: BATCH,
         learning_rate: 1e-3,
         schedule: Schedule::Constant,

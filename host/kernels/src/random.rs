@@ -11,6 +11,8 @@ pub(crate) enum Purpose {
     Dropout = 2,
     /// The order of rows; the step is the epoch.
     Shuffle = 3,
+    /// Tokens of a sequence; the step is the place in it.
+    Sample = 4,
 }
 
 /// A stream of numbers: one for each position.

@@ -1,5 +1,6 @@
 //! A program with its weights.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -47,6 +48,10 @@ impl Session {
         })
     }
 
+    pub(crate) fn parts(&self) -> (&dyn Engine, &Program) {
+        (&*self.engine, &self.program)
+    }
+
     /// The program.
     pub fn program(&self) -> &Arc<Program> {
         &self.program
@@ -84,7 +89,9 @@ impl Session {
             evaluation = &whole;
         }
         let training = bind(&program, evaluation, training)?;
+        let validation = validation.map(dense).transpose()?;
         let validation = validation
+            .as_deref()
             .map(|feeds| bind(&program, &task.evaluation, feeds))
             .transpose()?;
         let rows = training.extent(task.rows);
@@ -126,7 +133,8 @@ impl Session {
                 known: known.join(", "),
             });
         };
-        let bound = bind(&self.program, &entries[index], feeds)?;
+        let feeds = dense(feeds)?;
+        let bound = bind(&self.program, &entries[index], &feeds)?;
         let results = self.engine.infer(index, &bound)?;
         let names = entries[index]
             .results
@@ -198,6 +206,26 @@ impl Session {
         self.engine.set_weights(&weights);
         Ok(())
     }
+}
+
+/// Elements of windows that are held each by itself where they are not learnt from.
+const DENSE_ELEMENTS: usize = 1 << 28;
+
+/// Feeds without windows.
+fn dense(feeds: &Feeds) -> Result<Cow<'_, Feeds>, RunError> {
+    if feeds.values().all(|tensor| tensor.stride().is_none()) {
+        return Ok(Cow::Borrowed(feeds));
+    }
+    let each = feeds.iter().map(|(name, tensor)| {
+        let dense = tensor.to_dense(DENSE_ELEMENTS);
+        dense
+            .map(|dense| (name.clone(), dense))
+            .ok_or_else(|| RunError::TooManyWindows {
+                input: name.clone(),
+                limit: DENSE_ELEMENTS,
+            })
+    });
+    Ok(Cow::Owned(each.collect::<Result<_, _>>()?))
 }
 
 /// The weights before training.

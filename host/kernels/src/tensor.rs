@@ -7,11 +7,14 @@ use crate::graph::DType;
 /// Inputs by name. The leading extent of each is the rows.
 pub type Feeds = BTreeMap<String, Tensor>;
 
-/// A dense, row-major tensor. Its shape and the number of its values always agree.
+/// A row-major tensor. Unless its rows are windows of one sequence, its shape and the number of
+/// its values agree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     shape: Vec<usize>,
     data: TensorData,
+    /// From one row to the next, where rows are windows of one sequence.
+    stride: Option<usize>,
 }
 
 /// The values of a [`Tensor`].
@@ -44,7 +47,11 @@ impl Tensor {
             .iter()
             .try_fold(1_usize, |product, extent| product.checked_mul(*extent));
         if elements == Some(values) {
-            Ok(Tensor { shape, data })
+            Ok(Tensor {
+                shape,
+                data,
+                stride: None,
+            })
         } else {
             Err(TensorError { shape, values })
         }
@@ -66,12 +73,56 @@ impl Tensor {
         Tensor::new(shape, TensorData::I32(values))
     }
 
+    /// Windows of one sequence as rows: each `length` values, each beginning `stride` values
+    /// after the one before it. The sequence is held once, however much windows overlap. As many
+    /// rows as fit; what is left at the end is in none.
+    ///
+    /// # Errors
+    /// When the length or the stride is 0.
+    pub fn windows(values: Vec<i32>, length: usize, stride: usize) -> Result<Self, TensorError> {
+        if length == 0 || stride == 0 {
+            return Err(TensorError {
+                shape: vec![0, length],
+                values: values.len(),
+            });
+        }
+        let rows = values.len().checked_sub(length);
+        let rows = rows.map_or(0, |rest| rest / stride + 1);
+        Ok(Tensor {
+            shape: vec![rows, length],
+            data: TensorData::I32(values),
+            stride: Some(stride),
+        })
+    }
+
+    /// The stride of windows; none for a tensor that holds each of its elements.
+    pub(crate) fn stride(&self) -> Option<usize> {
+        self.stride
+    }
+
+    /// The same elements, each held. At most `limit` of them.
+    pub(crate) fn to_dense(&self, limit: usize) -> Option<Tensor> {
+        let Some(stride) = self.stride else {
+            return Some(self.clone());
+        };
+        let (rows, length) = (self.shape[0], self.shape[1]);
+        let elements = rows.checked_mul(length).filter(|count| *count <= limit)?;
+        let TensorData::I32(values) = &self.data else {
+            return None;
+        };
+        let mut dense = Vec::with_capacity(elements);
+        for row in 0..rows {
+            dense.extend_from_slice(&values[row * stride..][..length]);
+        }
+        Tensor::from_i32(self.shape.clone(), dense).ok()
+    }
+
     /// The extents; empty for a single number.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The values, row-major.
+    /// The values, row-major; of windows, the sequence.
     pub fn data(&self) -> &TensorData {
         &self.data
     }

@@ -13,6 +13,9 @@ use crate::random::{Purpose, Stream, permutation};
 pub struct TrainPlan {
     /// Passes over the data, at least 1.
     pub epochs: u32,
+    /// Rows of one pass, where it is less than all: so many of the order, which `shuffle` makes
+    /// anew for each pass. At least 1.
+    pub epoch_rows: Option<u32>,
     /// Rows of one step, at least 1.
     pub batch_rows: u32,
     /// Finite, not negative.
@@ -133,6 +136,9 @@ pub(crate) fn check_plan(plan: &TrainPlan, rows: &Symbol) -> Result<(), RunError
     if plan.epochs == 0 {
         return refuse("epochs are 0; make at least 1".into());
     }
+    if plan.epoch_rows == Some(0) {
+        return refuse("rows of an epoch are 0; make them at least 1".into());
+    }
     if plan.batch_rows == 0 || plan.batch_rows > rows.maximum {
         return refuse(format!(
             "batch rows are {}; make them 1 to {}, the maximum of `{}`",
@@ -197,7 +203,10 @@ impl Run<'_> {
             what: format!("data has {} rows", self.rows),
         })?;
         let batch_rows = plan.batch_rows as usize;
-        let steps = self.rows.div_ceil(batch_rows) as u64 * u64::from(plan.epochs);
+        let taken = plan
+            .epoch_rows
+            .map_or(self.rows, |rows| self.rows.min(rows as usize));
+        let steps = taken.div_ceil(batch_rows) as u64 * u64::from(plan.epochs);
         let started = Instant::now();
         let mut report = TrainReport {
             epochs: Vec::new(),
@@ -217,7 +226,7 @@ impl Run<'_> {
             }
             let mut sums = WeightedLoss::default();
             let mut learning_rate = plan.learning_rate;
-            for rows in order.chunks(batch_rows) {
+            for rows in order[..taken].chunks(batch_rows) {
                 let step = report.steps + 1;
                 let progress = Progress {
                     step: report.steps,

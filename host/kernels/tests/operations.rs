@@ -716,6 +716,90 @@ fn softmax_and_layer_norm() {
 }
 
 #[test]
+fn root_mean_square_norm() {
+    for (rows, shape) in [(1, &[2][..]), (5, &[7]), (130, &[20]), (3, &[2, 9])] {
+        let width = shape[shape.len() - 1];
+        Check::of_rows("rms norm", &[shape, &[width]], (-1.0, 1.0), rows, |b, x| {
+            b.node(Node::RmsNorm(RmsNormNode {
+                operand: x[0],
+                scale: x[1],
+                epsilon: 1e-3,
+            }))
+        })
+        .run_within(2e-5, 1e-3);
+    }
+}
+
+fn attention(causal: bool, scale: Option<f32>) -> impl Fn(&mut Builder, &[NodeId]) -> NodeId {
+    move |b, x| {
+        b.node(Node::Attention(AttentionNode {
+            query: x[0],
+            key: x[1],
+            value: x[2],
+            mask: x.get(3).copied(),
+            causal,
+            scale,
+        }))
+    }
+}
+
+#[test]
+fn attention_of_a_sequence_to_itself() {
+    for causal in [false, true] {
+        for (batch, time, heads, key_heads, width) in [
+            (1, 1, 1, 1, 1),
+            (2, 5, 2, 2, 3),
+            (1, 7, 6, 2, 4),
+            (2, 3, 4, 1, 5),
+            (0, 3, 2, 2, 2),
+            (1, 66, 1, 1, 17),
+        ] {
+            let (query, key) = ([batch, time, heads, width], [batch, time, key_heads, width]);
+            Check::of_parameters(
+                "attention",
+                &[&query, &key, &key],
+                (-1.5, 1.5),
+                attention(causal, None),
+            )
+            .run();
+        }
+        Check::of_parameters(
+            "scaled attention",
+            &[&[2, 4, 2, 3], &[2, 4, 2, 3], &[2, 4, 2, 3]],
+            (-1.0, 1.0),
+            attention(causal, Some(0.7)),
+        )
+        .run();
+    }
+}
+
+#[test]
+fn attention_to_other_places_and_under_a_mask() {
+    for (time, places, mask) in [(3, 5, None), (4, 4, Some([4, 4])), (2, 6, Some([1, 6]))] {
+        let (query, key) = ([2, time, 4, 3], [2, places, 2, 3]);
+        Check::of_parameters(
+            "cross attention",
+            &[&query, &key, &key],
+            (-1.0, 1.0),
+            move |b: &mut Builder, x: &[NodeId]| {
+                let mask = mask.map(|shape: [u32; 2]| {
+                    let count = shape[0] * shape[1];
+                    let values =
+                        (0..count).map(|at| if at % 3 == 1 { -1e9 } else { 0.25 * at as f32 });
+                    b.node(Node::F32Constant(F32Literal {
+                        shape: shape.to_vec(),
+                        values: values.collect(),
+                    }))
+                });
+                let operands: Vec<NodeId> = x.iter().copied().chain(mask).collect();
+                attention(false, None)(b, &operands)
+            },
+        )
+        .run();
+    }
+}
+
+#[test]
 fn matrix_products() {
     let matmul = |b: &mut Builder, x: &[NodeId]| b.matmul(x[0], x[1]);
     for (m, k, n) in [

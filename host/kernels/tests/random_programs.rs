@@ -585,6 +585,7 @@ proptest! {
         let feeds = feeds(rows, seed);
         let plan = sandcast_kernels::TrainPlan {
             epochs: 2,
+            epoch_rows: None,
             batch_rows: 300,
             learning_rate: 1e-3,
             schedule: sandcast_kernels::Schedule::Constant,

@@ -11,6 +11,7 @@ use support::*;
 fn plan() -> TrainPlan {
     TrainPlan {
         epochs: 3,
+        epoch_rows: None,
         batch_rows: 256,
         learning_rate: 1e-3,
         schedule: Schedule::Constant,
@@ -175,6 +176,7 @@ fn patience_stops_and_returns_to_the_best_epoch() {
     let validation = moons(300, 8, 2);
     let plan = TrainPlan {
         epochs: 200,
+        epoch_rows: None,
         batch_rows: 50,
         learning_rate: 5e-3,
         patience: Some(4),
@@ -217,6 +219,7 @@ fn a_report_tells_of_every_epoch_and_the_watcher_hears_it() {
     let program = classifier(8, 2, 0.0).compile();
     let mut session = session(&program, 1, 7);
     let plan = TrainPlan {
+        epoch_rows: None,
         batch_rows: 300,
         schedule: Schedule::Cosine {
             warmup_steps: 2,
@@ -277,6 +280,7 @@ fn plans_and_programs_that_cannot_be_are_refused() {
     );
     assert_eq!(
         refuse(TrainPlan {
+            epoch_rows: None,
             batch_rows: 5000,
             ..plan()
         }),
@@ -460,6 +464,7 @@ fn optimizers_go_the_way_of_their_formulas() {
             for weighted in [false, true] {
                 let plan = TrainPlan {
                     epochs: 7,
+                    epoch_rows: None,
                     batch_rows: 150,
                     learning_rate: 0.02,
                     clip_norm,
@@ -498,6 +503,7 @@ fn row_weights_count_as_rows_do() {
     });
     let plan = TrainPlan {
         epochs: 1,
+        epoch_rows: None,
         batch_rows: 64,
         learning_rate: 0.1,
         shuffle: false,
@@ -570,6 +576,7 @@ fn a_program_that_mixes_rows_trains_a_batch_at_a_time() {
     let program = builder.compile();
     let plan = TrainPlan {
         epochs: 15,
+        epoch_rows: None,
         batch_rows: 500,
         learning_rate: 5e-3,
         ..plan()

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use super::{Type, check_name};
 use crate::caps::Caps;
 use crate::graph::{
-    BinaryOperation, DType, Extent, Graph, Initializer, MatmulNode, Node, NodeId, Shape,
-    UnaryOperation,
+    AttentionNode, BinaryOperation, DType, Extent, Graph, Initializer, MatmulNode, Node, NodeId,
+    Shape, UnaryOperation,
 };
 use crate::shape;
 
@@ -297,6 +297,28 @@ impl<'a> Checker<'a> {
                     )),
                 }
             }
+            Node::RmsNorm(norm) => {
+                let operand = self.float(norm.operand)?;
+                let Some(last) = operand.shape.last() else {
+                    return Err("rms norm of a single number".into());
+                };
+                let scale = self.float(norm.scale)?;
+                if scale.shape != [*last] {
+                    return Err(format!(
+                        "the scale has shape {}; it must be the last extent of {}",
+                        self.describe(&scale.shape),
+                        self.describe(&operand.shape)
+                    ));
+                }
+                if !(norm.epsilon.is_finite() && norm.epsilon > 0.0) {
+                    return Err(format!(
+                        "epsilon {}; it must be finite and above 0",
+                        norm.epsilon
+                    ));
+                }
+                Ok(operand)
+            }
+            Node::Attention(attention) => self.attention(attention),
             Node::BinaryCrossEntropy(loss) => self.same(loss.logits, loss.targets),
             Node::SquaredError(loss) => self.same(loss.predictions, loss.targets),
             Node::Huber(loss) => {
@@ -333,6 +355,70 @@ impl<'a> Checker<'a> {
         Ok(Type {
             dtype: DType::Float32,
             shape,
+        })
+    }
+
+    fn attention(&self, node: &AttentionNode) -> Inferred {
+        let query = self.float(node.query)?.shape;
+        let key = self.float(node.key)?.shape;
+        let value = self.float(node.value)?.shape;
+        let refuse = |why: &str| {
+            Err(format!(
+                "attention of query {}, key {} and value {}: {why}",
+                self.describe(&query),
+                self.describe(&key),
+                self.describe(&value)
+            ))
+        };
+        let (
+            [
+                batch,
+                time,
+                Extent::Fixed(heads),
+                Extent::Fixed(width @ 1..),
+            ],
+            [
+                key_batch,
+                places,
+                Extent::Fixed(key_heads @ 1..),
+                Extent::Fixed(key_width),
+            ],
+        ) = (query.as_slice(), key.as_slice())
+        else {
+            return refuse("each must be [batch, time, heads, width], heads and width fixed");
+        };
+        if key != value {
+            return refuse("key and value must have one shape");
+        }
+        if batch != key_batch || width != key_width {
+            return refuse("batch and width must be the same");
+        }
+        if *heads == 0 || heads % key_heads != 0 {
+            return refuse("the heads of the query must be a multiple of those of the key");
+        }
+        if node.causal && time != places {
+            return refuse("causal attention needs as many places as there is time");
+        }
+        if node.causal && node.mask.is_some() {
+            return refuse("causal attention has no mask; put both into one mask");
+        }
+        if node.scale.is_some_and(|scale| !scale.is_finite()) {
+            return refuse("the scale must be finite");
+        }
+        if let Some(mask) = node.mask {
+            let mask = self.float(mask)?.shape;
+            let scores = [*batch, Extent::Fixed(*heads), *time, *places];
+            if !shape::broadcasts_to(&mask, &scores) {
+                return Err(format!(
+                    "the mask {} does not broadcast to the scores {}",
+                    self.describe(&mask),
+                    self.describe(&scores)
+                ));
+            }
+        }
+        Ok(Type {
+            dtype: DType::Float32,
+            shape: query,
         })
     }
 

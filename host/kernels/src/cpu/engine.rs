@@ -4,19 +4,21 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::decoder::CpuDecoder;
 use super::execute::execute;
+use super::kept::Kept;
 use super::level::Level;
 use super::map::{BLOCK, Piece};
 use super::memory::{AlignedBuffer, Memory, Span};
 use super::threads::Threads;
 use super::trainer::CpuTrainer;
-use crate::backend::{Backend, Engine, Job, Trainer};
+use crate::backend::{Backend, Decoder, Engine, Job, Trainer};
 use crate::device::{DeviceError, DeviceInfo, DeviceKind};
 use crate::error::RunError;
 use crate::feeds::Bound;
 use crate::graph::{DType, Extent};
 use crate::plan::Plan;
-use crate::program::{PIECE_ROWS, Program, Shared, Which};
+use crate::program::{Program, Shared, Which};
 use crate::shape;
 use crate::tensor::{Tensor, TensorData};
 
@@ -111,6 +113,7 @@ impl fmt::Debug for CpuEngine {
 pub(super) struct Workspace {
     slab: AlignedBuffer,
     registers: AlignedBuffer,
+    scratch: AlignedBuffer,
     pub(super) inputs: Vec<Span>,
     pub(super) outputs: Vec<Span>,
 }
@@ -137,8 +140,26 @@ impl Workspace {
         gradients: Span,
         piece: Piece,
     ) -> Result<(), RunError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.run_keeping(plan, common, gradients, piece, None) }
+    }
+
+    /// The same with the keys and values of a generation.
+    ///
+    /// # Safety
+    /// As [`Workspace::run`]; the pages of the sequences belong to this run alone.
+    pub(super) unsafe fn run_keeping(
+        &mut self,
+        plan: &Plan,
+        common: Common,
+        gradients: Span,
+        piece: Piece,
+        kept: Option<&Kept<'_>>,
+    ) -> Result<(), RunError> {
         self.slab.reserve(plan.slab);
         self.registers.reserve(plan.registers as usize * BLOCK);
+        self.scratch
+            .reserve(plan.scratch.max(kept.map_or(0, Kept::scratch)));
         let memory = Memory {
             slab: Span::writable(self.slab.as_mut_slice()),
             shared: common.shared,
@@ -148,6 +169,8 @@ impl Workspace {
             inputs: &self.inputs,
             outputs: &self.outputs,
             registers: Span::writable(self.registers.as_mut_slice()),
+            scratch: Span::writable(self.scratch.as_mut_slice()),
+            kept,
         };
         // SAFETY: the slab and the registers are this workspace's; the rest is promised.
         unsafe { execute(plan, &memory, piece, common.level) }
@@ -182,7 +205,7 @@ impl CpuEngine {
         });
     }
 
-    fn inference_shared(&self) -> Span {
+    pub(super) fn inference_shared(&self) -> Span {
         let shared = self.shared.get_or_init(|| {
             let mut buffer = AlignedBuffer::default();
             self.compute_shared(&self.program.shared, Piece::default(), &mut buffer);
@@ -218,7 +241,7 @@ impl CpuEngine {
             (_, None) => return Err(RunError::NotTrainable { what: "loss" }),
         };
         let rows = task.rows.map(|rows| feeds.extent(rows));
-        let piece_rows = rows.map_or(1, |rows| rows.clamp(1, PIECE_ROWS));
+        let piece_rows = rows.map_or(1, |rows| rows.clamp(1, task.piece_rows(&feeds.symbols)));
         let pieces = rows.map_or(1, |rows| rows.div_ceil(piece_rows).max(1));
         let by_rows = |shape: &[Extent]| match (shape.first(), task.rows) {
             (Some(Extent::Symbol(leading)), Some(rows)) => *leading == rows,
@@ -382,6 +405,10 @@ impl Engine for CpuEngine {
     fn train<'a>(&'a mut self, job: Job<'a>) -> Result<Box<dyn Trainer + 'a>, RunError> {
         Ok(Box::new(CpuTrainer::new(self, job)?))
     }
+
+    fn decoder(&self, slots: usize) -> Result<Box<dyn Decoder + '_>, RunError> {
+        Ok(Box::new(CpuDecoder::new(self, slots)?))
+    }
 }
 
 #[cfg(test)]
@@ -509,6 +536,7 @@ mod tests {
         let feeds = Feeds::from([("x".to_owned(), x)]);
         let plan = TrainPlan {
             epochs: 3,
+            epoch_rows: None,
             batch_rows: 256,
             learning_rate: 1e-2,
             schedule: Schedule::Constant,

@@ -1,10 +1,11 @@
 //! Runs the instructions of a plan.
 
+use super::attention;
 use super::level::Level;
 use super::lookup::{self, OutOfRange};
 use super::map::{Piece, run_map};
 use super::memory::Memory;
-use super::multiply::{self, Product};
+use super::multiply::{self, Product, RightLayout};
 use super::rows;
 use crate::error::RunError;
 use crate::plan::{Instruction, Multiplication, PANEL, Place, Plan, Right};
@@ -234,6 +235,17 @@ unsafe fn run(
                 depth,
             );
         }
+        Instruction::Attention(ref of) => {
+            // SAFETY: as above; the keys and values that are kept belong to this run.
+            match memory.kept {
+                Some(kept) => unsafe { attention::attend_kept(level, of, memory, kept) },
+                None => unsafe { attention::attend(level, of, memory) },
+            }
+        }
+        Instruction::AttentionSlope { ref of, slope } => {
+            // SAFETY: as above.
+            unsafe { attention::slope(level, of, slope, memory) };
+        }
         Instruction::Zero { target, elements } => write(target, elements).fill(0.0),
         Instruction::CopyRows {
             source,
@@ -266,16 +278,20 @@ unsafe fn multiply(of: &Multiplication, memory: &Memory<'_>, piece: Piece, level
     let inner = k.saturating_sub(1) * of.left.column_stride;
     let left_reach = (batch - 1) * of.left.batch_stride + (m - 1) * of.left.row_stride + inner;
     let left = memory.at(of.left.place, if k == 0 { 0 } else { left_reach + 1 });
-    let (right, right_batch_stride, packed) = match of.right {
+    let (right, right_batch_stride, layout) = match of.right {
         Right::Dense {
             place,
             batch_stride,
         } => (
             memory.at(place, (batch - 1) * batch_stride + k * n),
             batch_stride,
-            false,
+            RightLayout::Rows { stride: n },
         ),
-        Right::Packed { place } => (memory.at(place, n.div_ceil(PANEL) * PANEL * k), 0, true),
+        Right::Packed { place } => (
+            memory.at(place, n.div_ceil(PANEL) * PANEL * k),
+            0,
+            RightLayout::Panels { stride: k * PANEL },
+        ),
     };
     let target = memory.at(of.target, batch * m * n);
     let bias = of
@@ -293,10 +309,11 @@ unsafe fn multiply(of: &Multiplication, memory: &Memory<'_>, piece: Piece, level
                 row_stride: of.left.row_stride,
                 column_stride: of.left.column_stride,
                 right: right.add(index * right_batch_stride),
-                packed,
+                layout,
                 bias,
                 relu: of.relu,
                 target: target.add(index * m * n),
+                target_stride: n,
             }
         };
         let Some(epilogue) = &of.epilogue else {

@@ -1,5 +1,6 @@
 //! The memory of a run: regions, and the slab that is used again by later runs.
 
+use super::kept::Kept;
 use crate::plan::{ALIGNMENT, Place, Region};
 
 /// Float32 numbers at an address that is a multiple of 64 bytes.
@@ -142,6 +143,10 @@ pub(crate) struct Memory<'a> {
     pub(crate) outputs: &'a [Span],
     /// Room for the registers of map programs.
     pub(crate) registers: Span,
+    /// Room for what a kernel needs beside its operands.
+    pub(crate) scratch: Span,
+    /// The keys and values of a generation, to be added to and attended to.
+    pub(crate) kept: Option<&'a Kept<'a>>,
 }
 
 impl Memory<'_> {

@@ -5,8 +5,11 @@
     reason = "kernels read and write by position; every block says why it may"
 )]
 
+mod attention;
+mod decoder;
 mod engine;
 mod execute;
+mod kept;
 mod level;
 mod lookup;
 mod map;

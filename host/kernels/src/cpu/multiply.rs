@@ -33,12 +33,23 @@ pub(crate) struct Product {
     pub(crate) column_stride: usize,
     /// Row-major, or in panels of [`PANEL`] columns filled up with zeros.
     pub(crate) right: *const f32,
-    pub(crate) packed: bool,
+    pub(crate) layout: RightLayout,
     /// n numbers to start from; null for zeros.
     pub(crate) bias: *const f32,
     pub(crate) relu: bool,
     /// Row-major.
     pub(crate) target: *mut f32,
+    /// From one row of the target to the next.
+    pub(crate) target_stride: usize,
+}
+
+/// How the right matrix of a product lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RightLayout {
+    /// Row-major, the rows so far apart.
+    Rows { stride: usize },
+    /// In panels, so far apart.
+    Panels { stride: usize },
 }
 
 /// Computes rows `first..first + rows` of a product.
@@ -105,10 +116,9 @@ unsafe fn rows_by<V: Vector, const ROWS: usize>(
         column_stride,
         ..
     } = *product;
-    let (right_stride, panel_stride) = if product.packed {
-        (PANEL, k * PANEL)
-    } else {
-        (n, PANEL)
+    let (right_stride, panel_stride, packed) = match product.layout {
+        RightLayout::Panels { stride } => (PANEL, stride, true),
+        RightLayout::Rows { stride } => (stride, PANEL, false),
     };
     // Tiles of nearly the same height, since low ones do not fill the arithmetic units.
     let tiles = rows.div_ceil(ROWS);
@@ -156,8 +166,10 @@ unsafe fn rows_by<V: Vector, const ROWS: usize>(
                         product.bias.wrapping_add(column)
                     },
                     relu: product.relu,
-                    target: product.target.wrapping_add(row * n + column),
-                    target_stride: n,
+                    target: product
+                        .target
+                        .wrapping_add(row * product.target_stride + column),
+                    target_stride: product.target_stride,
                     last,
                 };
                 if eight {
@@ -165,7 +177,7 @@ unsafe fn rows_by<V: Vector, const ROWS: usize>(
                     unsafe { (tables.row)(&tile) };
                     continue;
                 }
-                let partial = last < V::LANES && !product.packed;
+                let partial = last < V::LANES && !packed;
                 // SAFETY: the table's function has these rows and registers.
                 unsafe { tables.tiles[usize::from(partial)][registers - 1][height - 1](&tile) };
             }
@@ -396,10 +408,17 @@ mod tests {
                 } else {
                     self.right.as_ptr()
                 },
-                packed,
+                layout: if packed {
+                    RightLayout::Panels {
+                        stride: self.k * PANEL,
+                    }
+                } else {
+                    RightLayout::Rows { stride: self.n }
+                },
                 bias: self.bias.as_ref().map_or(std::ptr::null(), Vec::as_ptr),
                 relu: self.relu,
                 target: target.as_mut_ptr(),
+                target_stride: self.n,
             };
             let mut row = 0;
             while row < self.m {

@@ -41,7 +41,7 @@ fn lanes(
 }
 
 #[inline(always)]
-fn sum(values: &[f32]) -> f32 {
+pub(super) fn sum(values: &[f32]) -> f32 {
     lanes(values.len(), 0.0, |index| values[index], |a, b| a + b)
 }
 
@@ -55,8 +55,20 @@ fn smaller(a: f32, b: f32) -> f32 {
     if a < b || a.is_nan() { a } else { b }
 }
 
+/// The sum of products; `right` is as long as `left`.
 #[inline(always)]
-fn maximum(values: &[f32]) -> f32 {
+pub(super) fn dot(left: &[f32], right: &[f32]) -> f32 {
+    let right = &right[..left.len()];
+    lanes(
+        left.len(),
+        0.0,
+        |index| left[index] * right[index],
+        |a, b| a + b,
+    )
+}
+
+#[inline(always)]
+pub(super) fn maximum(values: &[f32]) -> f32 {
     lanes(
         values.len(),
         f32::NEG_INFINITY,

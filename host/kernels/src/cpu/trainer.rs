@@ -13,7 +13,7 @@ use crate::backend::{Job, Trainer, WeightedLoss};
 use crate::error::RunError;
 use crate::feeds::Bound;
 use crate::graph::{Extent, Optimizer};
-use crate::program::{Which, shard_rows};
+use crate::program::Which;
 use crate::tensor::Tensor;
 
 /// Numbers of one task of an update. The norm of a gradient is summed over them in order, so it
@@ -56,7 +56,10 @@ impl<'a> CpuTrainer<'a> {
         let Some(training) = &engine.program.training else {
             return Err(RunError::NotTrainable { what: "loss" });
         };
-        let shard_rows = training.evaluation.rows.map(|_| shard_rows(job.batch_rows));
+        let shard_rows = training.evaluation.rows.map(|_| {
+            let symbols = &job.training.symbols;
+            training.evaluation.shard_rows(job.batch_rows, symbols)
+        });
         let shards = shard_rows.map_or(1, |rows| job.batch_rows.div_ceil(rows).max(1));
         let trainable = engine.program.layout.trainable;
         let shard = |_| {
@@ -153,7 +156,7 @@ impl<'a> CpuTrainer<'a> {
                 }
                 Some(tensor) => {
                     let per_row: usize = tensor.shape()[1..].iter().product();
-                    if in_order {
+                    if in_order && tensor.stride().is_none() {
                         span_of(tensor).part(first * per_row, rows.len() * per_row)
                     } else {
                         staged.reserve(rows.len() * per_row);
@@ -411,9 +414,10 @@ fn gather_rows(tensor: &Tensor, per_row: usize, rows: &[u32], target: &mut [f32]
         return;
     }
     let source = span_of(tensor);
+    let stride = tensor.stride().unwrap_or(per_row);
     for (row, target) in rows.iter().zip(target.chunks_exact_mut(per_row)) {
         // SAFETY: the part is inside the tensor, which is borrowed and only read.
-        let from = unsafe { source.part(*row as usize * per_row, per_row).slice() };
+        let from = unsafe { source.part(*row as usize * stride, per_row).slice() };
         target.copy_from_slice(from);
     }
 }

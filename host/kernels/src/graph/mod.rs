@@ -32,6 +32,24 @@ pub struct Graph {
     pub loss: Option<Loss>,
     /// How training updates parameters; without it the program cannot be trained.
     pub optimizer: Option<Optimizer>,
+    /// How the program goes on from a sequence of tokens; without it it cannot generate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
+}
+
+/// What `generate` runs: a program over [rows, time] tokens, in which a position depends on
+/// itself and, through causal attention alone, on those before it. So keys and values of what
+/// came before can be kept, and each token costs one position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Generation {
+    /// The input of the tokens: int32 of shape [rows, time], both symbols.
+    pub tokens: NodeId,
+    /// The input of their positions, if the program wants it: int32 of shape [rows, time],
+    /// counted from 0.
+    pub positions: Option<NodeId>,
+    /// float32 of shape [rows, time, vocabulary]: the logits of the next token.
+    pub logits: NodeId,
 }
 
 /// The type of an element.
@@ -175,6 +193,8 @@ pub enum Node {
     BinaryCrossEntropy(BinaryCrossEntropyNode),
     SquaredError(SquaredErrorNode),
     Huber(HuberNode),
+    RmsNorm(RmsNormNode),
+    Attention(AttentionNode),
 }
 
 /// A named result of an entry.

@@ -327,6 +327,41 @@ pub struct LayerNormNode {
     pub epsilon: f32,
 }
 
+/// x / sqrt(mean(x²) + epsilon) * scale over the last axis (Zhang and Sennrich 2019).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RmsNormNode {
+    /// Of what.
+    pub operand: NodeId,
+    /// Shape [last extent of the operand].
+    pub scale: NodeId,
+    /// Above 0.
+    #[serde(with = "number")]
+    pub epsilon: f32,
+}
+
+/// Scaled dot-product attention (Vaswani et al. 2017): softmax(query keyᵀ scale + mask) value,
+/// for each head by itself. With fewer heads in key and value than in query, each of theirs
+/// serves a group of neighbouring heads of the query (Ainslie et al. 2023).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct AttentionNode {
+    /// Shape [batch, time, heads, width].
+    pub query: NodeId,
+    /// Shape [batch, places, key heads, width]; the heads of the query are a multiple.
+    pub key: NodeId,
+    /// The shape of the key.
+    pub value: NodeId,
+    /// Added to the scores, float32, of a shape that broadcasts to
+    /// [batch, heads, time, places]; no gradient flows through it.
+    pub mask: Option<NodeId>,
+    /// Whether a position sees only itself and those before it. Then time and places are the
+    /// same extent and there is no mask.
+    pub causal: bool,
+    /// What scores are multiplied by, finite; 1 / sqrt(width) if not given.
+    pub scale: Option<f32>,
+}
+
 /// For each row, minus the log-probability of the label. A label outside the classes fails the
 /// run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

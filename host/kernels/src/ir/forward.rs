@@ -2,7 +2,7 @@
 
 use super::{Bits, Fold, Ir, Map, Operation, Product, ValueId};
 use crate::check::Type;
-use crate::graph::{DType, Extent, Graph, Node, Reduction, Shape};
+use crate::graph::{AttentionNode, DType, Extent, Graph, Node, Reduction, Shape, UnaryOperation};
 
 /// The values of every node, and where inputs, parameters and literals are declared.
 #[derive(Debug)]
@@ -255,6 +255,26 @@ impl Lowering<'_> {
                 let scaled = self.ir.multiply(normal, scale);
                 self.ir.add(scaled, offset)
             }
+            Node::RmsNorm(norm) => {
+                let (operand, scale) = (self.of(norm.operand), self.of(norm.scale));
+                let ir = self.ir;
+                let square = ir.unary(UnaryOperation::Square, operand);
+                let last = found.shape.len() - 1;
+                let sum = ir.reduce_keeping(Fold::Sum, square, vec![last]);
+                let share = ir.float(
+                    Operation::InverseCount(vec![found.shape[last]]),
+                    &[],
+                    Shape::new(),
+                );
+                let mean = ir.multiply(sum, share);
+                let epsilon = ir.scalar(norm.epsilon);
+                let mean = ir.add(mean, epsilon);
+                let root = ir.unary(UnaryOperation::SquareRoot, mean);
+                let inverse = ir.unary(UnaryOperation::Reciprocal, root);
+                let normal = ir.multiply(operand, inverse);
+                ir.multiply(normal, scale)
+            }
+            Node::Attention(attention) => self.attention(attention, shape()),
             Node::CrossEntropy(loss) => {
                 let operands = [self.of(loss.logits), self.of(loss.labels)];
                 self.ir
@@ -267,8 +287,7 @@ impl Lowering<'_> {
             Node::SquaredError(loss) => {
                 let difference = (self.of(loss.predictions), self.of(loss.targets));
                 let difference = self.ir.subtract(difference.0, difference.1);
-                self.ir
-                    .unary(crate::graph::UnaryOperation::Square, difference)
+                self.ir.unary(UnaryOperation::Square, difference)
             }
             Node::Huber(loss) => {
                 let operands = [self.of(loss.predictions), self.of(loss.targets)];
@@ -280,6 +299,53 @@ impl Lowering<'_> {
                 )
             }
         }
+    }
+}
+
+impl Lowering<'_> {
+    fn attention(self, node: &AttentionNode, shape: Shape) -> ValueId {
+        let (query, key, value) = (self.of(node.query), self.of(node.key), self.of(node.value));
+        let mask = node.mask.map(|mask| self.of(mask));
+        let ir = self.ir;
+        let key_shape = ir.shape(key).to_vec();
+        // The check found four extents, the last two fixed.
+        let count = |shape: &[Extent], axis: usize| match shape.get(axis) {
+            Some(Extent::Fixed(count)) => *count,
+            _ => 1,
+        };
+        let (heads, width) = (count(&shape, 2), count(&shape, 3));
+        let scale = node.scale.unwrap_or(1.0 / (width as f32).sqrt());
+        if mask.is_none() && shape[1] == key_shape[1] {
+            let operation = Operation::Attention {
+                causal: node.causal,
+                scale: scale.into(),
+            };
+            return ir.float(operation, &[query, key, value], shape);
+        }
+        // Each head of key and value as often as it is used, then batched products.
+        let key_heads = count(&key_shape, 2);
+        let repeat = |ir: &mut Ir, operand: ValueId| {
+            let [batch, places] = [key_shape[0], key_shape[1]];
+            let [groups, each] = [key_heads, heads / key_heads].map(Extent::Fixed);
+            let width = Extent::Fixed(width);
+            let one = vec![batch, places, groups, Extent::Fixed(1), width];
+            let operand = ir.reshape(operand, one);
+            let operand = ir.broadcast(operand, vec![batch, places, groups, each, width]);
+            ir.reshape(operand, vec![batch, places, Extent::Fixed(heads), width])
+        };
+        let (key, value) = (repeat(ir, key), repeat(ir, value));
+        let query = ir.transpose(query, vec![0, 2, 1, 3]);
+        let key = ir.transpose(key, vec![0, 2, 3, 1]);
+        let value = ir.transpose(value, vec![0, 2, 1, 3]);
+        let scores = ir.product(Product::Batched, query, key);
+        let mut scores = ir.scale(scores, scale);
+        if let Some(mask) = mask {
+            scores = ir.add(scores, mask);
+        }
+        let shape = ir.shape(scores).to_vec();
+        let shares = ir.float(Operation::Softmax { logarithm: false }, &[scores], shape);
+        let result = ir.product(Product::Batched, shares, value);
+        ir.transpose(result, vec![0, 2, 1, 3])
     }
 }
 

@@ -144,6 +144,34 @@ impl Backward<'_> {
                 );
                 self.give(operands[0], slope);
             }
+            Operation::Attention { causal, scale } => {
+                let mut packed = value.shape.clone();
+                let heads = |shape: &[Extent]| match shape.get(2) {
+                    Some(Extent::Fixed(heads)) => *heads,
+                    _ => 0,
+                };
+                let own = heads(&packed);
+                let others = heads(self.ir.shape(operands[1]));
+                packed[2] = Extent::Fixed(own + 2 * others);
+                let slopes = self.ir.float(
+                    Operation::AttentionSlope {
+                        causal: *causal,
+                        scale: *scale,
+                    },
+                    &[operands[0], operands[1], operands[2], adjoint],
+                    packed,
+                );
+                let starts = [0, own, own + others];
+                for (operand, start) in operands.iter().zip(starts) {
+                    let shape = self.ir.shape(*operand).to_vec();
+                    let operation = Operation::Slice {
+                        axis: 2,
+                        start: start as usize,
+                    };
+                    let slope = self.ir.float(operation, &[slopes], shape);
+                    self.give(*operand, slope);
+                }
+            }
             // Sources have no operands; the rest are whole numbers, or found only in gradients.
             Operation::Input(_)
             | Operation::Parameter(_)
@@ -155,7 +183,8 @@ impl Backward<'_> {
             | Operation::Pad { .. }
             | Operation::Scatter
             | Operation::NormalizeSlope { .. }
-            | Operation::CrossEntropySlope => {}
+            | Operation::CrossEntropySlope
+            | Operation::AttentionSlope { .. } => {}
         }
     }
 

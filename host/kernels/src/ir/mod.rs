@@ -16,7 +16,7 @@ use crate::shape;
 
 pub(crate) use forward::{Lowered, lower};
 pub(crate) use gradient::differentiate;
-pub(crate) use rows::is_row_wise;
+pub(crate) use rows::{is_causal, is_row_wise};
 
 /// The index of a value.
 pub(crate) type ValueId = u32;
@@ -158,6 +158,17 @@ pub(crate) enum Operation {
     CrossEntropy,
     /// Operands: logits, labels, the gradient of the loss; the gradient of the logits.
     CrossEntropySlope,
+    /// Operands: query [batch, time, heads, width], key and value [batch, time, key heads, width].
+    Attention {
+        causal: bool,
+        scale: Bits,
+    },
+    /// Operands: query, key, value, the gradient of the attention. The gradients of query, key
+    /// and value one behind the other along the heads.
+    AttentionSlope {
+        causal: bool,
+        scale: Bits,
+    },
 }
 
 impl Operation {

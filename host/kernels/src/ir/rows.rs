@@ -16,31 +16,54 @@ enum Standing {
 /// Whether every one of these values either has nothing to do with the rows counted by a symbol,
 /// or has them as its leading axis, each element computed from its own row alone.
 pub(crate) fn is_row_wise(ir: &Ir, outputs: &[ValueId], symbol: u32) -> bool {
-    let rows = Rows { ir, symbol };
-    let mut standings: Vec<Option<Standing>> = vec![None; ir.values.len()];
-    let live = ir.reached_from(outputs);
-    for id in 0..ir.values.len() {
-        if live[id] {
-            match rows.standing(id as ValueId, &standings) {
-                Some(standing) => standings[id] = Some(standing),
-                None => return false,
-            }
-        }
-    }
-    outputs.iter().all(|output| {
-        matches!(
-            standings[*output as usize],
-            Some(Standing::Free | Standing::Along(0))
-        )
+    let rows = Rows {
+        ir,
+        symbol,
+        causal: false,
+    };
+    let standings = rows.standings(outputs);
+    standings.is_some_and(|standings| {
+        outputs.iter().all(|output| {
+            matches!(
+                standings[*output as usize],
+                Some(Standing::Free | Standing::Along(0))
+            )
+        })
     })
+}
+
+/// Whether a value has the positions counted by a symbol as its second axis, each computed from
+/// its own position and, through causal attention, from those before it.
+pub(crate) fn is_causal(ir: &Ir, output: ValueId, symbol: u32) -> bool {
+    let rows = Rows {
+        ir,
+        symbol,
+        causal: true,
+    };
+    let standings = rows.standings(&[output]);
+    standings.is_some_and(|standings| standings[output as usize] == Some(Standing::Along(1)))
 }
 
 struct Rows<'a> {
     ir: &'a Ir,
     symbol: u32,
+    /// Whether the symbol counts positions, which causal attention may mix.
+    causal: bool,
 }
 
 impl Rows<'_> {
+    /// The standing of every value that these are computed from; none where rows mix.
+    fn standings(&self, outputs: &[ValueId]) -> Option<Vec<Option<Standing>>> {
+        let mut standings: Vec<Option<Standing>> = vec![None; self.ir.values.len()];
+        let live = self.ir.reached_from(outputs);
+        for id in 0..self.ir.values.len() {
+            if live[id] {
+                standings[id] = Some(self.standing(id as ValueId, &standings)?);
+            }
+        }
+        Some(standings)
+    }
+
     /// The standing of a value whose operands are known; none where rows mix.
     fn standing(&self, id: ValueId, known: &[Option<Standing>]) -> Option<Standing> {
         use Standing::{Along, Free};
@@ -51,6 +74,10 @@ impl Rows<'_> {
         };
         let shape = value.shape.as_slice();
         let found = match &value.operation {
+            Operation::Input(_) if self.causal => shape
+                .iter()
+                .position(|extent| *extent == Extent::Symbol(self.symbol))
+                .map_or(Free, Along),
             Operation::Input(_) => match shape {
                 [Extent::Symbol(leading), ..] if *leading == self.symbol => Along(0),
                 _ => Free,
@@ -149,10 +176,24 @@ impl Rows<'_> {
                 }
                 logits
             }
+            Operation::Attention { causal, .. } => {
+                let standing = operand(0)?;
+                let mixes = match standing {
+                    Free => false,
+                    Along(0) => false,
+                    Along(1) => !(self.causal && *causal),
+                    Along(_) => true,
+                };
+                if mixes || operand(1)? != standing || operand(2)? != standing {
+                    return None;
+                }
+                standing
+            }
             // Found only in gradients, which are not asked about.
             Operation::Scatter
             | Operation::NormalizeSlope { .. }
-            | Operation::CrossEntropySlope => {
+            | Operation::CrossEntropySlope
+            | Operation::AttentionSlope { .. } => {
                 return None;
             }
         };

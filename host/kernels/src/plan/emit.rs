@@ -210,9 +210,11 @@ impl Emitter<'_> {
                 for buffer in reads.iter().chain([&write]) {
                     moved += self.buffers[*buffer].elements as u64;
                 }
-                self.plan
-                    .instructions
-                    .extend(make.into_iter().map(|make| make(&at)));
+                for make in make {
+                    let instruction = make(&at);
+                    self.plan.scratch = self.plan.scratch.max(instruction.scratch());
+                    self.plan.instructions.push(instruction);
+                }
             }
             Root::Multiply(multiply) => {
                 let RootMultiply {

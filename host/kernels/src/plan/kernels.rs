@@ -2,7 +2,7 @@
 
 use super::build::{Builder, Found, Make, Reference, Root, RootMultiply};
 use super::view::View;
-use super::{Instruction, Region};
+use super::{Attention, Instruction, Region};
 use crate::ir::{Operation, Product, ValueId};
 
 impl Builder<'_> {
@@ -202,6 +202,45 @@ impl Builder<'_> {
                 }
                 0
             }
+            Operation::Attention { causal, scale }
+            | Operation::AttentionSlope { causal, scale } => {
+                let key_extents = self.extents(operands[1]);
+                let [key, value] = [sources[1], sources[2]];
+                let slope = sources.get(3).copied();
+                let [batch, time, heads, width] = [0, 1, 2, 3].map(|axis| first_extents[axis]);
+                let (causal, scale, key_heads) = (*causal, scale.value(), key_extents[2]);
+                make.push(Box::new(move |at| {
+                    let of = Attention {
+                        query: at(source),
+                        key: at(key),
+                        value: at(value),
+                        target: at(target),
+                        batch,
+                        time,
+                        heads,
+                        key_heads,
+                        width,
+                        causal,
+                        scale,
+                        id,
+                    };
+                    match slope {
+                        None => Instruction::Attention(of),
+                        Some(slope) => Instruction::AttentionSlope {
+                            of,
+                            slope: at(slope),
+                        },
+                    }
+                }));
+                // Half the scores where a position does not see what comes.
+                let scores = batch * heads * time * time / if causal { 2 } else { 1 };
+                scores
+                    * (if slope.is_some() {
+                        10 * width + 30
+                    } else {
+                        4 * width + 22
+                    })
+            }
             // Sources, views, maps and products are not kernels.
             Operation::Input(_)
             | Operation::Parameter(_)
@@ -308,6 +347,20 @@ impl Builder<'_> {
                 extents: view.extents[..rank - 2].to_vec(),
                 strides: view.strides[..rank - 2].to_vec(),
             };
+            if !batched
+                && let Some(view) = view.reshape(&[
+                    matrices.elements() * view.extents[rank - 2],
+                    view.extents[rank - 1],
+                ])
+                && view.elements() > 0
+            {
+                self.buffers[buffer].stored = true;
+                let reference = Reference {
+                    buffer,
+                    offset: view.offset,
+                };
+                return (reference, [view.strides[0], view.strides[1]], 0);
+            }
             let stride = match matrices.axes().as_slice() {
                 [] => Some(0),
                 [axis] if batched => Some(axis.stride),

@@ -27,6 +27,9 @@ pub(crate) const PANEL: usize = 32;
 /// Places are multiples of this many elements, so that vectors of 64 bytes are aligned.
 pub(crate) const ALIGNMENT: usize = 16;
 
+/// Rows of the query of an attention that are taken at a time.
+pub(crate) const ATTENTION_ROWS: usize = 64;
+
 /// A piece of memory that a run has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Region {
@@ -150,6 +153,24 @@ pub(crate) struct Multiplication {
     pub(crate) epilogue: Option<MapProgram>,
 }
 
+/// An attention of as many places as there is time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Attention {
+    pub(crate) query: Place,
+    pub(crate) key: Place,
+    pub(crate) value: Place,
+    pub(crate) target: Place,
+    pub(crate) batch: usize,
+    pub(crate) time: usize,
+    pub(crate) heads: usize,
+    pub(crate) key_heads: usize,
+    pub(crate) width: usize,
+    pub(crate) causal: bool,
+    pub(crate) scale: f32,
+    /// The value, which names the keys and values that a generation keeps.
+    pub(crate) id: u32,
+}
+
 /// One piece of work. Operands and results are dense and row-major unless said otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Instruction {
@@ -244,6 +265,13 @@ pub(crate) enum Instruction {
         width: usize,
         node: u32,
     },
+    /// For each of `batch`: query [time, heads, width], key and value [time, key heads, width].
+    Attention(Attention),
+    /// The gradients of query, key and value, [time, heads + 2 key heads, width].
+    AttentionSlope {
+        of: Attention,
+        slope: Place,
+    },
     OneHot {
         indices: Place,
         target: Place,
@@ -265,6 +293,26 @@ pub(crate) enum Instruction {
     },
 }
 
+impl Instruction {
+    /// Elements that it needs beside its operands.
+    fn scratch(&self) -> usize {
+        match self {
+            Instruction::Attention(of) => of.panels() + aligned(ATTENTION_ROWS * of.time),
+            Instruction::AttentionSlope { of, .. } => {
+                2 * of.panels() + 2 * aligned(of.time * of.time) + aligned(of.time * of.width)
+            }
+            _ => 0,
+        }
+    }
+}
+
+impl Attention {
+    /// Elements of the keys of one head, transposed, in panels.
+    pub(crate) fn panels(&self) -> usize {
+        self.time.div_ceil(PANEL) * PANEL * self.width
+    }
+}
+
 /// Instructions in order, for given values of the symbols.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Plan {
@@ -273,6 +321,8 @@ pub(crate) struct Plan {
     pub(crate) slab: usize,
     /// The largest number of registers of a map program.
     pub(crate) registers: u16,
+    /// Elements that the largest kernel needs beside its operands.
+    pub(crate) scratch: usize,
     pub(crate) flops: u64,
     pub(crate) bytes_moved: u64,
 }

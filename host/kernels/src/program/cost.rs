@@ -1,6 +1,6 @@
 //! What running costs, found before anything runs.
 
-use super::{Cost, Diagnostic, PIECE_ROWS, Program, Task, Which};
+use super::{Cost, Diagnostic, Program, Task, Which};
 use crate::caps::Caps;
 use crate::graph::{Extent, Optimizer};
 use crate::shape;
@@ -61,9 +61,9 @@ impl Program {
         if let Some(rows) = task.rows {
             let rows = rows as usize;
             let size = if which == Which::Step {
-                shard_rows(largest[rows])
+                task.shard_rows(largest[rows], largest)
             } else {
-                PIECE_ROWS
+                task.piece_rows(largest)
             };
             piece[rows] = largest[rows].min(size);
             pieces = largest[rows].div_ceil(size);
@@ -84,6 +84,12 @@ impl Program {
             .iter()
             .map(|result| elements(&result.shape))
             .sum();
+        let scratch = if piece == *largest {
+            whole.scratch
+        } else {
+            self.make_plan(which, &piece).scratch
+        };
+        let slab = slab.saturating_add(scratch);
         let mut held = self.layout.weights + shared.layout.elements + fed + results;
         if which == Which::Step {
             let kept = match self.graph.optimizer {
@@ -104,11 +110,13 @@ impl Program {
     }
 }
 
-/// Rows of one shard of a batch: a function of the size of the batch alone, so that the order of
-/// sums does not depend on the number of threads.
-pub(crate) fn shard_rows(batch_rows: usize) -> usize {
-    batch_rows
-        .div_ceil(SHARDS)
-        .max(1)
-        .next_multiple_of(PIECE_ROWS)
+impl Task {
+    /// Rows of one shard of a batch: a function of the program and of the extents of the batch
+    /// alone, so that the order of sums does not depend on the number of threads.
+    pub(crate) fn shard_rows(&self, batch_rows: usize, symbols: &[usize]) -> usize {
+        batch_rows
+            .div_ceil(SHARDS)
+            .max(1)
+            .next_multiple_of(self.piece_rows(symbols))
+    }
 }

@@ -13,9 +13,8 @@ use crate::graph::Graph;
 use crate::ir::{self, Ir, ValueId};
 use crate::plan::{self, Place, Plan, Region, Request, SharedLayout};
 
-pub(crate) use cost::shard_rows;
 pub(crate) use layout::{InputInfo, Layout};
-pub(crate) use tasks::{Task, Training};
+pub(crate) use tasks::{Generating, Task, Training};
 
 /// Rows of one piece of work in inference.
 pub(crate) const PIECE_ROWS: usize = 128;
@@ -80,6 +79,7 @@ pub struct Program {
     pub(crate) inputs: Vec<InputInfo>,
     pub(crate) entries: Vec<Task>,
     pub(crate) training: Option<Training>,
+    pub(crate) generating: Option<Generating>,
     /// What inference computes once for as long as the weights stay.
     pub(crate) shared: Shared,
     plans: RwLock<Plans>,
@@ -101,6 +101,7 @@ pub(crate) enum Which {
     Entry(usize),
     Evaluation,
     Step,
+    Generation,
 }
 
 impl Program {
@@ -119,6 +120,7 @@ impl Program {
             inputs: layout::inputs(&graph, &lowered),
             entries: Vec::new(),
             training: None,
+            generating: None,
             shared: Shared::default(),
             plans: RwLock::default(),
             graph,
@@ -130,8 +132,10 @@ impl Program {
             .map(|index| program.entry(index, &lowered, &types))
             .collect::<Result<_, _>>()?;
         program.training = program.training(&lowered, &types)?;
+        program.generating = program.generating(&lowered, &types)?;
         let evaluated = program.training.iter().map(|training| &training.evaluation);
-        let tasks = program.entries.iter().chain(evaluated);
+        let generating = program.generating.iter().map(|generating| &generating.task);
+        let tasks = program.entries.iter().chain(evaluated).chain(generating);
         let roots: Vec<ValueId> = tasks
             .flat_map(|task| task.results.iter().map(|result| result.value))
             .collect();
@@ -203,6 +207,10 @@ impl Program {
                 .map(output)
                 .collect()
         };
+        if let (Which::Generation, Some(generating)) = (which, &self.generating) {
+            let outputs = of_task(&generating.task);
+            return self.build(symbols, outputs, &self.shared, Some(generating.rows));
+        }
         let (outputs, shared, rows) = match (which, &self.training) {
             (Which::Entry(index), _) => {
                 let task = &self.entries[index];
@@ -234,8 +242,20 @@ impl Program {
                 (outputs, &training.shared, Some(training.rows))
             }
             // Sessions ask only for what there is.
-            (Which::Evaluation | Which::Step, None) => (Vec::new(), &self.shared, None),
+            (Which::Evaluation | Which::Step, None) | (Which::Generation, _) => {
+                (Vec::new(), &self.shared, None)
+            }
         };
+        self.build(symbols, outputs, shared, rows)
+    }
+
+    fn build(
+        &self,
+        symbols: &[usize],
+        outputs: Vec<(ValueId, Place)>,
+        shared: &Shared,
+        rows: Option<u32>,
+    ) -> Plan {
         plan::build(&Request {
             ir: &self.ir,
             symbols,

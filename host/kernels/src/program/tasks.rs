@@ -1,7 +1,7 @@
 //! What is computed together: the results of an entry, or the losses of a step and their
 //! gradients.
 
-use super::{Diagnostic, Program, Shared};
+use super::{Diagnostic, PIECE_ROWS, Program, Shared};
 use crate::check::Type;
 use crate::graph::{DType, Extent, Shape};
 use crate::ir::{self, Lowered, ValueId};
@@ -15,6 +15,24 @@ pub(crate) struct Task {
     pub(crate) inputs: Vec<u32>,
     /// The symbol along which it may be cut into pieces.
     pub(crate) rows: Option<u32>,
+    /// The extents between the rows and the columns of its products.
+    positions: Vec<Shape>,
+}
+
+impl Task {
+    /// How many rows of a product one row makes: what a piece of work is measured by.
+    pub(crate) fn positions(&self, symbols: &[usize]) -> usize {
+        let each = self.positions.iter();
+        each.map(|shape| crate::shape::resolve(shape, symbols).iter().product())
+            .max()
+            .unwrap_or(1)
+            .max(1)
+    }
+
+    /// Rows of one piece of inference.
+    pub(crate) fn piece_rows(&self, symbols: &[usize]) -> usize {
+        (PIECE_ROWS / self.positions(symbols)).max(1)
+    }
 }
 
 /// A value that is wanted.
@@ -41,6 +59,32 @@ pub(crate) struct Training {
     pub(crate) shared: Shared,
 }
 
+/// What generation computes.
+#[derive(Debug)]
+pub(crate) struct Generating {
+    pub(crate) task: Task,
+    /// The inputs, by index.
+    pub(crate) tokens: u32,
+    pub(crate) positions: Option<u32>,
+    /// The symbols of both.
+    pub(crate) rows: u32,
+    pub(crate) time: u32,
+    /// The most positions of a sequence.
+    pub(crate) context: usize,
+    pub(crate) vocabulary: usize,
+    /// The attentions, in order.
+    pub(crate) layers: Vec<KeptLayer>,
+}
+
+/// An attention whose keys and values are kept.
+#[derive(Debug)]
+pub(crate) struct KeptLayer {
+    /// Its value.
+    pub(crate) id: ValueId,
+    /// Elements of the key of one position.
+    pub(crate) elements: usize,
+}
+
 impl Training {
     /// The evaluation as if it could be cut along the rows: for feeds of which each batch takes
     /// its share.
@@ -50,6 +94,7 @@ impl Training {
             results: Vec::new(),
             inputs: self.evaluation.inputs.clone(),
             rows: Some(self.rows),
+            positions: self.evaluation.positions.clone(),
         }
     }
 }
@@ -112,12 +157,148 @@ impl Program {
                 _ => None,
             })
             .find(|symbol| ir::is_row_wise(&self.ir, &roots, *symbol));
+        let mut positions: Vec<Shape> = Vec::new();
+        for (id, value) in self.ir.values.iter().enumerate() {
+            if live[id]
+                && matches!(value.operation, ir::Operation::Matmul(_))
+                && let [Extent::Symbol(leading), between @ .., _] = value.shape.as_slice()
+                && rows == Some(*leading)
+                && !positions.iter().any(|known| known == between)
+            {
+                positions.push(between.to_vec());
+            }
+        }
         Ok(Task {
             name,
             results,
             inputs,
             rows,
+            positions,
         })
+    }
+
+    /// Finds out whether a program can generate, if it says so.
+    pub(super) fn generating(
+        &self,
+        lowered: &Lowered,
+        types: &[Type],
+    ) -> Result<Option<Generating>, Diagnostic> {
+        let Some(declared) = self.graph.generation else {
+            return Ok(None);
+        };
+        let refuse = |node: u32, message: &str| {
+            Err(Diagnostic {
+                node: Some(node),
+                message: message.to_owned(),
+            })
+        };
+        for node in [declared.tokens, declared.logits]
+            .into_iter()
+            .chain(declared.positions)
+        {
+            if node as usize >= types.len() {
+                return refuse(node, "the generation refers to a node that is not there");
+            }
+        }
+        let input = |node: u32| {
+            let place = lowered.inputs.iter().position(|input| *input == node);
+            place.map(|place| place as u32)
+        };
+        let of_tokens = &types[declared.tokens as usize];
+        let (Some(tokens), DType::Int32, [Extent::Symbol(rows), Extent::Symbol(time)]) = (
+            input(declared.tokens),
+            of_tokens.dtype,
+            of_tokens.shape.as_slice(),
+        ) else {
+            return refuse(
+                declared.tokens,
+                "the tokens of the generation must be an int32 input of shape [rows, time], both symbols",
+            );
+        };
+        let (rows, time) = (*rows, *time);
+        let positions = match declared.positions {
+            None => None,
+            Some(node) => match input(node) {
+                Some(place) if types[node as usize] == *of_tokens => Some(place),
+                _ => return refuse(node, "the positions must be an input like the tokens"),
+            },
+        };
+        let vocabulary = match types[declared.logits as usize].shape.as_slice() {
+            [
+                Extent::Symbol(a),
+                Extent::Symbol(b),
+                Extent::Fixed(vocabulary @ 1..),
+            ] if (*a, *b) == (rows, time) => *vocabulary as usize,
+            _ => {
+                return refuse(
+                    declared.logits,
+                    "the logits must have the shape [rows, time, vocabulary]",
+                );
+            }
+        };
+        let results = vec![wanted(
+            "logits".to_owned(),
+            declared.logits,
+            &lowered.inference,
+            types,
+        )];
+        let logits = results[0].value;
+        if results[0].dtype != DType::Float32 {
+            return refuse(declared.logits, "the logits must be float32");
+        }
+        let task = self.task("generate".to_owned(), results)?;
+        let given = [Some(tokens), positions];
+        if task
+            .inputs
+            .iter()
+            .any(|input| !given.contains(&Some(*input)))
+        {
+            return refuse(
+                declared.logits,
+                "the logits depend on inputs other than the tokens and the positions",
+            );
+        }
+        if rows == time || task.rows != Some(rows) {
+            return refuse(declared.logits, "the logits mix the rows");
+        }
+        if !ir::is_causal(&self.ir, logits, time) {
+            return refuse(
+                declared.logits,
+                "the logits of a position depend on others in another way than by causal \
+                 attention to those before it",
+            );
+        }
+        let live = self.ir.reached_from(&[logits]);
+        let layers = self
+            .ir
+            .values
+            .iter()
+            .enumerate()
+            .filter(|(id, _)| live[*id]);
+        let layers = layers
+            .filter(|(_, value)| matches!(value.operation, ir::Operation::Attention { .. }))
+            .map(|(id, value)| {
+                let key = self.ir.shape(value.operands[1]);
+                let extents = key[2..].iter().map(|extent| match extent {
+                    Extent::Fixed(extent) => *extent as usize,
+                    Extent::Symbol(_) => 0,
+                });
+                KeptLayer {
+                    id: id as ValueId,
+                    elements: extents.product(),
+                }
+            })
+            .collect();
+        Ok(Some(Generating {
+            task,
+            tokens,
+            positions,
+            rows,
+            time,
+            context: self.graph.symbols[time as usize].maximum as usize,
+            vocabulary,
+            layers,
+        }))
     }
 
     pub(super) fn training(

@@ -394,6 +394,54 @@ impl Evaluation<'_> {
                         + offset.data[*place]
                 })
             }
+            Node::RmsNorm(norm) => {
+                let operand = self.of(norm.operand);
+                let last = operand.shape.len() as u32 - 1;
+                let squares = self.along(norm.operand, last, |x| {
+                    x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64
+                });
+                let scale = self.of(norm.scale);
+                Value::from_fn(operand.shape.clone(), |position| {
+                    let (place, row) = position.split_last().expect("a last axis");
+                    let root = (squares.at(row) + f64::from(norm.epsilon)).sqrt();
+                    operand.at(position) / root * scale.data[*place]
+                })
+            }
+            Node::Attention(attention) => {
+                let (query, key) = (self.of(attention.query), self.of(attention.key));
+                let value = self.of(attention.value);
+                let mask = attention.mask.map(|mask| self.of(mask));
+                let width = query.shape[3];
+                let group = query.shape[2] / key.shape[2];
+                let scale = attention
+                    .scale
+                    .map_or(1.0 / (width as f64).sqrt(), f64::from);
+                let places = key.shape[1];
+                Value::from_fn(query.shape.clone(), |position| {
+                    let [batch, time, head, column] = [0, 1, 2, 3].map(|axis| position[axis]);
+                    let seen = if attention.causal { time + 1 } else { places };
+                    let scores: Vec<f64> = (0..seen)
+                        .map(|place| {
+                            let products = (0..width).map(|at| {
+                                query.at(&[batch, time, head, at])
+                                    * key.at(&[batch, place, head / group, at])
+                            });
+                            let bias =
+                                mask.map_or(0.0, |mask| mask.seen_at(&[batch, head, time, place]));
+                            products.sum::<f64>() * scale + bias
+                        })
+                        .collect();
+                    let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+                    let shares = scores.iter().map(|score| (score - largest).exp());
+                    let total: f64 = shares.clone().sum();
+                    shares
+                        .enumerate()
+                        .map(|(place, share)| {
+                            share / total * value.at(&[batch, place, head / group, column])
+                        })
+                        .sum()
+                })
+            }
             Node::CrossEntropy(cross) => {
                 let logits = self.of(cross.logits);
                 let labels = self.of(cross.labels);
