@@ -1,8 +1,14 @@
 //! Figures that `paired.py` sets beside those of another program: one JSON object a line.
-//! Arguments: `train <threads> <rows>` or `infer <threads> <rows>`.
+//! Arguments: `train <threads> <rows>`, `infer <threads> <rows>`, `gpt <threads> <steps>`,
+//! `decode <threads> <tokens>` or `quality <threads> <text file>`.
 
-#![expect(clippy::print_stdout, reason = "the figures are its output")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the figures are its output"
+)]
 
+mod decoder;
 mod model;
 
 use std::ops::ControlFlow;
@@ -32,6 +38,10 @@ fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with("--"));
     let what = arguments.next().unwrap_or_else(|| "train".into());
+    if matches!(what.as_str(), "gpt" | "decode" | "quality") {
+        let threads = arguments.next().and_then(|text| text.parse().ok());
+        return decoder::run(&what, threads.unwrap_or(1), arguments.next());
+    }
     let mut number = |default: usize| {
         arguments
             .next()

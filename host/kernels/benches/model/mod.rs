@@ -3,12 +3,13 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-pub(crate) use sandcast_kernels::measure::{plan, rows as feeds};
-use sandcast_kernels::{Caps, Device, DeviceChoice, Program, Session, measure};
+use sandcast_kernels::measure::programs::perceptron;
+pub(crate) use sandcast_kernels::measure::programs::{plan, rows as feeds};
+use sandcast_kernels::{Caps, Device, DeviceChoice, Program, Session};
 
 /// The program.
 pub(crate) fn program() -> Arc<Program> {
-    let program = Program::compile(measure::perceptron(), &Caps::default());
+    let program = Program::compile(perceptron(), &Caps::default());
     Arc::new(program.expect("the graph compiles"))
 }
 

@@ -30,13 +30,45 @@ impl Attention {
         }
     }
 
-    /// Places that rows up to this one see.
-    fn seen(&self, end: usize) -> usize {
-        if self.causal { end } else { self.time }
+    /// What the rows up to `end` see; their scores are `stride` apart, if that is given.
+    fn sight(&self, first: usize, end: usize, stride: Option<usize>) -> Sight {
+        let seen = if self.causal { end } else { self.time };
+        Sight {
+            stride: stride.unwrap_or(seen),
+            seen,
+            first,
+            causal: self.causal,
+            scale: self.scale,
+        }
     }
 
     fn elements(&self, heads: usize) -> usize {
         self.batch * self.time * heads * self.width
+    }
+}
+
+/// What a block of rows sees.
+#[derive(Clone, Copy)]
+struct Sight {
+    /// From the scores of one row to those of the next.
+    stride: usize,
+    /// Places that the last row sees.
+    seen: usize,
+    /// The first row.
+    first: usize,
+    causal: bool,
+    scale: f32,
+}
+
+impl Sight {
+    /// Places that a row of the block sees.
+    #[inline(always)]
+    fn own(self, row: usize) -> usize {
+        if self.causal {
+            self.first + row + 1
+        } else {
+            self.seen
+        }
     }
 }
 
@@ -66,14 +98,13 @@ unsafe fn scores(
     left: Head,
     rows: usize,
     turned: &[f32],
-    columns: usize,
+    sight: Sight,
     target: *mut f32,
-    target_stride: usize,
 ) {
     let product = Product {
         m: rows,
         k: of.width,
-        n: columns,
+        n: sight.seen,
         left: left.start,
         row_stride: left.stride,
         column_stride: 1,
@@ -84,7 +115,7 @@ unsafe fn scores(
         bias: std::ptr::null(),
         relu: false,
         target,
-        target_stride,
+        target_stride: sight.stride,
     };
     // SAFETY: the caller's promise.
     unsafe { multiply_rows(level, &product, 0, rows) };
@@ -121,26 +152,16 @@ pub(super) unsafe fn attend(level: Level, of: &Attention, memory: &Memory<'_>) {
                 let query = of.head(query, batch, heads, head);
                 let target = of.head(target, batch, heads, head);
                 for (first, end) in blocks(time) {
-                    let (rows, seen) = (end - first, of.seen(end));
+                    let (rows, sight) = (end - first, of.sight(first, end, None));
+                    let seen = sight.seen;
                     let block = Head {
                         start: query.start.wrapping_add(first * query.stride),
                         ..query
                     };
                     // SAFETY: as above.
-                    unsafe {
-                        scores(
-                            level,
-                            of,
-                            block,
-                            rows,
-                            turned,
-                            seen,
-                            shares.as_mut_ptr(),
-                            seen,
-                        )
-                    };
+                    unsafe { scores(level, of, block, rows, turned, sight, shares.as_mut_ptr()) };
                     let shares = &mut shares[..rows * seen];
-                    softmax(level, shares, seen, seen, first, of.causal, of.scale);
+                    softmax(level, shares, sight);
                     let product = Product {
                         m: rows,
                         k: seen,
@@ -209,7 +230,8 @@ pub(super) unsafe fn slope(level: Level, of: &Attention, slope: Place, memory: &
                 let slope = of.head(slope, batch, heads, head);
                 let target_query = of.head(target, batch, all_heads, head);
                 for (first, end) in blocks(time) {
-                    let (rows, seen) = (end - first, of.seen(end));
+                    let (rows, sight) = (end - first, of.sight(first, end, Some(time)));
+                    let seen = sight.seen;
                     let at = |head: Head| Head {
                         start: head.start.wrapping_add(first * head.stride),
                         ..head
@@ -224,9 +246,8 @@ pub(super) unsafe fn slope(level: Level, of: &Attention, slope: Place, memory: &
                             at(query),
                             rows,
                             turned_keys,
-                            seen,
+                            sight,
                             shares.as_mut_ptr(),
-                            time,
                         );
                         scores(
                             level,
@@ -234,15 +255,12 @@ pub(super) unsafe fn slope(level: Level, of: &Attention, slope: Place, memory: &
                             at(slope),
                             rows,
                             turned_values,
-                            seen,
+                            sight,
                             slopes.as_mut_ptr(),
-                            time,
                         );
                     }
-                    softmax(level, shares, time, seen, first, of.causal, of.scale);
-                    softmax_slope(
-                        level, shares, slopes, time, seen, first, of.causal, of.scale,
-                    );
+                    softmax(level, shares, sight);
+                    softmax_slope(level, shares, slopes, sight);
                     let product = Product {
                         m: rows,
                         k: seen,
@@ -311,31 +329,16 @@ pub(super) unsafe fn slope(level: Level, of: &Attention, slope: Place, memory: &
 }
 
 for_each_level! {
-    /// The shares of the scores of rows from `first` on; what a row does not see gets 0.
-    fn softmax => softmax_body(
-        scores: &mut [f32],
-        stride: usize,
-        seen: usize,
-        first: usize,
-        causal: bool,
-        scale: f32,
-    )
+    /// The shares of the scores of rows; what a row does not see gets 0.
+    fn softmax => softmax_body(scores: &mut [f32], sight: Sight)
 }
 
 #[inline(always)]
-fn softmax_body<const FUSED: bool>(
-    scores: &mut [f32],
-    stride: usize,
-    seen: usize,
-    first: usize,
-    causal: bool,
-    scale: f32,
-) {
-    for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
-        let own = if causal { first + row + 1 } else { seen };
-        let (own, rest) = scores[..seen].split_at_mut(own);
+fn softmax_body<const FUSED: bool>(scores: &mut [f32], sight: Sight) {
+    for (row, scores) in scores.chunks_exact_mut(sight.stride).enumerate() {
+        let (own, rest) = scores[..sight.seen].split_at_mut(sight.own(row));
         rest.fill(0.0);
-        share::<FUSED>(own, scale);
+        share::<FUSED>(own, sight.scale);
     }
 }
 
@@ -357,40 +360,23 @@ fn share<const FUSED: bool>(scores: &mut [f32], scale: f32) {
 
 for_each_level! {
     /// From the gradients of shares to those of scores, in place.
-    fn softmax_slope => softmax_slope_body(
-        shares: &[f32],
-        slopes: &mut [f32],
-        stride: usize,
-        seen: usize,
-        first: usize,
-        causal: bool,
-        scale: f32,
-    )
+    fn softmax_slope => softmax_slope_body(shares: &[f32], slopes: &mut [f32], sight: Sight)
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a kernel and its sizes")]
-fn softmax_slope_body<const FUSED: bool>(
-    shares: &[f32],
-    slopes: &mut [f32],
-    stride: usize,
-    seen: usize,
-    first: usize,
-    causal: bool,
-    scale: f32,
-) {
+fn softmax_slope_body<const FUSED: bool>(shares: &[f32], slopes: &mut [f32], sight: Sight) {
     for (row, (shares, slopes)) in shares
-        .chunks_exact(stride)
-        .zip(slopes.chunks_exact_mut(stride))
+        .chunks_exact(sight.stride)
+        .zip(slopes.chunks_exact_mut(sight.stride))
         .enumerate()
     {
-        let own = if causal { first + row + 1 } else { seen };
-        let (slopes, rest) = slopes[..seen].split_at_mut(own);
+        let own = sight.own(row);
+        let (slopes, rest) = slopes[..sight.seen].split_at_mut(own);
         rest.fill(0.0);
         let shares = &shares[..own];
         let mean = rows::dot(shares, slopes);
         for (slope, share) in slopes.iter_mut().zip(shares) {
-            *slope = (*slope - mean) * share * scale;
+            *slope = (*slope - mean) * share * sight.scale;
         }
     }
 }
@@ -446,50 +432,65 @@ pub(super) unsafe fn attend_kept(
                 values[start + place * width..][..width].copy_from_slice(&value[source..][..width]);
             }
             let row = (batch * time + step) * heads * width;
-            attend_row(
-                level,
-                &query[row..][..heads * width],
-                &mut target[row..][..heads * width],
+            let kept = Row {
                 keys,
                 values,
-                sequence.pages,
-                position + 1,
-                [key_heads, width],
-                of.scale,
+                pages: sequence.pages,
+                length: position + 1,
+                key_heads,
+                width,
+                scale: of.scale,
+            };
+            let query = &query[row..][..heads * width];
+            attend_row(
+                level,
+                &kept,
+                query,
+                &mut target[row..][..heads * width],
                 scratch,
             );
         }
     }
 }
 
+/// What one position of a query attends to.
+struct Row<'a> {
+    keys: &'a [f32],
+    values: &'a [f32],
+    pages: &'a [u32],
+    /// Positions, the query's own included.
+    length: usize,
+    key_heads: usize,
+    width: usize,
+    scale: f32,
+}
+
 for_each_level! {
     /// One position of the query against pages of keys and values.
     fn attend_row => attend_row_body(
+        of: &Row<'_>,
         query: &[f32],
         target: &mut [f32],
-        keys: &[f32],
-        values: &[f32],
-        pages: &[u32],
-        length: usize,
-        sizes: [usize; 2],
-        scale: f32,
         scratch: &mut [f32],
     )
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a kernel and its sizes")]
 fn attend_row_body<const FUSED: bool>(
+    of: &Row<'_>,
     query: &[f32],
     target: &mut [f32],
-    keys: &[f32],
-    values: &[f32],
-    pages: &[u32],
-    length: usize,
-    [key_heads, width]: [usize; 2],
-    scale: f32,
     scratch: &mut [f32],
 ) {
+    let Row {
+        keys,
+        values,
+        pages,
+        length,
+        key_heads,
+        width,
+        scale,
+    } = *of;
     let heads = query.len() / width;
     let group = heads / key_heads;
     let page_elements = key_heads * width * PAGE;

@@ -236,9 +236,10 @@ unsafe fn run(
             );
         }
         Instruction::Attention(ref of) => {
-            // SAFETY: as above; the keys and values that are kept belong to this run.
             match memory.kept {
+                // SAFETY: as above; the keys and values that are kept belong to this run.
                 Some(kept) => unsafe { attention::attend_kept(level, of, memory, kept) },
+                // SAFETY: as above.
                 None => unsafe { attention::attend(level, of, memory) },
             }
         }

@@ -1,7 +1,6 @@
-//! What a device can do: ceilings first, then programs against them.
-//!
-//! The program is the multilayer perceptron 30 - 256 - 128 - 2 (relu, cross-entropy, Adam, batches of
-//! 256 shuffled rows) that the figures of this project are about.
+//! What a device can do: ceilings first, then programs against them: those of [`programs`].
+
+pub mod programs;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -12,16 +11,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::graph::*;
-use crate::{Caps, Device, Feeds, Program, RunError, Schedule, Session, Tensor, TrainPlan};
-
-/// Numbers in a row.
-const FEATURES: usize = 30;
-
-/// Rows of a training step.
-const BATCH: u32 = 256;
-
-/// The most rows at once; what a program costs is said for so many.
-const MOST_ROWS: u32 = 4096;
+use crate::{Caps, Device, Program, Prompt, RunError, Sampling, Session};
+use programs::{Builder, Decoder, MOST_ROWS, decoder, perceptron, plan, rows, steps, tensor, text};
 
 /// Bytes copied: more than any cache holds for one core.
 const COPY_BYTES: usize = 256 << 20;
@@ -34,6 +25,12 @@ const TRAINING_ROWS: usize = 12_800;
 
 /// Rows of the larger prediction.
 const MANY_ROWS: usize = 1024;
+
+/// Sequences of a training step of the decoder.
+const BATCH_OF_TEXT: u32 = 16;
+
+/// Steps of a sample of it.
+const STEPS: u32 = 2;
 
 /// Samples of a figure at the least.
 const LEAST_SAMPLES: usize = 5;
@@ -65,6 +62,14 @@ pub struct Figures {
     pub mlp_infer_1024_us: f64,
     /// Its share of `gemm_gflops`.
     pub mlp_infer_1024_of_gemm: f64,
+    /// Milliseconds of a training step of the decoder: 16 sequences of 128 tokens.
+    pub gpt_step_ms: f64,
+    /// Its share of `gemm_gflops`.
+    pub gpt_step_of_gemm: f64,
+    /// Tokens a second that the decoder writes of one sequence.
+    pub decode_tokens_per_s: f64,
+    /// Tokens a second that it writes of 16 sequences at a time, all together.
+    pub decode_16_tokens_per_s: f64,
 }
 
 /// Measures a device, each figure for about as long as `each`. `tell` hears what is being measured.
@@ -113,6 +118,39 @@ pub fn measure(
     if let Some(error) = refused {
         return Err(error);
     }
+
+    tell("training the decoder");
+    let shape = Decoder::default();
+    let program = compiled(decoder(&shape));
+    let cost = program.costs().iter().find(|cost| cost.entry == "loss");
+    let step_flops = cost.map_or(0.0, |cost| {
+        cost.flops as f64 * f64::from(BATCH_OF_TEXT) / f64::from(shape.most_rows)
+    });
+    let mut session = Session::new(program, device, 7)?;
+    let feeds = text(&shape, 4096);
+    let mut refused = None;
+    let gpt_step = median_seconds(each, &mut || {
+        let go_on = &mut |_: crate::Progress<'_>| ControlFlow::Continue(());
+        let trained = session.train(&feeds, None, &steps(STEPS, BATCH_OF_TEXT), go_on);
+        refused = trained.err().or(refused.take());
+    }) / f64::from(STEPS);
+    let mut decode = |sequences: usize| {
+        tell(&format!("writing {sequences} sequences"));
+        let written = shape.context / 2;
+        let seconds = median_seconds(each, &mut || {
+            let prompts = (0..sequences)
+                .map(|salt| prompt(&shape, salt, written))
+                .collect();
+            let go_on = &mut |_| ControlFlow::Continue(());
+            let done = session.generate(prompts, sequences, go_on);
+            refused = done.err().or(refused.take());
+        });
+        sequences as f64 * f64::from(written) / seconds
+    };
+    let (decode_tokens_per_s, decode_16_tokens_per_s) = (decode(1), decode(16));
+    if let Some(error) = refused {
+        return Err(error);
+    }
     Ok(Figures {
         device: device.name().to_owned(),
         threads,
@@ -123,103 +161,26 @@ pub fn measure(
         mlp_infer_1_us: one * 1e6,
         mlp_infer_1024_us: many * 1e6,
         mlp_infer_1024_of_gemm: share(MANY_ROWS as f64 / many, "predict"),
+        gpt_step_ms: gpt_step * 1e3,
+        gpt_step_of_gemm: step_flops / gpt_step / gemm_gflops / 1e9,
+        decode_tokens_per_s,
+        decode_16_tokens_per_s,
     })
 }
 
-/// The perceptron, with an entry `predict` and a loss.
-pub fn perceptron() -> Graph {
-    let rows = Extent::Symbol(0);
-    let mut builder = Builder(Graph {
-        symbols: vec![Symbol {
-            name: "rows".into(),
-            maximum: MOST_ROWS,
-        }],
-        ..Graph::default()
-    });
-    let x = builder.node(Node::Input(Input {
-        name: "x".into(),
-        dtype: DType::Float32,
-        shape: vec![rows, Extent::Fixed(FEATURES as u32)],
-    }));
-    let labels = builder.node(Node::Input(Input {
-        name: "y".into(),
-        dtype: DType::Int32,
-        shape: vec![rows],
-    }));
-    let mut hidden = x;
-    for (name, sizes) in [("first", [FEATURES as u32, 256]), ("second", [256, 128])] {
-        let sum = builder.dense(name, hidden, sizes);
-        hidden = builder.node(Node::Unary(UnaryNode {
-            operation: UnaryOperation::Relu,
-            operand: sum,
-        }));
-    }
-    let logits = builder.dense("third", hidden, [128, 2]);
-    let probabilities = builder.node(Node::Softmax(SoftmaxNode {
-        operand: logits,
-        axis: 1,
-        logarithm: false,
-    }));
-    let per_row = builder.node(Node::CrossEntropy(CrossEntropyNode { logits, labels }));
-    let mut graph = builder.0;
-    graph.entries.push(Entry {
-        name: "predict".into(),
-        outputs: vec![Output {
-            name: "probabilities".into(),
-            node: probabilities,
-        }],
-    });
-    graph.loss = Some(Loss {
-        per_row,
-        weight: None,
-    });
-    graph.optimizer = Some(Optimizer::Adam(Adam {
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        weight_decay: 0.0,
-        decoupled: false,
-    }));
-    graph
-}
-
-/// Rows for the perceptron, the same at every call: `x`, and whether two of its numbers have the
-/// same sign as `y`.
-pub fn rows(count: usize) -> Feeds {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let x: Vec<f32> = (0..count * FEATURES)
-        .map(|_| {
-            // Marsaglia's xorshift.
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / 8_388_608.0 - 1.0
-        })
-        .collect();
-    let y = x
-        .chunks_exact(FEATURES)
-        .map(|row| i32::from(row[0] * row[1] > 0.0))
-        .collect();
-    BTreeMap::from([
-        ("x".to_owned(), tensor(vec![count, FEATURES], x)),
-        (
-            "y".to_owned(),
-            Tensor::from_i32(vec![count], y).unwrap_or_else(|error| unreachable!("{error}")),
-        ),
-    ])
-}
-
-/// Passes over the rows in shuffled batches.
-pub fn plan(epochs: u32) -> TrainPlan {
-    TrainPlan {
-        epochs,
-        epoch_rows: None,
-        batch_rows: BATCH,
-        learning_rate: 1e-3,
-        schedule: Schedule::Constant,
-        clip_norm: None,
-        patience: None,
-        shuffle: true,
+/// A prompt of one token, to be gone on from.
+fn prompt(shape: &Decoder, salt: usize, tokens: u32) -> Prompt {
+    Prompt {
+        tokens: vec![salt as u32 % shape.vocabulary],
+        sampling: Sampling {
+            temperature: 1.0,
+            top_k: None,
+            top_p: None,
+            maximum_tokens: tokens,
+            stop: Vec::new(),
+            seed: salt as u64,
+            slide: false,
+        },
     }
 }
 
@@ -227,10 +188,6 @@ pub fn plan(epochs: u32) -> TrainPlan {
 fn compiled(graph: Graph) -> Arc<Program> {
     let program = Program::compile(graph, &Caps::default());
     Arc::new(program.unwrap_or_else(|diagnostic| unreachable!("{diagnostic}")))
-}
-
-fn tensor(shape: Vec<usize>, values: Vec<f32>) -> Tensor {
-    Tensor::from_f32(shape, values).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
 /// 10^9 floating-point operations a second of one matrix product.
@@ -301,38 +258,6 @@ fn median_seconds(each: Duration, work: &mut dyn FnMut()) -> f64 {
     samples[samples.len() / 2]
 }
 
-struct Builder(Graph);
-
-impl Builder {
-    fn node(&mut self, node: Node) -> NodeId {
-        self.0.nodes.push(node);
-        self.0.nodes.len() as u32 - 1
-    }
-
-    fn parameter(&mut self, name: &str, shape: &[u32], initializer: Initializer) -> NodeId {
-        self.node(Node::Parameter(Parameter {
-            name: name.to_owned(),
-            shape: shape.to_vec(),
-            initializer,
-            trainable: true,
-        }))
-    }
-
-    fn dense(&mut self, name: &str, operand: NodeId, sizes: [u32; 2]) -> NodeId {
-        let right = self.parameter(&format!("{name}.weight"), &sizes, Initializer::HeUniform);
-        let bias = self.parameter(&format!("{name}.bias"), &sizes[1..], Initializer::Zeros);
-        let left = self.node(Node::Matmul(MatmulNode {
-            left: operand,
-            right,
-        }));
-        self.node(Node::Binary(BinaryNode {
-            operation: BinaryOperation::Add,
-            left,
-            right: bias,
-        }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,7 +286,7 @@ mod tests {
         let share = figures.mlp_train_rows_per_s * 3.0 * flops / figures.gemm_gflops / 1e9;
         let ratio = figures.mlp_train_of_gemm / share;
         assert!((0.8..1.4).contains(&ratio), "{ratio}");
-        assert_eq!(told.len(), 5);
+        assert_eq!(told.len(), 8);
     }
 
     #[test]
