@@ -10,6 +10,7 @@
 //! | `ir` | fewer, simpler values; their gradient; whether rows mix |
 //! | `plan` | for given extents: what is fused, where everything lies, what it costs |
 //! | `program` | the above, kept together and shared |
+//! | `show` | a program written down: its text, its picture |
 //! | `session`, `train` | weights, epochs, order of rows, early stopping; the same on every device |
 //! | `generate` | sequences that go on from prompts, several at a time |
 //! | `backend`, `cpu` | what a device does; the processor |
@@ -61,6 +62,7 @@
 
 pub mod graph;
 pub mod measure;
+pub mod show;
 
 mod backend;
 mod caps;

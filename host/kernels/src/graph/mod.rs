@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 mod nodes;
 mod number;
+mod operands;
 
 pub use nodes::*;
 

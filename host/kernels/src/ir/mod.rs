@@ -77,6 +77,31 @@ pub(crate) enum Map {
     },
 }
 
+impl Map {
+    /// How many operands it takes.
+    pub(crate) fn operands(self) -> usize {
+        match self {
+            Map::Copy
+            | Map::Unary(_)
+            | Map::UnaryInt(_)
+            | Map::GeluSlope
+            | Map::ToInt
+            | Map::ToFloat
+            | Map::Clamp { .. }
+            | Map::Dropout { .. } => 1,
+            Map::Binary(_)
+            | Map::BinaryInt(_)
+            | Map::Compare(_)
+            | Map::CompareInt(_)
+            | Map::WherePositive
+            | Map::BinaryCrossEntropy
+            | Map::Huber { .. }
+            | Map::HuberSlope { .. } => 2,
+            Map::Select(_) => 3,
+        }
+    }
+}
+
 /// How a matrix product reads its operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Product {

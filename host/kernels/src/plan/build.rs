@@ -153,6 +153,8 @@ pub(super) struct Group {
     pub(super) members: Vec<Member>,
     shape: Shape,
     pub(super) elements: usize,
+    /// The values it computes.
+    pub(super) values: Vec<ValueId>,
 }
 
 pub(super) struct Builder<'a> {
@@ -334,6 +336,7 @@ impl Builder<'_> {
             members: vec![member],
             shape,
             elements,
+            values: vec![id],
         });
         buffer
     }
@@ -394,6 +397,7 @@ impl Builder<'_> {
                 members: Vec::new(),
                 shape: value.shape.clone(),
                 elements,
+                values: Vec::new(),
             });
             self.groups.len() - 1
         });
@@ -421,6 +425,7 @@ impl Builder<'_> {
             }
             _ => 0,
         };
+        self.groups[group].values.push(id);
         self.groups[group].members.push(Member {
             map,
             operands,
@@ -473,6 +478,7 @@ impl Builder<'_> {
             members: Vec::new(),
             shape,
             elements,
+            values: vec![id],
         });
     }
 

@@ -198,6 +198,7 @@ impl Emitter<'_> {
             self.plan.flops = self.plan.flops.saturating_add(program.flops());
             self.plan.registers = self.plan.registers.max(program.registers);
         }
+        let values = group.values.into_boxed_slice();
         match group.root {
             Root::Maps => self.plan.instructions.extend(program.map(Instruction::Map)),
             Root::Kernel {
@@ -269,6 +270,9 @@ impl Emitter<'_> {
             }
         }
         self.plan.bytes_moved = self.plan.bytes_moved.saturating_add(4 * moved);
+        let last = self.plan.instructions.len().saturating_sub(1);
+        self.plan.computed.resize(last, Box::default());
+        self.plan.computed.push(values);
     }
 }
 

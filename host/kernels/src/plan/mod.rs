@@ -15,7 +15,7 @@ mod memory;
 mod shared;
 mod view;
 
-use crate::ir::{Fold, Map};
+use crate::ir::{Fold, Map, ValueId};
 
 pub(crate) use build::{Request, build};
 pub(crate) use shared::{SharedLayout, shared_layout, shared_plan};
@@ -325,6 +325,9 @@ pub(crate) struct Plan {
     pub(crate) scratch: usize,
     pub(crate) flops: u64,
     pub(crate) bytes_moved: u64,
+    /// The values that come about at each instruction; of several that make one value, at the
+    /// last.
+    pub(crate) computed: Vec<Box<[ValueId]>>,
 }
 
 /// `elements` up to the next multiple of the alignment.

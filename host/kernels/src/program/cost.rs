@@ -1,9 +1,12 @@
 //! What running costs, found before anything runs.
 
+use std::collections::BTreeMap;
+
 use super::{Cost, Diagnostic, Program, Task, Which};
 use crate::caps::Caps;
 use crate::graph::{Extent, Optimizer};
 use crate::shape;
+use crate::show::ShowError;
 
 /// The largest number of shards of a batch, so that gradients of a large batch stay few.
 const SHARDS: usize = 32;
@@ -49,25 +52,49 @@ impl Program {
         Ok(costs)
     }
 
-    fn cost(&self, which: Which, task: &Task, largest: &[usize]) -> Cost {
+    /// What each entry costs, in the order of the graph, then `loss` where there is one: for
+    /// these extents by name, the others at their maximum. Nothing runs.
+    ///
+    /// # Errors
+    /// When a symbol is not of this program, or cannot be what is asked.
+    pub fn costs_at(&self, extents: &BTreeMap<String, usize>) -> Result<Vec<Cost>, ShowError> {
+        let extents = self.extents(extents)?;
+        let tasks = self.chosen(None)?;
+        Ok(tasks
+            .into_iter()
+            .map(|(which, task)| self.cost(which, task, &extents))
+            .collect())
+    }
+
+    /// The extents of one piece of a task's work, and how many pieces there are.
+    pub(crate) fn piece(
+        &self,
+        which: Which,
+        task: &Task,
+        largest: &[usize],
+    ) -> (Vec<usize>, usize) {
+        let mut piece = largest.to_vec();
+        let Some(rows) = task.rows else {
+            return (piece, 1);
+        };
+        let rows = rows as usize;
+        let size = if which == Which::Step {
+            task.shard_rows(largest[rows], largest)
+        } else {
+            task.piece_rows(largest)
+        };
+        piece[rows] = largest[rows].min(size);
+        (piece, largest[rows].div_ceil(size))
+    }
+
+    pub(crate) fn cost(&self, which: Which, task: &Task, largest: &[usize]) -> Cost {
         let whole = self.make_plan(which, largest);
         let shared = match (which, &self.training) {
             (Which::Step, Some(training)) => &training.shared,
             _ => &self.shared,
         };
         // What is cut holds only pieces at a time.
-        let mut piece = largest.to_vec();
-        let mut pieces = 1;
-        if let Some(rows) = task.rows {
-            let rows = rows as usize;
-            let size = if which == Which::Step {
-                task.shard_rows(largest[rows], largest)
-            } else {
-                task.piece_rows(largest)
-            };
-            piece[rows] = largest[rows].min(size);
-            pieces = largest[rows].div_ceil(size);
-        }
+        let (piece, pieces) = self.piece(which, task, largest);
         let slab = if piece == *largest {
             whole.slab
         } else {

@@ -13,7 +13,7 @@ pub(crate) struct Layout {
     /// Elements of all parameters, and of the trainable ones.
     pub(crate) weights: usize,
     pub(crate) trainable: usize,
-    pub(super) literal_offsets: Vec<usize>,
+    pub(crate) literal_offsets: Vec<usize>,
     /// All literals, int32 ones by their bits.
     pub(crate) literals: Vec<f32>,
 }

@@ -7,8 +7,10 @@ mod tasks;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use serde::Serialize;
+
 use crate::caps::Caps;
-use crate::check;
+use crate::check::{self, Type};
 use crate::graph::Graph;
 use crate::ir::{self, Ir, ValueId};
 use crate::plan::{self, Place, Plan, Region, Request, SharedLayout};
@@ -34,7 +36,8 @@ pub struct Diagnostic {
 
 /// What one run of an entry costs at the maximum of every symbol; the entry `loss` is one
 /// training step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Cost {
     /// The name of the entry.
     pub entry: String,
@@ -71,6 +74,8 @@ impl ParameterInfo {
 #[derive(Debug)]
 pub struct Program {
     graph: Graph,
+    /// What each node gives.
+    pub(crate) types: Vec<Type>,
     digest: [u8; 32],
     costs: Vec<Cost>,
     parameters: Vec<ParameterInfo>,
@@ -124,6 +129,7 @@ impl Program {
             shared: Shared::default(),
             plans: RwLock::default(),
             graph,
+            types: Vec::new(),
             parameters,
             ir,
             layout,
@@ -141,6 +147,7 @@ impl Program {
             .collect();
         program.shared = program.share(&roots);
         program.costs = program.price(caps)?;
+        program.types = types;
         Ok(program)
     }
 
@@ -189,7 +196,7 @@ impl Program {
         plan
     }
 
-    fn make_plan(&self, which: Which, symbols: &[usize]) -> Plan {
+    pub(crate) fn make_plan(&self, which: Which, symbols: &[usize]) -> Plan {
         let output = |(index, value): (usize, ValueId)| {
             (
                 value,

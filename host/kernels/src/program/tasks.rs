@@ -50,10 +50,10 @@ pub(crate) struct Training {
     /// The losses, and the weights of the rows where there are any, without dropout.
     pub(crate) evaluation: Task,
     /// The same with dropout.
-    pub(super) step: Vec<ValueId>,
+    pub(crate) step: Vec<ValueId>,
     /// The gradient of each trainable parameter, by index of the parameter, where the loss
     /// depends on it.
-    pub(super) gradients: Vec<(usize, ValueId)>,
+    pub(crate) gradients: Vec<(usize, ValueId)>,
     /// The symbol that counts rows.
     pub(crate) rows: u32,
     pub(crate) shared: Shared,
