@@ -153,14 +153,8 @@ impl Lowering<'_> {
             }
             Node::Slice(slice) => {
                 let operand = self.of(slice.operand);
-                if self.ir.shape(operand) == found.shape {
-                    return operand;
-                }
-                let operation = Operation::Slice {
-                    axis: slice.axis as usize,
-                    start: slice.start as usize,
-                };
-                self.ir.make(operation, &[operand], dtype, shape())
+                self.ir
+                    .slice(operand, slice.axis as usize, slice.start as usize, shape())
             }
             Node::Concatenate(concatenate) => {
                 let operands: Vec<ValueId> = concatenate
@@ -191,9 +185,7 @@ impl Lowering<'_> {
                 let reduced = self.ir.reduce(fold, operand, axes);
                 let reduced = self.ir.reshape(reduced, shape());
                 if reduce.reduction == Reduction::Mean {
-                    let inverse =
-                        self.ir
-                            .float(Operation::InverseCount(counted), &[], Shape::new());
+                    let inverse = self.ir.inverse_count(counted);
                     self.ir.multiply(reduced, inverse)
                 } else {
                     reduced

@@ -95,8 +95,7 @@ impl Backward<'_> {
                         continue;
                     };
                     if self.needed[*operand as usize] {
-                        let operation = Operation::Slice { axis: *axis, start };
-                        let slope = self.ir.float(operation, &[adjoint], shape);
+                        let slope = self.ir.slice(adjoint, *axis, start, shape);
                         self.give(*operand, slope);
                     }
                     start += extent as usize;

@@ -8,6 +8,7 @@
 mod forward;
 mod gradient;
 mod rows;
+mod simplify;
 
 use std::collections::HashMap;
 
@@ -301,7 +302,11 @@ impl Ir {
             // shapes of what they are gradients of.
             shape = shape::broadcast(&shape, self.shape(*operand)).unwrap_or(shape);
         }
-        self.make(Operation::Map(map), operands, dtype, shape)
+        if let Some(simpler) = self.simpler_map(map, operands, &shape) {
+            return simpler;
+        }
+        let operands = Ir::ordered(map, operands);
+        self.make(Operation::Map(map), &operands, dtype, shape)
     }
 
     fn unary(&mut self, operation: UnaryOperation, operand: ValueId) -> ValueId {
@@ -333,34 +338,43 @@ impl Ir {
         self.multiply(operand, factor)
     }
 
-    fn reshape(&mut self, operand: ValueId, shape: Shape) -> ValueId {
-        if self.shape(operand) == shape {
+    /// A view of an operand, or of what that is a view of.
+    fn view(&mut self, operation: Operation, operand: ValueId, shape: Shape) -> ValueId {
+        let (mut operation, mut operand) = (operation, operand);
+        while let Some(simpler) = self.simpler_view(&operation, operand) {
+            (operation, operand) = simpler;
+        }
+        let changes = match &operation {
+            Operation::Transpose(permutation) => permutation
+                .iter()
+                .enumerate()
+                .any(|(place, axis)| place != *axis),
+            _ => self.shape(operand) != shape,
+        };
+        if !changes {
             return operand;
         }
         let dtype = self.value(operand).dtype;
-        self.make(Operation::Reshape, &[operand], dtype, shape)
+        self.make(operation, &[operand], dtype, shape)
+    }
+
+    fn reshape(&mut self, operand: ValueId, shape: Shape) -> ValueId {
+        self.view(Operation::Reshape, operand, shape)
     }
 
     fn broadcast(&mut self, operand: ValueId, shape: Shape) -> ValueId {
-        if self.shape(operand) == shape {
-            return operand;
-        }
-        let dtype = self.value(operand).dtype;
-        self.make(Operation::Broadcast, &[operand], dtype, shape)
+        self.view(Operation::Broadcast, operand, shape)
     }
 
     fn transpose(&mut self, operand: ValueId, permutation: Vec<usize>) -> ValueId {
-        if permutation
-            .iter()
-            .enumerate()
-            .all(|(place, axis)| place == *axis)
-        {
-            return operand;
-        }
-        let value = self.value(operand);
-        let dtype = value.dtype;
-        let shape = permutation.iter().map(|axis| value.shape[*axis]).collect();
-        self.make(Operation::Transpose(permutation), &[operand], dtype, shape)
+        let from = self.shape(operand);
+        let shape = permutation.iter().map(|axis| from[*axis]).collect();
+        self.view(Operation::Transpose(permutation), operand, shape)
+    }
+
+    /// `shape[axis]` elements from `start` on along an axis.
+    fn slice(&mut self, operand: ValueId, axis: usize, start: usize, shape: Shape) -> ValueId {
+        self.view(Operation::Slice { axis, start }, operand, shape)
     }
 
     /// The operand with its last two axes exchanged.
@@ -386,6 +400,18 @@ impl Ir {
         if axes.is_empty() {
             return operand;
         }
+        if axes
+            .iter()
+            .all(|axis| self.shape(operand)[*axis] == Extent::Fixed(1))
+        {
+            // Each is the fold of itself alone.
+            let shape = self.shape(operand).iter().enumerate();
+            let shape = shape
+                .filter(|(axis, _)| !axes.contains(axis))
+                .map(|(_, extent)| *extent)
+                .collect();
+            return self.reshape(operand, shape);
+        }
         axes.sort_unstable();
         let (first, last) = (axes[0], axes[axes.len() - 1]);
         if last - first + 1 != axes.len() {
@@ -404,6 +430,20 @@ impl Ir {
             .map(|(_, extent)| *extent)
             .collect();
         self.float(Operation::Reduce { fold, axes }, &[operand], shape)
+    }
+
+    /// 1 / the product of these extents.
+    fn inverse_count(&mut self, counted: Shape) -> ValueId {
+        let count = counted
+            .iter()
+            .try_fold(1_usize, |product, extent| match extent {
+                Extent::Fixed(value) => product.checked_mul(*value as usize),
+                Extent::Symbol(_) => None,
+            });
+        match count {
+            Some(count) => self.scalar((1.0 / count as f64) as f32),
+            None => self.float(Operation::InverseCount(counted), &[], Shape::new()),
+        }
     }
 
     /// As [`Ir::reduce`], the axes staying with extent 1.
