@@ -37,6 +37,16 @@ impl Node {
                 ("scale", node.scale),
                 ("offset", node.offset),
             ],
+            Node::RmsNorm(node) => vec![("operand", node.operand), ("scale", node.scale)],
+            Node::Attention(node) => {
+                let given = [
+                    ("query", node.query),
+                    ("key", node.key),
+                    ("value", node.value),
+                ];
+                let mask = node.mask.map(|mask| ("mask", mask));
+                given.into_iter().chain(mask).collect()
+            }
             Node::CrossEntropy(node) => vec![("logits", node.logits), ("labels", node.labels)],
             Node::BinaryCrossEntropy(node) => {
                 vec![("logits", node.logits), ("targets", node.targets)]

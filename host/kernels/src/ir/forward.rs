@@ -253,11 +253,7 @@ impl Lowering<'_> {
                 let square = ir.unary(UnaryOperation::Square, operand);
                 let last = found.shape.len() - 1;
                 let sum = ir.reduce_keeping(Fold::Sum, square, vec![last]);
-                let share = ir.float(
-                    Operation::InverseCount(vec![found.shape[last]]),
-                    &[],
-                    Shape::new(),
-                );
+                let share = ir.inverse_count(vec![found.shape[last]]);
                 let mean = ir.multiply(sum, share);
                 let epsilon = ir.scalar(norm.epsilon);
                 let mean = ir.add(mean, epsilon);

@@ -163,11 +163,7 @@ impl Backward<'_> {
                 let starts = [0, own, own + others];
                 for (operand, start) in operands.iter().zip(starts) {
                     let shape = self.ir.shape(*operand).to_vec();
-                    let operation = Operation::Slice {
-                        axis: 2,
-                        start: start as usize,
-                    };
-                    let slope = self.ir.float(operation, &[slopes], shape);
+                    let slope = self.ir.slice(slopes, 2, start as usize, shape);
                     self.give(*operand, slope);
                 }
             }

@@ -62,6 +62,7 @@ impl Program {
         let tasks = self.chosen(None)?;
         Ok(tasks
             .into_iter()
+            .filter(|(which, _)| *which != Which::Generation)
             .map(|(which, task)| self.cost(which, task, &extents))
             .collect())
     }

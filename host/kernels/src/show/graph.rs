@@ -40,8 +40,14 @@ fn roots(graph: &Graph, entry: Option<&str>) -> Vec<NodeId> {
     let entries = graph.entries.iter().filter(|entry| wanted(&entry.name));
     let outputs = entries.flat_map(|entry| entry.outputs.iter().map(|output| output.node));
     let loss = graph.loss.iter().filter(|_| wanted("loss"));
+    let generation = graph.generation.iter().filter(|_| wanted("generate"));
     outputs
         .chain(loss.flat_map(|loss| [loss.per_row].into_iter().chain(loss.weight)))
+        .chain(generation.flat_map(|generation| {
+            [generation.tokens, generation.logits]
+                .into_iter()
+                .chain(generation.positions)
+        }))
         .collect()
 }
 
@@ -61,6 +67,9 @@ fn ends(graph: &Graph, entry: Option<&str>, places: &[usize]) -> Vec<(String, us
             loss.weight
                 .map(|weight| ("weight of the loss".to_owned(), places[weight as usize])),
         );
+    }
+    if let Some(generation) = graph.generation.as_ref().filter(|_| wanted("generate")) {
+        ends.push(("next token".to_owned(), places[generation.logits as usize]));
     }
     ends
 }
@@ -248,6 +257,15 @@ fn declares(graph: &Graph, entry: Option<&str>) -> Vec<String> {
                 if adam.decoupled { ", decoupled" } else { "" }
             ),
         });
+    }
+    if let Some(generation) = graph.generation.as_ref().filter(|_| wanted("generate")) {
+        let positions = generation.positions.map_or(String::new(), |positions| {
+            format!(", positions %{positions}")
+        });
+        lines.push(format!(
+            "generate from tokens %{}{positions} by logits %{}",
+            generation.tokens, generation.logits
+        ));
     }
     lines
 }

@@ -110,7 +110,8 @@ impl Program {
         })
     }
 
-    /// The tasks that a name means; all without one.
+    /// The tasks that a name means; all without one. How a sequence goes on is called
+    /// `generate`.
     pub(crate) fn chosen(&self, entry: Option<&str>) -> Result<Vec<(Which, &Task)>, ShowError> {
         let entries = self.entries.iter().enumerate();
         let all = entries
@@ -119,6 +120,11 @@ impl Program {
                 self.training
                     .iter()
                     .map(|training| (Which::Step, &training.evaluation)),
+            )
+            .chain(
+                self.generating
+                    .iter()
+                    .map(|generating| (Which::Generation, &generating.task)),
             );
         let Some(entry) = entry else {
             return Ok(all.collect());

@@ -2,12 +2,12 @@
 
 use super::form::{Function, Line, LineKind, Operand, Returned};
 use super::names::{quoted, short, typed};
-use super::values::{described, fold_name, map_described, rows, set, wanted};
+use super::values::{attention, described, fold_name, map_described, rows, set, wanted};
 use crate::graph::Node;
 use crate::ir::{Operation, ValueId};
 use crate::plan::{
-    Instruction, Load, MapProgram, Multiplication, PANEL, Place, Plan, Region, Right, Source,
-    Splat, Target,
+    Attention, Instruction, Load, MapProgram, Multiplication, PANEL, Place, Plan, Region, Right,
+    Source, Splat, Target,
 };
 use crate::program::{Program, Shared, Task, Which};
 
@@ -90,7 +90,7 @@ fn function(program: &Program, which: Which, task: &Task, extents: &[usize]) -> 
     notes.push(format!(
         "{computed} values in {} instructions; {} numbers lie between; {} registers",
         plan.instructions.len(),
-        plan.slab,
+        plan.slab + plan.scratch,
         plan.registers
     ));
     let returns = wanted.iter().enumerate().map(|(index, (name, value))| {
@@ -290,6 +290,21 @@ impl Accesses {
                 write(target, count * depth);
             }
             Instruction::Zero { target, elements } => write(target, elements),
+            Instruction::Attention(of) => {
+                let (own, others) = attention_elements(&of);
+                read(of.query, own);
+                read(of.key, others);
+                read(of.value, others);
+                write(of.target, own);
+            }
+            Instruction::AttentionSlope { of, slope } => {
+                let (own, others) = attention_elements(&of);
+                read(of.query, own);
+                read(of.key, others);
+                read(of.value, others);
+                read(slope, own);
+                write(of.target, own + 2 * others);
+            }
             Instruction::CopyRows {
                 source,
                 target,
@@ -373,6 +388,12 @@ impl Accesses {
         }
         found
     }
+}
+
+/// Elements of the query of an attention, and of its key.
+fn attention_elements(of: &Attention) -> (usize, usize) {
+    let one_head = of.batch * of.time * of.width;
+    (one_head * of.heads, one_head * of.key_heads)
 }
 
 /// Elements from the first to the last of a strided block.
@@ -583,6 +604,10 @@ impl Listed<'_> {
             Instruction::OneHot { count, depth, .. } => {
                 kernel("one-hot", vec![set("count", count), set("depth", depth)])
             }
+            Instruction::Attention(ref of) => kernel("attention", attention_described(of)),
+            Instruction::AttentionSlope { ref of, .. } => {
+                kernel("attention-slope", attention_described(of))
+            }
             Instruction::Zero { elements, .. } => kernel("zero", vec![set("elements", elements)]),
             Instruction::CopyRows { rows, width, .. } => {
                 let name = values.last().map_or("copy-rows".to_owned(), |value| {
@@ -735,6 +760,26 @@ impl Listed<'_> {
             None => text,
         }
     }
+}
+
+fn attention_described(of: &Attention) -> Vec<(String, Option<String>)> {
+    let Attention {
+        batch,
+        time,
+        heads,
+        key_heads,
+        width,
+        ..
+    } = of;
+    let mut attributes = vec![
+        set("batch x time", format_args!("{batch} x {time}")),
+        set("heads", format_args!("{heads} x {width}")),
+    ];
+    if key_heads != heads {
+        attributes.push(set("key heads", key_heads));
+    }
+    attributes.extend(attention(of.causal, of.scale));
+    attributes
 }
 
 fn whole_range(name: &str, offset: usize, elements: usize) -> String {

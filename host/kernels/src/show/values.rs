@@ -165,7 +165,20 @@ pub(super) fn described(program: &Program, id: ValueId) -> Described {
         ),
         Operation::CrossEntropy => alone("cross-entropy"),
         Operation::CrossEntropySlope => alone("cross-entropy-slope"),
+        Operation::Attention { causal, scale } => {
+            ("attention".to_owned(), attention(*causal, scale.value()))
+        }
+        Operation::AttentionSlope { causal, scale } => (
+            "attention-slope".to_owned(),
+            attention(*causal, scale.value()),
+        ),
     }
+}
+
+/// How an attention is done.
+pub(super) fn attention(causal: bool, scale: f32) -> Vec<(String, Option<String>)> {
+    let causal = causal.then(|| ("causal".to_owned(), None));
+    causal.into_iter().chain([set("scale", scale)]).collect()
 }
 
 /// The name of a fold.
