@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, bench, build, completions, data, doctor, inspect, models, plan, predict, run, runs,
-    schema, serve,
+    audit, bench, build, completions, data, doctor, inspect, models, plan, predict, program, run,
+    runs, schema, serve,
 };
 
 const LONG_ABOUT: &str = "\
@@ -88,6 +88,7 @@ pub(crate) enum Command {
     Data(data::DataArguments),
     Serve(serve::ServeArguments),
     Predict(predict::PredictArguments),
+    Program(program::ProgramArguments),
     Audit(audit::AuditArguments),
     Doctor(doctor::DoctorArguments),
     Bench(bench::BenchArguments),

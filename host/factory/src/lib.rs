@@ -2,10 +2,12 @@
 //!
 //! [`config`] reads the file, [`plan`] says what will be done, [`run`](mod@run) does it: stage by stage,
 //! each stage kept by the digest of everything that went in, and nothing registered that the
-//! [`gate`] has not approved. [`registry`] knows the models, [`inference`] asks them.
+//! [`gate`] has not approved. [`registry`] knows the models, [`inference`] asks them,
+//! [`declare`](mod@declare) asks an adapter what it would train.
 
 mod clock;
 pub mod config;
+pub mod declare;
 pub mod gate;
 pub mod inference;
 pub mod metrics;
@@ -18,6 +20,7 @@ mod state;
 pub mod workspace;
 
 pub use config::{ConfigError, Pipeline};
+pub use declare::{DeclareError, Declared, declare};
 pub use inference::{InferenceError, RowsError, ServedModel};
 pub use plan::{Plan, PlanError};
 pub use registry::{ModelSummary, ModelVersion, Registry, RegistryError};

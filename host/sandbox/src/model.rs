@@ -157,6 +157,14 @@ pub enum ModelError {
     },
 }
 
+impl ModelError {
+    fn format(reason: &str) -> ModelError {
+        ModelError::Format {
+            reason: reason.to_owned(),
+        }
+    }
+}
+
 /// A trained model. Instances share it; nothing in it changes.
 pub struct Model {
     task: Task,
@@ -225,38 +233,27 @@ impl Model {
         bytes
     }
 
+    /// The graph of the program in a model file. Its digest guards the parts that follow it; they
+    /// are not looked at.
+    ///
+    /// # Errors
+    /// When the file does not begin as a model file does.
+    pub fn graph_of(bytes: &[u8]) -> Result<Graph, ModelError> {
+        Ok(Header::read(bytes)?.0.graph)
+    }
+
+    /// Whether a file begins as a model file does.
+    pub fn is_model_file(bytes: &[u8]) -> bool {
+        bytes.starts_with(MAGIC)
+    }
+
     /// Reads a model file, checks everything in it and loads it on the sandbox's device.
     ///
     /// # Errors
     /// When any part of the file is wrong.
     pub fn from_bytes(bytes: &[u8], sandbox: &Sandbox) -> Result<Model, ModelError> {
-        let format = |reason: &str| ModelError::Format {
-            reason: reason.to_owned(),
-        };
-        let rest = bytes
-            .strip_prefix(MAGIC)
-            .ok_or_else(|| format("it does not begin like one"))?;
-        let (length, rest) = rest
-            .split_first_chunk::<8>()
-            .ok_or_else(|| format("it is cut short"))?;
-        let length = u64::from_le_bytes(*length);
-        if length > MAX_HEADER_BYTES {
-            return Err(format("its header is too long"));
-        }
-        // Bounded above, so the conversion holds.
-        let (header, rest) = rest
-            .split_at_checked(length as usize)
-            .ok_or_else(|| format("its header is cut short"))?;
-        let version: HeaderVersion = serde_json::from_slice(header)
-            .map_err(|error| format(&format!("its header is wrong: {error}")))?;
-        if version.format != FORMAT_VERSION {
-            return Err(format(&format!(
-                "it is of format {}, this host reads {FORMAT_VERSION}",
-                version.format
-            )));
-        }
-        let header: Header = serde_json::from_slice(header)
-            .map_err(|error| format(&format!("its header is wrong: {error}")))?;
+        let (header, rest) = Header::read(bytes)?;
+        let format = ModelError::format;
         let (state, rest) = header
             .state
             .split(rest)
@@ -340,6 +337,36 @@ struct Header {
     bindings: Vec<Binding>,
     state: Part,
     weights: Part,
+}
+
+impl Header {
+    /// The header at the front of a model file, and what follows it.
+    fn read(bytes: &[u8]) -> Result<(Header, &[u8]), ModelError> {
+        let format = ModelError::format;
+        let rest = bytes
+            .strip_prefix(MAGIC)
+            .ok_or_else(|| format("it does not begin like one"))?;
+        let (length, rest) = rest
+            .split_first_chunk::<8>()
+            .ok_or_else(|| format("it is cut short"))?;
+        let length = u64::from_le_bytes(*length);
+        if length > MAX_HEADER_BYTES {
+            return Err(format("its header is too long"));
+        }
+        // Bounded above, so the conversion holds.
+        let (header, rest) = rest
+            .split_at_checked(length as usize)
+            .ok_or_else(|| format("its header is cut short"))?;
+        let wrong = |error| format(&format!("its header is wrong: {error}"));
+        let version: HeaderVersion = serde_json::from_slice(header).map_err(wrong)?;
+        if version.format != FORMAT_VERSION {
+            return Err(format(&format!(
+                "it is of format {}, this host reads {FORMAT_VERSION}",
+                version.format
+            )));
+        }
+        Ok((serde_json::from_slice(header).map_err(wrong)?, rest))
+    }
 }
 
 /// As much of a header as every version has.

@@ -10,6 +10,7 @@ pub(crate) mod inspect;
 pub(crate) mod models;
 pub(crate) mod plan;
 pub(crate) mod predict;
+pub(crate) mod program;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod schema;
@@ -34,6 +35,7 @@ pub(crate) async fn execute(arguments: Arguments, output: &Output) -> Result<Exi
         Command::Data(arguments) => data::execute(arguments, global, output).await,
         Command::Serve(arguments) => serve::execute(arguments, global, output).await,
         Command::Predict(arguments) => predict::execute(arguments, global, output).await,
+        Command::Program(arguments) => program::execute(arguments, global, output).await,
         Command::Audit(arguments) => audit::execute(arguments, global, output),
         Command::Doctor(arguments) => doctor::execute(arguments, global, output),
         Command::Bench(arguments) => bench::execute(arguments, output),

@@ -248,7 +248,7 @@ impl Examples {
 
 /// The classes in order: sorted, as numbers where all are, and the positive one last if there is
 /// one. On failure the place in the pipeline file and what is wrong.
-fn classes_of(
+pub(crate) fn classes_of(
     texts: &StringArray,
     kind: TaskKind,
     positive: Option<&str>,

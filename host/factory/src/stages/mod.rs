@@ -17,6 +17,7 @@ mod train;
 mod validate;
 
 pub(crate) use columns::name_of;
+pub(crate) use examples::classes_of;
 pub use gate::Approved;
 pub(crate) use line::{Halt, Line, Stop, chain};
 pub(crate) use register::Registered;

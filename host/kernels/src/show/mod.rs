@@ -110,6 +110,18 @@ impl Program {
         })
     }
 
+    /// The name of the symbol that counts rows: the one along which work may be cut, or that of
+    /// the losses; else the only symbol.
+    pub fn rows_symbol(&self) -> Option<&str> {
+        let cut = self.entries.iter().filter_map(|task| task.rows);
+        let learnt = self.training.iter().map(|training| training.rows);
+        let symbols = &self.graph().symbols;
+        let found = cut.chain(learnt).next();
+        let only = (symbols.len() == 1).then_some(0);
+        let symbol = symbols.get(found.or(only)? as usize)?;
+        Some(&symbol.name)
+    }
+
     /// The tasks that a name means; all without one. How a sequence goes on is called
     /// `generate`.
     pub(crate) fn chosen(&self, entry: Option<&str>) -> Result<Vec<(Which, &Task)>, ShowError> {
