@@ -49,6 +49,7 @@ pub(crate) fn from_wire(graph: wire::Graph) -> kernels::Graph {
                 decoupled: adam.decoupled,
             }),
         }),
+        generation: None,
     }
 }
 
@@ -238,39 +239,6 @@ same_variants!(
 );
 same_variants!(reduction, Reduction => Reduction, Sum, Mean, Maximum, Minimum);
 
-/// The nodes that a node refers to.
-fn operands(node: &kernels::Node) -> Vec<kernels::NodeId> {
-    use kernels::Node;
-    match node {
-        Node::Input(_) | Node::Parameter(_) | Node::F32Constant(_) | Node::I32Constant(_) => {
-            Vec::new()
-        }
-        Node::Unary(node) => vec![node.operand],
-        Node::Binary(node) => vec![node.left, node.right],
-        Node::Compare(node) => vec![node.left, node.right],
-        Node::Select(node) => vec![node.condition, node.on_true, node.on_false],
-        Node::Cast(node) => vec![node.operand],
-        Node::Clamp(node) => vec![node.operand],
-        Node::Reshape(node) => vec![node.operand],
-        Node::Transpose(node) => vec![node.operand],
-        Node::Broadcast(node) => vec![node.operand],
-        Node::Slice(node) => vec![node.operand],
-        Node::Concatenate(node) => node.operands.clone(),
-        Node::Reduce(node) => vec![node.operand],
-        Node::Argmax(node) => vec![node.operand],
-        Node::Softmax(node) => vec![node.operand],
-        Node::Matmul(node) => vec![node.left, node.right],
-        Node::Gather(node) => vec![node.table, node.indices],
-        Node::OneHot(node) => vec![node.indices],
-        Node::Dropout(node) => vec![node.operand],
-        Node::LayerNorm(node) => vec![node.operand, node.scale, node.offset],
-        Node::CrossEntropy(node) => vec![node.logits, node.labels],
-        Node::BinaryCrossEntropy(node) => vec![node.logits, node.targets],
-        Node::SquaredError(node) => vec![node.predictions, node.targets],
-        Node::Huber(node) => vec![node.predictions, node.targets],
-    }
-}
-
 /// The names of the inputs that some nodes need.
 pub(crate) fn inputs_needed(
     graph: &kernels::Graph,
@@ -291,7 +259,7 @@ pub(crate) fn inputs_needed(
         if let kernels::Node::Input(input) = node {
             names.push(input.name.clone());
         }
-        for operand in operands(node) {
+        for (_, operand) in node.operands() {
             if let Some(mark) = needed.get_mut(operand as usize) {
                 *mark = true;
             }

@@ -203,6 +203,7 @@ impl Drop for CancelOnDrop {
 fn plan_of(plan: &compute::TrainPlan) -> TrainPlan {
     TrainPlan {
         epochs: plan.epochs,
+        epoch_rows: None,
         batch_rows: plan.batch_rows,
         learning_rate: plan.learning_rate,
         schedule: match plan.schedule {
