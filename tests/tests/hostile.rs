@@ -220,7 +220,7 @@ async fn train_and_predict(yard: &Yard, behaviour: &str) -> Result<(), CallError
                 kind: Kind::Float64,
                 nullable: true,
             }],
-            target: "y".into(),
+            target: Some("y".into()),
             classes: Vec::new(),
             weight: None,
         },

@@ -15,7 +15,7 @@ use crate::table::{Table, count, decimal, seconds};
 const REASONS_SHOWN: usize = 4;
 
 /// The metrics of a classification that are worth a place on the screen, in this order.
-const METRICS_SHOWN: [Metric; 10] = [
+const METRICS_SHOWN: [Metric; 21] = [
     Metric::Auc,
     Metric::Accuracy,
     Metric::LogLoss,
@@ -26,6 +26,17 @@ const METRICS_SHOWN: [Metric; 10] = [
     Metric::Mae,
     Metric::Rmse,
     Metric::R2,
+    Metric::PrecisionAtShare,
+    Metric::RecallAtShare,
+    Metric::ScoreP50,
+    Metric::ScoreP90,
+    Metric::ScoreP99,
+    Metric::ScoreMax,
+    Metric::Inertia,
+    Metric::Silhouette,
+    Metric::Clusters,
+    Metric::SmallestClusterShare,
+    Metric::LargestClusterShare,
 ];
 
 /// The summary of a run, without what to do next.
@@ -106,12 +117,17 @@ fn training(training: &Training) -> String {
         .best_epoch
         .map(|epoch| format!(", the weights of epoch {epoch} kept"))
         .unwrap_or_default();
+    let what = match (&training.target, training.task.as_str()) {
+        (Some(target), _) => target.as_str(),
+        (None, "clustering") => "what belongs together",
+        (None, _) => "what is usual",
+    };
     format!(
         "{}  {} learns {} from {}\n  {} rows to learn from, {} to stop by, {} to be judged on\n  \
          {} parameters, {epochs} epochs in {} on {} ({}){kept}",
         style("training").dim(),
         training.adapter,
-        training.target,
+        what,
         training.features.join(", "),
         count(training.rows_training),
         count(training.rows_validation),
@@ -280,7 +296,7 @@ mod tests {
             }),
             training: Some(Training {
                 adapter: "mlp".to_owned(),
-                target: "repaid".to_owned(),
+                target: Some("repaid".to_owned()),
                 features: vec!["age".to_owned(), "district".to_owned()],
                 rows_training: 4_130,
                 rows_validation: 590,
@@ -307,6 +323,8 @@ mod tests {
                 roc: Vec::new(),
                 calibration: None,
                 per_class: Vec::new(),
+                scores: Vec::new(),
+                clusters: Vec::new(),
                 slices: [(
                     "origin".to_owned(),
                     Slice {

@@ -269,7 +269,7 @@ fn trained(plugin: &Plugin) -> Arc<Model> {
                     nullable: false,
                 })
                 .collect(),
-            target: "y".into(),
+            target: Some("y".into()),
             classes: Vec::new(),
             weight: None,
         },

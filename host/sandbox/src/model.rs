@@ -116,6 +116,40 @@ pub enum TaskKind {
     MulticlassClassification,
     /// A number.
     Regression,
+    /// How unusual a row is; nothing says which rows are.
+    AnomalyDetection,
+    /// Which rows belong together; nothing says which do.
+    Clustering,
+}
+
+impl TaskKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::BinaryClassification,
+        Self::MulticlassClassification,
+        Self::Regression,
+        Self::AnomalyDetection,
+        Self::Clustering,
+    ];
+
+    /// The name by which pipelines and messages know it, such as `anomaly-detection`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BinaryClassification => "binary-classification",
+            Self::MulticlassClassification => "multiclass-classification",
+            Self::Regression => "regression",
+            Self::AnomalyDetection => "anomaly-detection",
+            Self::Clustering => "clustering",
+        }
+    }
+
+    /// Whether there is a column to learn to predict.
+    pub fn has_target(self) -> bool {
+        match self {
+            Self::BinaryClassification | Self::MulticlassClassification | Self::Regression => true,
+            Self::AnomalyDetection | Self::Clustering => false,
+        }
+    }
 }
 
 /// What is to be learnt.
@@ -125,8 +159,9 @@ pub struct Task {
     pub kind: TaskKind,
     /// The columns to learn from, in order.
     pub features: Vec<Field>,
-    /// The column to predict.
-    pub target: String,
+    /// The column to predict; a kind that learns without one has none.
+    #[serde(default)]
+    pub target: Option<String>,
     /// The values of the target in a classification; in a binary one the second is the positive.
     pub classes: Vec<String>,
     /// A column of row weights.

@@ -111,7 +111,7 @@ fn task() -> Task {
             field("b", Kind::Float64),
             field("kind", Kind::Utf8),
         ],
-        target: "answer".into(),
+        target: Some("answer".into()),
         classes: vec!["no".into(), "yes".into()],
         weight: None,
     }

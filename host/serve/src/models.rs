@@ -56,7 +56,8 @@ pub struct ServableModel {
     pub version: u64,
     /// What it predicts, from what.
     pub task: Task,
-    /// From which probability on the label is the positive class (binary only).
+    /// From which probability on the label is the positive class (binary), or from which score on
+    /// a row counts as an anomaly (anomaly detection).
     pub threshold: f64,
     /// What else metadata shows, such as the adapter and the digests.
     pub facts: BTreeMap<String, String>,
@@ -83,6 +84,11 @@ impl Loaded {
         let task = &self.model.task;
         match task.kind {
             TaskKind::Regression => vec![("prediction".to_owned(), Datatype::Fp64)],
+            TaskKind::AnomalyDetection => vec![("score".to_owned(), Datatype::Fp64)],
+            TaskKind::Clustering => vec![
+                ("cluster".to_owned(), Datatype::Int64),
+                ("distance".to_owned(), Datatype::Fp64),
+            ],
             TaskKind::BinaryClassification | TaskKind::MulticlassClassification => task
                 .classes
                 .iter()

@@ -10,7 +10,7 @@ use sandcast_sdk::graph::{
 };
 use sandcast_sdk::{
     Adapter, Batch, Dataset, Description, Failure, Model, Session, Task, TaskKind, Trained,
-    Training, prediction_schema,
+    Training, prediction_schema, target,
 };
 use serde::Serialize;
 
@@ -69,6 +69,7 @@ impl Adapter for MlpAdapter {
         hyperparameters: Hyperparameters,
     ) -> Result<Graph, Failure> {
         hyperparameters.check()?;
+        target(task)?;
         if cardinalities.len() != task.features.len() {
             return Err(Failure::invalid_input(format!(
                 "{} cardinalities for {} features",
@@ -92,6 +93,7 @@ impl Adapter for MlpAdapter {
     fn train(training: &Training, hyperparameters: Hyperparameters) -> Result<Trained, Failure> {
         hyperparameters.check()?;
         let task = training.task();
+        target(&task)?;
         let dataset = training.training_rows();
         let rows = dataset.rows();
         if rows == 0 {
@@ -116,7 +118,7 @@ impl Adapter for MlpAdapter {
             &hyperparameters,
         );
         let session = Session::create(Program::compile(&graph)?, training.seed())?;
-        session.bind(&bindings(&task, &learnt))?;
+        session.bind(&bindings(&task, &learnt)?)?;
         let report = session.train(
             dataset,
             training.validation_rows(),
@@ -177,7 +179,7 @@ fn survey(
 }
 
 /// How the columns fill the inputs of the network.
-fn bindings(task: &Task, learnt: &Learnt) -> Vec<Binding> {
+fn bindings(task: &Task, learnt: &Learnt) -> Result<Vec<Binding>, Failure> {
     let mut bindings = Vec::new();
     if !learnt.features.numbers.is_empty() {
         bindings.push(bind(
@@ -189,14 +191,15 @@ fn bindings(task: &Task, learnt: &Learnt) -> Vec<Binding> {
         let categories = learnt.features.category_columns(&learnt.vocabularies);
         bindings.push(bind("categories", Encoding::Categories(categories)));
     }
+    let target = target(task)?.to_owned();
     bindings.push(match task.kind {
-        TaskKind::Regression => bind("target", Encoding::Target(task.target.clone())),
-        TaskKind::BinaryClassification | TaskKind::MulticlassClassification => {
+        TaskKind::Regression => bind("target", Encoding::Target(target)),
+        _ => {
             let vocabulary = task.classes.clone();
             bind(
                 "label",
                 Encoding::Labels(Category {
-                    column: task.target.clone(),
+                    column: target,
                     vocabulary,
                 }),
             )
@@ -205,7 +208,7 @@ fn bindings(task: &Task, learnt: &Learnt) -> Vec<Binding> {
     if let Some(weight) = &task.weight {
         bindings.push(bind("weight", Encoding::Target(weight.clone())));
     }
-    bindings
+    Ok(bindings)
 }
 
 fn plan(hyperparameters: &Hyperparameters, rows: u64) -> TrainPlan {
@@ -256,7 +259,7 @@ mod testing {
         Task {
             kind,
             features,
-            target: "y".into(),
+            target: Some("y".into()),
             classes,
             weight: None,
         }
@@ -428,6 +431,7 @@ mod tests {
             .finish()
             .expect("nothing seen");
         let names: Vec<String> = bindings(&task, &learnt)
+            .expect("a target")
             .into_iter()
             .map(|binding| binding.input)
             .collect();

@@ -62,9 +62,7 @@ impl<'a> Survey<'a> {
         });
         let target = match task.kind {
             TaskKind::Regression => SeenTarget::Number(Moments::default()),
-            TaskKind::BinaryClassification | TaskKind::MulticlassClassification => {
-                SeenTarget::Classes(vec![0; task.classes.len()])
-            }
+            _ => SeenTarget::Classes(vec![0; task.classes.len()]),
         };
         Self {
             task,
@@ -77,7 +75,7 @@ impl<'a> Survey<'a> {
     /// The columns that [`Survey::add`] wants: the features, then the target.
     pub(crate) fn column_names(&self) -> Vec<String> {
         let features = self.task.features.iter().map(|field| field.name.clone());
-        features.chain([self.task.target.clone()]).collect()
+        features.chain(self.task.target.clone()).collect()
     }
 
     /// Looks at a column of a batch, by its place in [`Survey::column_names`].
@@ -125,7 +123,7 @@ impl<'a> Survey<'a> {
                 let values = seconds_or_numbers(column).ok_or_else(|| {
                     let message = format!(
                         "the target `{}` holds strings, a regression predicts numbers",
-                        self.task.target
+                        named(self.task)
                     );
                     Failure::invalid_input(message)
                         .hint("make it a classification, or convert the column")
@@ -192,6 +190,11 @@ impl<'a> Survey<'a> {
     }
 }
 
+/// The target, for a message.
+fn named(task: &Task) -> &str {
+    task.target.as_deref().unwrap_or_default()
+}
+
 /// What a task ends in before any row is seen.
 ///
 /// # Errors
@@ -223,14 +226,14 @@ fn head(
     match task.kind {
         TaskKind::BinaryClassification if classes != 2 => Err(Failure::invalid_input(format!(
             "a binary classification has 2 classes, `{}` has {classes}",
-            task.target
+            named(task)
         ))),
         TaskKind::BinaryClassification => Ok(Head::Binary {
             class_weights: class_weights.and_then(|weights| weights.try_into().ok()),
         }),
         _ if classes < 2 => Err(Failure::invalid_input(format!(
             "a classification has at least 2 classes, `{}` has {classes}",
-            task.target
+            named(task)
         ))),
         _ => Ok(Head::Multiclass {
             classes: classes as u32,

@@ -13,7 +13,7 @@ use crate::{Batch, Failure, Field, Kind};
 ///
 /// ```
 /// use sandcast_sdk::graph::{Encoding, Graph, GraphBuilder, Initializer, Optimizer, bind};
-/// use sandcast_sdk::{Adapter, Batch, Description, Failure, Field, Model, Task, TaskKind, Trained, Training};
+/// use sandcast_sdk::{Adapter, Batch, Description, Failure, Field, Model, Task, TaskKind, Trained, Training, target};
 /// use sandcast_sdk::columns::Rows;
 /// use sandcast_sdk::graph::{Program, Schedule, Session, TrainPlan};
 ///
@@ -65,7 +65,7 @@ use crate::{Batch, Failure, Field, Kind};
 ///         let program = Program::compile(&graph(task.features.len() as u32))?;
 ///         let session = Session::create(program, training.seed())?;
 ///         let features = task.features.iter().map(|field| field.name.clone()).collect();
-///         session.bind(&[bind("x", Encoding::Numbers(features)), bind("y", Encoding::Target(task.target))])?;
+///         session.bind(&[bind("x", Encoding::Numbers(features)), bind("y", Encoding::Target(target(&task)?.to_owned()))])?;
 ///         let plan = TrainPlan {
 ///             epochs: hyperparameters.epochs,
 ///             batch_rows: 256,
@@ -117,23 +117,39 @@ pub trait Adapter {
     ) -> Result<Trained, Failure>;
 
     /// For a classification, a float64 column `probability:<class>` for each class; for a
-    /// regression, a float64 column `prediction`. As many rows as it was given, in their order.
+    /// regression, a float64 column `prediction`; for an anomaly detection, a float64 column
+    /// `score`, larger for a row that is more unusual; for a clustering, an int64 column `cluster`
+    /// and a float64 column `distance` to its centre. As many rows as it was given, in their order.
     ///
     /// # Errors
     /// Whatever keeps the adapter from predicting.
     fn predict(model: &Model, rows: Batch) -> Result<Batch, Failure>;
 }
 
-/// The schema of a prediction: one nullable-free float64 column a class, or `prediction`.
+/// The column that a task is to predict.
+///
+/// # Errors
+/// `unsupported` for a kind of task that learns without one.
+pub fn target(task: &Task) -> Result<&str, Failure> {
+    task.target.as_deref().ok_or_else(|| {
+        Failure::unsupported("this task has no target, and there is nothing to learn to predict")
+    })
+}
+
+/// The schema of a prediction: float64 columns `probability:<class>`, `prediction` or `score`, or
+/// an int64 column `cluster` and a float64 column `distance`; none of them with nulls.
 #[must_use]
 pub fn prediction_schema(task: &Task) -> Vec<Field> {
-    let column = |name: String| Field {
-        name,
-        kind: Kind::Float64,
+    let of = |name: &str, kind: Kind| Field {
+        name: name.to_owned(),
+        kind,
         nullable: false,
     };
+    let column = |name: String| of(&name, Kind::Float64);
     match task.kind {
-        TaskKind::Regression => vec![column("prediction".to_owned())],
+        TaskKind::Regression => vec![of("prediction", Kind::Float64)],
+        TaskKind::AnomalyDetection => vec![of("score", Kind::Float64)],
+        TaskKind::Clustering => vec![of("cluster", Kind::Int64), of("distance", Kind::Float64)],
         TaskKind::BinaryClassification | TaskKind::MulticlassClassification => task
             .classes
             .iter()

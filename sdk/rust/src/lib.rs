@@ -85,6 +85,7 @@ mod validator;
 
 pub use adapter::{
     Adapter, Description, Model, Session, Task, TaskKind, Trained, Training, prediction_schema,
+    target,
 };
 pub use connector::{Chunk, Comparison, Connector, Filter, Literal, Reject, ScanRequest, Split};
 pub use failure::{Failure, FailureCode};

@@ -156,7 +156,11 @@ fn show(version: &ModelVersion, output: &Output) -> Result<(), Failure> {
         .iter()
         .map(|field| format!("{} {}", field.name, kind_name(field)))
         .collect();
-    facts.row(["predicts".to_owned(), version.task.target.clone()]);
+    let predicts = match &version.task.target {
+        Some(target) => target.clone(),
+        None => version.task.kind.name().to_owned(),
+    };
+    facts.row(["predicts".to_owned(), predicts]);
     facts.row(["from".to_owned(), fields.join(", ")]);
     let plugin = |plugin: &sandcast_audit::PluginRef| {
         format!(

@@ -156,11 +156,15 @@ pub struct PolicySection {
 pub struct TrainSection {
     /// A plugin with the role `adapter`.
     pub plugin: String,
-    /// What kind of thing is predicted.
+    /// What kind of thing is learnt.
     pub task: TaskKind,
-    /// The column to predict.
-    pub target: String,
-    /// The value of the target that counts as positive. Needed in a binary classification.
+    /// The column to predict in a classification or a regression. An anomaly detection can name the
+    /// column that says which rows are anomalies: it is used to judge the model by and for nothing
+    /// else, and the adapter never sees it. A clustering has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The value of the target that counts as positive. Needed in a binary classification, and in
+    /// an anomaly detection that has a target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positive: Option<String>,
     /// The columns to learn from: all but the target and the weight, unless said otherwise.
@@ -208,6 +212,11 @@ pub struct EvaluateSection {
     /// The probability of the positive class from which the answer counts as positive.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub threshold: f64,
+    /// The share of the rows, those with the highest scores, that count as anomalies: 0.05 unless
+    /// it is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 0.5))]
+    pub share: Option<f64>,
 }
 
 impl Default for EvaluateSection {
@@ -215,6 +224,7 @@ impl Default for EvaluateSection {
         EvaluateSection {
             slices: Vec::new(),
             threshold: 0.5,
+            share: None,
         }
     }
 }

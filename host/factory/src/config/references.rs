@@ -207,18 +207,50 @@ impl Check<'_> {
         }
     }
 
-    fn training(&mut self) {
-        let sections = self.sections;
-        let train = &sections.train;
-        match (train.task, &train.positive) {
-            (TaskKind::BinaryClassification, None) => {
-                let range = self.source.key("train.target");
-                let message = "a binary classification needs `train.positive`";
-                let help = "write the value of the target that counts as positive";
-                self.problems
-                    .push(Problem::at(self.source, range, message).with_help(help));
+    /// A kind of task has the target it needs, and the positive value that goes with it.
+    fn target(&mut self) {
+        let train = &self.sections.train;
+        let (task, name) = (train.task, train.task.name());
+        let mut missing = |key: &str, message: String, help: &str| {
+            let range = self.source.key(key);
+            self.problems
+                .push(Problem::at(self.source, range, message).with_help(help));
+        };
+        match (task, &train.target, &train.positive) {
+            (_, None, _) if task.has_target() => {
+                let message = format!("`{name}` needs `train.target`");
+                missing(
+                    "train.task",
+                    message,
+                    "write the name of the column to predict",
+                );
             }
-            (TaskKind::MulticlassClassification | TaskKind::Regression, Some(_)) => {
+            (TaskKind::Clustering, Some(_), _) => {
+                let message = "a clustering has no target";
+                let help = "remove it; a column that is not to be learnt from goes into \
+                            `train.features.exclude`";
+                self.value("train.target", message, help);
+            }
+            (TaskKind::BinaryClassification, Some(_), None) => {
+                let message = "a binary classification needs `train.positive`".to_owned();
+                let help = "write the value of the target that counts as positive";
+                missing("train.target", message, help);
+            }
+            (TaskKind::AnomalyDetection, Some(_), None) => {
+                let message = "labels to judge by need `train.positive`".to_owned();
+                let help = "write the value of the target that marks an anomaly";
+                missing("train.target", message, help);
+            }
+            (TaskKind::AnomalyDetection, None, Some(_)) => {
+                let message = "a positive value without `train.target` says nothing";
+                let help = "name the column that has it in `train.target`, or remove it";
+                self.value("train.positive", message, help);
+            }
+            (
+                TaskKind::MulticlassClassification | TaskKind::Regression | TaskKind::Clustering,
+                _,
+                Some(_),
+            ) => {
                 let message = "only a binary classification has a positive value";
                 self.value(
                     "train.positive",
@@ -228,6 +260,12 @@ impl Check<'_> {
             }
             _ => {}
         }
+    }
+
+    fn training(&mut self) {
+        let sections = self.sections;
+        let train = &sections.train;
+        self.target();
         let split = train.split;
         let shares = [("test", split.test), ("validation", split.validation)];
         for (name, share) in shares {
@@ -251,13 +289,26 @@ impl Check<'_> {
                 "lower the shares",
             );
         }
+        let wrong = |share: &f64| !(*share > 0.0 && *share <= 0.5);
+        if let Some(share) = sections.evaluate.share.filter(wrong) {
+            let message = format!("a share of {share} makes no sense");
+            self.value(
+                "evaluate.share",
+                message,
+                "give a number above 0, at most 0.5",
+            );
+        }
+        if train.task == TaskKind::Clustering && !sections.evaluate.slices.is_empty() {
+            let message = "a clustering treats nobody better or worse, so it has no slices";
+            self.value("evaluate.slices", message, "remove them");
+        }
         if !(0.0..=1.0).contains(&sections.evaluate.threshold) {
             let message = format!("a probability cannot be {}", sections.evaluate.threshold);
             self.value("evaluate.threshold", message, "give a number from 0 to 1");
         }
         let used = train.features.include.iter().flatten().enumerate();
         for (index, feature) in used {
-            if *feature == train.target || Some(feature) == train.weight.as_ref() {
+            if Some(feature) == train.target.as_ref() || Some(feature) == train.weight.as_ref() {
                 let message = format!("`{feature}` cannot be a feature as well");
                 let path = format!("train.features.include[{index}]");
                 self.value(&path, message, "a target or a weight is never learnt from");

@@ -148,6 +148,70 @@ fn mistakes_in_keys_types_and_values() {
     insta::assert_snapshot!("twice", diagnosed("seed: 7", "seed: 7\nseed: 8"));
 }
 
+const SUPERVISED: &str = "  task: binary-classification\n  target: repaid\n  positive: \"yes\"\n";
+
+/// The good pipeline as another task, sliced by nothing, with another gate.
+fn as_task(train: &str, gate: &str) -> String {
+    GOOD.replace(SUPERVISED, train)
+        .replace("slices: [sex], ", "")
+        .replace("metrics.auc >= 0.75", gate)
+        .replace("  - slices.sex.demographic_parity_difference <= 0.10\n", "")
+        .replace("metrics.auc >= champion.metrics.auc - 0.01", "true")
+}
+
+#[test]
+fn kinds_without_a_target_need_none() {
+    let anomaly = as_task("  task: anomaly-detection\n", "metrics.score_p99 < 9");
+    let train = parse(&anomaly)
+        .expect("an anomaly detection")
+        .sections
+        .train;
+    assert_eq!((train.target, train.positive), (None, None));
+    let labelled = "  task: anomaly-detection\n  target: repaid\n  positive: \"no\"\n";
+    let labelled = as_task(
+        labelled,
+        "metrics.auc > 0.8 && metrics.precision_at_share > 0.5",
+    );
+    parse(&labelled).expect("an anomaly detection with labels to judge by");
+    let clustering = as_task("  task: clustering\n", "metrics.silhouette > 0.2");
+    parse(&clustering).expect("a clustering");
+}
+
+#[test]
+fn mistakes_in_targets() {
+    let refused = |train: &str, gate: &str| {
+        let error = parse(&as_task(train, gate)).expect_err("this must be refused");
+        error.to_string()
+    };
+    let some = "metrics.score_p50 >= 0";
+    let cases = [
+        refused("  task: regression\n", "metrics.rmse < 1"),
+        refused(
+            "  task: clustering\n  target: repaid\n",
+            "metrics.inertia < 9",
+        ),
+        refused("  task: anomaly-detection\n  target: repaid\n", some),
+        refused("  task: anomaly-detection\n  positive: \"no\"\n", some),
+        // Without labels nothing is right or wrong.
+        refused("  task: anomaly-detection\n", "metrics.auc > 0.8"),
+        refused("  task: clustering\n", "metrics.auc > 0.8"),
+    ];
+    insta::assert_snapshot!("targets", cases.join("\n"));
+    let clustering = as_task("  task: clustering\n", "metrics.inertia < 9");
+    let sliced = clustering.replace("{ threshold: 0.5 }", "{ slices: [sex] }");
+    let error = parse(&sliced).expect_err("slices").to_string();
+    assert!(error.contains("has no slices"), "{error}");
+    for share in ["0", "0.6", "-1", ".nan"] {
+        let error = parse(&GOOD.replace("threshold: 0.5", &format!("share: {share}")));
+        assert!(
+            error
+                .expect_err(share)
+                .to_string()
+                .contains("makes no sense")
+        );
+    }
+}
+
 #[test]
 fn mistakes_in_references() {
     insta::assert_snapshot!(

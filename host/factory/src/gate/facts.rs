@@ -6,7 +6,7 @@ use cel::{Context, Value};
 
 use sandcast_sandbox::{ControlPoint, TaskKind};
 
-use crate::config::Sections;
+use crate::config::{Sections, TrainSection};
 use crate::metrics::{Evaluation, Metric, Slice};
 
 /// What was measured and decided, by the names that expressions use.
@@ -96,13 +96,34 @@ fn underscored(point: ControlPoint) -> String {
     point.as_str().replace('-', "_")
 }
 
-/// The metrics that a task has.
-fn metrics_of(task: TaskKind) -> &'static [Metric] {
+/// The metrics that a task has. An anomaly detection without labels cannot be right or wrong.
+fn metrics_of(train: &TrainSection) -> &'static [Metric] {
     use Metric::{
-        Accuracy, Auc, BalancedAccuracy, BaseRate, Brier, Ece, F1, LogLoss, Mae, PrAuc, Precision,
-        R2, Recall, Rmse, SelectionRate,
+        Accuracy, Auc, BalancedAccuracy, BaseRate, Brier, Clusters, Ece, F1, Inertia,
+        LargestClusterShare, LogLoss, Mae, PrAuc, Precision, PrecisionAtShare, R2, Recall,
+        RecallAtShare, Rmse, ScoreMax, ScoreP50, ScoreP90, ScoreP99, SelectionRate, Silhouette,
+        SmallestClusterShare,
     };
-    match task {
+    match train.task {
+        TaskKind::AnomalyDetection if train.target.is_some() => &[
+            Auc,
+            PrAuc,
+            PrecisionAtShare,
+            RecallAtShare,
+            BaseRate,
+            ScoreP50,
+            ScoreP90,
+            ScoreP99,
+            ScoreMax,
+        ],
+        TaskKind::AnomalyDetection => &[ScoreP50, ScoreP90, ScoreP99, ScoreMax],
+        TaskKind::Clustering => &[
+            Inertia,
+            Silhouette,
+            Clusters,
+            SmallestClusterShare,
+            LargestClusterShare,
+        ],
         TaskKind::BinaryClassification => &[
             Auc,
             PrAuc,
@@ -194,7 +215,7 @@ pub(super) fn shape(sections: &Sections) -> Shape {
                 .collect(),
         )
     };
-    let metric_names: Vec<&str> = metrics_of(sections.train.task)
+    let metric_names: Vec<&str> = metrics_of(&sections.train)
         .iter()
         .map(|metric| metric.name())
         .collect();

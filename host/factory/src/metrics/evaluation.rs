@@ -4,7 +4,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::fairness::{Slice, SliceColumn};
-use super::{Binary, Calibration, Confusion, MetricsError, Multiclass, Regression, RocPoint};
+use super::{
+    Anomaly, Binary, Calibration, ClusterSize, Clustering, Confusion, MetricsError, Multiclass,
+    Regression, RocPoint, ScoreBin,
+};
 
 /// Everything a model was measured by on rows it has not seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,15 +16,16 @@ pub struct Evaluation {
     pub task: EvaluatedTask,
     /// How many rows it was judged on.
     pub rows: u64,
-    /// The names of the classes; the positive one of a binary task last. Empty in a regression.
+    /// The names of the classes; the positive one of a binary task, or of the labels that an
+    /// anomaly detection is judged by, last. Empty where there are none.
     pub classes: Vec<String>,
-    /// From which probability on a row is selected (binary only).
+    /// From which probability (binary) or score (anomaly detection) on a row is selected.
     pub threshold: Option<f64>,
     /// The numbers that apply to the task; `null` where the rows do not define one.
     pub metrics: BTreeMap<Metric, Option<f64>>,
-    /// Rows by true and by predicted class (classification only).
+    /// Rows by true and by predicted class (classification, and anomaly detection with labels).
     pub confusion: Option<ConfusionMatrix>,
-    /// The ROC curve (binary only), thinned for drawing.
+    /// The ROC curve (binary, and anomaly detection with labels), thinned for drawing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roc: Vec<RocPoint>,
     /// The reliability curve (classification only).
@@ -29,6 +33,12 @@ pub struct Evaluation {
     /// Scores of each class against the rest (multiclass only).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_class: Vec<ClassScores>,
+    /// Rows by score (anomaly detection only).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<ScoreBin>,
+    /// The clusters that have rows, the largest first (clustering only); the first 1,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clusters: Vec<ClusterSize>,
     /// How the groups of each slice column fare, by column.
     pub slices: BTreeMap<String, Slice>,
 }
@@ -43,6 +53,10 @@ pub enum EvaluatedTask {
     MulticlassClassification,
     /// A number.
     Regression,
+    /// How unusual a row is.
+    AnomalyDetection,
+    /// Which rows belong together.
+    Clustering,
 }
 
 /// A number by which a model is judged. In JSON, in gates and in messages it goes by
@@ -81,11 +95,33 @@ pub enum Metric {
     Rmse,
     /// Coefficient of determination.
     R2,
+    /// Share of the rows with the highest scores that are anomalies.
+    PrecisionAtShare,
+    /// Share of the anomalies that are among the rows with the highest scores.
+    RecallAtShare,
+    /// The median score.
+    ScoreP50,
+    /// The score that 90 of 100 rows do not exceed.
+    ScoreP90,
+    /// The score that 99 of 100 rows do not exceed.
+    ScoreP99,
+    /// The highest score.
+    ScoreMax,
+    /// Mean squared distance from the centre of the cluster, in the adapter's own space.
+    Inertia,
+    /// Mean silhouette of a sample, from -1 to 1.
+    Silhouette,
+    /// Clusters that have rows.
+    Clusters,
+    /// Share of the rows that are in the smallest of them.
+    SmallestClusterShare,
+    /// Share of the rows that are in the largest of them.
+    LargestClusterShare,
 }
 
 impl Metric {
     /// Every metric, in the order in which they are shown.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 26] = [
         Self::Auc,
         Self::PrAuc,
         Self::Accuracy,
@@ -101,6 +137,17 @@ impl Metric {
         Self::Mae,
         Self::Rmse,
         Self::R2,
+        Self::PrecisionAtShare,
+        Self::RecallAtShare,
+        Self::ScoreP50,
+        Self::ScoreP90,
+        Self::ScoreP99,
+        Self::ScoreMax,
+        Self::Inertia,
+        Self::Silhouette,
+        Self::Clusters,
+        Self::SmallestClusterShare,
+        Self::LargestClusterShare,
     ];
 
     /// The name by which gates and JSON know it, such as `log_loss`.
@@ -121,6 +168,17 @@ impl Metric {
             Self::Mae => "mae",
             Self::Rmse => "rmse",
             Self::R2 => "r2",
+            Self::PrecisionAtShare => "precision_at_share",
+            Self::RecallAtShare => "recall_at_share",
+            Self::ScoreP50 => "score_p50",
+            Self::ScoreP90 => "score_p90",
+            Self::ScoreP99 => "score_p99",
+            Self::ScoreMax => "score_max",
+            Self::Inertia => "inertia",
+            Self::Silhouette => "silhouette",
+            Self::Clusters => "clusters",
+            Self::SmallestClusterShare => "smallest_cluster_share",
+            Self::LargestClusterShare => "largest_cluster_share",
         }
     }
 
@@ -142,14 +200,35 @@ impl Metric {
             Self::Mae => "Mean absolute error",
             Self::Rmse => "Root mean squared error",
             Self::R2 => "R squared",
+            Self::PrecisionAtShare => "Precision at the share",
+            Self::RecallAtShare => "Recall at the share",
+            Self::ScoreP50 => "Median score",
+            Self::ScoreP90 => "90% of scores up to",
+            Self::ScoreP99 => "99% of scores up to",
+            Self::ScoreMax => "Highest score",
+            Self::Inertia => "Inertia",
+            Self::Silhouette => "Silhouette",
+            Self::Clusters => "Clusters with rows",
+            Self::SmallestClusterShare => "Share of the smallest cluster",
+            Self::LargestClusterShare => "Share of the largest cluster",
         }
     }
 
     /// Whether more is better, less is better, or neither.
     pub fn higher_is_better(self) -> Option<bool> {
         match self {
-            Self::SelectionRate | Self::BaseRate => None,
-            Self::LogLoss | Self::Brier | Self::Ece | Self::Mae | Self::Rmse => Some(false),
+            Self::SelectionRate
+            | Self::BaseRate
+            | Self::ScoreP50
+            | Self::ScoreP90
+            | Self::ScoreP99
+            | Self::ScoreMax
+            | Self::Clusters
+            | Self::SmallestClusterShare
+            | Self::LargestClusterShare => None,
+            Self::LogLoss | Self::Brier | Self::Ece | Self::Mae | Self::Rmse | Self::Inertia => {
+                Some(false)
+            }
             _ => Some(true),
         }
     }
@@ -187,7 +266,7 @@ pub struct ClassScores {
     pub auc: Option<f64>,
 }
 
-/// The rows to judge by, as one of the three tasks.
+/// The rows to judge by, as one of the tasks.
 #[derive(Debug, Clone, Copy)]
 pub enum Outcomes<'a> {
     /// Two classes.
@@ -196,6 +275,10 @@ pub enum Outcomes<'a> {
     Multiclass(Multiclass<'a>),
     /// A number.
     Regression(Regression<'a>),
+    /// How unusual a row is.
+    Anomaly(Anomaly<'a>),
+    /// Which rows belong together.
+    Clustering(Clustering<'a>),
 }
 
 impl Outcomes<'_> {
@@ -205,6 +288,8 @@ impl Outcomes<'_> {
             Self::Binary(binary) => binary.positive().len(),
             Self::Multiclass(multiclass) => multiclass.truth().len(),
             Self::Regression(regression) => regression.truth().len(),
+            Self::Anomaly(anomaly) => anomaly.score().len(),
+            Self::Clustering(clustering) => clustering.rows(),
         }
     }
 }
@@ -214,6 +299,8 @@ impl Outcomes<'_> {
 pub struct EvaluateOptions {
     /// From which probability on a row is selected (binary only).
     pub threshold: f64,
+    /// The share of the rows, those with the highest scores, that count as anomalies.
+    pub share: f64,
     /// Groups with fewer rows are reported but not judged.
     pub minimum_group_rows: u64,
     /// In how many bins of equal width calibration is measured.
@@ -223,10 +310,11 @@ pub struct EvaluateOptions {
 }
 
 impl Default for EvaluateOptions {
-    /// Threshold 0.5, groups of at least 30 rows, 10 bins, 200 points.
+    /// Threshold 0.5, a share of 0.05, groups of at least 30 rows, 10 bins, 200 points.
     fn default() -> Self {
         Self {
             threshold: 0.5,
+            share: 0.05,
             minimum_group_rows: 30,
             calibration_bins: 10,
             curve_points: 200,
@@ -247,14 +335,13 @@ pub fn evaluate(
         Outcomes::Binary(binary) => of_binary(binary, options),
         Outcomes::Multiclass(multiclass) => of_multiclass(multiclass, options),
         Outcomes::Regression(regression) => of_regression(regression),
+        Outcomes::Anomaly(anomaly) => of_anomaly(anomaly, options),
+        Outcomes::Clustering(clustering) => of_clustering(clustering),
     };
+    // Of an anomaly detection it is a score, which only the rows tell.
+    let threshold = evaluation.threshold.unwrap_or(options.threshold);
     for column in slices {
-        let slice = Slice::new(
-            outcomes,
-            column,
-            options.threshold,
-            options.minimum_group_rows,
-        )?;
+        let slice = Slice::new(outcomes, column, threshold, options.minimum_group_rows)?;
         evaluation.slices.insert(column.name().to_owned(), slice);
     }
     Ok(evaluation)
@@ -277,6 +364,8 @@ impl Evaluation {
             roc: Vec::new(),
             calibration: None,
             per_class: Vec::new(),
+            scores: Vec::new(),
+            clusters: Vec::new(),
             slices: BTreeMap::new(),
         }
     }
@@ -386,5 +475,73 @@ fn of_regression(regression: &Regression<'_>) -> Evaluation {
             (Metric::R2, regression.r_squared()),
         ]),
         ..Evaluation::empty(EvaluatedTask::Regression, regression.truth().len())
+    }
+}
+
+/// Bins of a histogram of scores, beside the one for the highest.
+const SCORE_BINS: usize = 40;
+
+/// The most clusters that are listed.
+const CLUSTERS: usize = 1000;
+
+fn of_anomaly(anomaly: &Anomaly<'_>, options: &EvaluateOptions) -> Evaluation {
+    let threshold = anomaly.threshold(options.share);
+    let confusion = anomaly.confusion(threshold);
+    let mut metrics = BTreeMap::from([
+        (Metric::ScoreP50, Some(anomaly.quantile(0.5))),
+        (Metric::ScoreP90, Some(anomaly.quantile(0.9))),
+        (Metric::ScoreP99, Some(anomaly.quantile(0.99))),
+        (Metric::ScoreMax, Some(anomaly.quantile(1.0))),
+    ]);
+    if let Some(confusion) = &confusion {
+        metrics.extend([
+            (Metric::Auc, anomaly.roc_auc()),
+            (Metric::PrAuc, anomaly.average_precision()),
+            (Metric::PrecisionAtShare, confusion.precision()),
+            (Metric::RecallAtShare, confusion.true_positive_rate()),
+            (Metric::BaseRate, confusion.base_rate()),
+        ]);
+    }
+    let classes: Vec<String> = anomaly
+        .classes()
+        .into_iter()
+        .flatten()
+        .map(str::to_owned)
+        .collect();
+    Evaluation {
+        threshold: Some(threshold),
+        metrics,
+        confusion: confusion.map(|confusion| ConfusionMatrix {
+            classes: classes.clone(),
+            counts: vec![
+                vec![confusion.true_negatives, confusion.false_positives],
+                vec![confusion.false_negatives, confusion.true_positives],
+            ],
+        }),
+        roc: anomaly.positive().map_or_else(Vec::new, |positive| {
+            super::roc_curve(positive, anomaly.score(), options.curve_points)
+        }),
+        scores: anomaly.histogram(SCORE_BINS),
+        classes,
+        ..Evaluation::empty(EvaluatedTask::AnomalyDetection, anomaly.score().len())
+    }
+}
+
+fn of_clustering(clustering: &Clustering<'_>) -> Evaluation {
+    let mut sizes = clustering.sizes();
+    let rows = clustering.rows();
+    let share = |size: Option<&ClusterSize>| super::ratio(size?.rows as f64, rows as f64);
+    let metrics = BTreeMap::from([
+        (Metric::Inertia, clustering.inertia()),
+        (Metric::Silhouette, clustering.silhouette()),
+        (Metric::Clusters, Some(sizes.len() as f64)),
+        (Metric::SmallestClusterShare, share(sizes.last())),
+        (Metric::LargestClusterShare, share(sizes.first())),
+    ]);
+    sizes.truncate(CLUSTERS);
+    Evaluation {
+        metrics,
+        clusters: sizes,
+        ..Evaluation::empty(EvaluatedTask::Clustering, rows)
     }
 }

@@ -87,7 +87,8 @@ pub struct Slice {
     pub minimum_group_rows: u64,
     /// How many groups have enough rows.
     pub judged_groups: u64,
-    /// Largest minus smallest selection rate (binary only, as all that follow but accuracy).
+    /// Largest minus smallest selection rate (binary and anomaly detection, as all that follow
+    /// but accuracy).
     pub demographic_parity_difference: Option<f64>,
     /// Smallest over largest selection rate.
     pub demographic_parity_ratio: Option<f64>,
@@ -110,9 +111,9 @@ pub struct GroupScores {
     pub rows: u64,
     /// Whether it has enough rows to take part in the distances between groups.
     pub judged: bool,
-    /// Share of its rows that are positive in truth (binary only).
+    /// Share of its rows that are positive in truth (binary, and anomaly detection with labels).
     pub base_rate: Option<f64>,
-    /// Share of its rows that were selected (binary only).
+    /// Share of its rows that were selected (binary and anomaly detection).
     pub selection_rate: Option<f64>,
     /// Share of its positives that were selected (binary only).
     pub true_positive_rate: Option<f64>,
@@ -180,6 +181,37 @@ impl Slice {
                     })
                     .collect::<Vec<_>>()
             }
+            Outcomes::Anomaly(anomaly) => {
+                let selected = |score: &f64| *score >= threshold;
+                if let Some(positive) = anomaly.positive() {
+                    let mut confusions = vec![Confusion::default(); column.groups.len()];
+                    let rows = positive.iter().zip(anomaly.score());
+                    for (&group, (&positive, score)) in column.rows.iter().zip(rows) {
+                        confusions[group as usize].count(positive, selected(score));
+                    }
+                    confusions.iter().map(GroupScores::of_confusion).collect()
+                } else {
+                    let scores = anomaly.score().iter();
+                    column
+                        .sums(scores.map(|score| f64::from(u8::from(selected(score)))))
+                        .into_iter()
+                        .map(|(rows, sum)| GroupScores {
+                            rows,
+                            selection_rate: super::ratio(sum, rows as f64),
+                            ..GroupScores::default()
+                        })
+                        .collect()
+                }
+            }
+            // Being in one cluster rather than another is neither good nor bad.
+            Outcomes::Clustering(clustering) => column
+                .sums(std::iter::repeat_n(0.0, clustering.rows()))
+                .into_iter()
+                .map(|(rows, _)| GroupScores {
+                    rows,
+                    ..GroupScores::default()
+                })
+                .collect(),
         };
         for (scores, name) in groups.iter_mut().zip(&column.groups) {
             scores.group.clone_from(name);

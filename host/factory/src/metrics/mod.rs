@@ -2,15 +2,17 @@
 //!
 //! The functions are pure and work on slices of `f64`. Preconditions (equal lengths, numbers that
 //! are numbers, probabilities between 0 and 1) are checked once, by the constructors of
-//! [`Binary`], [`Multiclass`] and [`Regression`]; their methods are the metrics. A value that is
+//! [`Binary`], [`Multiclass`], [`Regression`], [`Anomaly`] and [`Clustering`]; their methods are the metrics. A value that is
 //! not defined for the given rows (the AUC of a single class, a rate with nothing below its
 //! fraction bar) is `None` and `null` in JSON, never NaN and never a convenient zero.
 //!
 //! [`evaluate`] puts all of them into one [`Evaluation`], which is what the gate reads, what a
 //! model version keeps and what the report draws.
 
+mod anomaly;
 mod binary;
 mod calibration;
+mod clustering;
 mod evaluation;
 mod fairness;
 mod multiclass;
@@ -19,8 +21,10 @@ mod regression;
 #[cfg(test)]
 mod tests;
 
+pub use anomaly::{Anomaly, ScoreBin};
 pub use binary::{Binary, Confusion};
 pub use calibration::{Calibration, CalibrationBin};
+pub use clustering::{ClusterSize, Clustering, Points};
 pub use evaluation::{
     ClassScores, ConfusionMatrix, EvaluateOptions, EvaluatedTask, Evaluation, Metric, Outcomes,
     evaluate,

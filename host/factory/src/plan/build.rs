@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sandcast_audit::{Digest, DigestHasher, PluginRef};
-use sandcast_sandbox::{Capability, ControlPoint, Grants, Inspection};
+use sandcast_sandbox::{Capability, ControlPoint, Grants, Inspection, TaskKind};
 use serde::Serialize;
 
 use super::{Plan, PlanError, PlannedCapability, PlannedPlugin, PlannedStage, Reuse};
@@ -300,7 +300,11 @@ impl<'a> Recipes<'a> {
         own.update_field(&self.sections.seed.to_le_bytes());
         Some(Step {
             stage: "train".to_owned(),
-            summary: format!("learn {}", train.target),
+            summary: match (train.task, &train.target) {
+                (TaskKind::AnomalyDetection, _) => "learn what is usual".to_owned(),
+                (TaskKind::Clustering, _) => "learn which rows belong together".to_owned(),
+                (_, target) => format!("learn {}", target.as_deref().unwrap_or_default()),
+            },
             plugins: vec![&train.plugin],
             own,
             before,

@@ -86,7 +86,7 @@ fn version(artifact: &str) -> ModelVersion {
                 kind: Kind::Int64,
                 nullable: true,
             }],
-            target: "repaid".to_owned(),
+            target: Some("repaid".to_owned()),
             classes: vec!["no".to_owned(), "yes".to_owned()],
             weight: None,
         },

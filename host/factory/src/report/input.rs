@@ -198,7 +198,8 @@ pub struct Training {
     /// The task, as `binary-classification`.
     pub task: String,
     /// The column that was learnt.
-    pub target: String,
+    #[serde(default)]
+    pub target: Option<String>,
     /// The columns it was learnt from.
     pub features: Vec<String>,
     /// Rows learnt from.

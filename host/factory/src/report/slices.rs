@@ -77,7 +77,7 @@ fn card(column: &str, slice: &Slice, task: EvaluatedTask, limits: &[(Limit<'_>, 
                     " rows are shown but not judged."
                 } @else { "All groups are large enough to be judged." }
             }
-            @if task == EvaluatedTask::BinaryClassification { (rates(slice, &of_column)) }
+            @if matches!(task, EvaluatedTask::BinaryClassification | EvaluatedTask::AnomalyDetection) { (rates(slice, &of_column)) }
             div.scroll { (table(slice, task)) }
             (distances(slice, task, &of_column))
             (and_more(GROUPS.min(slice.groups.len()), slice.groups.len(), "groups"))
@@ -190,7 +190,7 @@ fn bar_class(group: &GroupScores, rate: f64, floor: Option<f64>) -> &'static str
 fn table(slice: &Slice, task: EvaluatedTask) -> Markup {
     type Column = (&'static str, fn(&GroupScores) -> Option<f64>);
     let columns: &[Column] = match task {
-        EvaluatedTask::BinaryClassification => &[
+        EvaluatedTask::BinaryClassification | EvaluatedTask::AnomalyDetection => &[
             ("Positive in truth", |group| group.base_rate),
             ("Selected", |group| group.selection_rate),
             ("True positive rate", |group| group.true_positive_rate),
@@ -202,6 +202,7 @@ fn table(slice: &Slice, task: EvaluatedTask) -> Markup {
             ("Mean absolute error", |group| group.mean_absolute_error),
             ("Mean prediction", |group| group.mean_prediction),
         ],
+        EvaluatedTask::Clustering => &[],
     };
     html! {
         table {
@@ -229,9 +230,9 @@ fn table(slice: &Slice, task: EvaluatedTask) -> Markup {
 
 fn distances(slice: &Slice, task: EvaluatedTask, limits: &[(&str, Limit<'_>, bool)]) -> Markup {
     let shown = match task {
-        EvaluatedTask::BinaryClassification => &DISTANCES[..],
+        EvaluatedTask::BinaryClassification | EvaluatedTask::AnomalyDetection => &DISTANCES[..],
         EvaluatedTask::MulticlassClassification => &DISTANCES[5..],
-        EvaluatedTask::Regression => return html! {},
+        EvaluatedTask::Regression | EvaluatedTask::Clustering => return html! {},
     };
     html! {
         div.distances {

@@ -250,7 +250,7 @@ fn training(epochs: u32) -> Training {
     Training {
         adapter: "mlp".to_owned(),
         task: "binary-classification".to_owned(),
-        target: "repaid".to_owned(),
+        target: Some("repaid".to_owned()),
         features: [
             "age",
             "income",

@@ -36,7 +36,9 @@ pub(super) fn section(input: &ReportInput) -> Option<Section> {
             div.card {
                 h3 { "What it was learnt from" }
                 p.note style="margin-bottom:10px" {
-                    "The target is " code { (clip(&training.target, CELL)) } "; the features are"
+                    @if let Some(target) = &training.target {
+                        "The target is " code { (clip(target, CELL)) } "; the features are"
+                    } @else { "There is no target; the features are" }
                 }
                 @for feature in training.features.iter().take(FEATURES) {
                     span.chip { (clip(feature, 60)) }

@@ -46,7 +46,7 @@ pub(crate) fn features(
         chosen.extend(fields);
     }
     chosen.retain(|field| {
-        field.name != train.target
+        Some(&field.name) != train.target.as_ref()
             && Some(&field.name) != train.weight.as_ref()
             && !selection.exclude.contains(&field.name)
             && !masked.contains(&field.name)
@@ -72,25 +72,9 @@ pub(crate) fn check(line: &Line<'_>, schema: &Schema) -> Result<(), Stop> {
             "column `{column}` is {found}, which plugins do not know"
         ))
     })?;
-    let target = column(line, &fields, "train.target", &train.target)?;
-    let fits = match train.task {
-        TaskKind::Regression => matches!(target.kind, Kind::Int64 | Kind::Float64),
-        _ => matches!(target.kind, Kind::Utf8 | Kind::Int64 | Kind::Boolean),
-    };
-    if !fits {
-        let (message, help) = match train.task {
-            TaskKind::Regression => ("a regression needs a target of numbers", None),
-            _ => (
-                "a classification needs a target of texts, whole numbers or booleans",
-                Some("cast it in `dataset.sql`, such as `CAST(target AS VARCHAR)`".to_owned()),
-            ),
-        };
-        let message = format!(
-            "{message}, and `{}` is {}",
-            target.name,
-            name_of(target.kind)
-        );
-        return Err(line.rejected_at("train.target", &message, help));
+    if let Some(target) = &train.target {
+        let target = column(line, &fields, "train.target", target)?;
+        check_target(line, &target)?;
     }
     if let Some(weight) = &train.weight {
         let weight = column(line, &fields, "train.weight", weight)?;
@@ -107,6 +91,36 @@ pub(crate) fn check(line: &Line<'_>, schema: &Schema) -> Result<(), Stop> {
         column(line, &fields, &format!("evaluate.slices[{index}]"), name)?;
     }
     Ok(())
+}
+
+/// Checks that a target is of a kind that the task can have.
+fn check_target(line: &Line<'_>, target: &Field) -> Result<(), Stop> {
+    let task = line.sections().train.task;
+    let fits = match task {
+        TaskKind::Regression => matches!(target.kind, Kind::Int64 | Kind::Float64),
+        _ => matches!(target.kind, Kind::Utf8 | Kind::Int64 | Kind::Boolean),
+    };
+    if fits {
+        return Ok(());
+    }
+    let cast = "cast it in `dataset.sql`, such as `CAST(target AS VARCHAR)`";
+    let (message, help) = match task {
+        TaskKind::Regression => ("a regression needs a target of numbers", None),
+        TaskKind::AnomalyDetection => (
+            "labels to judge by are texts, whole numbers or booleans",
+            Some(cast.to_owned()),
+        ),
+        _ => (
+            "a classification needs a target of texts, whole numbers or booleans",
+            Some(cast.to_owned()),
+        ),
+    };
+    let message = format!(
+        "{message}, and `{}` is {}",
+        target.name,
+        name_of(target.kind)
+    );
+    Err(line.rejected_at("train.target", &message, help))
 }
 
 fn column(line: &Line<'_>, fields: &[Field], path: &str, name: &str) -> Result<Field, Stop> {

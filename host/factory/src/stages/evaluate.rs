@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
-use arrow::datatypes::Float64Type;
+use arrow::datatypes::{Float64Type, Int64Type};
 use sandcast_audit::Digest;
 use sandcast_sandbox::{Model, Plugin, Role, Task, TaskKind};
 use serde::{Deserialize, Serialize};
 
 use super::examples::{Examples, Truth, arrow_stop};
 use super::line::{Halt, Line, Output, StageNotes, Stop, chain};
+use super::points::points;
 use super::train::Trained;
 use crate::metrics::{
-    self, Binary, EvaluateOptions, Evaluation, Metric, Multiclass, Outcomes, Regression,
+    self, Anomaly, Binary, Clustering, EvaluateOptions, Evaluation, Metric, Multiclass, Outcomes,
+    Regression,
 };
 use crate::registry::{DEFAULT_ALIAS, ModelVersion};
 use crate::report;
@@ -243,16 +245,21 @@ async fn judge(
     let mut adapter = plugin.adapter(&line.context(STAGE)).await.map_err(stop)?;
     let columns = answer_columns(task);
     let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let mut answers = Vec::with_capacity(total * columns.len());
+    let mut answers = Answers {
+        numbers: Vec::with_capacity(total * columns.len()),
+        clusters: Vec::new(),
+    };
     let (progress, mut done) = (line.rows(STAGE), 0);
     for batch in &batches {
         let answer = adapter.predict(model, batch).await.map_err(stop)?;
-        append(&mut answers, &answer, &columns, batch.num_rows()).map_err(|what| {
-            Stop::rejected(format!(
-                "the adapter `{}` answered wrongly: {what}",
-                plugin.name()
-            ))
-        })?;
+        answers
+            .append(&answer, &columns, batch.num_rows())
+            .map_err(|what| {
+                Stop::rejected(format!(
+                    "the adapter `{}` answered wrongly: {what}",
+                    plugin.name()
+                ))
+            })?;
         done += batch.num_rows() as u64;
         progress(sandcast_estate::Progress {
             rows: done,
@@ -265,11 +272,19 @@ async fn judge(
     let slices: Result<Vec<_>, Stop> = slices
         .map(|name| examples.slice(line, STAGE, name))
         .collect();
+    let (wanted, default) = (&line.sections().evaluate, EvaluateOptions::default());
     let options = EvaluateOptions {
-        threshold: line.sections().evaluate.threshold,
-        ..EvaluateOptions::default()
+        threshold: wanted.threshold,
+        share: wanted.share.unwrap_or(default.share),
+        ..default
     };
-    let evaluation = measure(task, &examples.truth(), &answers, &slices?, &options);
+    let asked = Asked {
+        task,
+        truth: &examples.truth(),
+        batches: &batches,
+        answers: &answers,
+    };
+    let evaluation = asked.measure(&slices?, &options);
     evaluation.map(Some).map_err(|error| {
         Stop::rejected(format!(
             "the answers of `{}` cannot be judged: {error}",
@@ -278,11 +293,14 @@ async fn judge(
     })
 }
 
-/// The columns that an adapter answers with. Of a binary classification one says it all.
+/// The columns of numbers that an adapter answers with. Of a binary classification one says it
+/// all.
 fn answer_columns(task: &Task) -> Vec<String> {
     let probability = |class: &String| format!("probability:{class}");
     match task.kind {
         TaskKind::Regression => vec!["prediction".to_owned()],
+        TaskKind::AnomalyDetection => vec!["score".to_owned()],
+        TaskKind::Clustering => vec!["distance".to_owned()],
         TaskKind::BinaryClassification => {
             task.classes.last().map(probability).into_iter().collect()
         }
@@ -290,56 +308,101 @@ fn answer_columns(task: &Task) -> Vec<String> {
     }
 }
 
-/// Appends answers row by row.
-fn append(
-    answers: &mut Vec<f64>,
-    answer: &RecordBatch,
-    columns: &[String],
-    rows: usize,
-) -> Result<(), String> {
-    if answer.num_rows() != rows {
-        return Err(format!("{} rows for {rows}", answer.num_rows()));
-    }
-    let mut found = Vec::with_capacity(columns.len());
-    for name in columns {
-        let column = answer
-            .column_by_name(name)
-            .ok_or_else(|| format!("there is no `{name}`"))?;
-        let column = column.as_primitive_opt::<Float64Type>();
-        let column = column.ok_or_else(|| format!("`{name}` is not float64"))?;
-        if column.null_count() > 0 {
-            return Err(format!("`{name}` is null in {} rows", column.null_count()));
-        }
-        found.push(column.values());
-    }
-    for row in 0..rows {
-        answers.extend(found.iter().map(|column| column[row]));
-    }
-    Ok(())
+/// What an adapter has answered.
+struct Answers {
+    /// The numbers of the answer columns, row by row.
+    numbers: Vec<f64>,
+    /// The cluster of each row, of a clustering.
+    clusters: Vec<u32>,
 }
 
-fn measure(
-    task: &Task,
-    truth: &Truth,
-    answers: &[f64],
-    slices: &[metrics::SliceColumn],
-    options: &EvaluateOptions,
-) -> Result<Evaluation, metrics::MetricsError> {
-    match (truth, task.classes.as_slice()) {
-        (Truth::Numbers(numbers), _) => {
-            let regression = Regression::new(numbers, answers)?;
-            metrics::evaluate(&Outcomes::Regression(regression), slices, options)
+impl Answers {
+    /// Appends answers row by row.
+    fn append(
+        &mut self,
+        answer: &RecordBatch,
+        columns: &[String],
+        rows: usize,
+    ) -> Result<(), String> {
+        if answer.num_rows() != rows {
+            return Err(format!("{} rows for {rows}", answer.num_rows()));
         }
-        (Truth::Classes(classes), [negative, positive])
-            if task.kind == TaskKind::BinaryClassification =>
-        {
-            let truth: Vec<bool> = classes.iter().map(|class| *class == 1).collect();
-            let binary = Binary::new([negative, positive], &truth, answers)?;
-            metrics::evaluate(&Outcomes::Binary(binary), slices, options)
+        let mut found = Vec::with_capacity(columns.len());
+        for name in columns {
+            let column = answer
+                .column_by_name(name)
+                .ok_or_else(|| format!("there is no `{name}`"))?;
+            let column = column.as_primitive_opt::<Float64Type>();
+            let column = column.ok_or_else(|| format!("`{name}` is not float64"))?;
+            if column.null_count() > 0 {
+                return Err(format!("`{name}` is null in {} rows", column.null_count()));
+            }
+            found.push(column.values());
         }
-        (Truth::Classes(classes), names) => {
-            let multiclass = Multiclass::new(names, classes, answers)?;
-            metrics::evaluate(&Outcomes::Multiclass(multiclass), slices, options)
+        for row in 0..rows {
+            self.numbers.extend(found.iter().map(|column| column[row]));
+        }
+        let clusters = answer.column_by_name("cluster");
+        let clusters = clusters.and_then(|column| column.as_primitive_opt::<Int64Type>());
+        for cluster in clusters.into_iter().flat_map(|column| column.values()) {
+            let number = u32::try_from(*cluster);
+            self.clusters
+                .push(number.map_err(|_| format!("there is no cluster {cluster}"))?);
+        }
+        Ok(())
+    }
+}
+
+/// What was asked and answered, and what is true.
+struct Asked<'a> {
+    task: &'a Task,
+    truth: &'a Truth<'a>,
+    batches: &'a [RecordBatch],
+    answers: &'a Answers,
+}
+
+impl Asked<'_> {
+    fn measure(
+        &self,
+        slices: &[metrics::SliceColumn],
+        options: &EvaluateOptions,
+    ) -> Result<Evaluation, metrics::MetricsError> {
+        let numbers = self.answers.numbers.as_slice();
+        let judge = |outcomes: &Outcomes<'_>| metrics::evaluate(outcomes, slices, options);
+        match (self.task.kind, self.truth, self.task.classes.as_slice()) {
+            (TaskKind::AnomalyDetection, truth, _) => {
+                let anomaly = Anomaly::new(numbers)?;
+                judge(&Outcomes::Anomaly(match truth {
+                    Truth::Anomalies { classes, positive } => {
+                        anomaly.labelled(*classes, positive)?
+                    }
+                    _ => anomaly,
+                }))
+            }
+            (TaskKind::Clustering, ..) => {
+                let points = points(self.batches);
+                let clusters = &self.answers.clusters;
+                judge(&Outcomes::Clustering(Clustering::new(
+                    clusters, numbers, &points,
+                )?))
+            }
+            (_, Truth::Numbers(truth), _) => {
+                judge(&Outcomes::Regression(Regression::new(truth, numbers)?))
+            }
+            (TaskKind::BinaryClassification, Truth::Classes(classes), [negative, positive]) => {
+                let truth: Vec<bool> = classes.iter().map(|class| *class == 1).collect();
+                let binary = Binary::new([negative, positive], &truth, numbers)?;
+                judge(&Outcomes::Binary(binary))
+            }
+            (_, Truth::Classes(classes), names) => {
+                let multiclass = Multiclass::new(names, classes, numbers)?;
+                judge(&Outcomes::Multiclass(multiclass))
+            }
+            (_, Truth::Anomalies { .. } | Truth::None, _) => Err(metrics::MetricsError::Lengths {
+                what: "the target".to_owned(),
+                found: 0,
+                expected: self.batches.iter().map(RecordBatch::num_rows).sum(),
+            }),
         }
     }
 }
@@ -352,6 +415,12 @@ fn headline(evaluation: &Evaluation) -> String {
         Metric::LogLoss,
         Metric::Rmse,
         Metric::R2,
+        Metric::PrecisionAtShare,
+        Metric::ScoreP50,
+        Metric::ScoreP99,
+        Metric::Inertia,
+        Metric::Silhouette,
+        Metric::Clusters,
     ];
     let known = shown
         .iter()

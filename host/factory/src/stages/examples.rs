@@ -25,7 +25,8 @@ pub(crate) struct Examples {
     rows: RecordBatch,
     parts: Parts,
     labels: Labels,
-    target: ArrayRef,
+    /// The column that adapters learn to predict; none where they learn without.
+    target: Option<(String, ArrayRef)>,
     weight: Option<ArrayRef>,
     pub(crate) task: Task,
 }
@@ -35,14 +36,30 @@ enum Labels {
     /// Places among the classes of the task.
     Classes(Vec<u32>),
     Numbers(Vec<f64>),
+    /// Which rows are anomalies. No adapter sees it, and neither does the split.
+    Anomalies {
+        /// What is usual, and what is not.
+        classes: [String; 2],
+        positive: Vec<bool>,
+    },
+    /// Nothing says.
+    None,
 }
 
 /// What is true of the test rows.
-pub(crate) enum Truth {
+pub(crate) enum Truth<'a> {
     /// Places among the classes of the task.
     Classes(Vec<u32>),
     /// Values in the unit of the target.
     Numbers(Vec<f64>),
+    /// Which rows are anomalies.
+    Anomalies {
+        /// What is usual, and what is not.
+        classes: [&'a str; 2],
+        positive: Vec<bool>,
+    },
+    /// Nothing says.
+    None,
 }
 
 /// Which part of the rows.
@@ -66,49 +83,23 @@ impl Examples {
         let rows = concat_batches(&passed.schema, &batches).map_err(arrow_stop(stage))?;
         let train = &line.sections().train;
         let reject = |path: &str, message: String| line.rejected_at(path, &message, None);
-
         let column = |name: &str| {
             let missing = || Stop::host(stage, format!("column `{name}` is gone"));
             rows.column_by_name(name).cloned().ok_or_else(missing)
         };
-        let raw = column(&train.target)?;
-        if raw.null_count() > 0 {
-            let message = format!(
-                "{} rows have no `{}`; put them aside with a not-null check",
-                raw.null_count(),
-                train.target
-            );
-            return Err(reject("train.target", message));
-        }
-        let (labels, target, classes) = match train.task {
-            TaskKind::Regression => {
-                let target = cast(&raw, &DataType::Float64).map_err(arrow_stop(stage))?;
-                let numbers = target.as_primitive::<Float64Type>().values().to_vec();
-                if numbers.iter().any(|number| !number.is_finite()) {
-                    let message = format!("`{}` is not a finite number everywhere", train.target);
-                    return Err(reject("train.target", message));
-                }
-                (Labels::Numbers(numbers), target, Vec::new())
+        let labelled = match &train.target {
+            Some(name) => {
+                let raw = column(name)?;
+                labels(train.task, train.positive.as_deref(), name, &raw)
+                    .map_err(|wrong| wrong.stop(stage, &reject))?
             }
-            kind => {
-                let target = cast(&raw, &DataType::Utf8).map_err(arrow_stop(stage))?;
-                let texts = target.as_string::<i32>();
-                let positive = train.positive.as_deref();
-                let classes = classes_of(texts, kind, positive)
-                    .map_err(|(path, message)| reject(path, message))?;
-                let place = |text: Option<&str>| {
-                    let found = classes
-                        .iter()
-                        .position(|class| Some(class.as_str()) == text);
-                    found.unwrap_or(0) as u32
-                };
-                (
-                    Labels::Classes(texts.iter().map(place).collect()),
-                    target,
-                    classes,
-                )
-            }
+            None => Labelled::default(),
         };
+        let Labelled {
+            labels,
+            target,
+            classes,
+        } = labelled;
         let weight = match &train.weight {
             Some(name) => {
                 let weight = cast(&column(name)?, &DataType::Float64).map_err(arrow_stop(stage))?;
@@ -130,7 +121,9 @@ impl Examples {
         let seed = line.sections().seed;
         let strata = match &labels {
             Labels::Classes(classes) => classes.clone(),
-            Labels::Numbers(numbers) => vec![0; numbers.len()],
+            Labels::Numbers(_) | Labels::Anomalies { .. } | Labels::None => {
+                vec![0; rows.num_rows()]
+            }
         };
         let parts = split(&rows, &strata, train.split, seed).map_err(arrow_stop(stage))?;
         let empty = [(Part::Test, &parts.test), (Part::Training, &parts.training)];
@@ -141,7 +134,7 @@ impl Examples {
         let task = Task {
             kind: train.task,
             features: permitted.features.clone(),
-            target: train.target.clone(),
+            target: target.as_ref().map(|(name, _)| name.clone()),
             classes,
             weight: train.weight.clone(),
         };
@@ -178,7 +171,9 @@ impl Examples {
             columns.push((Arc::new(field), values));
             Ok(())
         };
-        add(&self.task.target, &self.target)?;
+        if let Some((name, target)) = &self.target {
+            add(name, target)?;
+        }
         if let (Some(name), Some(weight)) = (&self.task.weight, &self.weight) {
             add(name, weight)?;
         }
@@ -220,11 +215,16 @@ impl Examples {
     }
 
     /// What is true of the test rows.
-    pub(crate) fn truth(&self) -> Truth {
+    pub(crate) fn truth(&self) -> Truth<'_> {
         let rows = self.parts.test.values().iter().map(|row| *row as usize);
         match &self.labels {
             Labels::Classes(classes) => Truth::Classes(rows.map(|row| classes[row]).collect()),
             Labels::Numbers(numbers) => Truth::Numbers(rows.map(|row| numbers[row]).collect()),
+            Labels::Anomalies { classes, positive } => Truth::Anomalies {
+                classes: [&classes[0], &classes[1]],
+                positive: rows.map(|row| positive[row]).collect(),
+            },
+            Labels::None => Truth::None,
         }
     }
 
@@ -244,6 +244,93 @@ impl Examples {
             line.rejected_at("evaluate.slices", &chain(&error), Some(help))
         })
     }
+}
+
+/// What a target says of each row.
+#[derive(Default)]
+struct Labelled {
+    labels: Labels,
+    /// What adapters are shown of it.
+    target: Option<(String, ArrayRef)>,
+    classes: Vec<String>,
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self::None
+    }
+}
+
+/// What is wrong with a target.
+enum Wrong {
+    /// A place in the pipeline file, and what is wrong there.
+    Said(&'static str, String),
+    Arrow(ArrowError),
+}
+
+impl Wrong {
+    fn stop(self, stage: &str, reject: impl Fn(&str, String) -> Stop) -> Stop {
+        match self {
+            Self::Said(path, message) => reject(path, message),
+            Self::Arrow(error) => arrow_stop(stage)(error),
+        }
+    }
+}
+
+/// Reads a target for a task.
+fn labels(
+    task: TaskKind,
+    positive: Option<&str>,
+    name: &str,
+    raw: &ArrayRef,
+) -> Result<Labelled, Wrong> {
+    if raw.null_count() > 0 {
+        let message = format!(
+            "{} rows have no `{name}`; put them aside with a not-null check",
+            raw.null_count(),
+        );
+        return Err(Wrong::Said("train.target", message));
+    }
+    if task == TaskKind::Regression {
+        let target = cast(raw, &DataType::Float64).map_err(Wrong::Arrow)?;
+        let numbers = target.as_primitive::<Float64Type>().values().to_vec();
+        if numbers.iter().any(|number| !number.is_finite()) {
+            let message = format!("`{name}` is not a finite number everywhere");
+            return Err(Wrong::Said("train.target", message));
+        }
+        return Ok(Labelled {
+            labels: Labels::Numbers(numbers),
+            target: Some((name.to_owned(), target)),
+            classes: Vec::new(),
+        });
+    }
+    let target = cast(raw, &DataType::Utf8).map_err(Wrong::Arrow)?;
+    let texts = target.as_string::<i32>();
+    let classes =
+        classes_of(texts, task, positive).map_err(|(path, message)| Wrong::Said(path, message))?;
+    if task == TaskKind::AnomalyDetection {
+        let positive = texts.iter().map(|text| text == positive).collect();
+        let [usual, unusual] = <[String; 2]>::try_from(classes)
+            .map_err(|_| Wrong::Said("train.target", "the labels are not two".to_owned()))?;
+        return Ok(Labelled {
+            labels: Labels::Anomalies {
+                classes: [usual, unusual],
+                positive,
+            },
+            ..Labelled::default()
+        });
+    }
+    let place = |text: Option<&str>| {
+        let found = classes
+            .iter()
+            .position(|class| Some(class.as_str()) == text);
+        found.unwrap_or(0) as u32
+    };
+    Ok(Labelled {
+        labels: Labels::Classes(texts.iter().map(place).collect()),
+        target: Some((name.to_owned(), Arc::clone(&target))),
+        classes,
+    })
 }
 
 /// The classes in order: sorted, as numbers where all are, and the positive one last if there is
@@ -268,16 +355,15 @@ pub(crate) fn classes_of(
     }
     let found = || format!("`{}`", classes.join("`, `"));
     match (kind, positive) {
-        (TaskKind::BinaryClassification, Some(positive)) => {
+        (TaskKind::BinaryClassification | TaskKind::AnomalyDetection, Some(positive)) => {
             if classes.len() != 2 {
+                let two = match kind {
+                    TaskKind::AnomalyDetection => "labels to judge by have two values",
+                    _ => "a binary classification has two classes",
+                };
                 let message = match classes.len() {
-                    few @ 0..=9 => format!(
-                        "a binary classification has two classes, and the target has {few}: {}",
-                        found()
-                    ),
-                    many => format!(
-                        "a binary classification has two classes, and the target has {many}"
-                    ),
+                    few @ 0..=9 => format!("{two}, and the target has {few}: {}", found()),
+                    many => format!("{two}, and the target has {many}"),
                 };
                 return Err(("train.target", message));
             }
@@ -341,5 +427,31 @@ mod tests {
         let many = classes(&["10", "9", "2"], TaskKind::MulticlassClassification, None);
         assert_eq!(many, Ok(["2", "9", "10"].map(str::to_owned).to_vec()));
         assert!(classes(&["2"], TaskKind::MulticlassClassification, None).is_err());
+    }
+
+    #[test]
+    fn labels_of_anomalies_are_kept_from_the_adapter() {
+        let raw: ArrayRef = Arc::new(StringArray::from(vec!["ok", "fault", "ok"]));
+        let labelled = labels(TaskKind::AnomalyDetection, Some("fault"), "state", &raw);
+        let Ok(Labelled {
+            labels: Labels::Anomalies { classes, positive },
+            target: None,
+            classes: of_the_task,
+        }) = labelled
+        else {
+            panic!("no labels");
+        };
+        assert_eq!(classes, ["ok", "fault"]);
+        assert_eq!(positive, [false, true, false]);
+        assert!(of_the_task.is_empty());
+        let three: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
+        let wrong = labels(TaskKind::AnomalyDetection, Some("a"), "state", &three);
+        let Err(Wrong::Said("train.target", message)) = wrong else {
+            panic!("three labels");
+        };
+        assert!(
+            message.contains("labels to judge by have two values"),
+            "{message}"
+        );
     }
 }

@@ -10,6 +10,7 @@ mod gate;
 mod line;
 mod load;
 mod permit;
+mod points;
 mod policy;
 mod register;
 mod split;

@@ -191,7 +191,15 @@ fn uses(line: &Line<'_>) -> BTreeMap<String, Vec<String>> {
             .or_default()
             .push(what.to_owned());
     };
-    add(&sections.train.target, "target");
+    let target = match sections.train.task.has_target() {
+        true => "target",
+        false => "judged by",
+    };
+    sections
+        .train
+        .target
+        .iter()
+        .for_each(|column| add(column, target));
     sections
         .train
         .weight

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 use sandcast_kernels::Program;
 use sandcast_kernels::graph::Graph;
@@ -185,7 +185,9 @@ impl Adapter {
     }
 
     /// Predicts: for a classification a float64 column `probability:<class>` for each class, for
-    /// a regression a float64 column `prediction`; as many rows as it was given.
+    /// a regression a float64 column `prediction`, for an anomaly detection a float64 column
+    /// `score`, for a clustering an int64 column `cluster` and a float64 column `distance`; as many
+    /// rows as it was given.
     ///
     /// # Errors
     /// See [`CallError`]; also when the columns are others, or probabilities are none.
@@ -244,15 +246,45 @@ fn check_description(described: wire::Description) -> Result<Description, String
     })
 }
 
-/// The names of the columns that a prediction for a task has.
-fn prediction_columns(task: &Task) -> Vec<String> {
+/// The most clusters that rows are told apart by.
+const MAX_CLUSTERS: i64 = 1 << 16;
+
+/// What a column of a prediction holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// Shares of the rows' certainty: 0 to 1, and 1 in sum over these columns.
+    Probabilities,
+    /// Any finite number.
+    Numbers,
+    /// A finite number of at least 0.
+    Distances,
+    /// The number of a cluster.
+    Clusters,
+}
+
+impl Holds {
+    fn data_type(self) -> DataType {
+        match self {
+            Holds::Probabilities | Holds::Numbers | Holds::Distances => DataType::Float64,
+            Holds::Clusters => DataType::Int64,
+        }
+    }
+}
+
+/// The columns that a prediction for a task has.
+fn prediction_columns(task: &Task) -> Vec<(String, Holds)> {
     match task.kind {
         TaskKind::BinaryClassification | TaskKind::MulticlassClassification => task
             .classes
             .iter()
-            .map(|class| format!("probability:{class}"))
+            .map(|class| (format!("probability:{class}"), Holds::Probabilities))
             .collect(),
-        TaskKind::Regression => vec!["prediction".into()],
+        TaskKind::Regression => vec![("prediction".into(), Holds::Numbers)],
+        TaskKind::AnomalyDetection => vec![("score".into(), Holds::Numbers)],
+        TaskKind::Clustering => vec![
+            ("cluster".into(), Holds::Clusters),
+            ("distance".into(), Holds::Distances),
+        ],
     }
 }
 
@@ -272,32 +304,64 @@ fn check_prediction(task: &Task, rows: usize, predicted: &RecordBatch) -> Result
         .iter()
         .map(|field| field.name().as_str())
         .collect();
-    if given != wanted {
+    if !given
+        .iter()
+        .copied()
+        .eq(wanted.iter().map(|(name, _)| name.as_str()))
+    {
+        let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
         return Err(format!(
             "a prediction with the columns {} where {} are wanted",
             text::sentence(&format!("{given:?}"), 512),
-            text::sentence(&format!("{wanted:?}"), 512)
+            text::sentence(&format!("{names:?}"), 512)
         ));
     }
-    let mut numbers = Vec::with_capacity(wanted.len());
-    for (column, name) in predicted.columns().iter().zip(&wanted) {
-        if *column.data_type() != DataType::Float64 || column.null_count() > 0 {
-            return Err(format!("`{name}` is not a column of numbers without nulls"));
+    let mut probabilities = Vec::new();
+    for (column, (name, holds)) in predicted.columns().iter().zip(&wanted) {
+        if *column.data_type() != holds.data_type() || column.null_count() > 0 {
+            let wanted = match holds {
+                Holds::Clusters => "int64 numbers",
+                _ => "numbers",
+            };
+            return Err(format!(
+                "`{name}` is not a column of {wanted} without nulls"
+            ));
         }
-        numbers.push(column.as_primitive::<Float64Type>().values());
+        let numbers = column
+            .as_primitive_opt::<Float64Type>()
+            .map(|it| it.values());
+        match (holds, numbers) {
+            (Holds::Probabilities, Some(numbers)) => probabilities.push((name, numbers)),
+            (Holds::Clusters, _) => {
+                let clusters = column.as_primitive::<Int64Type>().values();
+                let known = 0..MAX_CLUSTERS;
+                if let Some(row) = clusters.iter().position(|it| !known.contains(it)) {
+                    return Err(format!(
+                        "the cluster of row {row} is {}, not 0 to {}",
+                        clusters[row],
+                        MAX_CLUSTERS - 1
+                    ));
+                }
+            }
+            (_, Some(numbers)) => {
+                let least = match holds {
+                    Holds::Distances => 0.0,
+                    _ => f64::MIN,
+                };
+                let fits = |number: &f64| number.is_finite() && *number >= least;
+                if let Some(row) = numbers.iter().position(|number| !fits(number)) {
+                    return Err(format!("the {name} for row {row} is {}", numbers[row]));
+                }
+            }
+            (_, None) => return Err(format!("`{name}` is not a column of numbers")),
+        }
     }
-    if task.kind == TaskKind::Regression {
-        return match numbers[0].iter().position(|number| !number.is_finite()) {
-            Some(row) => Err(format!(
-                "the prediction for row {row} is {}",
-                numbers[0][row]
-            )),
-            None => Ok(()),
-        };
+    if probabilities.is_empty() {
+        return Ok(());
     }
     for row in 0..rows {
         let mut sum = 0.0;
-        for (column, name) in numbers.iter().zip(&wanted) {
+        for (name, column) in &probabilities {
             let share = column[row];
             if !(0.0..=1.0).contains(&share) {
                 return Err(format!("`{name}` of row {row} is {share}, not 0 to 1"));
@@ -315,7 +379,7 @@ fn check_prediction(task: &Task, rows: usize, predicted: &RecordBatch) -> Result
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Float64Array};
+    use arrow::array::{ArrayRef, Float64Array, Int64Array};
 
     use super::*;
 
@@ -323,7 +387,7 @@ mod tests {
         Task {
             kind,
             features: Vec::new(),
-            target: "y".into(),
+            target: kind.has_target().then(|| "y".into()),
             classes: vec!["no".into(), "yes".into()],
             weight: None,
         }
@@ -377,5 +441,45 @@ mod tests {
         let check = |values| check_prediction(&task, 2, &batch(&[("prediction", values)]));
         assert_eq!(check(vec![-1.0, 1e9]), Ok(()));
         assert!(check(vec![0.0, f64::INFINITY]).is_err());
+    }
+    #[test]
+    fn a_score_must_be_finite() {
+        let task = task(TaskKind::AnomalyDetection);
+        let check = |values| check_prediction(&task, 2, &batch(&[("score", values)]));
+        assert_eq!(check(vec![-1.0, 1e9]), Ok(()));
+        assert!(check(vec![0.0, f64::NEG_INFINITY]).is_err());
+        assert!(check(vec![f64::NAN, 0.0]).is_err());
+        let other = check_prediction(&task, 1, &batch(&[("scores", vec![1.0])]));
+        assert!(other.expect_err("another name").contains("score"));
+    }
+
+    #[test]
+    fn a_cluster_must_be_a_number_in_range_and_a_distance_not_negative() {
+        let task = task(TaskKind::Clustering);
+        let check = |clusters: ArrayRef, distances: Vec<f64>| {
+            let distances = Arc::new(Float64Array::from(distances)) as ArrayRef;
+            let columns = [("cluster", clusters), ("distance", distances)];
+            check_prediction(
+                &task,
+                2,
+                &RecordBatch::try_from_iter(columns).expect("a batch"),
+            )
+        };
+        let clusters = |values: [i64; 2]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+        assert_eq!(check(clusters([0, 65_535]), vec![0.0, 2.5]), Ok(()));
+        for wrong in [-1, 65_536, i64::MIN, i64::MAX] {
+            let error = check(clusters([0, wrong]), vec![0.0, 0.0]).expect_err("out of range");
+            assert!(error.contains("row 1"), "{error}");
+        }
+        for wrong in [-1e-9, f64::NAN, f64::INFINITY] {
+            assert!(
+                check(clusters([0, 0]), vec![0.0, wrong]).is_err(),
+                "{wrong}"
+            );
+        }
+        let floats = Arc::new(Float64Array::from(vec![0.0, 1.0])) as ArrayRef;
+        assert!(check(floats, vec![0.0, 0.0]).is_err());
+        let nulls = Arc::new(Int64Array::from(vec![Some(0), None])) as ArrayRef;
+        assert!(check(nulls, vec![0.0, 0.0]).is_err());
     }
 }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use sandcast_sandbox::TaskKind;
 
 use super::TargetPath;
 use crate::app::App;
@@ -34,8 +35,12 @@ pub(crate) async fn model_metadata(
         "version".to_owned(),
         loaded.model.version.to_string().into(),
     );
-    parameters.insert("target".to_owned(), loaded.model.task.target.clone().into());
-    if loaded.model.task.classes.len() == 2 {
+    let task = &loaded.model.task;
+    parameters.insert("task".to_owned(), task.kind.name().into());
+    if let Some(target) = &task.target {
+        parameters.insert("target".to_owned(), target.clone().into());
+    }
+    if task.kind == TaskKind::AnomalyDetection || task.classes.len() == 2 {
         parameters.insert("threshold".to_owned(), loaded.model.threshold.into());
     }
     Ok(Json(ModelMetadata {

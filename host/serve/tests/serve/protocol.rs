@@ -46,7 +46,13 @@ async fn a_model_says_what_goes_in_and_what_comes_out() {
                 column("probability:no", "FP64"), column("probability:yes", "FP64"),
                 column("label", "BYTES"),
             ],
-            "parameters": { "run": "run-1", "target": "repaid", "threshold": 0.4, "version": "1" },
+            "parameters": {
+                "run": "run-1",
+                "task": "binary-classification",
+                "target": "repaid",
+                "threshold": 0.4,
+                "version": "1",
+            },
         })
     );
     assert_eq!(

@@ -7,7 +7,7 @@ use sandcast_sdk::graph::{
     Schedule, Tensor, TrainPlan, bind,
 };
 use sandcast_sdk::{
-    Adapter, Batch, Description, Failure, Model, Session, Task, TaskKind, Trained, Training,
+    Adapter, Batch, Description, Failure, Model, Session, Task, TaskKind, Trained, Training, target,
 };
 use serde::{Deserialize, Serialize};
 
@@ -250,9 +250,9 @@ impl Adapter for Hostile {
                     .collect();
             }
             let target = match task.kind {
-                TaskKind::Regression => Encoding::Target(task.target),
+                TaskKind::Regression => Encoding::Target(target(&task)?.to_owned()),
                 _ => Encoding::Labels(Category {
-                    column: task.target,
+                    column: target(&task)?.to_owned(),
                     vocabulary: task.classes,
                 }),
             };

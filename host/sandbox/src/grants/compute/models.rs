@@ -99,6 +99,8 @@ impl From<&Task> for models::Task {
                 TaskKind::BinaryClassification => models::TaskKind::BinaryClassification,
                 TaskKind::MulticlassClassification => models::TaskKind::MulticlassClassification,
                 TaskKind::Regression => models::TaskKind::Regression,
+                TaskKind::AnomalyDetection => models::TaskKind::AnomalyDetection,
+                TaskKind::Clustering => models::TaskKind::Clustering,
             },
             features: task
                 .features
@@ -119,6 +121,8 @@ impl From<models::TaskKind> for TaskKind {
             models::TaskKind::BinaryClassification => TaskKind::BinaryClassification,
             models::TaskKind::MulticlassClassification => TaskKind::MulticlassClassification,
             models::TaskKind::Regression => TaskKind::Regression,
+            models::TaskKind::AnomalyDetection => TaskKind::AnomalyDetection,
+            models::TaskKind::Clustering => TaskKind::Clustering,
         }
     }
 }
