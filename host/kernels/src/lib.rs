@@ -14,6 +14,7 @@
 //! | `session`, `train` | weights, epochs, order of rows, early stopping; the same on every device |
 //! | `generate` | sequences that go on from prompts, several at a time |
 //! | `backend`, `cpu` | what a device does; the processor |
+//! | `trees` | forests of decision trees, trained by gradient boosting |
 //! | `measure` | what a device can do, in figures |
 //!
 //! What always holds:
@@ -63,6 +64,7 @@
 pub mod graph;
 pub mod measure;
 pub mod show;
+pub mod trees;
 
 mod backend;
 mod caps;

@@ -13,6 +13,12 @@ pub(crate) enum Purpose {
     Shuffle = 3,
     /// Tokens of a sequence; the step is the place in it.
     Sample = 4,
+    /// Which rows the columns of a forest are cut by.
+    Bins = 8,
+    /// Which rows a tree is grown on; the step is the round.
+    Rows = 9,
+    /// Which columns a tree may use; the node is the output, the step the round.
+    Columns = 10,
 }
 
 /// A stream of numbers: one for each position.

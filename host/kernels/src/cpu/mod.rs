@@ -10,7 +10,7 @@ mod decoder;
 mod engine;
 mod execute;
 mod kept;
-mod level;
+pub(crate) mod level;
 mod lookup;
 mod map;
 mod math;
@@ -19,7 +19,9 @@ mod multiply;
 mod rows;
 mod threads;
 mod trainer;
+pub(crate) mod trees;
 mod update;
 mod vector;
 
 pub(crate) use engine::{CpuBackend, describe};
+pub(crate) use threads::Threads;
