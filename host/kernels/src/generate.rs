@@ -17,7 +17,10 @@ use crate::train::StopReason;
 
 /// The most tokens of a prompt that are read in one run; less is read in powers of two, so that
 /// plans are few.
-const PROMPT_PIECE: usize = 64;
+pub(crate) const PROMPT_PIECE: usize = 64;
+
+/// The most tokens of prompts that are read in one step, so that a step is short whatever waits.
+pub(crate) const PROMPT_TOKENS: usize = 4 * PROMPT_PIECE;
 
 /// The most sequences at a time.
 const SLOTS: usize = 4096;
@@ -38,6 +41,9 @@ pub struct Sampling {
     pub stop: Vec<u32>,
     /// What draws depend on, beside the place in the sequence.
     pub seed: u64,
+    /// Draws that were made before, where the prompt holds what an earlier generation wrote: the
+    /// sequence then goes on as if it had never been interrupted.
+    pub drawn: u32,
     /// Whether a sequence that fills the context goes on from its later half; otherwise it ends
     /// there.
     pub slide: bool,
@@ -141,8 +147,9 @@ impl<'a> Generator<'a> {
         self.waiting.is_empty() && self.slots.iter().all(Option::is_none)
     }
 
-    /// Writes the next token of every sequence that has a slot. Sequences that wait take the
-    /// slots that are free.
+    /// Writes the next token of every sequence that has a slot and whose prompt is read. Sequences
+    /// that wait take the slots that are free; of prompts, only so many tokens are read in a step
+    /// that it stays short.
     ///
     /// # Errors
     /// When logits are not numbers. Every sequence has then ended.
@@ -164,12 +171,14 @@ impl<'a> Generator<'a> {
                 *slot = self.waiting.pop_front();
             }
         }
-        // Whatever has more than one token to read reads all but the last piece by itself.
+        // Whatever has more than one token to read reads all but the last by itself.
+        let mut left = PROMPT_TOKENS;
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(running) = slot else { continue };
-            while running.unread > 1 {
-                let most = (running.unread - 1).min(PROMPT_PIECE);
+            while running.unread > 1 && left > 0 {
+                let most = (running.unread - 1).min(PROMPT_PIECE).min(left);
                 let count = 1 << most.ilog2();
+                left -= count;
                 let first = running.tokens.len() - running.unread;
                 self.decoder
                     .advance(&[index], &signed(&running.tokens[first..first + count]))?;
@@ -177,7 +186,7 @@ impl<'a> Generator<'a> {
             }
         }
         let slots: Vec<usize> = (0..self.slots.len())
-            .filter(|index| self.slots[*index].is_some())
+            .filter(|index| matches!(&self.slots[*index], Some(running) if running.unread == 1))
             .collect();
         if slots.is_empty() {
             return Ok(Vec::new());
@@ -193,7 +202,8 @@ impl<'a> Generator<'a> {
                 continue;
             };
             running.unread = 0;
-            let token = sample(logits, &running.sampling, running.written)?;
+            let place = running.sampling.drawn.saturating_add(running.written);
+            let token = sample(logits, &running.sampling, place)?;
             let mut event = Written {
                 sequence: running.sequence,
                 token: Some(token),
@@ -399,6 +409,7 @@ mod tests {
             maximum_tokens: 1,
             stop: Vec::new(),
             seed: 5,
+            drawn: 0,
             slide: false,
         }
     }

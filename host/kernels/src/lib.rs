@@ -90,7 +90,7 @@ pub use caps::Caps;
 pub use device::{Device, DeviceChoice, DeviceError, DeviceInfo, DeviceKind, UnknownDevice};
 pub use error::RunError;
 pub use generate::{Completion, Finish, Generator, Prompt, Sampling, Written};
-pub use program::{Cost, Diagnostic, ParameterInfo, Program};
+pub use program::{Cost, Diagnostic, GenerationCost, ParameterInfo, Program};
 pub use session::{Gradients, Session};
 pub use tensor::{Feeds, Tensor, TensorData, TensorError};
 pub use train::{EpochReport, Progress, Schedule, StopReason, TrainPlan, TrainReport};

@@ -95,6 +95,15 @@ impl Tensor {
         })
     }
 
+    /// The same values as every row, held once: of shape `[rows, values]`.
+    pub fn repeated(values: Vec<i32>, rows: usize) -> Self {
+        Tensor {
+            shape: vec![rows, values.len()],
+            data: TensorData::I32(values),
+            stride: Some(0),
+        }
+    }
+
     /// The stride of windows; none for a tensor that holds each of its elements.
     pub(crate) fn stride(&self) -> Option<usize> {
         self.stride
@@ -122,6 +131,12 @@ impl Tensor {
         &self.shape
     }
 
+    /// The number of elements that the shape has. Windows hold fewer values than that.
+    pub fn dense_elements(&self) -> usize {
+        let extents = self.shape.iter();
+        extents.fold(1, |product, extent| product.saturating_mul(*extent))
+    }
+
     /// The values, row-major; of windows, the sequence.
     pub fn data(&self) -> &TensorData {
         &self.data
@@ -140,7 +155,7 @@ impl Tensor {
         }
     }
 
-    /// The number of values.
+    /// The number of values that are held.
     pub fn elements(&self) -> usize {
         self.data.len()
     }

@@ -136,6 +136,7 @@ fn sampling(maximum_tokens: u32) -> Sampling {
         maximum_tokens,
         stop: vec![],
         seed: 3,
+        drawn: 0,
         slide: false,
     }
 }
@@ -424,4 +425,119 @@ fn windows_of_a_sequence_train_like_rows_of_their_own() {
     assert!(results[0] == results[1]);
     assert!(Tensor::windows(stream.clone(), 0, 1).is_err());
     assert!(Tensor::windows(stream, 3, 0).is_err());
+}
+
+#[test]
+fn a_long_prompt_does_not_hold_up_the_sequences_beside_it() {
+    let session = session(1);
+    let prompts: Vec<Prompt> = (0..12)
+        .map(|salt| prompt(CONTEXT - 3, salt, sampling(2)))
+        .collect();
+    let alone: Vec<Completion> = prompts
+        .iter()
+        .flat_map(|prompt| generate(&session, vec![prompt.clone()], 1))
+        .collect();
+    let mut generator = session.generator(12).expect("a generator");
+    for prompt in prompts {
+        generator.submit(prompt).expect("a prompt");
+    }
+    // Twelve prompts of 44 tokens to read ahead are more than one step reads.
+    let first = generator.step().expect("a step");
+    assert!((1..12).contains(&first.len()), "{} were written", first.len());
+    let mut tokens = vec![Vec::new(); 12];
+    let mut written = first;
+    while !written.is_empty() {
+        for one in written {
+            tokens[one.sequence as usize].extend(one.token);
+        }
+        written = generator.step().expect("a step");
+    }
+    let expected: Vec<_> = alone.into_iter().map(|one| one.tokens).collect();
+    assert_eq!(tokens, expected);
+}
+
+#[test]
+fn a_sequence_goes_on_where_an_earlier_generation_ended() {
+    let session = session(1);
+    let hot = |maximum_tokens, drawn| Sampling {
+        temperature: 1.5,
+        drawn,
+        ..sampling(maximum_tokens)
+    };
+    let start = prompt(5, 2, hot(20, 0));
+    let whole = generate(&session, vec![start.clone()], 1);
+    let mut tokens = start.tokens.clone();
+    for piece in [7, 1, 12] {
+        let drawn = (tokens.len() - 5) as u32;
+        let prompt = Prompt {
+            tokens: tokens.clone(),
+            sampling: hot(piece, drawn),
+        };
+        tokens.extend(&generate(&session, vec![prompt], 1)[0].tokens);
+    }
+    assert_eq!(tokens[5..], whole[0].tokens);
+}
+
+#[test]
+fn what_a_generation_costs_is_known_before() {
+    let session = session(1);
+    let program = session.program();
+    let cost = |slots, length| {
+        program
+            .generation_cost(slots, length)
+            .expect("it can generate")
+    };
+    // Two layers keep the keys and values of two heads of 6 numbers of each position.
+    let kept = 2 * 2 * 12 * 4;
+    assert!(cost(64, 48).peak_bytes >= 64 * 48 * kept);
+    assert!(cost(1, 48).peak_bytes >= 48 * kept);
+    assert!(cost(64, 48).peak_bytes > cost(64, 16).peak_bytes);
+    assert!(cost(64, 48).peak_bytes > 3 * cost(8, 48).peak_bytes);
+    assert!(cost(64, 48).flops_of_step > cost(1, 48).flops_of_step);
+    assert_eq!(cost(1, 1 << 40), cost(1, 48), "a sequence is not longer than the context");
+    let mut graph = decoder();
+    graph.generation = None;
+    let plain = Program::compile(graph, &Caps::default()).expect("the graph compiles");
+    assert_eq!(plain.generation_cost(1, 1), None);
+}
+
+#[test]
+fn a_repeated_row_is_like_as_many_rows() {
+    let length = 8;
+    let tokens: Vec<i32> = (0..40).map(|at| at * 3 % 13).collect();
+    let windows = |skip: usize| {
+        Tensor::windows(tokens[skip..32 + skip].to_vec(), length, 4).expect("windows")
+    };
+    let rows = windows(0).shape()[0];
+    let places: Vec<i32> = (0..length as i32).collect();
+    let dense = Tensor::from_i32(vec![rows, length], places.repeat(rows)).expect("as many values");
+    let repeated = Tensor::repeated(places, rows);
+    assert_eq!(repeated.shape(), [rows, length]);
+    assert_eq!((repeated.elements(), repeated.dense_elements()), (length, rows * length));
+    let feeds = |positions: Tensor| {
+        BTreeMap::from([
+            ("tokens".to_owned(), windows(0)),
+            ("labels".to_owned(), windows(1)),
+            ("positions".to_owned(), positions),
+        ])
+    };
+    let trained = |positions: Tensor| {
+        let feeds = feeds(positions);
+        let plan = TrainPlan {
+            epochs: 2,
+            epoch_rows: None,
+            batch_rows: 3,
+            learning_rate: 0.01,
+            schedule: Schedule::Constant,
+            clip_norm: None,
+            patience: None,
+            shuffle: true,
+        };
+        let mut session = session(2);
+        session
+            .train(&feeds, Some(&feeds), &plan, &mut go_on)
+            .expect("a training");
+        session.to_safetensors()
+    };
+    assert_eq!(trained(repeated), trained(dense));
 }

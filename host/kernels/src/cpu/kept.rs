@@ -5,7 +5,7 @@
 use super::memory::{AlignedBuffer, Span};
 
 /// Positions of a page.
-pub(super) const PAGE: usize = 16;
+pub(crate) const PAGE: usize = 16;
 
 /// What an attention keeps.
 #[derive(Debug)]

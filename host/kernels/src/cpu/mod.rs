@@ -24,4 +24,5 @@ mod update;
 mod vector;
 
 pub(crate) use engine::{CpuBackend, describe};
+pub(crate) use kept::PAGE;
 pub(crate) use threads::Threads;

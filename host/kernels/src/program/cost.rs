@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cost, Diagnostic, Program, Task, Which};
+use super::{Cost, Diagnostic, GenerationCost, Program, Task, Which};
 use crate::caps::Caps;
+use crate::cpu::PAGE;
+use crate::generate::{PROMPT_PIECE, PROMPT_TOKENS};
 use crate::graph::{Extent, Optimizer};
 use crate::shape;
 use crate::show::ShowError;
@@ -135,6 +137,54 @@ impl Program {
             bytes_moved: whole.bytes_moved.saturating_add(shared.plan.bytes_moved),
             peak_bytes: (held as u64).saturating_mul(4),
         }
+    }
+}
+
+impl Program {
+    /// What generating costs at most, so many sequences at a time, each of at most `length`
+    /// tokens with its prompt; none for a program that cannot generate.
+    pub fn generation_cost(&self, slots: usize, length: usize) -> Option<GenerationCost> {
+        let of = self.generating.as_ref()?;
+        let length = length.clamp(1, of.context);
+        let plan = |rows: usize, time: usize| {
+            let mut symbols = vec![0; self.graph.symbols.len()];
+            symbols[of.rows as usize] = rows;
+            symbols[of.time as usize] = time;
+            self.make_plan(Which::Generation, &symbols)
+        };
+        let piece = PROMPT_PIECE.min(of.context);
+        let (prompt, step) = (plan(1, piece), plan(slots, 1));
+        let slots = slots as u64;
+        let product = |factors: &[u64]| factors.iter().fold(1, |a: u64, b| a.saturating_mul(*b));
+        // Scores against everything that is kept, and the sums of it.
+        let attended = of.layers.iter().map(|layer| {
+            let query = shape::resolve(&self.ir.shape(layer.id)[2..], &[]);
+            product(&[4, query.iter().product::<usize>() as u64, length as u64])
+        });
+        let attended = attended.fold(0, u64::saturating_add);
+        let read = PROMPT_TOKENS.div_ceil(piece) as u64;
+        let flops = step
+            .flops
+            .saturating_add(product(&[read, prompt.flops]))
+            .saturating_add(product(&[slots.saturating_add(PROMPT_TOKENS as u64), attended]));
+        // Memory for pages doubles as it grows, and one layer at a time is copied over.
+        let pages = slots.saturating_mul(length.div_ceil(PAGE) as u64).max(8);
+        let page = |elements: usize| product(&[pages, elements as u64, PAGE as u64, 2]);
+        let layers = of.layers.iter().map(|layer| page(layer.elements));
+        let kept = layers.clone().fold(0, u64::saturating_add).saturating_mul(2);
+        let copied = layers.max().unwrap_or(0);
+        let worked = [&prompt, &step].map(|plan| (plan.slab + plan.scratch) as u64);
+        // Logits of a piece of a prompt and of a step, and what choosing from one of them takes.
+        let rows = slots.saturating_add(piece as u64).saturating_add(8);
+        let logits = product(&[2, of.vocabulary as u64, rows]);
+        let scores = product(&[slots, (length + PAGE) as u64]);
+        let elements = [kept, copied, worked[0], worked[1], logits, scores]
+            .into_iter()
+            .fold(0, u64::saturating_add);
+        Some(GenerationCost {
+            flops_of_step: flops,
+            peak_bytes: elements.saturating_mul(4),
+        })
     }
 }
 

@@ -50,6 +50,17 @@ pub struct Cost {
     pub peak_bytes: u64,
 }
 
+/// What generating costs at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationCost {
+    /// Floating-point operations of one step: what can happen between two looks at a
+    /// cancellation.
+    pub flops_of_step: u64,
+    /// Bytes held at the peak, beside the weights: the keys and values that are kept, and what
+    /// lies between.
+    pub peak_bytes: u64,
+}
+
 /// A parameter of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterInfo {
