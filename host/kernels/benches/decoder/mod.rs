@@ -78,6 +78,7 @@ fn sampling(maximum_tokens: u32) -> Sampling {
         maximum_tokens,
         stop: Vec::new(),
         seed: 1,
+        drawn: 0,
         slide: true,
     }
 }

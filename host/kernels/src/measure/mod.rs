@@ -179,6 +179,7 @@ fn prompt(shape: &Decoder, salt: usize, tokens: u32) -> Prompt {
             maximum_tokens: tokens,
             stop: Vec::new(),
             seed: salt as u64,
+            drawn: 0,
             slide: false,
         },
     }

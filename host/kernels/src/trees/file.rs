@@ -116,11 +116,11 @@ impl Forest {
         let description: Description = serde_json::from_str(description)
             .map_err(|error| wrong(format!("`{KEY}` is wrong: {error}")))?;
         let read = |name: &str, dtype: Dtype| array(&arrays, name, dtype);
-        let columns = numbers(&read("node.column", Dtype::U32)?, u32::from_le_bytes);
-        let thresholds = numbers(&read("node.threshold", Dtype::F32)?, f32::from_le_bytes);
-        let left = numbers(&read("node.left", Dtype::U32)?, u32::from_le_bytes);
-        let values = numbers(&read("node.value", Dtype::F32)?, f32::from_le_bytes);
-        let gains = numbers(&read("node.gain", Dtype::F32)?, f32::from_le_bytes);
+        let columns = numbers(read("node.column", Dtype::U32)?, u32::from_le_bytes);
+        let thresholds = numbers(read("node.threshold", Dtype::F32)?, f32::from_le_bytes);
+        let left = numbers(read("node.left", Dtype::U32)?, u32::from_le_bytes);
+        let values = numbers(read("node.value", Dtype::F32)?, f32::from_le_bytes);
+        let gains = numbers(read("node.gain", Dtype::F32)?, f32::from_le_bytes);
         let count = columns.len();
         if [thresholds.len(), left.len(), values.len(), gains.len()] != [count; 4] {
             return Err(wrong("the arrays of nodes differ in length".into()));
@@ -136,14 +136,14 @@ impl Forest {
                 value,
             })
             .collect();
-        let words = numbers(&read("mask", Dtype::U64)?, u64::from_le_bytes);
+        let words = numbers(read("mask", Dtype::U64)?, u64::from_le_bytes);
         let (masks, rest) = words.as_chunks::<4>();
         if !rest.is_empty() {
             return Err(wrong("a mask is not whole".into()));
         }
         let mut bins = read("category.bin", Dtype::U8)?;
         let mut category_bins = Vec::new();
-        for length in numbers(&read("category.length", Dtype::U32)?, u32::from_le_bytes) {
+        for length in numbers(read("category.length", Dtype::U32)?, u32::from_le_bytes) {
             let (own, rest) = bins
                 .split_at_checked(length as usize)
                 .ok_or_else(|| wrong("`category.bin` is too short".into()))?;
@@ -160,10 +160,10 @@ impl Forest {
                 Loss::SquaredError => Objective::SquaredError,
                 Loss::Huber { delta } => Objective::Huber { delta },
             },
-            base: numbers(&read("base", Dtype::F64)?, f64::from_le_bytes),
+            base: numbers(read("base", Dtype::F64)?, f64::from_le_bytes),
             number_columns: description.number_columns as usize,
             category_bins,
-            roots: numbers(&read("tree.root", Dtype::U32)?, u32::from_le_bytes),
+            roots: numbers(read("tree.root", Dtype::U32)?, u32::from_le_bytes),
             nodes,
             gains,
             masks: masks.to_vec(),
