@@ -44,8 +44,14 @@ impl Part {
         let labels = numbers(&path("labels"), i32::from_le_bytes);
         Part {
             rows: labels.len(),
-            numbers: (columns("numbers"), numbers(&path("numbers"), f32::from_le_bytes)),
-            categories: (columns("categories"), numbers(&path("categories"), i32::from_le_bytes)),
+            numbers: (
+                columns("numbers"),
+                numbers(&path("numbers"), f32::from_le_bytes),
+            ),
+            categories: (
+                columns("categories"),
+                numbers(&path("categories"), i32::from_le_bytes),
+            ),
             labels,
         }
     }
@@ -62,7 +68,10 @@ impl Part {
 }
 
 fn main() {
-    let Some(path) = std::env::args().skip(1).find(|argument| !argument.starts_with("--")) else {
+    let Some(path) = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with("--"))
+    else {
         println!("host/kernels/benches/forest.py runs this");
         return;
     };

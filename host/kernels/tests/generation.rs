@@ -443,7 +443,11 @@ fn a_long_prompt_does_not_hold_up_the_sequences_beside_it() {
     }
     // Twelve prompts of 44 tokens to read ahead are more than one step reads.
     let first = generator.step().expect("a step");
-    assert!((1..12).contains(&first.len()), "{} were written", first.len());
+    assert!(
+        (1..12).contains(&first.len()),
+        "{} were written",
+        first.len()
+    );
     let mut tokens = vec![Vec::new(); 12];
     let mut written = first;
     while !written.is_empty() {
@@ -494,7 +498,11 @@ fn what_a_generation_costs_is_known_before() {
     assert!(cost(64, 48).peak_bytes > cost(64, 16).peak_bytes);
     assert!(cost(64, 48).peak_bytes > 3 * cost(8, 48).peak_bytes);
     assert!(cost(64, 48).flops_of_step > cost(1, 48).flops_of_step);
-    assert_eq!(cost(1, 1 << 40), cost(1, 48), "a sequence is not longer than the context");
+    assert_eq!(
+        cost(1, 1 << 40),
+        cost(1, 48),
+        "a sequence is not longer than the context"
+    );
     let mut graph = decoder();
     graph.generation = None;
     let plain = Program::compile(graph, &Caps::default()).expect("the graph compiles");
@@ -513,7 +521,10 @@ fn a_repeated_row_is_like_as_many_rows() {
     let dense = Tensor::from_i32(vec![rows, length], places.repeat(rows)).expect("as many values");
     let repeated = Tensor::repeated(places, rows);
     assert_eq!(repeated.shape(), [rows, length]);
-    assert_eq!((repeated.elements(), repeated.dense_elements()), (length, rows * length));
+    assert_eq!(
+        (repeated.elements(), repeated.dense_elements()),
+        (length, rows * length)
+    );
     let feeds = |positions: Tensor| {
         BTreeMap::from([
             ("tokens".to_owned(), windows(0)),

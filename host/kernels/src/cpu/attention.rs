@@ -336,18 +336,22 @@ for_each_level! {
 #[inline(always)]
 fn softmax_body<const FUSED: bool>(scores: &mut [f32], sight: Sight) {
     for (row, scores) in scores.chunks_exact_mut(sight.stride).enumerate() {
-        let (own, rest) = scores[..sight.seen].split_at_mut(sight.own(row));
+        let own = sight.own(row);
+        let whole = own.next_multiple_of(rows::LANES).min(sight.seen);
+        let (near, rest) = scores[..sight.seen].split_at_mut(whole);
         rest.fill(0.0);
-        share::<FUSED>(own, sight.scale);
+        share::<FUSED>(near, own, sight.scale);
     }
 }
 
-/// Scores to shares.
+/// Scores to shares. `scores` may go on behind those that count, which then become 0, so that
+/// registers are full.
 #[inline(always)]
-fn share<const FUSED: bool>(scores: &mut [f32], scale: f32) {
+fn share<const FUSED: bool>(scores: &mut [f32], count: usize, scale: f32) {
     for score in scores.iter_mut() {
         *score *= scale;
     }
+    scores[count..].fill(f32::NEG_INFINITY);
     let largest = rows::maximum(scores);
     for score in scores.iter_mut() {
         *score = math::exponential::<FUSED>(*score - largest);
@@ -371,9 +375,11 @@ fn softmax_slope_body<const FUSED: bool>(shares: &[f32], slopes: &mut [f32], sig
         .enumerate()
     {
         let own = sight.own(row);
-        let (slopes, rest) = slopes[..sight.seen].split_at_mut(own);
+        // Behind what the row sees, shares are 0, and so are these.
+        let whole = own.next_multiple_of(rows::LANES).min(sight.seen);
+        let (slopes, rest) = slopes[..sight.seen].split_at_mut(whole);
         rest.fill(0.0);
-        let shares = &shares[..own];
+        let shares = &shares[..whole];
         let mean = rows::dot(shares, slopes);
         for (slope, share) in slopes.iter_mut().zip(shares) {
             *slope = (*slope - mean) * share * sight.scale;
@@ -512,7 +518,7 @@ fn attend_row_body<const FUSED: bool>(
             }
             scores.copy_from_slice(&sums);
         }
-        share::<FUSED>(&mut scores[..length], scale);
+        share::<FUSED>(scores, length, scale);
         target.fill(0.0);
         for (shares, page) in scores[..length].chunks(PAGE).zip(pages) {
             let page = &values[*page as usize * page_elements + offset..][..width * PAGE];

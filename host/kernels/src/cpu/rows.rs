@@ -5,7 +5,8 @@ use super::level::for_each_level;
 use super::math;
 use crate::ir::Fold;
 
-const LANES: usize = 16;
+/// Lanes of a sum.
+pub(super) const LANES: usize = 16;
 
 /// Rows of at most so many elements are taken several at a time.
 const STRIP: usize = 512;

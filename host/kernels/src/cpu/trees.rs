@@ -162,7 +162,10 @@ pub(crate) fn leaf_score(gradient: f64, hessian: f64, bounds: Bounds) -> f64 {
 /// The scores of two sides, or minus infinity where one is too small.
 #[inline(always)]
 pub(crate) fn split_score(left: Sums, total: Sums, units: Units, bounds: Bounds) -> f64 {
-    let right = [total[0].wrapping_sub(left[0]), total[1].wrapping_sub(left[1])];
+    let right = [
+        total[0].wrapping_sub(left[0]),
+        total[1].wrapping_sub(left[1]),
+    ];
     let (left_hessian, right_hessian) = (units.hessian(left), units.hessian(right));
     let score = leaf_score(units.gradient(left), left_hessian, bounds)
         + leaf_score(units.gradient(right), right_hessian, bounds);

@@ -166,12 +166,18 @@ impl Program {
         let flops = step
             .flops
             .saturating_add(product(&[read, prompt.flops]))
-            .saturating_add(product(&[slots.saturating_add(PROMPT_TOKENS as u64), attended]));
+            .saturating_add(product(&[
+                slots.saturating_add(PROMPT_TOKENS as u64),
+                attended,
+            ]));
         // Memory for pages doubles as it grows, and one layer at a time is copied over.
         let pages = slots.saturating_mul(length.div_ceil(PAGE) as u64).max(8);
         let page = |elements: usize| product(&[pages, elements as u64, PAGE as u64, 2]);
         let layers = of.layers.iter().map(|layer| page(layer.elements));
-        let kept = layers.clone().fold(0, u64::saturating_add).saturating_mul(2);
+        let kept = layers
+            .clone()
+            .fold(0, u64::saturating_add)
+            .saturating_mul(2);
         let copied = layers.max().unwrap_or(0);
         let worked = [&prompt, &step].map(|plan| (plan.slab + plan.scratch) as u64);
         // Logits of a piece of a prompt and of a step, and what choosing from one of them takes.

@@ -300,7 +300,9 @@ fn cut_categories(
             *count += 1;
         }
     }
-    let mut frequent: Vec<usize> = (1..counts.len()).filter(|number| counts[*number] > 0).collect();
+    let mut frequent: Vec<usize> = (1..counts.len())
+        .filter(|number| counts[*number] > 0)
+        .collect();
     frequent.sort_by_key(|number| (std::cmp::Reverse(counts[*number]), *number));
     frequent.truncate(plan.max_bins as usize);
     let mut bins = vec![0_u8; counts.len()];
@@ -333,7 +335,10 @@ mod tests {
         let distinct = counted(&[-1.0, 2.0, 2.0, f32::INFINITY]);
         assert_eq!(bounds(&distinct, 255, 1), [0.5, 2.0, f32::INFINITY]);
         let distinct = counted(&[f32::NEG_INFINITY, 0.0]);
-        assert_eq!(bounds(&distinct, 255, 1), [f32::NEG_INFINITY, f32::INFINITY]);
+        assert_eq!(
+            bounds(&distinct, 255, 1),
+            [f32::NEG_INFINITY, f32::INFINITY]
+        );
         let next = f32::from_bits(1.0_f32.to_bits() + 1);
         assert_eq!(bounds(&counted(&[1.0, next]), 255, 1), [1.0, f32::INFINITY]);
         assert_eq!(bounds(&counted(&[3.0]), 255, 1), [f32::INFINITY]);
@@ -395,7 +400,12 @@ mod tests {
     #[test]
     fn columns_are_spread_over_groups() {
         assert_eq!(groups(0), []);
-        let sizes = |columns| groups(columns).iter().map(|group| group.columns).collect::<Vec<_>>();
+        let sizes = |columns| {
+            groups(columns)
+                .iter()
+                .map(|group| group.columns)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(sizes(8), [8]);
         assert_eq!(sizes(9), [4, 5]);
         assert_eq!(sizes(30), [7, 8, 7, 8]);

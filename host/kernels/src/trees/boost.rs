@@ -121,9 +121,9 @@ impl Forest {
         let cuts = Cuts::of(table, plan, job.seed, job.caps, workers)?;
         let binned = cuts.bin(table, workers);
         let base = objective::base_scores(plan.objective, &goal);
-        let validation = validation.zip(validation_goal).map(|(examples, goal)| {
-            Side::new(cuts.bin(&examples.table, workers), goal, &base)
-        });
+        let validation = validation
+            .zip(validation_goal)
+            .map(|(examples, goal)| Side::new(cuts.bin(&examples.table, workers), goal, &base));
         let boost = Boost {
             plan,
             cuts: &cuts,
@@ -281,10 +281,7 @@ struct Boost<'a> {
 
 impl Boost<'_> {
     /// Makes the rounds.
-    fn run(
-        mut self,
-        watched: &mut Watched<'_, '_>,
-    ) -> Result<(Forest, ForestReport), ForestError> {
+    fn run(mut self, watched: &mut Watched<'_, '_>) -> Result<(Forest, ForestReport), ForestError> {
         let plan = self.plan;
         let patience = plan.patience.filter(|_| self.validation.is_some());
         let mut report = ForestReport {
@@ -462,12 +459,7 @@ impl Boost<'_> {
             return;
         }
         let count = ((usable.len() as f64 * share).round() as usize).max(1);
-        let stream = Stream::new(
-            self.seed,
-            Purpose::Columns,
-            output as u32,
-            u64::from(round),
-        );
+        let stream = Stream::new(self.seed, Purpose::Columns, output as u32, u64::from(round));
         usable.fill(false);
         for column in permutation(stream, usable.len() as u32)
             .into_iter()

@@ -58,20 +58,60 @@ impl Forest {
             .collect();
         let nodes = &self.nodes;
         let arrays: [(&str, Dtype, usize, Vec<u8>); 10] = [
-            ("base", Dtype::F64, self.base.len(), bytes(&self.base, |base| base.to_le_bytes())),
-            ("tree.root", Dtype::U32, self.roots.len(), bytes(&self.roots, |root| root.to_le_bytes())),
-            ("node.column", Dtype::U32, nodes.len(), bytes(nodes, |node| node.column.to_le_bytes())),
+            (
+                "base",
+                Dtype::F64,
+                self.base.len(),
+                bytes(&self.base, |base| base.to_le_bytes()),
+            ),
+            (
+                "tree.root",
+                Dtype::U32,
+                self.roots.len(),
+                bytes(&self.roots, |root| root.to_le_bytes()),
+            ),
+            (
+                "node.column",
+                Dtype::U32,
+                nodes.len(),
+                bytes(nodes, |node| node.column.to_le_bytes()),
+            ),
             (
                 "node.threshold",
                 Dtype::F32,
                 nodes.len(),
                 bytes(nodes, |node| node.threshold.to_le_bytes()),
             ),
-            ("node.left", Dtype::U32, nodes.len(), bytes(nodes, |node| node.left.to_le_bytes())),
-            ("node.value", Dtype::F32, nodes.len(), bytes(nodes, |node| node.value.to_le_bytes())),
-            ("node.gain", Dtype::F32, nodes.len(), bytes(&self.gains, |gain| gain.to_le_bytes())),
-            ("mask", Dtype::U64, masks.len(), bytes(&masks, |word| word.to_le_bytes())),
-            ("category.length", Dtype::U32, lengths.len(), bytes(&lengths, |length| length.to_le_bytes())),
+            (
+                "node.left",
+                Dtype::U32,
+                nodes.len(),
+                bytes(nodes, |node| node.left.to_le_bytes()),
+            ),
+            (
+                "node.value",
+                Dtype::F32,
+                nodes.len(),
+                bytes(nodes, |node| node.value.to_le_bytes()),
+            ),
+            (
+                "node.gain",
+                Dtype::F32,
+                nodes.len(),
+                bytes(&self.gains, |gain| gain.to_le_bytes()),
+            ),
+            (
+                "mask",
+                Dtype::U64,
+                masks.len(),
+                bytes(&masks, |word| word.to_le_bytes()),
+            ),
+            (
+                "category.length",
+                Dtype::U32,
+                lengths.len(),
+                bytes(&lengths, |length| length.to_le_bytes()),
+            ),
             (
                 "category.bin",
                 Dtype::U8,
@@ -187,7 +227,10 @@ impl Forest {
         }
         let outputs = self.objective.outputs();
         if self.base.len() != outputs || !self.base.iter().all(|base| base.is_finite()) {
-            return refuse(format!("{} base scores for {outputs} outputs", self.base.len()));
+            return refuse(format!(
+                "{} base scores for {outputs} outputs",
+                self.base.len()
+            ));
         }
         let columns = self.number_columns.saturating_add(self.category_bins.len());
         if columns == 0 || columns as u64 > caps.columns {
@@ -196,7 +239,9 @@ impl Forest {
         if !self.trees().is_multiple_of(outputs) {
             return refuse(format!("{} trees for {outputs} outputs", self.trees()));
         }
-        if self.roots.first().copied().unwrap_or(0) != 0 || self.roots.is_empty() != self.nodes.is_empty() {
+        if self.roots.first().copied().unwrap_or(0) != 0
+            || self.roots.is_empty() != self.nodes.is_empty()
+        {
             return refuse("the first tree does not begin with the first node".into());
         }
         let mut masks = 0;
@@ -226,9 +271,8 @@ impl Forest {
         columns: usize,
         masks: &mut usize,
     ) -> Result<(), ForestError> {
-        let refuse = |place: usize, what: &str| {
-            Err(wrong(format!("node {place} of tree {tree}: {what}")))
-        };
+        let refuse =
+            |place: usize, what: &str| Err(wrong(format!("node {place} of tree {tree}: {what}")));
         let mut has_parent = vec![false; range.len()];
         for place in range.clone() {
             let (node, gain) = (&self.nodes[place], self.gains[place]);
@@ -292,11 +336,7 @@ fn numbers<T, const N: usize>(bytes: &[u8], from_bytes: impl Fn([u8; N]) -> T) -
 }
 
 /// The bytes of an array of one extent.
-fn array<'a>(
-    arrays: &SafeTensors<'a>,
-    name: &str,
-    dtype: Dtype,
-) -> Result<&'a [u8], ForestError> {
+fn array<'a>(arrays: &SafeTensors<'a>, name: &str, dtype: Dtype) -> Result<&'a [u8], ForestError> {
     let view = arrays
         .tensor(name)
         .map_err(|_| wrong(format!("`{name}` is missing")))?;

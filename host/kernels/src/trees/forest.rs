@@ -119,7 +119,9 @@ impl Forest {
 
     /// Keeps the first trees.
     pub(super) fn truncate(&mut self, trees: usize) {
-        let Some(end) = self.roots.get(trees) else { return };
+        let Some(end) = self.roots.get(trees) else {
+            return;
+        };
         self.nodes.truncate(*end as usize);
         self.gains.truncate(*end as usize);
         self.roots.truncate(trees);
@@ -243,7 +245,8 @@ impl Forest {
         for (block, answers) in answers.chunks_mut(BLOCK_ROWS * outputs).enumerate() {
             let start = start + block * BLOCK_ROWS;
             let count = answers.len() / outputs;
-            let numbers = &table.numbers[start * table.number_columns..][..count * table.number_columns];
+            let numbers =
+                &table.numbers[start * table.number_columns..][..count * table.number_columns];
             let rows = if table.category_columns == 0 {
                 numbers
             } else {

@@ -201,7 +201,9 @@ impl<'a> Grower<'a> {
         };
         if self.may_split(count, 0) {
             let mut histograms = self.take_histograms();
-            leaf.best = self.measure(&mut histograms, (0, count), total, None, units).0;
+            leaf.best = self
+                .measure(&mut histograms, (0, count), total, None, units)
+                .0;
             leaf.histograms = Some(histograms);
         }
         leaf
@@ -217,7 +219,9 @@ impl<'a> Grower<'a> {
     /// Splits a leaf by its best split: the left child takes its place, the right one is added.
     fn split(&mut self, index: usize, units: Units, nodes: &mut Vec<Grown>) {
         let parent = &mut self.leaves[index];
-        let Some(split) = parent.best.take() else { return };
+        let Some(split) = parent.best.take() else {
+            return;
+        };
         let mut histograms = parent.histograms.take();
         let (start, end, depth, total) = (parent.start, parent.end, parent.depth + 1, parent.total);
         let node = parent.node;
@@ -266,8 +270,16 @@ impl<'a> Grower<'a> {
             let range = (small.start, small.end);
             let other = Some((&mut parents, large.total));
             let found = self.measure(&mut own, range, small.total, other, units);
-            let small_may = if small.start == start { left_may } else { right_may };
-            let large_may = if large.start == start { left_may } else { right_may };
+            let small_may = if small.start == start {
+                left_may
+            } else {
+                right_may
+            };
+            let large_may = if large.start == start {
+                left_may
+            } else {
+                right_may
+            };
             small.best = found.0.filter(|_| small_may);
             large.best = found.1.filter(|_| large_may);
             for (leaf, histograms) in [(small, own), (large, parents)] {
@@ -366,7 +378,8 @@ impl<'a> Grower<'a> {
         if shards > 1 {
             let wanted = groups.len() * (shards - 1);
             while self.shards.len() < wanted {
-                self.shards.push(Mutex::new(vec![[[0; 2]; BINS]; trees::LANES]));
+                self.shards
+                    .push(Mutex::new(vec![[[0; 2]; BINS]; trees::LANES]));
             }
         }
         let other_total = other.as_ref().map(|(_, total)| *total);
@@ -425,8 +438,10 @@ impl<'a> Grower<'a> {
             };
             if let Some(parents) = &mut task.other {
                 let columns = task.group.first..;
-                for ((parent, own), cut) in
-                    parents.iter_mut().zip(&*task.own).zip(&cuts.columns[columns])
+                for ((parent, own), cut) in parents
+                    .iter_mut()
+                    .zip(&*task.own)
+                    .zip(&cuts.columns[columns])
                 {
                     let used = cut.bins();
                     trees::subtract(&mut parent[..used], &own[..used]);

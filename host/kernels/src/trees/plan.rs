@@ -194,15 +194,22 @@ impl ForestPlan {
         let columns = size.numbers.saturating_add(size.categories);
         let outputs = self.objective.outputs() as u64;
         let packed = columns.div_ceil(8).saturating_mul(8);
-        let row = packed.saturating_add(outputs.saturating_mul(16)).saturating_add(64);
-        let validation_row = packed.saturating_add(outputs.saturating_mul(16)).saturating_add(16);
+        let row = packed
+            .saturating_add(outputs.saturating_mul(16))
+            .saturating_add(64);
+        let validation_row = packed
+            .saturating_add(outputs.saturating_mul(16))
+            .saturating_add(16);
         let leaves = u64::from(self.max_leaves);
         let nodes = leaves
             .saturating_mul(2)
             .saturating_mul(u64::from(self.rounds))
             .saturating_mul(outputs);
         // A histogram a leaf, and two for each thread that helps where columns are few.
-        let histograms = leaves.saturating_add(3).saturating_mul(columns).saturating_add(256);
+        let histograms = leaves
+            .saturating_add(3)
+            .saturating_mul(columns)
+            .saturating_add(256);
         [
             size.rows.saturating_mul(row),
             size.validation_rows.saturating_mul(validation_row),
@@ -225,7 +232,9 @@ impl ForestPlan {
         };
         let not_negative = |name: &str, value: f32| {
             if !(value.is_finite() && value >= 0.0) {
-                return refuse(format!("`{name}` is {value}; make it finite and not negative"));
+                return refuse(format!(
+                    "`{name}` is {value}; make it finite and not negative"
+                ));
             }
             Ok(())
         };

@@ -149,7 +149,10 @@ impl Search<'_> {
             })
             .collect();
         ordered.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
-        let min_rows = self.bounds.min_rows.max(i64::from(self.categories.min_rows));
+        let min_rows = self
+            .bounds
+            .min_rows
+            .max(i64::from(self.categories.min_rows));
         let bounds = Bounds {
             l2: self.bounds.l2 + f64::from(self.categories.l2),
             ..self.bounds
