@@ -11,6 +11,7 @@ Usage, from the root of the repository, with a Python that has lightgbm and nump
 import argparse
 import csv
 import ctypes
+import itertools
 import json
 import pathlib
 import statistics
@@ -97,19 +98,21 @@ def log_loss(labels, shares):
     return -numpy.mean(numpy.where(labels == 1, numpy.log(shares), numpy.log(1 - shares)))
 
 
-def one_row_fast(booster, row, threads):
+def one_row_fast(booster, rows, threads):
     """Microseconds of a row by the fastest call that LightGBM's library has."""
     library = lightgbm.basic._LIB
     fast, length, result = ctypes.c_void_p(), ctypes.c_int64(), ctypes.c_double()
     parameters = f"num_threads={threads}".encode()
     code = library.LGBM_BoosterPredictForMatSingleRowFastInit(
-        booster._handle, 0, 0, -1, 1, len(row), parameters, ctypes.byref(fast)
+        booster._handle, 0, 0, -1, 1, rows.shape[1], parameters, ctypes.byref(fast)
     )
     assert code == 0
-    row = numpy.ascontiguousarray(row, dtype=numpy.float64)
+    rows = numpy.ascontiguousarray(rows, dtype=numpy.float64)
     call = library.LGBM_BoosterPredictForMatSingleRowFast
-    arguments = fast, ctypes.c_void_p(row.ctypes.data), ctypes.byref(length), ctypes.byref(result)
-    return fastest(2_000, lambda: call(*arguments))
+    # Another row each time, as a server sees them: one row again and again is learnt by heart.
+    addresses = itertools.cycle(ctypes.c_void_p(row.ctypes.data) for row in rows)
+    length, result = ctypes.byref(length), ctypes.byref(result)
+    return fastest(5_000, lambda: call(fast, next(addresses), length, result))
 
 
 def fastest(calls, call):
@@ -132,24 +135,22 @@ def theirs(data, threads, leaves, trees, learning_rate):
         "learning_rate": learning_rate,
         "num_threads": threads,
         "verbosity": -1,
-        "deterministic": True,
-        "force_col_wise": True,
         "seed": 7,
     }
     found = []
     # Which of its two ways to lay out histograms is faster depends on the data.
     for way in ["force_col_wise", "force_row_wise"]:
-        chosen = {key: value for key, value in parameters.items() if key != "force_col_wise"}
-        started = time.perf_counter()
+        started, before = time.perf_counter(), time.process_time()
         places = list(range(x.shape[1], joined.shape[1]))
         rows = lightgbm.Dataset(training, y[~left_out], categorical_feature=places)
-        booster = lightgbm.train({**chosen, way: True}, rows, num_boost_round=trees)
-        found.append((time.perf_counter() - started, booster))
-    seconds, booster = min(found, key=lambda pair: pair[0])
+        booster = lightgbm.train({**parameters, way: True}, rows, num_boost_round=trees)
+        found.append((time.perf_counter() - started, time.process_time() - before, booster))
+    seconds, processor, booster = min(found, key=lambda one: one[0])
     few = test[:1024]
     return {
         "train_seconds": seconds,
-        "one_row_microseconds": one_row_fast(booster, test[0], threads),
+        "train_processor_seconds": processor,
+        "one_row_microseconds": one_row_fast(booster, test[:1024], threads),
         "one_row_python_microseconds": fastest(200, lambda: booster.predict(test[:1], num_threads=threads)),
         "batch_microseconds": fastest(20, lambda: booster.predict(few, num_threads=threads)),
     }, booster.predict(test, num_threads=threads)
@@ -206,6 +207,7 @@ def main():
             )
             for key, unit in [
                 ("train_seconds", "s"),
+                ("train_processor_seconds", "s"),
                 ("one_row_microseconds", "µs"),
                 ("batch_microseconds", "µs"),
             ]:

@@ -22,6 +22,7 @@ mod trainer;
 pub(crate) mod trees;
 mod update;
 mod vector;
+pub(crate) mod walk;
 
 pub(crate) use engine::{CpuBackend, describe};
 pub(crate) use kept::PAGE;

@@ -10,7 +10,7 @@ use crate::cpu::trees::{BINS, LANES, Packed};
 use crate::random::{Purpose, Stream};
 
 /// Rows that quantiles are taken from, at most.
-const SAMPLE_ROWS: usize = 65_536;
+const SAMPLE_ROWS: usize = 200_000;
 
 /// Rows that are put into bins at a time.
 const PIECE_ROWS: usize = 8192;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::bins::{Binned, Cuts};
 use super::error::ForestError;
-use super::forest::Forest;
+use super::forest::{Forest, Grove};
 use super::grow::{Grower, Grown};
 use super::objective::{self, Slopes, Totals};
 use super::plan::{ForestCaps, ForestPlan, TableSize};
@@ -134,9 +134,13 @@ impl Forest {
             validation,
             leaf_of: (0..table.rows).map(|_| AtomicU16::new(0)).collect(),
             in_bag: Vec::new(),
-            forest: Forest::new(plan.objective, base, &cuts),
+            grove: Grove::default(),
         };
-        boost.run(&mut watched)
+        let (grove, report) = boost.run(&mut watched)?;
+        let forest = grove.finish(plan.objective, base, &cuts);
+        // It was grown from these very cuts.
+        let forest = forest.ok_or(ForestError::NotFinite { round: 0 })?;
+        Ok((forest, report))
     }
 }
 
@@ -276,12 +280,12 @@ struct Boost<'a> {
     leaf_of: Vec<AtomicU16>,
     /// Whether trees are grown on a row; empty while they are grown on all.
     in_bag: Vec<bool>,
-    forest: Forest,
+    grove: Grove,
 }
 
 impl Boost<'_> {
     /// Makes the rounds.
-    fn run(mut self, watched: &mut Watched<'_, '_>) -> Result<(Forest, ForestReport), ForestError> {
+    fn run(mut self, watched: &mut Watched<'_, '_>) -> Result<(Grove, ForestReport), ForestError> {
         let plan = self.plan;
         let patience = plan.patience.filter(|_| self.validation.is_some());
         let mut report = ForestReport {
@@ -297,7 +301,7 @@ impl Boost<'_> {
             let outputs = plan.objective.outputs();
             if leaves as usize == outputs {
                 // No tree gained anything.
-                self.forest.truncate(self.forest.trees() - outputs);
+                self.grove.truncate(self.grove.trees() - outputs);
                 break;
             }
             totals = self.training.derive(plan, self.workers);
@@ -337,8 +341,8 @@ impl Boost<'_> {
             }
         }
         let kept = report.best_round as usize * plan.objective.outputs();
-        self.forest.truncate(kept);
-        Ok((self.forest, report))
+        self.grove.truncate(kept);
+        Ok((self.grove, report))
     }
 
     /// Grows a tree for each output. How many leaves they have.
@@ -367,7 +371,7 @@ impl Boost<'_> {
             let nodes = self.grower.grow(units, &mut || watched.ask(round, None))?;
             leaves += nodes.len().div_ceil(2) as u32;
             self.add(output, &nodes);
-            if !self.forest.push(&nodes, self.cuts) {
+            if !self.grove.push(&nodes, self.cuts) {
                 return Err(ForestError::NotFinite { round });
             }
         }

@@ -8,9 +8,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::error::ForestError;
-use super::forest::{Forest, by_category};
+use super::forest::Forest;
 use super::plan::{ForestCaps, Objective};
-use crate::cpu::trees::{BY_CATEGORY, COLUMN, MISSING_LEFT, WalkNode};
+use crate::cpu::walk::{MAX_NODES, Node, Trees};
 
 /// The key of the description in the metadata.
 const KEY: &str = "sandcast.forest";
@@ -50,14 +50,14 @@ impl Forest {
             },
             number_columns: self.number_columns as u32,
         };
-        let masks: Vec<u64> = self.masks.iter().flatten().copied().collect();
+        let (nodes, roots) = (self.trees.nodes(), self.trees.roots());
+        let masks: Vec<u64> = self.trees.masks().iter().flatten().copied().collect();
         let lengths: Vec<u32> = self
             .category_bins
             .iter()
             .map(|bins| bins.len() as u32)
             .collect();
-        let nodes = &self.nodes;
-        let arrays: [(&str, Dtype, usize, Vec<u8>); 10] = [
+        let arrays: [(&str, Dtype, usize, Vec<u8>); 9] = [
             (
                 "base",
                 Dtype::F64,
@@ -67,14 +67,14 @@ impl Forest {
             (
                 "tree.root",
                 Dtype::U32,
-                self.roots.len(),
-                bytes(&self.roots, |root| root.to_le_bytes()),
+                roots.len(),
+                bytes(roots, |root| root.to_le_bytes()),
             ),
             (
-                "node.column",
+                "node.step",
                 Dtype::U32,
                 nodes.len(),
-                bytes(nodes, |node| node.column.to_le_bytes()),
+                bytes(nodes, |node| node.step.to_le_bytes()),
             ),
             (
                 "node.threshold",
@@ -83,16 +83,10 @@ impl Forest {
                 bytes(nodes, |node| node.threshold.to_le_bytes()),
             ),
             (
-                "node.left",
-                Dtype::U32,
-                nodes.len(),
-                bytes(nodes, |node| node.left.to_le_bytes()),
-            ),
-            (
                 "node.value",
                 Dtype::F32,
                 nodes.len(),
-                bytes(nodes, |node| node.value.to_le_bytes()),
+                bytes(self.trees.values(), |value| value.to_le_bytes()),
             ),
             (
                 "node.gain",
@@ -156,25 +150,17 @@ impl Forest {
         let description: Description = serde_json::from_str(description)
             .map_err(|error| wrong(format!("`{KEY}` is wrong: {error}")))?;
         let read = |name: &str, dtype: Dtype| array(&arrays, name, dtype);
-        let columns = numbers(read("node.column", Dtype::U32)?, u32::from_le_bytes);
+        let steps = numbers(read("node.step", Dtype::U32)?, u32::from_le_bytes);
         let thresholds = numbers(read("node.threshold", Dtype::F32)?, f32::from_le_bytes);
-        let left = numbers(read("node.left", Dtype::U32)?, u32::from_le_bytes);
         let values = numbers(read("node.value", Dtype::F32)?, f32::from_le_bytes);
         let gains = numbers(read("node.gain", Dtype::F32)?, f32::from_le_bytes);
-        let count = columns.len();
-        if [thresholds.len(), left.len(), values.len(), gains.len()] != [count; 4] {
+        if [thresholds.len(), values.len(), gains.len()] != [steps.len(); 3] {
             return Err(wrong("the arrays of nodes differ in length".into()));
         }
-        let nodes = columns
+        let nodes = thresholds
             .into_iter()
-            .zip(thresholds)
-            .zip(left.into_iter().zip(values))
-            .map(|((column, threshold), (left, value))| WalkNode {
-                column,
-                threshold,
-                left,
-                value,
-            })
+            .zip(steps)
+            .map(|(threshold, step)| Node { threshold, step })
             .collect();
         let words = numbers(read("mask", Dtype::U64)?, u64::from_le_bytes);
         let (masks, rest) = words.as_chunks::<4>();
@@ -193,6 +179,11 @@ impl Forest {
         if !bins.is_empty() {
             return Err(wrong("`category.bin` is too long".into()));
         }
+        let number_columns = description.number_columns as usize;
+        let width = number_columns.saturating_add(category_bins.len());
+        let roots = numbers(read("tree.root", Dtype::U32)?, u32::from_le_bytes);
+        let trees = Trees::new(nodes, values, roots, masks.to_vec(), width)
+            .ok_or_else(|| wrong("a node names something that is not there".into()))?;
         let forest = Forest {
             objective: match description.objective {
                 Loss::Logistic => Objective::Logistic,
@@ -201,12 +192,10 @@ impl Forest {
                 Loss::Huber { delta } => Objective::Huber { delta },
             },
             base: numbers(read("base", Dtype::F64)?, f64::from_le_bytes),
-            number_columns: description.number_columns as usize,
+            number_columns,
             category_bins,
-            roots: numbers(read("tree.root", Dtype::U32)?, u32::from_le_bytes),
-            nodes,
+            trees,
             gains,
-            masks: masks.to_vec(),
         };
         forest.check()?;
         Ok(forest)
@@ -232,83 +221,72 @@ impl Forest {
                 self.base.len()
             ));
         }
-        let columns = self.number_columns.saturating_add(self.category_bins.len());
-        if columns == 0 || columns as u64 > caps.columns {
-            return refuse(format!("{columns} columns"));
-        }
         if !self.trees().is_multiple_of(outputs) {
             return refuse(format!("{} trees for {outputs} outputs", self.trees()));
         }
-        if self.roots.first().copied().unwrap_or(0) != 0
-            || self.roots.is_empty() != self.nodes.is_empty()
-        {
+        let (roots, nodes) = (self.trees.roots(), self.trees.nodes());
+        if roots.first().copied().unwrap_or(0) != 0 || roots.is_empty() != nodes.is_empty() {
             return refuse("the first tree does not begin with the first node".into());
         }
         let mut masks = 0;
-        for (tree, root) in self.roots.iter().enumerate() {
-            let end = match self.roots.get(tree + 1) {
-                Some(next) => *next as usize,
-                None => self.nodes.len(),
-            };
+        for (tree, root) in roots.iter().enumerate() {
+            let end = roots
+                .get(tree + 1)
+                .map_or(nodes.len(), |next| *next as usize);
             let first = *root as usize;
-            if first >= end || end > self.nodes.len() {
-                return refuse(format!("tree {tree} has no nodes"));
+            if first >= end || end > nodes.len() || end - first > MAX_NODES {
+                return refuse(format!("tree {tree} has no nodes, or too many"));
             }
-            self.check_tree(tree, first..end, columns, &mut masks)?;
+            self.check_tree(tree, first..end, &mut masks)?;
         }
-        if masks != self.masks.len() {
-            return refuse(format!("{} masks for {masks} splits", self.masks.len()));
+        if masks != self.trees.masks().len() {
+            return refuse(format!(
+                "{} masks for {masks} splits",
+                self.trees.masks().len()
+            ));
         }
         Ok(())
     }
 
-    /// A tree is one: pairs of children are in the order of their parents' places in the array,
-    /// after them, and are all there is.
+    /// A tree is one: children are after their parents, each has one, and they are all there is.
     fn check_tree(
         &self,
         tree: usize,
         range: std::ops::Range<usize>,
-        columns: usize,
         masks: &mut usize,
     ) -> Result<(), ForestError> {
         let refuse =
             |place: usize, what: &str| Err(wrong(format!("node {place} of tree {tree}: {what}")));
         let mut has_parent = vec![false; range.len()];
         for place in range.clone() {
-            let (node, gain) = (&self.nodes[place], self.gains[place]);
-            if !(node.value.is_finite() && gain.is_finite() && gain >= 0.0) {
+            let (node, gain) = (self.trees.nodes()[place], self.gains[place]);
+            if !(self.trees.values()[place].is_finite() && gain.is_finite() && gain >= 0.0) {
                 return refuse(place, "a number is not finite, or a gain negative");
             }
-            if node.left as usize == place {
-                if *node != WalkNode::leaf(place as u32, node.value) || gain != 0.0 {
-                    return refuse(place, "a leaf that looks like a split");
+            if node.left() == 0 {
+                if node != Node::LEAF {
+                    return refuse(place, "a leaf that splits");
                 }
                 continue;
             }
-            let column = (node.column & COLUMN) as usize;
-            if column >= columns {
-                return refuse(place, "it splits by a column that is not there");
-            }
-            if by_category(node) != (column >= self.number_columns) {
+            if node.mask().is_some() != (node.column() >= self.number_columns) {
                 return refuse(place, "it splits by another kind of column than there is");
             }
-            if by_category(node) {
-                if node.column & MISSING_LEFT != 0
-                    || node.threshold.to_bits() as usize != *masks
-                    || *masks >= self.masks.len()
-                {
+            match node.mask() {
+                Some(mask) if mask != *masks || node.missing_left() => {
                     return refuse(place, "its mask is not the next one");
                 }
-                *masks += 1;
-            } else if node.threshold.is_nan() || node.column & BY_CATEGORY != 0 {
-                return refuse(place, "its threshold is not a number");
+                Some(_) => *masks += 1,
+                None if node.threshold.is_nan() => {
+                    return refuse(place, "its threshold is not a number");
+                }
+                None => {}
             }
-            let left = node.left as usize;
-            if left <= place || left + 1 >= range.end {
-                return refuse(place, "its children are not after it in its tree");
-            }
+            let left = place + node.left();
             for child in [left, left + 1] {
-                let seen = &mut has_parent[child - range.start];
+                let Some(seen) = has_parent.get_mut(child - range.start) else {
+                    return refuse(place, "its children are not in its tree");
+                };
                 if *seen {
                     return refuse(child, "it has two parents");
                 }

@@ -10,9 +10,8 @@ use super::split::Side;
 use super::table::Table;
 use super::workers::{Workers, lock};
 use crate::cpu::level::Level;
-use crate::cpu::trees::{
-    self, BY_CATEGORY, COLUMN, MISSING_LEFT, Mask, WALKS, WalkNode, softmax_columns,
-};
+use crate::cpu::trees::{logistic_shares, softmax_columns};
+use crate::cpu::walk::{Mask, Node, Trees, category_number};
 
 /// Rows that are predicted at a time.
 const BLOCK_ROWS: usize = 64;
@@ -29,12 +28,105 @@ pub struct Forest {
     pub(super) number_columns: usize,
     /// The bin of each category number, by column.
     pub(super) category_bins: Vec<Vec<u8>>,
-    /// The first node of each tree.
-    pub(super) roots: Vec<u32>,
-    pub(super) nodes: Vec<WalkNode>,
+    pub(super) trees: Trees,
     /// What the split of each node gained; 0 for a leaf.
     pub(super) gains: Vec<f32>,
-    pub(super) masks: Vec<Mask>,
+}
+
+/// Trees that are still being added.
+#[derive(Debug, Default)]
+pub(super) struct Grove {
+    roots: Vec<u32>,
+    nodes: Vec<Node>,
+    values: Vec<f32>,
+    gains: Vec<f32>,
+    masks: Vec<Mask>,
+}
+
+impl Grove {
+    /// How many trees.
+    pub(super) fn trees(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// Adds a tree. False where a value is beyond float32.
+    pub(super) fn push(&mut self, grown: &[Grown], cuts: &Cuts) -> bool {
+        self.roots.push(self.nodes.len() as u32);
+        let mut finite = true;
+        for (place, node) in grown.iter().enumerate() {
+            let (node, value, gain) = match node {
+                Grown::Leaf { value } => (Node::LEAF, *value as f32, 0.0),
+                Grown::Split {
+                    column,
+                    side,
+                    gain,
+                    left,
+                } => {
+                    let (number, on) = (*column as u32, (left - place) as u32);
+                    let node = match side {
+                        Side::UpTo { bin, missing_left } => {
+                            let bounds = match &cuts.columns[*column] {
+                                Cut::Numbers(bounds) => &bounds[..],
+                                Cut::Categories { .. } => &[],
+                            };
+                            let bound = bounds.get(usize::from(*bin).wrapping_sub(1));
+                            let bound = bound.copied().unwrap_or(f32::INFINITY);
+                            Node::by_number(number, bound, *missing_left, on)
+                        }
+                        Side::Of(mask) => {
+                            self.masks.push(*mask);
+                            Node::by_category(number, self.masks.len() as u32 - 1, on)
+                        }
+                    };
+                    (node, 0.0, gain.min(f64::from(f32::MAX)) as f32)
+                }
+            };
+            finite &= value.is_finite();
+            self.nodes.push(node);
+            self.values.push(value);
+            self.gains.push(gain);
+        }
+        finite
+    }
+
+    /// Keeps the first trees.
+    pub(super) fn truncate(&mut self, trees: usize) {
+        let Some(end) = self.roots.get(trees) else {
+            return;
+        };
+        let end = *end as usize;
+        self.nodes.truncate(end);
+        self.values.truncate(end);
+        self.gains.truncate(end);
+        self.roots.truncate(trees);
+        let masks = self.nodes.iter().filter(|node| node.mask().is_some());
+        self.masks.truncate(masks.count());
+    }
+
+    /// The forest of these trees; none if they were not grown from these cuts.
+    pub(super) fn finish(
+        self,
+        objective: Objective,
+        base: Vec<f64>,
+        cuts: &Cuts,
+    ) -> Option<Forest> {
+        let category_bins = cuts.columns[cuts.number_columns..]
+            .iter()
+            .map(|cut| match cut {
+                Cut::Categories { bins, .. } => bins.clone(),
+                Cut::Numbers(_) => Vec::new(),
+            })
+            .collect();
+        let width = cuts.columns.len();
+        Some(Forest {
+            objective,
+            base,
+            number_columns: cuts.number_columns,
+            category_bins,
+            trees: Trees::new(self.nodes, self.values, self.roots, self.masks, width)?,
+            gains: self.gains,
+        })
+    }
 }
 
 /// What a column did for a forest.
@@ -47,88 +139,6 @@ pub struct Importance {
 }
 
 impl Forest {
-    /// A forest without trees.
-    pub(super) fn new(objective: Objective, base: Vec<f64>, cuts: &Cuts) -> Self {
-        let category_bins = cuts.columns[cuts.number_columns..]
-            .iter()
-            .map(|cut| match cut {
-                Cut::Categories { bins, .. } => bins.clone(),
-                Cut::Numbers(_) => Vec::new(),
-            })
-            .collect();
-        Self {
-            objective,
-            base,
-            number_columns: cuts.number_columns,
-            category_bins,
-            roots: Vec::new(),
-            nodes: Vec::new(),
-            gains: Vec::new(),
-            masks: Vec::new(),
-        }
-    }
-
-    /// Adds a tree. False where a value is beyond float32.
-    pub(super) fn push(&mut self, grown: &[Grown], cuts: &Cuts) -> bool {
-        let first = self.nodes.len() as u32;
-        self.roots.push(first);
-        let mut finite = true;
-        for (place, node) in (first..).zip(grown) {
-            let (node, gain) = match node {
-                Grown::Leaf { value } => {
-                    finite &= (*value as f32).is_finite();
-                    (WalkNode::leaf(place, *value as f32), 0.0)
-                }
-                Grown::Split {
-                    column,
-                    side,
-                    gain,
-                    left,
-                } => {
-                    let (threshold, flags) = match side {
-                        Side::UpTo { bin, missing_left } => {
-                            let bounds = match &cuts.columns[*column] {
-                                Cut::Numbers(bounds) => &bounds[..],
-                                Cut::Categories { .. } => &[],
-                            };
-                            // A split after the last bin has an infinite bound.
-                            let bound = bounds.get(usize::from(*bin).wrapping_sub(1));
-                            let flags = if *missing_left { MISSING_LEFT } else { 0 };
-                            (bound.copied().unwrap_or(f32::INFINITY), flags)
-                        }
-                        Side::Of(mask) => {
-                            self.masks.push(*mask);
-                            let number = self.masks.len() as u32 - 1;
-                            (f32::from_bits(number), BY_CATEGORY)
-                        }
-                    };
-                    let node = WalkNode {
-                        column: *column as u32 | flags,
-                        threshold,
-                        left: first + *left as u32,
-                        value: 0.0,
-                    };
-                    (node, *gain as f32)
-                }
-            };
-            self.nodes.push(node);
-            self.gains.push(gain);
-        }
-        finite
-    }
-
-    /// Keeps the first trees.
-    pub(super) fn truncate(&mut self, trees: usize) {
-        let Some(end) = self.roots.get(trees) else {
-            return;
-        };
-        self.nodes.truncate(*end as usize);
-        self.gains.truncate(*end as usize);
-        self.roots.truncate(trees);
-        let masks = self.nodes.iter().filter(|node| by_category(node)).count();
-        self.masks.truncate(masks);
-    }
-
     /// What it was trained to minimise.
     pub fn objective(&self) -> Objective {
         self.objective
@@ -136,13 +146,13 @@ impl Forest {
 
     /// Trees in all.
     pub fn trees(&self) -> usize {
-        self.roots.len()
+        self.trees.roots().len()
     }
 
     /// Leaves of all trees.
     pub fn leaves(&self) -> usize {
         // A tree has one leaf more than splits.
-        (self.nodes.len() + self.trees()) / 2
+        (self.trees.nodes().len() + self.trees()) / 2
     }
 
     /// Columns of numbers, and of categories, that a row has.
@@ -158,9 +168,10 @@ impl Forest {
     /// Bytes that it takes in memory.
     pub fn memory_bytes(&self) -> u64 {
         let maps: usize = self.category_bins.iter().map(|bins| bins.len() + 24).sum();
-        let bytes = self.nodes.len() * (size_of::<WalkNode>() + 4)
-            + self.masks.len() * size_of::<Mask>()
-            + self.roots.len() * 4
+        let trees = &self.trees;
+        let bytes = trees.nodes().len() * (size_of::<Node>() + 8)
+            + size_of_val(trees.masks())
+            + size_of_val(trees.roots())
             + self.base.len() * 8
             + maps;
         bytes as u64
@@ -169,9 +180,9 @@ impl Forest {
     /// What each column did, numbers first.
     pub fn importance(&self) -> Vec<Importance> {
         let mut found = vec![Importance::default(); self.number_columns + self.category_bins.len()];
-        for (place, (node, gain)) in (0..).zip(self.nodes.iter().zip(&self.gains)) {
-            if node.left != place
-                && let Some(found) = found.get_mut((node.column & COLUMN) as usize)
+        for (node, gain) in self.trees.nodes().iter().zip(&self.gains) {
+            if node.left() != 0
+                && let Some(found) = found.get_mut(node.column())
             {
                 found.gain += f64::from(*gain);
                 found.splits += 1;
@@ -239,7 +250,7 @@ impl Forest {
     /// Answers for rows from `start` on, block after block.
     fn answer_piece(&self, table: &Table<'_>, start: usize, answers: &mut [f32], shares: bool) {
         let outputs = self.outputs();
-        let width = table.columns();
+        let level = Level::best();
         let mut joined = Vec::new();
         let mut sums = Vec::with_capacity(BLOCK_ROWS.min(table.rows) * outputs);
         for (block, answers) in answers.chunks_mut(BLOCK_ROWS * outputs).enumerate() {
@@ -260,11 +271,7 @@ impl Forest {
             for _ in 0..count {
                 sums.extend_from_slice(&self.base);
             }
-            if self.masks.is_empty() {
-                self.walk::<false>(rows, width, &mut sums);
-            } else {
-                self.walk::<true>(rows, width, &mut sums);
-            }
+            self.trees.walk(level, rows, &mut sums, outputs);
             for (answer, sum) in answers.iter_mut().zip(&sums) {
                 *answer = *sum as f32;
             }
@@ -272,23 +279,6 @@ impl Forest {
                 self.to_shares(answers);
             }
         }
-    }
-
-    fn walk<const CATEGORIES: bool>(&self, rows: &[f32], width: usize, sums: &mut [f64]) {
-        let (nodes, roots, masks) = (&self.nodes, &self.roots, &self.masks);
-        let outputs = self.outputs();
-        let count = sums.len() / outputs;
-        // A few rows one after the other, each by several trees at a time.
-        let alone = if count < WALKS { count } else { 0 };
-        let (first, rest) = rows.split_at(alone * width);
-        let (first_sums, rest_sums) = sums.split_at_mut(alone * outputs);
-        for (row, sums) in first
-            .chunks_exact(width)
-            .zip(first_sums.chunks_exact_mut(outputs))
-        {
-            trees::walk_row::<CATEGORIES>(nodes, roots, masks, row, sums);
-        }
-        trees::walk_rows::<CATEGORIES>(nodes, roots, masks, rest, width, rest_sums, outputs);
     }
 
     /// Numbers, then the bins of categories.
@@ -299,7 +289,7 @@ impl Forest {
         joined.extend(
             row.iter()
                 .zip(&self.category_bins)
-                .map(|(category, bins)| f32::from(category_bin(bins, *category))),
+                .map(|(category, bins)| category_number(category_bin(bins, *category))),
         );
     }
 
@@ -309,7 +299,7 @@ impl Forest {
             Objective::SquaredError | Objective::Huber { .. } => {}
             Objective::Logistic => {
                 let scores = answers.to_vec();
-                trees::logistic_shares(level, &scores, answers);
+                logistic_shares(level, &scores, answers);
             }
             Objective::Softmax { .. } => {
                 let classes = self.outputs();
@@ -322,8 +312,4 @@ impl Forest {
             }
         }
     }
-}
-
-pub(super) fn by_category(node: &WalkNode) -> bool {
-    node.column & BY_CATEGORY != 0
 }

@@ -402,6 +402,7 @@ impl<'a> Grower<'a> {
             }));
         }
         let (cuts, binned, usable) = (self.cuts, self.binned, &self.usable);
+        let level = Level::best();
         let shard_rows = pairs.len().div_ceil(shards);
         let fill = |group: usize, shard: usize, histograms: &mut [Histogram]| {
             let range = shard * shard_rows..((shard + 1) * shard_rows).min(pairs.len());
@@ -414,10 +415,10 @@ impl<'a> Grower<'a> {
                 Some(rows) => (&bins[..], Some(&rows[range.clone()])),
                 None => (&bins[range.clone()], None),
             };
-            trees::accumulate(bins, rows, &pairs[range], one, histograms);
+            trees::accumulate(level, bins, rows, &pairs[range], one, histograms);
         };
         let search = |total: Sums| Search {
-            level: Level::best(),
+            level,
             total,
             units,
             bounds: self.bounds(),

@@ -1,6 +1,7 @@
 //! How a forest is to be trained, and the bounds on it.
 
 use super::error::ForestError;
+use crate::cpu::walk::MAX_COLUMNS;
 
 /// What a forest minimises.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +40,9 @@ impl Objective {
         }
     }
 }
+
+/// Leaves of all trees, so that every node has a place that a walk can name.
+const MAX_LEAVES: u64 = 1 << 26;
 
 /// How a forest is to be trained. The defaults are those of LightGBM.
 #[derive(Clone, Debug, PartialEq)]
@@ -307,11 +311,16 @@ impl ForestPlan {
                 caps.rows.min(ForestCaps::ROWS),
                 "take a sample of them",
             ),
-            ("columns", columns, caps.columns, "leave some out"),
+            (
+                "columns",
+                columns,
+                caps.columns.min(MAX_COLUMNS as u64),
+                "leave some out",
+            ),
             (
                 "leaves of a tree",
                 u64::from(self.max_leaves),
-                caps.leaves.min(1 << 16),
+                caps.leaves.min(1 << 15),
                 "lower `max_leaves`",
             ),
             (
@@ -321,6 +330,12 @@ impl ForestPlan {
                 "merge some of them",
             ),
             ("trees", trees, caps.trees, "lower `rounds`"),
+            (
+                "leaves of all trees",
+                trees.saturating_mul(u64::from(self.max_leaves)),
+                MAX_LEAVES,
+                "lower `rounds` or `max_leaves`",
+            ),
             (
                 "bytes of the training",
                 self.training_bytes(size),

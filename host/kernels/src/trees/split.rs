@@ -4,8 +4,9 @@ use super::bins::Cut;
 use super::plan::CategoryPlan;
 use crate::cpu::level::Level;
 use crate::cpu::trees::{
-    BINS, Bounds, Histogram, Mask, Sums, Units, Ways, leaf_score, split_score, split_scores,
+    BINS, Bounds, Histogram, Sums, Units, Ways, leaf_score, split_score, split_scores,
 };
+use crate::cpu::walk::Mask;
 
 /// Which bins go left.
 #[derive(Clone, Copy, Debug, PartialEq)]
