@@ -791,6 +791,7 @@ fn huber_minds_outliers_less_than_squares_do() {
     );
     let squared = ForestPlan {
         objective: Objective::SquaredError,
+        rounds: 1,
         ..plan
     };
     // Rows that share a leaf with the outlier.

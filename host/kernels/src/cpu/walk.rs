@@ -263,11 +263,12 @@ mod vector {
         const { assert!(N <= CHAINS) };
         let mut places = [_mm512_setzero_si512(); N];
         let mut at = [_mm512_setzero_si512(); N];
-        for chain in 0..N {
-            // SAFETY: there are as many numbers as all registers hold.
+        let (from, starts) = (from.chunks_exact(LANES), starts.chunks_exact(LANES));
+        for ((places, at), (from, starts)) in places.iter_mut().zip(&mut at).zip(from.zip(starts)) {
+            // SAFETY: there are as many numbers as a register holds.
             unsafe {
-                places[chain] = _mm512_loadu_si512(from.as_ptr().add(chain * LANES).cast());
-                at[chain] = _mm512_loadu_si512(starts.as_ptr().add(chain * LANES).cast());
+                *places = _mm512_loadu_si512(from.as_ptr().cast());
+                *at = _mm512_loadu_si512(starts.as_ptr().cast());
             }
         }
         loop {
@@ -282,11 +283,11 @@ mod vector {
                 break;
             }
         }
-        for chain in 0..N {
+        for (places, values) in places.into_iter().zip(values.chunks_exact_mut(LANES)) {
             // SAFETY: there is a value for each node, and room for one of each lane.
             unsafe {
-                let found = _mm512_i32gather_ps::<4>(places[chain], trees.values.as_ptr());
-                _mm512_storeu_ps(values.as_mut_ptr().add(chain * LANES), found);
+                let found = _mm512_i32gather_ps::<4>(places, trees.values.as_ptr());
+                _mm512_storeu_ps(values.as_mut_ptr(), found);
             }
         }
     }
