@@ -23,6 +23,8 @@ pub(crate) mod adapter {
         },
         imports: {
             "sandcast:plugin/compute.[method]session.train": async | trappable,
+            "sandcast:plugin/compute.[method]session.train-on": async | trappable,
+            "sandcast:plugin/compute.[method]session.generate": async | trappable,
             "sandcast:plugin/compute.[method]session.infer": async | trappable,
             "sandcast:plugin/compute.[method]session.run": async | trappable,
             default: trappable,

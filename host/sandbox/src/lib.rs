@@ -44,8 +44,8 @@ pub use model::{Field, Kind, Model, ModelError, Task, TaskKind, fields_of, schem
 pub use plugin::{CallContext, Plugin};
 pub use roles::{
     Adapter, Chunk, Comparison, Connector, ControlPoint, Cost, Decision, Description, Effect,
-    EpochReport, Filter, Finding, Literal, Obligation, Policy, ProgressSink, Reject, Request, Rule,
-    ScanRequest, Severity, Split, TrainInput, TrainProgress, TrainReport, Trained, Validator,
-    Verdict,
+    EpochReport, Filter, Finding, GenerationOptions, Literal, Obligation, Policy, ProgressSink,
+    Reject, Request, Rule, ScanRequest, Severity, Split, TextSink, TrainInput, TrainProgress,
+    TrainReport, Trained, Validator, Verdict,
 };
 pub use sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};

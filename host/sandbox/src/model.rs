@@ -120,16 +120,19 @@ pub enum TaskKind {
     AnomalyDetection,
     /// Which rows belong together; nothing says which do.
     Clustering,
+    /// What comes next in a text, which is the one feature.
+    TextGeneration,
 }
 
 impl TaskKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::BinaryClassification,
         Self::MulticlassClassification,
         Self::Regression,
         Self::AnomalyDetection,
         Self::Clustering,
+        Self::TextGeneration,
     ];
 
     /// The name by which pipelines and messages know it, such as `anomaly-detection`.
@@ -140,6 +143,7 @@ impl TaskKind {
             Self::Regression => "regression",
             Self::AnomalyDetection => "anomaly-detection",
             Self::Clustering => "clustering",
+            Self::TextGeneration => "text-generation",
         }
     }
 
@@ -147,7 +151,7 @@ impl TaskKind {
     pub fn has_target(self) -> bool {
         match self {
             Self::BinaryClassification | Self::MulticlassClassification | Self::Regression => true,
-            Self::AnomalyDetection | Self::Clustering => false,
+            Self::AnomalyDetection | Self::Clustering | Self::TextGeneration => false,
         }
     }
 }

@@ -95,6 +95,7 @@ impl State {
                 budget: Budget::new(grants.compute.as_ref()),
                 device: sandbox.device().clone(),
                 progress: None,
+                writing: None,
             },
             last_denial: None,
             denials: 0,

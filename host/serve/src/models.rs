@@ -84,6 +84,10 @@ impl Loaded {
         let task = &self.model.task;
         match task.kind {
             TaskKind::Regression => vec![("prediction".to_owned(), Datatype::Fp64)],
+            TaskKind::TextGeneration => vec![
+                ("loss".to_owned(), Datatype::Fp64),
+                ("tokens".to_owned(), Datatype::Int64),
+            ],
             TaskKind::AnomalyDetection => vec![("score".to_owned(), Datatype::Fp64)],
             TaskKind::Clustering => vec![
                 ("cluster".to_owned(), Datatype::Int64),

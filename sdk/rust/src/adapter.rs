@@ -2,7 +2,9 @@
 
 use serde::de::DeserializeOwned;
 
-pub use crate::bindings::adapter::exports::sandcast::plugin::adapter::{Description, Trained};
+pub use crate::bindings::adapter::exports::sandcast::plugin::adapter::{
+    Description, GenerationOptions, Trained,
+};
 pub use crate::bindings::imports::sandcast::plugin::compute::Session;
 pub use crate::bindings::imports::sandcast::plugin::models::{Model, Task, TaskKind, Training};
 use crate::graph::Graph;
@@ -68,6 +70,7 @@ use crate::{Batch, Failure, Field, Kind};
 ///         session.bind(&[bind("x", Encoding::Numbers(features)), bind("y", Encoding::Target(target(&task)?.to_owned()))])?;
 ///         let plan = TrainPlan {
 ///             epochs: hyperparameters.epochs,
+///             epoch_rows: None,
 ///             batch_rows: 256,
 ///             learning_rate: 0.01,
 ///             schedule: Schedule::Constant,
@@ -119,11 +122,28 @@ pub trait Adapter {
     /// For a classification, a float64 column `probability:<class>` for each class; for a
     /// regression, a float64 column `prediction`; for an anomaly detection, a float64 column
     /// `score`, larger for a row that is more unusual; for a clustering, an int64 column `cluster`
-    /// and a float64 column `distance` to its centre. As many rows as it was given, in their order.
+    /// and a float64 column `distance` to its centre; for a text generation, a float64 column `loss`,
+    /// the mean of minus the log-probability of each token of the text, and an int64 column
+    /// `tokens`. As many rows as it was given, in their order.
     ///
     /// # Errors
     /// Whatever keeps the adapter from predicting.
     fn predict(model: &Model, rows: Batch) -> Result<Batch, Failure>;
+
+    /// For a text generation, goes on from the text of each row: a utf8 column `text` of what was
+    /// written after it, an int64 column `tokens`, and a utf8 column `finish`, `stop` or `length`.
+    /// Text may be told on the way by [`Model::wrote`].
+    ///
+    /// # Errors
+    /// `unsupported` unless the adapter says otherwise, and whatever keeps it from writing.
+    fn generate(
+        model: &Model,
+        prompts: Batch,
+        options: GenerationOptions,
+    ) -> Result<Batch, Failure> {
+        let _ = (model, prompts, options);
+        Err(Failure::unsupported("this adapter does not write texts"))
+    }
 }
 
 /// The column that a task is to predict.
@@ -137,7 +157,8 @@ pub fn target(task: &Task) -> Result<&str, Failure> {
 }
 
 /// The schema of a prediction: float64 columns `probability:<class>`, `prediction` or `score`, or
-/// an int64 column `cluster` and a float64 column `distance`; none of them with nulls.
+/// an int64 column `cluster` and a float64 column `distance`, or a float64 column `loss` and an int64
+/// column `tokens`; none of them with nulls.
 #[must_use]
 pub fn prediction_schema(task: &Task) -> Vec<Field> {
     let of = |name: &str, kind: Kind| Field {
@@ -150,6 +171,7 @@ pub fn prediction_schema(task: &Task) -> Vec<Field> {
         TaskKind::Regression => vec![of("prediction", Kind::Float64)],
         TaskKind::AnomalyDetection => vec![of("score", Kind::Float64)],
         TaskKind::Clustering => vec![of("cluster", Kind::Int64), of("distance", Kind::Float64)],
+        TaskKind::TextGeneration => vec![of("loss", Kind::Float64), of("tokens", Kind::Int64)],
         TaskKind::BinaryClassification | TaskKind::MulticlassClassification => task
             .classes
             .iter()
@@ -191,6 +213,14 @@ macro_rules! export_adapter {
                     rows: $crate::Batch,
                 ) -> ::core::result::Result<$crate::Batch, $crate::Failure> {
                     <$plugin as $crate::Adapter>::predict(&model, rows)
+                }
+
+                fn generate(
+                    model: $crate::Model,
+                    prompts: $crate::Batch,
+                    options: $crate::GenerationOptions,
+                ) -> ::core::result::Result<$crate::Batch, $crate::Failure> {
+                    <$plugin as $crate::Adapter>::generate(&model, prompts, options)
                 }
             }
 

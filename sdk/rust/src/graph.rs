@@ -33,9 +33,10 @@ use std::ops;
 use crate::Failure;
 use crate::bindings::imports::sandcast::plugin::compute as wit;
 pub use crate::bindings::imports::sandcast::plugin::compute::{
-    Adam, Binding, Category, Comparison, Cosine, Cost, Diagnostic, Dtype, Encoding, EpochReport,
-    Extent, Feed, Graph, Initializer, Loss, Optimizer, Program, Reduction, ResultTensor, Schedule,
-    Session, Sgd, Tensor, TrainPlan, TrainReport,
+    Adam, Binding, Category, Comparison, Completion, Cosine, Cost, Diagnostic, Dtype, Encoding,
+    EpochReport, Extent, Feed, Finish, Generation, Graph, Initializer, Loss, Optimizer, Program,
+    Prompt, Reduction, ResultTensor, Sampling, Schedule, Session, Sgd, Tensor, TrainPlan,
+    TrainReport,
 };
 
 /// The sort of number a node holds.
@@ -73,6 +74,7 @@ struct Parts {
     entries: Vec<wit::Entry>,
     loss: Option<Loss>,
     optimizer: Option<Optimizer>,
+    generation: Option<Generation>,
 }
 
 /// A node of a graph: a tensor of `f32` ([`Float`]) or `i32` ([`Int`]).
@@ -81,6 +83,14 @@ pub struct Node<'g, D = Float> {
     builder: &'g GraphBuilder,
     id: u32,
     number: PhantomData<D>,
+}
+
+/// How far each position turns the pairs of numbers of a head; see [`GraphBuilder::rotary`].
+#[derive(Debug, Clone, Copy)]
+pub struct Rotary<'g> {
+    cosines: Node<'g>,
+    sines: Node<'g>,
+    pairs: u32,
 }
 
 /// A node of either sort, as an output of an entry.
@@ -231,6 +241,56 @@ impl GraphBuilder {
         graph.optimizer = Some(optimizer);
     }
 
+    /// What [`Session::generate`] runs: from tokens (i32 of shape `[rows, time]`, both symbols, the
+    /// maximum of the second being the context) and their positions, if they are an input, to the
+    /// logits of the next token, of shape `[rows, time, vocabulary]`. A position may depend on
+    /// itself and, through causal attention alone, on those before it.
+    pub fn generate<'g>(
+        &'g self,
+        tokens: Node<'g, Int>,
+        positions: Option<Node<'g, Int>>,
+        logits: Node<'g>,
+    ) {
+        self.graph.borrow_mut().generation = Some(Generation {
+            tokens: tokens.id,
+            positions: positions.map(|node| node.id),
+            logits: logits.id,
+        });
+    }
+
+    /// The cosines and sines of a rotary embedding ([`Node::rotate`]): for each position of
+    /// `positions` (i32 of shape `[rows, time]`, below `context`) and each pair of the `width`
+    /// numbers of a head, of shape `[rows, time, 1, width / 2]`. Pair `i` turns by
+    /// `base^(-2i / width)` for each position.
+    pub fn rotary<'g>(
+        &'g self,
+        positions: Node<'g, Int>,
+        shape: [Extent; 2],
+        context: u32,
+        width: u32,
+        base: f64,
+    ) -> Rotary<'g> {
+        let pairs = width / 2;
+        let angles = (0..context).flat_map(|position| {
+            (0..pairs).map(move |pair| {
+                f64::from(position) * base.powf(-2.0 * f64::from(pair) / f64::from(width))
+            })
+        });
+        let angles: Vec<f64> = angles.collect();
+        let table = |of: fn(f64) -> f64| {
+            let values: Vec<f32> = angles.iter().map(|angle| of(*angle) as f32).collect();
+            let [rows, time] = shape;
+            self.constant(&[context, pairs], values)
+                .gather(positions)
+                .reshape([rows, time, 1.into(), pairs.into()])
+        };
+        Rotary {
+            cosines: table(f64::cos),
+            sines: table(f64::sin),
+            pairs,
+        }
+    }
+
     /// The graph.
     #[must_use]
     pub fn finish(self) -> Graph {
@@ -240,6 +300,7 @@ impl GraphBuilder {
             entries,
             loss,
             optimizer,
+            generation,
         } = self.graph.into_inner();
         Graph {
             symbols,
@@ -247,6 +308,7 @@ impl GraphBuilder {
             entries,
             loss,
             optimizer,
+            generation,
         }
     }
 }
@@ -523,6 +585,58 @@ impl<'g> Node<'g, Float> {
         self.builder.add(wit::Node::LayerNorm(node))
     }
 
+    /// Zhang and Sennrich 2019, over the last axis.
+    #[must_use]
+    pub fn rms_norm(self, scale: Self, epsilon: f32) -> Self {
+        self.builder.add(wit::Node::RmsNorm(wit::RmsNormNode {
+            operand: self.id,
+            scale: scale.id,
+            epsilon,
+        }))
+    }
+
+    /// Scaled dot-product attention (Vaswani et al. 2017) of this query, of shape
+    /// `[batch, time, heads, width]`, in which a position sees only itself and those before it. Key
+    /// and value have the shape `[batch, time, key heads, width]`, and the heads here are a
+    /// multiple of theirs.
+    #[must_use]
+    pub fn causal_attention(self, key: Self, value: Self) -> Self {
+        self.attend(key, value, None, true)
+    }
+
+    /// Scaled dot-product attention of this query, of shape `[batch, time, heads, width]`, to all
+    /// places of key and value, of shape `[batch, places, key heads, width]`. The mask is added to
+    /// the scores and broadcasts to `[batch, heads, time, places]`.
+    #[must_use]
+    pub fn attention(self, key: Self, value: Self, mask: Option<Self>) -> Self {
+        self.attend(key, value, mask, false)
+    }
+
+    fn attend(self, key: Self, value: Self, mask: Option<Self>, causal: bool) -> Self {
+        self.builder.add(wit::Node::Attention(wit::AttentionNode {
+            query: self.id,
+            key: key.id,
+            value: value.id,
+            mask: mask.map(|node| node.id),
+            causal,
+            scale: None,
+        }))
+    }
+
+    /// A rotary embedding (Su et al. 2021) of queries or keys of shape `[rows, time, heads, width]`:
+    /// number `i` of the first half of a head and number `i` of the second are turned together by
+    /// the angle of the position.
+    #[must_use]
+    pub fn rotate(self, rotary: Rotary<'g>) -> Self {
+        let pairs = rotary.pairs;
+        let (first, second) = (self.slice(3, 0, pairs), self.slice(3, pairs, 2 * pairs));
+        let turned = [
+            first * rotary.cosines - second * rotary.sines,
+            second * rotary.cosines + first * rotary.sines,
+        ];
+        self.builder.concatenate(&turned, 3)
+    }
+
     /// For each row of these logits, minus the log-probability of the label.
     #[must_use]
     pub fn cross_entropy(self, labels: Node<'g, Int>) -> Self {
@@ -650,6 +764,15 @@ pub fn bind(input: &str, encoding: Encoding) -> Binding {
     }
 }
 
+/// Feeds an input of the program.
+#[must_use]
+pub fn feed(input: &str, value: Tensor) -> Feed {
+    Feed {
+        input: input.to_owned(),
+        value,
+    }
+}
+
 impl From<Diagnostic> for Failure {
     fn from(diagnostic: Diagnostic) -> Self {
         let place = diagnostic
@@ -699,6 +822,47 @@ mod tests {
             })
         ));
         assert_eq!(graph.entries[0].outputs.len(), 2);
+    }
+
+    #[test]
+    fn a_decoder_is_declared_with_rotary_positions() {
+        let g = GraphBuilder::new();
+        let (rows, time) = (g.symbol("rows", 4), g.symbol("time", 16));
+        let tokens = g.input_i32("tokens", [rows, time]);
+        let positions = g.input_i32("positions", [rows, time]);
+        let table = g.parameter("table", &[10, 8], Initializer::Normal(0.1));
+        let x = table
+            .gather(tokens)
+            .rms_norm(g.parameter("norm", &[8], Initializer::Ones), 1e-5);
+        let heads = x.reshape([rows, time, 2.into(), 4.into()]);
+        let rotary = g.rotary(positions, [rows, time], 16, 4, 10_000.0);
+        let turned = heads.rotate(rotary);
+        let seen = turned
+            .causal_attention(turned, heads)
+            .reshape([rows, time, 8.into()]);
+        let logits = seen.matmul(table.transpose(&[1, 0]));
+        g.generate(tokens, Some(positions), logits);
+        let graph = g.finish();
+        assert_eq!(
+            graph
+                .generation
+                .map(|it| (it.tokens, it.positions, it.logits)),
+            Some((0, Some(1), logits_of(&graph)))
+        );
+        let cosines = graph.nodes.iter().find_map(|node| match node {
+            wit::Node::F32Constant(literal) => Some(literal),
+            _ => None,
+        });
+        let cosines = cosines.expect("a table");
+        assert_eq!(cosines.shape, [16, 2]);
+        assert_eq!(
+            cosines.values[..4],
+            [1.0, 1.0, 1.0_f32.cos(), 0.01_f32.cos()]
+        );
+    }
+
+    fn logits_of(graph: &Graph) -> u32 {
+        graph.nodes.len() as u32 - 1
     }
 
     #[test]

@@ -84,8 +84,8 @@ mod policy;
 mod validator;
 
 pub use adapter::{
-    Adapter, Description, Model, Session, Task, TaskKind, Trained, Training, prediction_schema,
-    target,
+    Adapter, Description, GenerationOptions, Model, Session, Task, TaskKind, Trained, Training,
+    prediction_schema, target,
 };
 pub use connector::{Chunk, Comparison, Connector, Filter, Literal, Reject, ScanRequest, Split};
 pub use failure::{Failure, FailureCode};

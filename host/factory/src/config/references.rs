@@ -231,6 +231,11 @@ impl Check<'_> {
                             `train.features.exclude`";
                 self.value("train.target", message, help);
             }
+            (TaskKind::TextGeneration, Some(_), _) => {
+                let message = "a text generation has no target";
+                let help = "remove it; the one feature is the text to learn";
+                self.value("train.target", message, help);
+            }
             (TaskKind::BinaryClassification, Some(_), None) => {
                 let message = "a binary classification needs `train.positive`".to_owned();
                 let help = "write the value of the target that counts as positive";
@@ -247,7 +252,10 @@ impl Check<'_> {
                 self.value("train.positive", message, help);
             }
             (
-                TaskKind::MulticlassClassification | TaskKind::Regression | TaskKind::Clustering,
+                TaskKind::MulticlassClassification
+                | TaskKind::Regression
+                | TaskKind::Clustering
+                | TaskKind::TextGeneration,
                 _,
                 Some(_),
             ) => {
@@ -301,6 +309,16 @@ impl Check<'_> {
         if train.task == TaskKind::Clustering && !sections.evaluate.slices.is_empty() {
             let message = "a clustering treats nobody better or worse, so it has no slices";
             self.value("evaluate.slices", message, "remove them");
+        }
+        if train.task == TaskKind::TextGeneration {
+            if !sections.evaluate.slices.is_empty() {
+                let message = "a text generation is judged by its texts as a whole";
+                self.value("evaluate.slices", message, "remove the slices");
+            }
+            if train.weight.is_some() {
+                let message = "every text of a text generation counts by its length";
+                self.value("train.weight", message, "remove the weight");
+            }
         }
         if !(0.0..=1.0).contains(&sections.evaluate.threshold) {
             let message = format!("a probability cannot be {}", sections.evaluate.threshold);

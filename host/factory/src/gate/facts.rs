@@ -99,10 +99,10 @@ fn underscored(point: ControlPoint) -> String {
 /// The metrics that a task has. An anomaly detection without labels cannot be right or wrong.
 fn metrics_of(train: &TrainSection) -> &'static [Metric] {
     use Metric::{
-        Accuracy, Auc, BalancedAccuracy, BaseRate, Brier, Clusters, Ece, F1, Inertia,
-        LargestClusterShare, LogLoss, Mae, PrAuc, Precision, PrecisionAtShare, R2, Recall,
-        RecallAtShare, Rmse, ScoreMax, ScoreP50, ScoreP90, ScoreP99, SelectionRate, Silhouette,
-        SmallestClusterShare,
+        Accuracy, Auc, BalancedAccuracy, BaseRate, BitsPerByte, Brier, Clusters, Ece, F1, Inertia,
+        LargestClusterShare, LogLoss, Mae, NatsPerCharacter, NatsPerToken, Perplexity, PrAuc,
+        Precision, PrecisionAtShare, R2, Recall, RecallAtShare, Rmse, ScoreMax, ScoreP50, ScoreP90,
+        ScoreP99, SelectionRate, Silhouette, SmallestClusterShare,
     };
     match train.task {
         TaskKind::AnomalyDetection if train.target.is_some() => &[
@@ -150,6 +150,7 @@ fn metrics_of(train: &TrainSection) -> &'static [Metric] {
             Ece,
         ],
         TaskKind::Regression => &[Mae, Rmse, R2],
+        TaskKind::TextGeneration => &[NatsPerToken, Perplexity, NatsPerCharacter, BitsPerByte],
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::fairness::{Slice, SliceColumn};
 use super::{
     Anomaly, Binary, Calibration, ClusterSize, Clustering, Confusion, MetricsError, Multiclass,
-    Regression, RocPoint, ScoreBin,
+    Regression, RocPoint, ScoreBin, Text,
 };
 
 /// Everything a model was measured by on rows it has not seen.
@@ -57,6 +57,8 @@ pub enum EvaluatedTask {
     AnomalyDetection,
     /// Which rows belong together.
     Clustering,
+    /// What comes next in a text.
+    TextGeneration,
 }
 
 /// A number by which a model is judged. In JSON, in gates and in messages it goes by
@@ -117,11 +119,19 @@ pub enum Metric {
     SmallestClusterShare,
     /// Share of the rows that are in the largest of them.
     LargestClusterShare,
+    /// Mean surprise at a token, in nats. A figure of the adapter's own tokens.
+    NatsPerToken,
+    /// e to the nats for each token.
+    Perplexity,
+    /// Surprise at all texts, in nats, for each of their characters.
+    NatsPerCharacter,
+    /// Surprise at all texts, in bits, for each of their bytes in UTF-8.
+    BitsPerByte,
 }
 
 impl Metric {
     /// Every metric, in the order in which they are shown.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 30] = [
         Self::Auc,
         Self::PrAuc,
         Self::Accuracy,
@@ -148,6 +158,10 @@ impl Metric {
         Self::Clusters,
         Self::SmallestClusterShare,
         Self::LargestClusterShare,
+        Self::NatsPerToken,
+        Self::Perplexity,
+        Self::NatsPerCharacter,
+        Self::BitsPerByte,
     ];
 
     /// The name by which gates and JSON know it, such as `log_loss`.
@@ -179,6 +193,10 @@ impl Metric {
             Self::Clusters => "clusters",
             Self::SmallestClusterShare => "smallest_cluster_share",
             Self::LargestClusterShare => "largest_cluster_share",
+            Self::NatsPerToken => "nats_per_token",
+            Self::Perplexity => "perplexity",
+            Self::NatsPerCharacter => "nats_per_character",
+            Self::BitsPerByte => "bits_per_byte",
         }
     }
 
@@ -211,6 +229,10 @@ impl Metric {
             Self::Clusters => "Clusters with rows",
             Self::SmallestClusterShare => "Share of the smallest cluster",
             Self::LargestClusterShare => "Share of the largest cluster",
+            Self::NatsPerToken => "Nats per token",
+            Self::Perplexity => "Perplexity",
+            Self::NatsPerCharacter => "Nats per character",
+            Self::BitsPerByte => "Bits per byte",
         }
     }
 
@@ -226,9 +248,16 @@ impl Metric {
             | Self::Clusters
             | Self::SmallestClusterShare
             | Self::LargestClusterShare => None,
-            Self::LogLoss | Self::Brier | Self::Ece | Self::Mae | Self::Rmse | Self::Inertia => {
-                Some(false)
-            }
+            Self::LogLoss
+            | Self::Brier
+            | Self::Ece
+            | Self::Mae
+            | Self::Rmse
+            | Self::Inertia
+            | Self::NatsPerToken
+            | Self::Perplexity
+            | Self::NatsPerCharacter
+            | Self::BitsPerByte => Some(false),
             _ => Some(true),
         }
     }
@@ -279,6 +308,8 @@ pub enum Outcomes<'a> {
     Anomaly(Anomaly<'a>),
     /// Which rows belong together.
     Clustering(Clustering<'a>),
+    /// What comes next in a text.
+    Text(Text<'a>),
 }
 
 impl Outcomes<'_> {
@@ -290,6 +321,7 @@ impl Outcomes<'_> {
             Self::Regression(regression) => regression.truth().len(),
             Self::Anomaly(anomaly) => anomaly.score().len(),
             Self::Clustering(clustering) => clustering.rows(),
+            Self::Text(text) => text.rows(),
         }
     }
 }
@@ -337,6 +369,7 @@ pub fn evaluate(
         Outcomes::Regression(regression) => of_regression(regression),
         Outcomes::Anomaly(anomaly) => of_anomaly(anomaly, options),
         Outcomes::Clustering(clustering) => of_clustering(clustering),
+        Outcomes::Text(text) => of_text(text),
     };
     // Of an anomaly detection it is a score, which only the rows tell.
     let threshold = evaluation.threshold.unwrap_or(options.threshold);
@@ -543,5 +576,17 @@ fn of_clustering(clustering: &Clustering<'_>) -> Evaluation {
         metrics,
         clusters: sizes,
         ..Evaluation::empty(EvaluatedTask::Clustering, rows)
+    }
+}
+
+fn of_text(text: &Text<'_>) -> Evaluation {
+    Evaluation {
+        metrics: BTreeMap::from([
+            (Metric::NatsPerToken, text.nats_per_token()),
+            (Metric::Perplexity, text.perplexity()),
+            (Metric::NatsPerCharacter, text.nats_per_character()),
+            (Metric::BitsPerByte, text.bits_per_byte()),
+        ]),
+        ..Evaluation::empty(EvaluatedTask::TextGeneration, text.rows())
     }
 }

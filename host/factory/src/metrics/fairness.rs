@@ -203,9 +203,10 @@ impl Slice {
                         .collect()
                 }
             }
-            // Being in one cluster rather than another is neither good nor bad.
-            Outcomes::Clustering(clustering) => column
-                .sums(std::iter::repeat_n(0.0, clustering.rows()))
+            // Being in one cluster rather than another is neither good nor bad, and texts are
+            // judged as a whole.
+            Outcomes::Clustering(_) | Outcomes::Text(_) => column
+                .sums(std::iter::repeat_n(0.0, outcomes.rows()))
                 .into_iter()
                 .map(|(rows, _)| GroupScores {
                     rows,

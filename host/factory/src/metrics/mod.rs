@@ -2,7 +2,7 @@
 //!
 //! The functions are pure and work on slices of `f64`. Preconditions (equal lengths, numbers that
 //! are numbers, probabilities between 0 and 1) are checked once, by the constructors of
-//! [`Binary`], [`Multiclass`], [`Regression`], [`Anomaly`] and [`Clustering`]; their methods are the metrics. A value that is
+//! [`Binary`], [`Multiclass`], [`Regression`], [`Anomaly`], [`Clustering`] and [`Text`]; their methods are the metrics. A value that is
 //! not defined for the given rows (the AUC of a single class, a rate with nothing below its
 //! fraction bar) is `None` and `null` in JSON, never NaN and never a convenient zero.
 //!
@@ -20,6 +20,7 @@ mod ranking;
 mod regression;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use anomaly::{Anomaly, ScoreBin};
 pub use binary::{Binary, Confusion};
@@ -33,6 +34,7 @@ pub use fairness::{GroupScores, Slice, SliceColumn};
 pub use multiclass::Multiclass;
 pub use ranking::{RocPoint, average_precision, roc_auc, roc_curve};
 pub use regression::Regression;
+pub use text::{Lengths, Text};
 
 /// Why rows cannot be judged.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

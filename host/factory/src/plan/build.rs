@@ -303,6 +303,7 @@ impl<'a> Recipes<'a> {
             summary: match (train.task, &train.target) {
                 (TaskKind::AnomalyDetection, _) => "learn what is usual".to_owned(),
                 (TaskKind::Clustering, _) => "learn which rows belong together".to_owned(),
+                (TaskKind::TextGeneration, _) => "learn what comes next in a text".to_owned(),
                 (_, target) => format!("learn {}", target.as_deref().unwrap_or_default()),
             },
             plugins: vec![&train.plugin],

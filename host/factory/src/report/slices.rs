@@ -202,7 +202,7 @@ fn table(slice: &Slice, task: EvaluatedTask) -> Markup {
             ("Mean absolute error", |group| group.mean_absolute_error),
             ("Mean prediction", |group| group.mean_prediction),
         ],
-        EvaluatedTask::Clustering => &[],
+        EvaluatedTask::Clustering | EvaluatedTask::TextGeneration => &[],
     };
     html! {
         table {
@@ -232,7 +232,9 @@ fn distances(slice: &Slice, task: EvaluatedTask, limits: &[(&str, Limit<'_>, boo
     let shown = match task {
         EvaluatedTask::BinaryClassification | EvaluatedTask::AnomalyDetection => &DISTANCES[..],
         EvaluatedTask::MulticlassClassification => &DISTANCES[5..],
-        EvaluatedTask::Regression | EvaluatedTask::Clustering => return html! {},
+        EvaluatedTask::Regression | EvaluatedTask::Clustering | EvaluatedTask::TextGeneration => {
+            return html! {};
+        }
     };
     html! {
         div.distances {

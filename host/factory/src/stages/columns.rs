@@ -60,6 +60,19 @@ pub(crate) fn features(
         let message = "there is no column left to learn from";
         return Err(line.rejected_at("train.features", message, None));
     }
+    if train.task == TaskKind::TextGeneration
+        && !matches!(chosen.as_slice(), [text] if text.kind == Kind::Utf8)
+    {
+        let of = |field: &Field| format!("`{}` ({})", field.name, name_of(field.kind));
+        let found: Vec<String> = chosen.iter().take(8).map(of).collect();
+        let message = format!(
+            "a text generation learns from one column of texts, and there are {}: {}",
+            chosen.len(),
+            found.join(", ")
+        );
+        let help = "name the one in `train.features`".to_owned();
+        return Err(line.rejected_at("train.features", &message, Some(help)));
+    }
     Ok(chosen)
 }
 

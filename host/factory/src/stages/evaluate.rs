@@ -13,8 +13,8 @@ use super::line::{Halt, Line, Output, StageNotes, Stop, chain};
 use super::points::points;
 use super::train::Trained;
 use crate::metrics::{
-    self, Anomaly, Binary, Clustering, EvaluateOptions, Evaluation, Metric, Multiclass, Outcomes,
-    Regression,
+    self, Anomaly, Binary, Clustering, EvaluateOptions, Evaluation, Lengths, Metric, Multiclass,
+    Outcomes, Regression, Text,
 };
 use crate::registry::{DEFAULT_ALIAS, ModelVersion};
 use crate::report;
@@ -248,6 +248,7 @@ async fn judge(
     let mut answers = Answers {
         numbers: Vec::with_capacity(total * columns.len()),
         clusters: Vec::new(),
+        tokens: Vec::new(),
     };
     let (progress, mut done) = (line.rows(STAGE), 0);
     for batch in &batches {
@@ -301,6 +302,7 @@ fn answer_columns(task: &Task) -> Vec<String> {
         TaskKind::Regression => vec!["prediction".to_owned()],
         TaskKind::AnomalyDetection => vec!["score".to_owned()],
         TaskKind::Clustering => vec!["distance".to_owned()],
+        TaskKind::TextGeneration => vec!["loss".to_owned()],
         TaskKind::BinaryClassification => {
             task.classes.last().map(probability).into_iter().collect()
         }
@@ -314,6 +316,8 @@ struct Answers {
     numbers: Vec<f64>,
     /// The cluster of each row, of a clustering.
     clusters: Vec<u32>,
+    /// The tokens of each row, of a text generation.
+    tokens: Vec<u64>,
 }
 
 impl Answers {
@@ -348,6 +352,13 @@ impl Answers {
             let number = u32::try_from(*cluster);
             self.clusters
                 .push(number.map_err(|_| format!("there is no cluster {cluster}"))?);
+        }
+        let tokens = answer.column_by_name("tokens");
+        let tokens = tokens.and_then(|column| column.as_primitive_opt::<Int64Type>());
+        for count in tokens.into_iter().flat_map(|column| column.values()) {
+            let number = u64::try_from(*count);
+            self.tokens
+                .push(number.map_err(|_| format!("there are {count} tokens"))?);
         }
         Ok(())
     }
@@ -386,6 +397,11 @@ impl Asked<'_> {
                     clusters, numbers, &points,
                 )?))
             }
+            (TaskKind::TextGeneration, ..) => {
+                let lengths = lengths(self.batches);
+                let text = Text::new(numbers, &self.answers.tokens, &lengths)?;
+                judge(&Outcomes::Text(text))
+            }
             (_, Truth::Numbers(truth), _) => {
                 judge(&Outcomes::Regression(Regression::new(truth, numbers)?))
             }
@@ -407,6 +423,19 @@ impl Asked<'_> {
     }
 }
 
+/// How long the texts of the first column are.
+fn lengths(batches: &[RecordBatch]) -> Lengths {
+    let mut lengths = Lengths::default();
+    for batch in batches {
+        let texts = batch.columns().first();
+        let texts = texts.and_then(|column| column.as_string_opt::<i32>());
+        for text in texts.into_iter().flatten() {
+            lengths.push(text);
+        }
+    }
+    lengths
+}
+
 /// The numbers that say most, in a line.
 fn headline(evaluation: &Evaluation) -> String {
     let shown = [
@@ -421,6 +450,8 @@ fn headline(evaluation: &Evaluation) -> String {
         Metric::Inertia,
         Metric::Silhouette,
         Metric::Clusters,
+        Metric::NatsPerCharacter,
+        Metric::BitsPerByte,
     ];
     let known = shown
         .iter()

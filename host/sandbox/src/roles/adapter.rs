@@ -9,13 +9,13 @@ use sandcast_kernels::Program;
 use sandcast_kernels::graph::Graph;
 use tokio::time::timeout;
 
-use super::{Cost, ProgressSink, TrainReport, check_name};
+use super::{Cost, ProgressSink, TextSink, TrainReport, check_name};
 use crate::bindings::adapter::exports::sandcast::plugin::adapter as wire;
 use crate::bindings::adapter::sandcast::plugin::models;
 use crate::bindings::adapter::{AdapterPlugin, AdapterPluginPre};
 use crate::call::{CallError, Usage};
 use crate::columns::{Batch, Dataset};
-use crate::grants::compute::{self, ModelHandle, SessionParts, TrainingHandle};
+use crate::grants::compute::{self, ModelHandle, SessionParts, TrainingHandle, Writing};
 use crate::instance::{Begun, Instance, MAX_SENTENCE_BYTES};
 use crate::model::{Model, Task, TaskKind};
 use crate::sandbox::Sandbox;
@@ -57,6 +57,89 @@ pub struct Trained {
     pub report: Option<TrainReport>,
     /// What a run of each entry of the program costs.
     pub costs: Vec<Cost>,
+}
+
+/// How a generation goes on from a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerationOptions {
+    /// Tokens to write, at least 1.
+    pub maximum_tokens: u32,
+    /// Divides the logits; at 0 the likeliest token is taken.
+    pub temperature: f32,
+    /// Only so many of the likeliest tokens count.
+    pub top_k: Option<u32>,
+    /// Only the likeliest tokens that together reach this probability count.
+    pub top_p: Option<f32>,
+    /// Texts that end the writing; they are not part of what is written.
+    pub stop: Vec<String>,
+    /// What draws depend on, beside the place of the row and the place in its text.
+    pub seed: u64,
+}
+
+impl Default for GenerationOptions {
+    fn default() -> Self {
+        Self {
+            maximum_tokens: 256,
+            temperature: 1.0,
+            top_k: None,
+            top_p: None,
+            stop: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+impl GenerationOptions {
+    /// The most tokens of one text.
+    pub const MAX_TOKENS: u32 = 1 << 20;
+
+    /// The most stop texts.
+    pub const MAX_STOPS: usize = 16;
+
+    /// The most bytes of one stop text.
+    pub const MAX_STOP_BYTES: usize = 1024;
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// With the option at fault and what it may be.
+    pub fn check(&self) -> Result<(), String> {
+        if !(1..=Self::MAX_TOKENS).contains(&self.maximum_tokens) {
+            return Err(format!(
+                "the maximum of tokens is {}; make it 1 to {}",
+                self.maximum_tokens,
+                Self::MAX_TOKENS
+            ));
+        }
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            return Err(format!(
+                "the temperature is {}; make it finite and not negative",
+                self.temperature
+            ));
+        }
+        if self.top_k == Some(0) {
+            return Err("top-k is 0; make it at least 1".into());
+        }
+        if let Some(share) = self.top_p.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
+            return Err(format!("top-p is {share}; make it above 0 and at most 1"));
+        }
+        if self.stop.len() > Self::MAX_STOPS {
+            return Err(format!(
+                "there are {} stop texts; give at most {}",
+                self.stop.len(),
+                Self::MAX_STOPS
+            ));
+        }
+        let sizes = 1..=Self::MAX_STOP_BYTES;
+        if let Some(stop) = self.stop.iter().find(|stop| !sizes.contains(&stop.len())) {
+            return Err(format!(
+                "a stop text has {} bytes; make it 1 to {}",
+                stop.len(),
+                Self::MAX_STOP_BYTES
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Bytes of a JSON Schema of hyperparameters.
@@ -186,8 +269,9 @@ impl Adapter {
 
     /// Predicts: for a classification a float64 column `probability:<class>` for each class, for
     /// a regression a float64 column `prediction`, for an anomaly detection a float64 column
-    /// `score`, for a clustering an int64 column `cluster` and a float64 column `distance`; as many
-    /// rows as it was given.
+    /// `score`, for a clustering an int64 column `cluster` and a float64 column `distance`, for a
+    /// text generation a float64 column `loss` and an int64 column `tokens`; as many rows as it was
+    /// given.
     ///
     /// # Errors
     /// See [`CallError`]; also when the columns are others, or probabilities are none.
@@ -210,6 +294,57 @@ impl Adapter {
         check_prediction(model.task(), rows.num_rows(), &predicted)
             .map_err(|what| self.instance.bad_output(what))?;
         Ok(predicted)
+    }
+
+    /// Goes on from texts: a utf8 column `text` of what was written after each, an int64 column
+    /// `tokens`, and a utf8 column `finish`, `stop` or `length`. The one column of the rows is the
+    /// feature of the task. `watch` is told of text as it is written, as far as the adapter says.
+    ///
+    /// # Errors
+    /// See [`CallError`]; also when the options make no sense, and when the columns are others or
+    /// contradict the options or what was said while writing.
+    pub async fn generate(
+        &mut self,
+        model: &Arc<Model>,
+        prompts: &RecordBatch,
+        options: &GenerationOptions,
+        watch: Option<TextSink>,
+    ) -> Result<RecordBatch, CallError> {
+        options
+            .check()
+            .map_err(|what| self.instance.bad_input(what))?;
+        if model.task().kind != TaskKind::TextGeneration {
+            let kind = model.task().kind.name();
+            return Err(self
+                .instance
+                .bad_input(format!("the model was trained for {kind}, not to write")));
+        }
+        let lent =
+            Batch::lend(prompts).map_err(|error| self.instance.bad_input(error.to_string()))?;
+        let lent = self.instance.push(lent)?;
+        let handle = self.instance.push(ModelHandle {
+            model: Arc::clone(model),
+        })?;
+        let Begun { store, patience } = self.instance.begin()?;
+        store.data_mut().compute.writing = Some(Writing::of(prompts.num_rows(), watch));
+        let guest = self.guest.sandcast_plugin_adapter();
+        let wanted = wire::GenerationOptions {
+            maximum_tokens: options.maximum_tokens,
+            temperature: options.temperature,
+            top_k: options.top_k,
+            top_p: options.top_p,
+            stop: options.stop.clone(),
+            seed: options.seed,
+        };
+        let answer = timeout(patience, guest.call_generate(store, handle, lent, &wanted)).await;
+        let answer = self.instance.end(answer)?;
+        let writing = self.instance.store()?.data_mut().compute.writing.take();
+        let generated = self.instance.accept(answer)?;
+        let generated = self.instance.take_batch(generated)?;
+        let said = writing.map(|writing| writing.rows).unwrap_or_default();
+        check_generated(options, prompts.num_rows(), &said, &generated)
+            .map_err(|what| self.instance.bad_output(what))?;
+        Ok(generated)
     }
 
     /// The sandbox it lives in.
@@ -260,13 +395,15 @@ enum Holds {
     Distances,
     /// The number of a cluster.
     Clusters,
+    /// How many tokens there are.
+    Tokens,
 }
 
 impl Holds {
     fn data_type(self) -> DataType {
         match self {
             Holds::Probabilities | Holds::Numbers | Holds::Distances => DataType::Float64,
-            Holds::Clusters => DataType::Int64,
+            Holds::Clusters | Holds::Tokens => DataType::Int64,
         }
     }
 }
@@ -284,6 +421,10 @@ fn prediction_columns(task: &Task) -> Vec<(String, Holds)> {
         TaskKind::Clustering => vec![
             ("cluster".into(), Holds::Clusters),
             ("distance".into(), Holds::Distances),
+        ],
+        TaskKind::TextGeneration => vec![
+            ("loss".into(), Holds::Distances),
+            ("tokens".into(), Holds::Tokens),
         ],
     }
 }
@@ -320,7 +461,7 @@ fn check_prediction(task: &Task, rows: usize, predicted: &RecordBatch) -> Result
     for (column, (name, holds)) in predicted.columns().iter().zip(&wanted) {
         if *column.data_type() != holds.data_type() || column.null_count() > 0 {
             let wanted = match holds {
-                Holds::Clusters => "int64 numbers",
+                Holds::Clusters | Holds::Tokens => "int64 numbers",
                 _ => "numbers",
             };
             return Err(format!(
@@ -343,6 +484,12 @@ fn check_prediction(task: &Task, rows: usize, predicted: &RecordBatch) -> Result
                     ));
                 }
             }
+            (Holds::Tokens, _) => {
+                let tokens = column.as_primitive::<Int64Type>().values();
+                if let Some(row) = tokens.iter().position(|it| *it < 0) {
+                    return Err(format!("the tokens of row {row} are {}", tokens[row]));
+                }
+            }
             (_, Some(numbers)) => {
                 let least = match holds {
                     Holds::Distances => 0.0,
@@ -354,6 +501,16 @@ fn check_prediction(task: &Task, rows: usize, predicted: &RecordBatch) -> Result
                 }
             }
             (_, None) => return Err(format!("`{name}` is not a column of numbers")),
+        }
+    }
+    if let ([loss, tokens], TaskKind::TextGeneration) = (predicted.columns(), task.kind) {
+        let loss = loss.as_primitive::<Float64Type>().values();
+        let tokens = tokens.as_primitive::<Int64Type>().values();
+        if let Some(row) = (0..rows).position(|row| tokens[row] == 0 && loss[row] != 0.0) {
+            return Err(format!(
+                "row {row} has no tokens and a loss of {}",
+                loss[row]
+            ));
         }
     }
     if probabilities.is_empty() {
@@ -377,9 +534,77 @@ fn check_prediction(task: &Task, rows: usize, predicted: &RecordBatch) -> Result
     Ok(())
 }
 
+/// The columns that a generation has.
+const GENERATED: [(&str, DataType); 3] = [
+    ("text", DataType::Utf8),
+    ("tokens", DataType::Int64),
+    ("finish", DataType::Utf8),
+];
+
+/// A generation has a row for each prompt and the columns there are; what it says of tokens and of
+/// its end fits what was asked for, and its texts are those that it said it wrote, where it said so.
+fn check_generated(
+    options: &GenerationOptions,
+    rows: usize,
+    said: &[String],
+    generated: &RecordBatch,
+) -> Result<(), String> {
+    if generated.num_rows() != rows {
+        return Err(format!("{} texts for {rows} prompts", generated.num_rows()));
+    }
+    let schema = generated.schema();
+    let given: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
+    if given != GENERATED.each_ref().map(|(name, _)| *name) {
+        return Err(format!(
+            "a generation with the columns {} where text, tokens and finish are wanted",
+            text::sentence(&format!("{given:?}"), 512)
+        ));
+    }
+    for (column, (name, data_type)) in generated.columns().iter().zip(&GENERATED) {
+        if column.data_type() != data_type || column.null_count() > 0 {
+            return Err(format!("`{name}` is not {data_type} without nulls"));
+        }
+    }
+    let texts = generated.column(0).as_string::<i32>();
+    let tokens = generated.column(1).as_primitive::<Int64Type>().values();
+    let finishes = generated.column(2).as_string::<i32>();
+    let most = i64::from(options.maximum_tokens);
+    for (row, count) in tokens.iter().enumerate() {
+        let finish = finishes.value(row);
+        let fits = match finish {
+            "stop" => (0..=most).contains(count),
+            "length" => *count == most,
+            _ => false,
+        };
+        if !fits {
+            return Err(format!(
+                "row {row} has {count} of at most {most} tokens and ended by `{}`",
+                text::sentence(finish, 64)
+            ));
+        }
+        let written = texts.value(row);
+        if options.stop.iter().any(|stop| written.contains(stop)) {
+            return Err(format!("the text of row {row} goes on past a stop text"));
+        }
+        if said
+            .get(row)
+            .is_some_and(|said| !said.is_empty() && said != written)
+        {
+            return Err(format!(
+                "the text of row {row} is not the one that it said it wrote"
+            ));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Float64Array, Int64Array};
+    use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
 
     use super::*;
 
@@ -481,5 +706,138 @@ mod tests {
         assert!(check(floats, vec![0.0, 0.0]).is_err());
         let nulls = Arc::new(Int64Array::from(vec![Some(0), None])) as ArrayRef;
         assert!(check(nulls, vec![0.0, 0.0]).is_err());
+    }
+
+    fn generated(rows: &[(&str, i64, &str)]) -> RecordBatch {
+        let texts: Vec<&str> = rows.iter().map(|row| row.0).collect();
+        let tokens: Vec<i64> = rows.iter().map(|row| row.1).collect();
+        let finishes: Vec<&str> = rows.iter().map(|row| row.2).collect();
+        RecordBatch::try_from_iter([
+            ("text", Arc::new(StringArray::from(texts)) as ArrayRef),
+            ("tokens", Arc::new(Int64Array::from(tokens))),
+            ("finish", Arc::new(StringArray::from(finishes))),
+        ])
+        .expect("a batch")
+    }
+
+    #[test]
+    fn a_generation_must_fit_what_was_asked_for_and_what_was_said() {
+        let options = GenerationOptions {
+            maximum_tokens: 4,
+            stop: vec!["end".into()],
+            ..GenerationOptions::default()
+        };
+        let check = |rows: &[(&str, i64, &str)], said: &[&str]| {
+            let said: Vec<String> = said.iter().map(|one| (*one).to_owned()).collect();
+            check_generated(&options, 2, &said, &generated(rows))
+        };
+        let good = [("once", 4, "length"), ("", 0, "stop")];
+        assert_eq!(check(&good, &[]), Ok(()));
+        assert_eq!(check(&good, &["once", ""]), Ok(()));
+        for (rows, said, why) in [
+            (&good[..1], &[][..], "1 texts for 2 prompts"),
+            (&[("a", 5, "stop"), ("", 0, "stop")], &[], "5 of at most 4"),
+            (
+                &[("a", 3, "length"), ("", 0, "stop")],
+                &[],
+                "3 of at most 4",
+            ),
+            (
+                &[("a", -1, "stop"), ("", 0, "stop")],
+                &[],
+                "-1 of at most 4",
+            ),
+            (&[("a", 1, "bored"), ("", 0, "stop")], &[], "`bored`"),
+            (
+                &[("bend", 4, "stop"), ("", 0, "stop")],
+                &[],
+                "past a stop text",
+            ),
+            (&good[..], &["twice", ""], "said it wrote"),
+        ] {
+            let error = check(rows, said).expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
+        let other = batch(&[("text", vec![0.0; 2])]);
+        assert!(check_generated(&options, 2, &[], &other).is_err());
+    }
+
+    #[test]
+    fn options_of_a_generation_have_bounds() {
+        let good = GenerationOptions::default();
+        assert_eq!(good.check(), Ok(()));
+        let cases: [(GenerationOptions, &str); 7] = [
+            (
+                GenerationOptions {
+                    maximum_tokens: 0,
+                    ..good.clone()
+                },
+                "maximum of tokens",
+            ),
+            (
+                GenerationOptions {
+                    maximum_tokens: u32::MAX,
+                    ..good.clone()
+                },
+                "maximum of tokens",
+            ),
+            (
+                GenerationOptions {
+                    temperature: f32::NAN,
+                    ..good.clone()
+                },
+                "temperature",
+            ),
+            (
+                GenerationOptions {
+                    top_k: Some(0),
+                    ..good.clone()
+                },
+                "top-k",
+            ),
+            (
+                GenerationOptions {
+                    top_p: Some(1.5),
+                    ..good.clone()
+                },
+                "top-p",
+            ),
+            (
+                GenerationOptions {
+                    stop: vec![String::new()],
+                    ..good.clone()
+                },
+                "0 bytes",
+            ),
+            (
+                GenerationOptions {
+                    stop: vec!["a".into(); 17],
+                    ..good.clone()
+                },
+                "17 stop texts",
+            ),
+        ];
+        for (options, why) in cases {
+            let error = options.check().expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_text_has_a_loss_and_tokens_or_neither() {
+        let task = task(TaskKind::TextGeneration);
+        let check = |losses: Vec<f64>, tokens: Vec<i64>| {
+            let batch = RecordBatch::try_from_iter([
+                ("loss", Arc::new(Float64Array::from(losses)) as ArrayRef),
+                ("tokens", Arc::new(Int64Array::from(tokens))),
+            ])
+            .expect("a batch");
+            check_prediction(&task, 2, &batch)
+        };
+        assert_eq!(check(vec![1.5, 0.0], vec![3, 0]), Ok(()));
+        assert!(check(vec![1.5, 0.1], vec![3, 0]).is_err());
+        assert!(check(vec![-1.5, 0.0], vec![3, 0]).is_err());
+        assert!(check(vec![f64::NAN, 0.0], vec![3, 0]).is_err());
+        assert!(check(vec![1.5, 0.0], vec![-3, 0]).is_err());
     }
 }

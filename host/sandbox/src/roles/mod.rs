@@ -6,10 +6,10 @@ mod policy;
 mod training;
 mod validator;
 
-pub use adapter::{Adapter, Description, TrainInput, Trained};
+pub use adapter::{Adapter, Description, GenerationOptions, TrainInput, Trained};
 pub use connector::{Chunk, Comparison, Connector, Filter, Literal, Reject, ScanRequest, Split};
 pub use policy::{ControlPoint, Decision, Effect, Obligation, Policy, Request};
-pub use training::{Cost, EpochReport, ProgressSink, TrainProgress, TrainReport};
+pub use training::{Cost, EpochReport, ProgressSink, TextSink, TrainProgress, TrainReport};
 pub use validator::{Finding, Rule, Severity, Validator, Verdict};
 
 use crate::text;

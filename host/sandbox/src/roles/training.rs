@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Told how far training has come, from another thread.
 pub type ProgressSink = Arc<dyn Fn(TrainProgress) + Send + Sync>;
 
+/// Told of each piece of text that a generation writes: the row, counted from 0, and the piece.
+pub type TextSink = Arc<dyn Fn(usize, &str) + Send + Sync>;
+
 /// What one run of an entry costs at the maximum of every symbol; `loss` is one training step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {

@@ -172,6 +172,7 @@ fn plan(behaviour: Behaviour) -> TrainPlan {
         } else {
             2
         },
+        epoch_rows: None,
         batch_rows: if behaviour == Behaviour::NoBatchRows {
             0
         } else {

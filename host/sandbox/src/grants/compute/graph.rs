@@ -49,7 +49,11 @@ pub(crate) fn from_wire(graph: wire::Graph) -> kernels::Graph {
                 decoupled: adam.decoupled,
             }),
         }),
-        generation: None,
+        generation: graph.generation.map(|generation| kernels::Generation {
+            tokens: generation.tokens,
+            positions: generation.positions,
+            logits: generation.logits,
+        }),
     }
 }
 
@@ -180,6 +184,19 @@ fn node(node: wire::Node) -> kernels::Node {
             predictions: node.predictions,
             targets: node.targets,
             delta: node.delta,
+        }),
+        wire::Node::RmsNorm(node) => Node::RmsNorm(kernels::RmsNormNode {
+            operand: node.operand,
+            scale: node.scale,
+            epsilon: node.epsilon,
+        }),
+        wire::Node::Attention(node) => Node::Attention(kernels::AttentionNode {
+            query: node.query,
+            key: node.key,
+            value: node.value,
+            mask: node.mask,
+            causal: node.causal,
+            scale: node.scale,
         }),
     }
 }

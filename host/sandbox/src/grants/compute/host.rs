@@ -9,7 +9,7 @@ use wasmtime::component::Resource;
 use super::encode::{Category, Encoding};
 use super::{
     Binding, ComputeView, INLINE_ROWS, ProgramHandle, SessionHandle, TensorHandle, caps, encode,
-    failure, graph, invalid, peak_bytes, rows_of, session_bytes, train,
+    failure, generate, graph, invalid, peak_bytes, rows_of, session_bytes, train,
 };
 use crate::bindings::adapter::sandcast::plugin::compute;
 use crate::bindings::adapter::sandcast::plugin::types::{Failure, FailureCode};
@@ -120,6 +120,30 @@ impl compute::HostTensor for ComputeView<'_> {
         self.make(&shape, TensorData::I32(values))
     }
 
+    fn windows(
+        &mut self,
+        values: Vec<i32>,
+        length: u32,
+        stride: u32,
+    ) -> Answer<Resource<TensorHandle>> {
+        self.0.ledger.count("compute.tensor-windows");
+        self.0.ledger.count_bytes_out(values.len() * 4);
+        if length == 0 || stride == 0 {
+            return Ok(Err(invalid(
+                "windows need a length and a stride of at least 1",
+            )));
+        }
+        let made = Tensor::windows(values, length as usize, stride as usize);
+        let tensor = or_answer!(made.map_err(invalid));
+        self.keep(tensor)
+    }
+
+    fn repeated(&mut self, values: Vec<i32>, rows: u32) -> Answer<Resource<TensorHandle>> {
+        self.0.ledger.count("compute.tensor-repeated");
+        self.0.ledger.count_bytes_out(values.len() * 4);
+        self.keep(Tensor::repeated(values, rows as usize))
+    }
+
     fn shape(&mut self, tensor: Resource<TensorHandle>) -> wasmtime::Result<Vec<u32>> {
         self.0.ledger.count("compute.tensor-shape");
         let shape = self.0.table.get(&tensor)?.tensor.shape();
@@ -226,6 +250,36 @@ impl compute::HostSession for ComputeView<'_> {
         train::train(self.0, &session, training, validation, plan).await
     }
 
+    async fn train_on(
+        &mut self,
+        session: Resource<SessionHandle>,
+        training: Vec<compute::Feed>,
+        validation: Option<Vec<compute::Feed>>,
+        plan: compute::TrainPlan,
+    ) -> Answer<compute::TrainReport> {
+        self.0.ledger.count("compute.session-train-on");
+        let training = self.take_feeds(training)?;
+        // Every handle goes, whatever comes of the others.
+        let validation = match validation {
+            Some(validation) => Some(self.take_feeds(validation)?),
+            None => None,
+        };
+        let training = or_answer!(training);
+        let validation = or_answer!(validation.transpose());
+        train::train_on(self.0, &session, training, validation, plan).await
+    }
+
+    async fn generate(
+        &mut self,
+        session: Resource<SessionHandle>,
+        prompts: Vec<compute::Prompt>,
+        slots: u32,
+    ) -> Answer<Vec<compute::Completion>> {
+        self.0.ledger.count("compute.session-generate");
+        let session = Arc::clone(self.0.table.get(&session)?.session()?);
+        generate::generate(self.0, session, prompts, slots).await
+    }
+
     async fn infer(
         &mut self,
         session: Resource<SessionHandle>,
@@ -259,21 +313,9 @@ impl compute::HostSession for ComputeView<'_> {
         feeds: Vec<compute::Feed>,
     ) -> Answer<Vec<compute::ResultTensor>> {
         self.0.ledger.count("compute.session-run");
-        let mut named = Feeds::new();
-        for feed in feeds {
-            let handle = self.0.table.delete(feed.value)?;
-            self.0.compute.budget.give_memory(handle.charged);
-            self.0.compute.budget.give_handle();
-            if named.insert(feed.input, handle.tensor).is_some() {
-                return Ok(Err(invalid("an input is fed twice")));
-            }
-        }
+        let named = or_answer!(self.take_feeds(feeds)?);
         let session = Arc::clone(self.0.table.get(&session)?.session()?);
-        let fed: u64 = named
-            .values()
-            .map(|tensor| tensor.elements() as u64 * 4)
-            .sum();
-        let scratch = fed.saturating_add(peak_bytes(session.program(), &entry));
+        let scratch = dense_bytes(&named).saturating_add(peak_bytes(session.program(), &entry));
         let rows = named.values().map(Tensor::rows).max().unwrap_or(0);
         self.compute(scratch, rows, move || {
             session
@@ -295,6 +337,22 @@ impl ComputeView<'_> {
     /// Takes the time since then off the guest's account and onto the compute budget.
     fn computed(&mut self, started: Instant) {
         self.0.computed(started);
+    }
+
+    /// Takes given inputs out of the guest's hands.
+    fn take_feeds(&mut self, feeds: Vec<compute::Feed>) -> Answer<Feeds> {
+        let mut named = Feeds::new();
+        let mut twice = false;
+        for feed in feeds {
+            let handle = self.0.table.delete(feed.value)?;
+            self.0.compute.budget.give_memory(handle.charged);
+            self.0.compute.budget.give_handle();
+            twice |= named.insert(feed.input, handle.tensor).is_some();
+        }
+        if twice {
+            return Ok(Err(invalid("an input is fed twice")));
+        }
+        Ok(Ok(named))
     }
 
     fn make(&mut self, shape: &[u32], data: TensorData) -> Answer<Resource<TensorHandle>> {
@@ -370,6 +428,17 @@ fn binding(binding: compute::Binding) -> Binding {
             compute::Encoding::Labels(labels) => Encoding::Labels(category(labels)),
         },
     }
+}
+
+/// Bytes of feeds with every window held by itself.
+pub(super) fn dense_bytes(feeds: &Feeds) -> u64 {
+    feeds
+        .values()
+        .map(|tensor| {
+            let elements = tensor.dense_elements().max(tensor.elements());
+            (elements as u64).saturating_mul(4)
+        })
+        .fold(0, u64::saturating_add)
 }
 
 pub(super) fn shared_session() -> Failure {

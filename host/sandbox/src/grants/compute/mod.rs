@@ -5,6 +5,7 @@
 
 mod budget;
 mod encode;
+mod generate;
 mod graph;
 mod host;
 mod models;
@@ -23,7 +24,7 @@ pub(crate) use graph::{from_wire, inputs};
 use crate::bindings::adapter::sandcast::plugin::{compute, models as models_interface, types};
 use crate::columns::Dataset;
 use crate::model::{Model, Task};
-use crate::roles::{ProgressSink, TrainReport};
+use crate::roles::{ProgressSink, TextSink, TrainReport};
 use crate::state::State;
 
 /// Rows that are computed on the calling thread; more go to a thread of their own, so that other
@@ -36,6 +37,47 @@ pub(crate) struct ComputeState {
     pub(crate) device: Device,
     /// Told how far training has come.
     pub(crate) progress: Option<ProgressSink>,
+    /// What a generation has said it wrote.
+    pub(crate) writing: Option<Writing>,
+}
+
+/// A generation under way: what the guest said of it so far.
+pub(crate) struct Writing {
+    /// The text of each row.
+    pub(crate) rows: Vec<String>,
+    /// Bytes of all of them.
+    bytes: usize,
+    /// Told of each piece.
+    watch: Option<TextSink>,
+}
+
+/// Bytes that a generation may say it wrote.
+const MAX_WRITTEN_BYTES: usize = 64 << 20;
+
+impl Writing {
+    /// Nothing so far, of so many rows.
+    pub(crate) fn of(rows: usize, watch: Option<TextSink>) -> Self {
+        Self {
+            rows: vec![String::new(); rows],
+            bytes: 0,
+            watch,
+        }
+    }
+
+    /// Notes a piece of text. None for a row that is not there, and for too much.
+    pub(crate) fn wrote(&mut self, row: u32, text: &str) -> Option<()> {
+        let place = usize::try_from(row).ok()?;
+        let so_far = self.rows.get_mut(place)?;
+        self.bytes = self.bytes.checked_add(text.len())?;
+        if self.bytes > MAX_WRITTEN_BYTES {
+            return None;
+        }
+        so_far.push_str(text);
+        if let Some(watch) = &self.watch {
+            watch(place, text);
+        }
+        Some(())
+    }
 }
 
 impl ComputeState {

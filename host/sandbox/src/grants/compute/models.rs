@@ -86,6 +86,26 @@ impl models::HostModel for ComputeView<'_> {
         Ok(self.0.table.push(session)?)
     }
 
+    fn wrote(
+        &mut self,
+        _model: Resource<ModelHandle>,
+        row: u32,
+        text: String,
+    ) -> wasmtime::Result<()> {
+        self.0.ledger.count("models.model-wrote");
+        self.0.ledger.count_bytes_out(text.len());
+        let noted = match &mut self.0.compute.writing {
+            Some(writing) => writing.wrote(row, &text),
+            // Nobody generates, so nobody watches.
+            None => Some(()),
+        };
+        noted.ok_or_else(|| {
+            wasmtime::Error::msg(format!(
+                "it says that it wrote text for row {row}, which is not there, or too much text"
+            ))
+        })
+    }
+
     fn drop(&mut self, model: Resource<ModelHandle>) -> wasmtime::Result<()> {
         self.0.table.delete(model)?;
         Ok(())
@@ -101,6 +121,7 @@ impl From<&Task> for models::Task {
                 TaskKind::Regression => models::TaskKind::Regression,
                 TaskKind::AnomalyDetection => models::TaskKind::AnomalyDetection,
                 TaskKind::Clustering => models::TaskKind::Clustering,
+                TaskKind::TextGeneration => models::TaskKind::TextGeneration,
             },
             features: task
                 .features
@@ -123,6 +144,7 @@ impl From<models::TaskKind> for TaskKind {
             models::TaskKind::Regression => TaskKind::Regression,
             models::TaskKind::AnomalyDetection => TaskKind::AnomalyDetection,
             models::TaskKind::Clustering => TaskKind::Clustering,
+            models::TaskKind::TextGeneration => TaskKind::TextGeneration,
         }
     }
 }

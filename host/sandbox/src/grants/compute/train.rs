@@ -1,4 +1,4 @@
-//! Training: on a thread of its own, looking between steps whether it was cancelled or is over
+//! Training on datasets and on given inputs: on a thread of its own, looking between steps whether it was cancelled or is over
 //! its time.
 
 use std::ops::ControlFlow;
@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
-use sandcast_kernels::{Progress, RunError, Schedule, Session, StopReason, TrainPlan};
+use sandcast_kernels::{
+    Feeds, Progress, RunError, Schedule, Session, StopReason, Tensor, TrainPlan,
+};
 use wasmtime::component::Resource;
 
 use super::encode::{self, Binding};
-use super::host::{or_answer, run_failure, shared_session};
+use super::host::{dense_bytes, or_answer, run_failure, shared_session};
 use super::{SessionHandle, failure, graph, invalid, peak_bytes, rows_of};
 use crate::bindings::adapter::sandcast::plugin::compute;
 use crate::bindings::adapter::sandcast::plugin::types::{Failure, FailureCode};
@@ -40,10 +42,7 @@ pub(super) async fn train(
     let bindings = Arc::clone(&handle.bindings);
     let program = Arc::clone(handle.session()?.program());
     let Some(inputs) = graph::inputs_of_loss(program.graph()) else {
-        return Ok(Err(failure(
-            FailureCode::Unsupported,
-            "the program declares no loss, so it cannot be trained",
-        )));
+        return Ok(Err(no_loss()));
     };
     let rows = rows_of(&training.batches).saturating_add(
         validation
@@ -52,6 +51,61 @@ pub(super) async fn train(
     );
     let scratch =
         encode::bytes(&bindings, &inputs, rows).saturating_add(peak_bytes(&program, LOSS_ENTRY));
+    let material = Material::Rows {
+        bindings,
+        inputs,
+        training: training.batches,
+        validation: validation.map(|dataset| dataset.batches),
+    };
+    work(state, session, material, scratch, &plan).await
+}
+
+/// Trains a session on given inputs.
+pub(super) async fn train_on(
+    state: &mut State,
+    session: &Resource<SessionHandle>,
+    training: Feeds,
+    validation: Option<Feeds>,
+    plan: compute::TrainPlan,
+) -> wasmtime::Result<Result<compute::TrainReport, Failure>> {
+    let handle = state.table.get(session)?;
+    if handle.shared {
+        return Ok(Err(shared_session()));
+    }
+    let program = Arc::clone(handle.session()?.program());
+    if program.graph().loss.is_none() {
+        return Ok(Err(no_loss()));
+    }
+    // Windows are learnt from as they are; judged on, each is held by itself. The order of the
+    // rows is held twice.
+    let held = training
+        .values()
+        .map(|tensor| (tensor.elements() as u64).saturating_mul(4))
+        .fold(0, u64::saturating_add);
+    let rows = training.values().map(Tensor::rows).max().unwrap_or(0) as u64;
+    let judged = validation.as_ref().map_or(0, |feeds| {
+        let held: usize = feeds.values().map(Tensor::elements).sum();
+        dense_bytes(feeds).saturating_add((held as u64).saturating_mul(4))
+    });
+    let scratch = held
+        .saturating_add(judged)
+        .saturating_add(rows.saturating_mul(8))
+        .saturating_add(peak_bytes(&program, LOSS_ENTRY));
+    let material = Material::Feeds {
+        training,
+        validation,
+    };
+    work(state, session, material, scratch, &plan).await
+}
+
+/// Trains on a thread of its own, within the budget.
+async fn work(
+    state: &mut State,
+    session: &Resource<SessionHandle>,
+    material: Material,
+    scratch: u64,
+    plan: &compute::TrainPlan,
+) -> wasmtime::Result<Result<compute::TrainReport, Failure>> {
     let budget = &mut state.compute.budget;
     let taken = budget
         .check_time()
@@ -74,18 +128,14 @@ pub(super) async fn train(
 
     let job = Job {
         session: owned,
-        bindings,
-        inputs,
-        training: training.batches,
-        validation: validation.map(|dataset| dataset.batches),
-        plan: plan_of(&plan),
+        plan: plan_of(plan),
         time_left: state.compute.budget.time_left(),
         progress: state.compute.progress.clone(),
     };
     let started = Instant::now();
     let cancelled = Arc::new(AtomicBool::new(false));
     let cancel = CancelOnDrop(Arc::clone(&cancelled));
-    let done = tokio::task::spawn_blocking(move || job.run(&cancelled)).await;
+    let done = tokio::task::spawn_blocking(move || job.run(material, &cancelled)).await;
     drop(cancel);
     state.computed(started);
     state.compute.budget.give_memory(scratch);
@@ -110,13 +160,50 @@ pub(super) async fn train(
 /// Everything the other thread needs.
 struct Job {
     session: Session,
-    bindings: Arc<[Binding]>,
-    inputs: Vec<String>,
-    training: Arc<[RecordBatch]>,
-    validation: Option<Arc<[RecordBatch]>>,
     plan: TrainPlan,
     time_left: Duration,
     progress: Option<ProgressSink>,
+}
+
+/// What is learnt from.
+enum Material {
+    /// Rows that become inputs through bindings.
+    Rows {
+        bindings: Arc<[Binding]>,
+        inputs: Vec<String>,
+        training: Arc<[RecordBatch]>,
+        validation: Option<Arc<[RecordBatch]>>,
+    },
+    /// Inputs as they are.
+    Feeds {
+        training: Feeds,
+        validation: Option<Feeds>,
+    },
+}
+
+impl Material {
+    /// The inputs to learn from and those to judge by.
+    fn into_feeds(self) -> Result<(Feeds, Option<Feeds>), Stopped> {
+        match self {
+            Material::Rows {
+                bindings,
+                inputs,
+                training,
+                validation,
+            } => {
+                let feeds = |batches: &[RecordBatch]| {
+                    encode::feeds(&bindings, &inputs, batches)
+                        .map_err(|error| Stopped::Failed(invalid(error)))
+                };
+                let validation = validation.as_deref().map(feeds).transpose()?;
+                Ok((feeds(&training)?, validation))
+            }
+            Material::Feeds {
+                training,
+                validation,
+            } => Ok((training, validation)),
+        }
+    }
 }
 
 /// Why a training gave no report.
@@ -138,18 +225,21 @@ impl Stopped {
 }
 
 impl Job {
-    fn run(mut self, cancelled: &AtomicBool) -> (Session, Result<TrainReport, Stopped>) {
-        let outcome = self.train(cancelled);
+    fn run(
+        mut self,
+        material: Material,
+        cancelled: &AtomicBool,
+    ) -> (Session, Result<TrainReport, Stopped>) {
+        let outcome = self.train(material, cancelled);
         (self.session, outcome)
     }
 
-    fn train(&mut self, cancelled: &AtomicBool) -> Result<TrainReport, Stopped> {
-        let feeds = |batches: &[RecordBatch]| {
-            encode::feeds(&self.bindings, &self.inputs, batches)
-                .map_err(|error| Stopped::Failed(invalid(error)))
-        };
-        let training = feeds(&self.training)?;
-        let validation = self.validation.as_deref().map(feeds).transpose()?;
+    fn train(
+        &mut self,
+        material: Material,
+        cancelled: &AtomicBool,
+    ) -> Result<TrainReport, Stopped> {
+        let (training, validation) = material.into_feeds()?;
         let started = Instant::now();
         let time_left = self.time_left;
         let mut out_of_time = false;
@@ -191,8 +281,15 @@ impl Job {
     }
 }
 
-/// Tells the training thread to stop when nobody waits for it any more.
-struct CancelOnDrop(Arc<AtomicBool>);
+fn no_loss() -> Failure {
+    failure(
+        FailureCode::Unsupported,
+        "the program declares no loss, so it cannot be trained",
+    )
+}
+
+/// Tells a thread that computes to stop when nobody waits for it any more.
+pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -203,7 +300,7 @@ impl Drop for CancelOnDrop {
 fn plan_of(plan: &compute::TrainPlan) -> TrainPlan {
     TrainPlan {
         epochs: plan.epochs,
-        epoch_rows: None,
+        epoch_rows: plan.epoch_rows,
         batch_rows: plan.batch_rows,
         learning_rate: plan.learning_rate,
         schedule: match plan.schedule {
