@@ -66,7 +66,8 @@ pub(crate) trait Decoder {
 pub(crate) struct Job<'a> {
     pub(crate) training: Bound<'a>,
     pub(crate) validation: Option<Bound<'a>>,
-    /// The largest number of rows of a step.
+    /// The largest number of rows that are computed at once. A step may have more: they are taken
+    /// in so many batches, whose gradients are added.
     pub(crate) batch_rows: usize,
     pub(crate) clip_norm: Option<f32>,
     pub(crate) seed: u64,

@@ -12,7 +12,7 @@ use crate::feeds::bind;
 use crate::graph::{Initializer, Node};
 use crate::program::Program;
 use crate::random::{self, Purpose, Stream};
-use crate::tensor::{Feeds, Tensor};
+use crate::tensor::{Feeds, Tensor, TensorData};
 use crate::train::{self, Progress, StopReason, TrainPlan, TrainReport};
 use crate::weights;
 
@@ -189,6 +189,45 @@ impl Session {
                 Some((parameter.name.clone(), tensor))
             })
             .collect()
+    }
+
+    /// The numbers of one parameter; none where the program has no such.
+    pub fn parameter(&self, name: &str) -> Option<Tensor> {
+        let parameters = self.program.parameters();
+        let place = parameters.iter().position(|one| one.name == name)?;
+        let values = self.engine.weights().into_iter().nth(place)?;
+        Tensor::from_f32(parameters[place].shape.clone(), values).ok()
+    }
+
+    /// Replaces the numbers of one parameter.
+    ///
+    /// # Errors
+    /// When there is no such parameter, the shape or the dtype is another, or a number is not
+    /// finite. The weights then stay.
+    pub fn set_parameter(&mut self, name: &str, value: &Tensor) -> Result<(), RunError> {
+        let wrong = |what: String| RunError::WrongWeights { what };
+        let parameters = self.program.parameters();
+        let Some(place) = parameters.iter().position(|one| one.name == name) else {
+            return Err(wrong(format!("`{name}` is not a parameter of the program")));
+        };
+        let wanted = &parameters[place].shape;
+        if value.shape() != wanted {
+            return Err(wrong(format!(
+                "`{name}` has shape {wanted:?}, and is given {:?}",
+                value.shape()
+            )));
+        }
+        let TensorData::F32(values) = value.data() else {
+            return Err(wrong(format!("`{name}` is given whole numbers")));
+        };
+        if let Some(place) = values.iter().position(|value| !value.is_finite()) {
+            let what = format!("`{name}` is given {} at place {place}", values[place]);
+            return Err(wrong(what));
+        }
+        let mut weights = self.engine.weights();
+        weights[place].clone_from(values);
+        self.engine.set_weights(&weights);
+        Ok(())
     }
 
     /// The weights in the safetensors format, with the digest of the program as metadata.

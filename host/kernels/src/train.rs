@@ -16,8 +16,12 @@ pub struct TrainPlan {
     /// Rows of one pass, where it is less than all: so many of the order, which `shuffle` makes
     /// anew for each pass. At least 1.
     pub epoch_rows: Option<u32>,
-    /// Rows of one step, at least 1.
+    /// Rows that are computed at once, at least 1.
     pub batch_rows: u32,
+    /// Batches of one step, at least 1: their gradients are added before the weights change, so
+    /// that a step is that of a batch so many times as large, in the memory of one. Only the order
+    /// in which gradients are added is another.
+    pub accumulate_steps: u32,
     /// Finite, not negative.
     pub learning_rate: f32,
     /// How the rate changes from step to step.
@@ -44,26 +48,87 @@ pub enum Schedule {
         /// The share of the rate that is left at the end, in 0..=1.
         floor: f32,
     },
+    /// Linear warm-up over the first steps, then a straight line down to `floor` times the rate.
+    Linear {
+        /// Steps of the warm-up.
+        warmup_steps: u32,
+        /// The share of the rate that is left at the end, in 0..=1.
+        floor: f32,
+    },
+    /// Linear warm-up over the first steps, then by the same factor from step to step, down to
+    /// `floor` times the rate.
+    Exponential {
+        /// Steps of the warm-up.
+        warmup_steps: u32,
+        /// The share of the rate that is left at the end, above 0 and at most 1.
+        floor: f32,
+    },
+    /// By `factor` each time so many steps are made.
+    Stepwise {
+        /// Steps between two changes, at least 1.
+        every_steps: u32,
+        /// What the rate is multiplied by, above 0 and at most 1.
+        factor: f32,
+    },
 }
 
 impl Schedule {
     /// The share of the learning rate at a step counted from 0, of so many steps.
     pub fn share(&self, step: u64, steps: u64) -> f32 {
+        // `fall` gives the share after the warm-up by the part of the way that is done.
+        let warmed = |warmup_steps: u32, fall: &dyn Fn(f64) -> f64| {
+            let warmup = u64::from(warmup_steps);
+            if step < warmup {
+                return ((step + 1) as f64 / warmup as f64) as f32;
+            }
+            let length = steps.saturating_sub(warmup).max(1);
+            let part = ((step - warmup) as f64 / length as f64).min(1.0);
+            fall(part) as f32
+        };
         match *self {
             Schedule::Constant => 1.0,
             Schedule::Cosine {
                 warmup_steps,
                 floor,
-            } => {
-                let warmup = u64::from(warmup_steps);
-                if step < warmup {
-                    return ((step + 1) as f64 / warmup as f64) as f32;
-                }
-                let length = steps.saturating_sub(warmup).max(1);
-                let part = ((step - warmup) as f64 / length as f64).min(1.0);
+            } => warmed(warmup_steps, &|part| {
                 let cosine = 0.5 * (1.0 + (std::f64::consts::PI * part).cos());
-                (f64::from(floor) + (1.0 - f64::from(floor)) * cosine) as f32
+                f64::from(floor) + (1.0 - f64::from(floor)) * cosine
+            }),
+            Schedule::Linear {
+                warmup_steps,
+                floor,
+            } => warmed(warmup_steps, &|part| {
+                f64::from(floor) + (1.0 - f64::from(floor)) * (1.0 - part)
+            }),
+            Schedule::Exponential {
+                warmup_steps,
+                floor,
+            } => warmed(warmup_steps, &|part| f64::from(floor).powf(part)),
+            Schedule::Stepwise {
+                every_steps,
+                factor,
+            } => {
+                let changes = step / u64::from(every_steps.max(1));
+                f64::from(factor).powf(changes as f64) as f32
             }
+        }
+    }
+
+    /// What makes no sense in it.
+    fn wrong(&self) -> Option<String> {
+        match *self {
+            Schedule::Constant => None,
+            Schedule::Cosine { floor, .. } => (!(0.0..=1.0).contains(&floor))
+                .then(|| format!("cosine floor is {floor}; make it 0 to 1")),
+            Schedule::Linear { floor, .. } => (!(0.0..=1.0).contains(&floor))
+                .then(|| format!("linear floor is {floor}; make it 0 to 1")),
+            Schedule::Exponential { floor, .. } => (!(floor > 0.0 && floor <= 1.0))
+                .then(|| format!("exponential floor is {floor}; make it above 0, at most 1")),
+            Schedule::Stepwise { every_steps: 0, .. } => {
+                Some("steps between two changes of the rate are 0; make them at least 1".into())
+            }
+            Schedule::Stepwise { factor, .. } => (!(factor > 0.0 && factor <= 1.0))
+                .then(|| format!("factor of the rate is {factor}; make it above 0, at most 1")),
         }
     }
 }
@@ -156,10 +221,14 @@ pub(crate) fn check_plan(plan: &TrainPlan, rows: &Symbol) -> Result<(), RunError
     {
         return refuse(format!("clip norm is {norm}; make it finite and above 0"));
     }
-    if let Schedule::Cosine { floor, .. } = plan.schedule
-        && !(0.0..=1.0).contains(&floor)
-    {
-        return refuse(format!("cosine floor is {floor}; make it 0 to 1"));
+    if let Some(what) = plan.schedule.wrong() {
+        return refuse(what);
+    }
+    if plan.accumulate_steps == 0 || plan.batch_rows.checked_mul(plan.accumulate_steps).is_none() {
+        return refuse(format!(
+            "batches of a step are {}; make them at least 1, of fewer than 2^32 rows together",
+            plan.accumulate_steps
+        ));
     }
     Ok(())
 }
@@ -202,7 +271,7 @@ impl Run<'_> {
         let count = u32::try_from(self.rows).map_err(|_| RunError::BadPlan {
             what: format!("data has {} rows", self.rows),
         })?;
-        let batch_rows = plan.batch_rows as usize;
+        let batch_rows = plan.batch_rows as usize * plan.accumulate_steps as usize;
         let taken = plan
             .epoch_rows
             .map_or(self.rows, |rows| self.rows.min(rows as usize));
@@ -337,6 +406,25 @@ mod tests {
         assert!(shares[4..].windows(2).all(|pair| pair[1] < pair[0]));
         assert!(shares[103] > 0.1 && shares[103] < 0.101);
         assert_eq!(Schedule::Constant.share(7, 10), 1.0);
+        let linear = Schedule::Linear {
+            warmup_steps: 2,
+            floor: 0.5,
+        };
+        let shares: Vec<f32> = (0..12).map(|step| linear.share(step, 12)).collect();
+        assert_eq!(shares[..4], [0.5, 1.0, 1.0, 0.95]);
+        assert!((shares[11] - 0.55).abs() < 1e-6);
+        let exponential = Schedule::Exponential {
+            warmup_steps: 0,
+            floor: 0.01,
+        };
+        assert_eq!(exponential.share(0, 10), 1.0);
+        assert!((exponential.share(5, 10) - 0.1).abs() < 1e-6);
+        let stepwise = Schedule::Stepwise {
+            every_steps: 3,
+            factor: 0.5,
+        };
+        let shares: Vec<f32> = (0..7).map(|step| stepwise.share(step, 7)).collect();
+        assert_eq!(shares, [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]);
         assert_eq!(
             Schedule::Cosine {
                 warmup_steps: 0,

@@ -587,6 +587,7 @@ proptest! {
             epochs: 2,
             epoch_rows: None,
             batch_rows: 300,
+            accumulate_steps: 1,
             learning_rate: 1e-3,
             schedule: sandcast_kernels::Schedule::Constant,
             clip_norm: None,

@@ -13,6 +13,7 @@ fn plan() -> TrainPlan {
         epochs: 3,
         epoch_rows: None,
         batch_rows: 256,
+        accumulate_steps: 1,
         learning_rate: 1e-3,
         schedule: Schedule::Constant,
         clip_norm: None,
@@ -616,4 +617,84 @@ fn a_gradient_that_is_not_finite_is_found_after_the_epoch() {
         .train(&feeds, None, &plan, &mut go_on)
         .expect_err("an infinite slope");
     assert_eq!(refused, RunError::WeightsNotFinite { epoch: 1 });
+}
+
+#[test]
+fn batches_add_up_to_a_step() {
+    // Weights, dropout and a clipped norm, and a last step that is shorter than the others.
+    let program = classifier(12, 2, 0.2).compile();
+    let training = moons(1_100, 12, 3);
+    let trained = |threads: usize, batch_rows: u32, accumulate_steps: u32| {
+        let mut session = session(&program, threads, 5);
+        let plan = TrainPlan {
+            epochs: 2,
+            batch_rows,
+            accumulate_steps,
+            clip_norm: Some(0.5),
+            ..plan()
+        };
+        let report = session
+            .train(&training, None, &plan, &mut go_on)
+            .expect("a training");
+        (session, report)
+    };
+    let (whole, whole_report) = trained(2, 400, 1);
+    for (batch_rows, accumulate_steps) in [(100, 4), (50, 8)] {
+        let (parts, report) = trained(2, batch_rows, accumulate_steps);
+        assert_eq!((report.steps, report.rows), (whole_report.steps, 2_200));
+        let losses = report.epochs.iter().zip(&whole_report.epochs);
+        for (parts, whole) in losses {
+            assert!((parts.train_loss - whole.train_loss).abs() < 1e-5);
+        }
+        for (name, whole) in whole.weights() {
+            let parts = parts.parameter(&name).expect("the parameter");
+            for (one, other) in parts.to_f32().iter().zip(whole.to_f32()) {
+                assert!((one - other).abs() < 2e-5, "{name}: {one} and {other}");
+            }
+        }
+        let (alone, _) = trained(1, batch_rows, accumulate_steps);
+        assert_eq!(bits(&alone), bits(&parts));
+    }
+    // It is the gradients that are added, not the steps that are made smaller.
+    let (smaller, _) = trained(2, 100, 1);
+    assert_ne!(bits(&smaller), bits(&whole));
+}
+
+#[test]
+fn steps_and_schedules_that_make_no_sense_are_refused() {
+    let program = classifier(4, 2, 0.0).compile();
+    let feeds = moons(64, 4, 1);
+    let refused = |plan: TrainPlan| {
+        let mut session = session(&program, 1, 1);
+        let error = session.train(&feeds, None, &plan, &mut go_on);
+        error.expect_err("a refusal").to_string()
+    };
+    let of = |schedule| refused(TrainPlan { schedule, ..plan() });
+    for accumulate_steps in [0, u32::MAX] {
+        let plan = TrainPlan {
+            accumulate_steps,
+            ..plan()
+        };
+        assert!(refused(plan).contains("batches of a step"));
+    }
+    let floors = [-0.1, 1.1, f32::NAN];
+    for floor in floors {
+        let warmup_steps = 1;
+        let linear = Schedule::Linear {
+            warmup_steps,
+            floor,
+        };
+        let exponential = Schedule::Exponential {
+            warmup_steps,
+            floor,
+        };
+        assert!(of(linear).contains("linear floor"));
+        assert!(of(exponential).contains("exponential floor"));
+    }
+    let stepwise = |every_steps, factor| Schedule::Stepwise {
+        every_steps,
+        factor,
+    };
+    assert!(of(stepwise(0, 0.5)).contains("at least 1"));
+    assert!(of(stepwise(1, 0.0)).contains("factor"));
 }

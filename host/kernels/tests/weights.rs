@@ -145,3 +145,38 @@ fn weights_that_do_not_fit_are_refused_and_change_nothing() {
     let other = support::session(&classifier(8, 2, 0.5).compile(), 1, 1).to_safetensors();
     assert!(refuse(&other).contains("they belong to program"));
 }
+
+#[test]
+fn one_parameter_is_read_and_replaced() {
+    let program = classifier(6, 2, 0.0).compile();
+    let mut session = session(&program, 1, 4);
+    let before = session.weights();
+    let name = before.keys().next().expect("a parameter").clone();
+    let shape = before[&name].shape().to_vec();
+    let count: usize = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|place| place as f32).collect();
+    let tensor = |values: Vec<f32>| {
+        sandcast_kernels::Tensor::from_f32(shape.clone(), values).expect("as many values")
+    };
+    session
+        .set_parameter(&name, &tensor(values.clone()))
+        .expect("other numbers");
+    assert_eq!(session.parameter(&name), Some(tensor(values.clone())));
+    for (other, value) in session.weights() {
+        assert!(other == name || value == before[&other], "{other}");
+    }
+    let mut wrong = values.clone();
+    wrong[count - 1] = f32::INFINITY;
+    let refused = [
+        session.set_parameter("nobody", &tensor(values.clone())),
+        session.set_parameter(&name, &tensor(wrong)),
+        session.set_parameter(
+            &name,
+            &sandcast_kernels::Tensor::from_f32(vec![count + 1], vec![0.0; count + 1])
+                .expect("as many values"),
+        ),
+    ];
+    assert!(refused.iter().all(Result::is_err), "{refused:?}");
+    assert_eq!(session.parameter(&name), Some(tensor(values)));
+    assert_eq!(session.parameter("nobody"), None);
+}

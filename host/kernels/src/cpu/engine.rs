@@ -538,6 +538,7 @@ mod tests {
             epochs: 3,
             epoch_rows: None,
             batch_rows: 256,
+            accumulate_steps: 1,
             learning_rate: 1e-2,
             schedule: Schedule::Constant,
             clip_norm: Some(0.5),

@@ -37,6 +37,8 @@ pub(crate) struct CpuTrainer<'a> {
     moments: [AlignedBuffer; 2],
     updates: u64,
     best: AlignedBuffer,
+    /// The sum of the gradients of the batches of a step, where it has several.
+    sum: AlignedBuffer,
 }
 
 /// What one shard needs to itself.
@@ -84,6 +86,7 @@ impl<'a> CpuTrainer<'a> {
             ],
             updates: 0,
             best: AlignedBuffer::default(),
+            sum: AlignedBuffer::default(),
             engine,
             job,
         })
@@ -185,6 +188,67 @@ impl<'a> CpuTrainer<'a> {
         stretches
     }
 
+    /// Computes the gradient of the rows of a step from `first_row` on, one batch.
+    fn batch(
+        &mut self,
+        rows: &[u32],
+        step: u64,
+        first_row: usize,
+    ) -> Result<WeightedLoss, RunError> {
+        let seed = self.job.seed;
+        let size = self.shard_rows.unwrap_or(rows.len()).max(1);
+        let pieces: Vec<&[u32]> = rows.chunks(size).collect();
+        let this = &*self;
+        this.engine.threads.run(pieces.len(), &|index| {
+            let mut shard = this.shards[index]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let piece = Piece {
+                seed,
+                step,
+                first_row: first_row + index * size,
+                rows: pieces[index].len(),
+            };
+            shard.result = Some(this.run_shard(&mut shard, pieces[index], piece));
+        });
+        self.used = pieces.len();
+        let mut total = WeightedLoss::default();
+        for shard in &mut self.shards[..self.used] {
+            let shard = shard.get_mut().unwrap_or_else(PoisonError::into_inner);
+            if let Some(result) = shard.result.take() {
+                total = total.and(result?);
+            }
+        }
+        Ok(total)
+    }
+
+    /// Adds the gradient of a batch to that of the batches of the step before it.
+    fn accumulate(&mut self, is_first: bool) {
+        let spans = self.gradient_spans();
+        let level = self.engine.level;
+        let mut sum = std::mem::take(&mut self.sum);
+        sum.reserve(self.engine.program.layout.trainable);
+        let total = Span::writable(sum.as_mut_slice());
+        self.over_stretches(&|_, first, count| {
+            // SAFETY: each stretch is the work of one task, and nothing else runs meanwhile.
+            let (total, batch) = unsafe {
+                combine_stretch(level, &spans, first, count, 1.0);
+                (
+                    total.part(first, count).slice_mut(),
+                    spans[0].part(first, count).slice(),
+                )
+            };
+            if is_first {
+                total.copy_from_slice(batch);
+            } else {
+                for (total, batch) in total.iter_mut().zip(batch) {
+                    *total += *batch;
+                }
+            }
+        });
+        self.sum = sum;
+    }
+
     fn gradient_spans(&mut self) -> Vec<Span> {
         let used = self.used;
         self.shards[..used]
@@ -226,28 +290,21 @@ impl Trainer for CpuTrainer<'_> {
                 .compute_shared(&training.shared, piece, &mut shared);
         }
         self.shared = shared;
-        let size = self.shard_rows.unwrap_or(rows.len()).max(1);
-        let pieces: Vec<&[u32]> = rows.chunks(size).collect();
-        let this = &*self;
-        this.engine.threads.run(pieces.len(), &|index| {
-            let mut shard = this.shards[index]
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let piece = Piece {
-                seed,
-                step,
-                first_row: index * size,
-                rows: pieces[index].len(),
-            };
-            shard.result = Some(this.run_shard(&mut shard, pieces[index], piece));
-        });
-        self.used = pieces.len();
+        let at_once = self.job.batch_rows.max(1);
         let mut total = WeightedLoss::default();
-        for shard in &mut self.shards[..self.used] {
-            let shard = shard.get_mut().unwrap_or_else(PoisonError::into_inner);
-            if let Some(result) = shard.result.take() {
-                total = total.and(result?);
+        for (batch, some) in rows.chunks(at_once).enumerate() {
+            total = total.and(self.batch(some, step, batch * at_once)?);
+            if rows.len() > at_once {
+                self.accumulate(batch == 0);
             }
+        }
+        if rows.len() > at_once
+            && let Some(shard) = self.shards.first_mut()
+        {
+            // From here on it is as if one shard had made it all.
+            let shard = shard.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::swap(&mut shard.gradient, &mut self.sum);
+            self.used = 1;
         }
         self.scale = if total.weight > 0.0 {
             (1.0 / total.weight) as f32
