@@ -13,6 +13,7 @@ pub(crate) mod adapter {
             "sandcast:plugin/data.dataset": crate::columns::Dataset,
             "sandcast:plugin/compute.program": crate::grants::compute::ProgramHandle,
             "sandcast:plugin/compute.session": crate::grants::compute::SessionHandle,
+            "sandcast:plugin/compute.snapshot": crate::grants::compute::SnapshotHandle,
             "sandcast:plugin/compute.tensor": crate::grants::compute::TensorHandle,
             "sandcast:plugin/models.training": crate::grants::compute::TrainingHandle,
             "sandcast:plugin/models.model": crate::grants::compute::ModelHandle,

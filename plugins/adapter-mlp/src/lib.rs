@@ -229,6 +229,7 @@ fn plan(hyperparameters: &Hyperparameters, rows: u64) -> TrainPlan {
         clip_norm: hyperparameters.clip_norm,
         patience: hyperparameters.patience,
         shuffle: true,
+        accumulate_steps: 1,
     }
 }
 

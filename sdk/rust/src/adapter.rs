@@ -77,6 +77,7 @@ use crate::{Batch, Failure, Field, Kind};
 ///             clip_norm: None,
 ///             patience: None,
 ///             shuffle: true,
+///             accumulate_steps: 1,
 ///         };
 ///         session.train(training.training_rows(), training.validation_rows(), plan)?;
 ///         Ok(Trained { state: Vec::new(), session })

@@ -35,8 +35,8 @@ use crate::bindings::imports::sandcast::plugin::compute as wit;
 pub use crate::bindings::imports::sandcast::plugin::compute::{
     Adam, Binding, Category, Comparison, Completion, Cosine, Cost, Diagnostic, Dtype, Encoding,
     EpochReport, Extent, Feed, Finish, Generation, Graph, Initializer, Loss, Optimizer, Program,
-    Prompt, Reduction, ResultTensor, Sampling, Schedule, Session, Sgd, Tensor, TrainPlan,
-    TrainReport,
+    Prompt, Reduction, ResultTensor, Sampling, Schedule, Session, Sgd, Snapshot, Stepwise, Tensor,
+    TrainPlan, TrainReport, Warmed,
 };
 
 /// The sort of number a node holds.

@@ -8,8 +8,8 @@ use wasmtime::component::Resource;
 
 use super::encode::{Category, Encoding};
 use super::{
-    Binding, ComputeView, INLINE_ROWS, ProgramHandle, SessionHandle, TensorHandle, caps, encode,
-    failure, generate, graph, invalid, peak_bytes, rows_of, session_bytes, train,
+    Binding, ComputeView, INLINE_ROWS, ProgramHandle, SessionHandle, SnapshotHandle, TensorHandle,
+    caps, encode, failure, generate, graph, invalid, peak_bytes, rows_of, session_bytes, train,
 };
 use crate::bindings::adapter::sandcast::plugin::compute;
 use crate::bindings::adapter::sandcast::plugin::types::{Failure, FailureCode};
@@ -18,6 +18,12 @@ use crate::text;
 
 /// Bytes of a message about a graph.
 const MAX_DIAGNOSTIC_BYTES: usize = 4096;
+
+/// Bytes of weights that a guest takes into its memory or gives out of it at once.
+const MAX_EXPORT_BYTES: u64 = 64 << 20;
+
+/// Bytes of names and shapes beside exported weights, at most, for each parameter.
+const EXPORT_HEADER_BYTES: u64 = 512;
 
 /// Extents of a tensor that a guest makes.
 const MAX_RANK: usize = 8;
@@ -325,6 +331,116 @@ impl compute::HostSession for ComputeView<'_> {
         .await
     }
 
+    fn parameters(&mut self, session: Resource<SessionHandle>) -> wasmtime::Result<Vec<String>> {
+        self.0.ledger.count("compute.session-parameters");
+        let program = self.0.table.get(&session)?.session()?.program();
+        let parameters = program.parameters().iter();
+        Ok(parameters.map(|parameter| parameter.name.clone()).collect())
+    }
+
+    fn get(
+        &mut self,
+        session: Resource<SessionHandle>,
+        parameter: String,
+    ) -> Answer<Resource<TensorHandle>> {
+        self.0.ledger.count("compute.session-get");
+        or_answer!(self.check_time());
+        let found = self.0.table.get(&session)?.session()?.parameter(&parameter);
+        let Some(tensor) = found else {
+            let name = text::sentence(&parameter, 64);
+            return Ok(Err(invalid(format!(
+                "`{name}` is not a parameter of the program"
+            ))));
+        };
+        self.keep(tensor)
+    }
+
+    fn set(
+        &mut self,
+        session: Resource<SessionHandle>,
+        parameter: String,
+        value: Resource<TensorHandle>,
+    ) -> Answer<()> {
+        self.0.ledger.count("compute.session-set");
+        let value = self.0.table.delete(value)?;
+        self.0.compute.budget.give_memory(value.charged);
+        self.0.compute.budget.give_handle();
+        self.change(&session, |session| {
+            session.set_parameter(&parameter, &value.tensor)
+        })
+    }
+
+    fn export_weights(&mut self, session: Resource<SessionHandle>) -> Answer<Vec<u8>> {
+        self.0.ledger.count("compute.session-export-weights");
+        let session = Arc::clone(self.0.table.get(&session)?.session()?);
+        let most = export_bytes(&session);
+        if most > MAX_EXPORT_BYTES {
+            return Ok(Err(failure(
+                FailureCode::Exhausted,
+                format!("the weights are up to {most} bytes, over {MAX_EXPORT_BYTES}"),
+            )));
+        }
+        let started = Instant::now();
+        let budget = &mut self.0.compute.budget;
+        let taken = budget.check_time().and_then(|()| budget.take_memory(most));
+        or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
+        let weights = session.to_safetensors();
+        self.computed(started);
+        self.0.compute.budget.give_memory(most);
+        self.0.ledger.count_bytes_in(weights.len());
+        Ok(Ok(weights))
+    }
+
+    fn import_weights(
+        &mut self,
+        session: Resource<SessionHandle>,
+        weights: Vec<u8>,
+    ) -> Answer<()> {
+        self.0.ledger.count("compute.session-import-weights");
+        self.0.ledger.count_bytes_out(weights.len());
+        if weights.len() as u64 > MAX_EXPORT_BYTES {
+            return Ok(Err(failure(
+                FailureCode::Exhausted,
+                format!("weights of {} bytes, over {MAX_EXPORT_BYTES}", weights.len()),
+            )));
+        }
+        self.change(&session, |session| session.load_safetensors(&weights))
+    }
+
+    fn snapshot(&mut self, session: Resource<SessionHandle>) -> Answer<Resource<SnapshotHandle>> {
+        self.0.ledger.count("compute.session-snapshot");
+        let session = Arc::clone(self.0.table.get(&session)?.session()?);
+        let charged = export_bytes(&session);
+        let budget = &mut self.0.compute.budget;
+        let taken = budget
+            .check_time()
+            .and_then(|()| budget.take_handle())
+            .and_then(|()| {
+                budget
+                    .take_memory(charged)
+                    .inspect_err(|_| budget.give_handle())
+            });
+        or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
+        let started = Instant::now();
+        let weights = session.to_safetensors();
+        self.computed(started);
+        Ok(Ok(self.0.table.push(SnapshotHandle { weights, charged })?))
+    }
+
+    fn restore(
+        &mut self,
+        session: Resource<SessionHandle>,
+        snapshot: Resource<SnapshotHandle>,
+    ) -> Answer<()> {
+        self.0.ledger.count("compute.session-restore");
+        let snapshot = self.0.table.delete(snapshot)?;
+        self.0.compute.budget.give_memory(snapshot.charged);
+        self.0.compute.budget.give_handle();
+        self.change(&session, |session| {
+            session.load_safetensors(&snapshot.weights)
+        })
+    }
+
     fn drop(&mut self, session: Resource<SessionHandle>) -> wasmtime::Result<()> {
         let session = self.0.table.delete(session)?;
         self.0.compute.budget.give_memory(session.charged);
@@ -333,7 +449,59 @@ impl compute::HostSession for ComputeView<'_> {
     }
 }
 
+impl compute::HostSnapshot for ComputeView<'_> {
+    fn drop(&mut self, snapshot: Resource<SnapshotHandle>) -> wasmtime::Result<()> {
+        let snapshot = self.0.table.delete(snapshot)?;
+        self.0.compute.budget.give_memory(snapshot.charged);
+        self.0.compute.budget.give_handle();
+        Ok(())
+    }
+}
+
+/// Bytes of the weights of a session in the safetensors format, at most.
+fn export_bytes(session: &Session) -> u64 {
+    let program = session.program();
+    let names: u64 = program
+        .parameters()
+        .iter()
+        .map(|parameter| EXPORT_HEADER_BYTES.saturating_add(parameter.name.len() as u64 * 6))
+        .sum();
+    program
+        .parameter_count()
+        .saturating_mul(4)
+        .saturating_add(names)
+        .saturating_add(EXPORT_HEADER_BYTES)
+}
+
 impl ComputeView<'_> {
+    fn check_time(&mut self) -> Result<(), Failure> {
+        let checked = self.0.compute.budget.check_time();
+        checked.map_err(|overdrawn| self.0.overdrawn(overdrawn))
+    }
+
+    /// Changes the weights of a session, unless it is the shared one of a model.
+    fn change(
+        &mut self,
+        session: &Resource<SessionHandle>,
+        work: impl FnOnce(&mut Session) -> Result<(), RunError>,
+    ) -> Answer<()> {
+        or_answer!(self.check_time());
+        let handle = self.0.table.get_mut(session)?;
+        if handle.shared {
+            return Ok(Err(shared_session()));
+        }
+        // Nobody else can hold it: it is shared only once its model is made.
+        let Some(session) = handle.session.as_mut().and_then(Arc::get_mut) else {
+            return Err(wasmtime::Error::msg(
+                "a session that is to be changed is in use elsewhere",
+            ));
+        };
+        let started = Instant::now();
+        let changed = work(session);
+        self.computed(started);
+        Ok(changed.map_err(|error| run_failure(&error)))
+    }
+
     /// Takes the time since then off the guest's account and onto the compute budget.
     fn computed(&mut self, started: Instant) {
         self.0.computed(started);

@@ -131,6 +131,17 @@ pub struct TensorHandle {
     charged: u64,
 }
 
+/// `compute.snapshot` in a guest's hands.
+#[expect(
+    unreachable_pub,
+    reason = "generated code re-exports it under its name in the contract"
+)]
+pub struct SnapshotHandle {
+    /// In the safetensors format.
+    weights: Vec<u8>,
+    charged: u64,
+}
+
 /// `models.training` in a guest's hands.
 #[expect(
     unreachable_pub,

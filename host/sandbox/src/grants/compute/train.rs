@@ -302,12 +302,25 @@ fn plan_of(plan: &compute::TrainPlan) -> TrainPlan {
         epochs: plan.epochs,
         epoch_rows: plan.epoch_rows,
         batch_rows: plan.batch_rows,
+        accumulate_steps: plan.accumulate_steps,
         learning_rate: plan.learning_rate,
         schedule: match plan.schedule {
             compute::Schedule::Constant => Schedule::Constant,
             compute::Schedule::Cosine(cosine) => Schedule::Cosine {
                 warmup_steps: cosine.warmup_steps,
                 floor: cosine.floor,
+            },
+            compute::Schedule::Linear(linear) => Schedule::Linear {
+                warmup_steps: linear.warmup_steps,
+                floor: linear.floor,
+            },
+            compute::Schedule::Exponential(exponential) => Schedule::Exponential {
+                warmup_steps: exponential.warmup_steps,
+                floor: exponential.floor,
+            },
+            compute::Schedule::Stepwise(stepwise) => Schedule::Stepwise {
+                every_steps: stepwise.every_steps,
+                factor: stepwise.factor,
             },
         },
         clip_norm: plan.clip_norm,
