@@ -161,7 +161,7 @@ fn features(train: &TrainSection, dataset: &Dataset) -> Result<Vec<Field>, Strin
     let left_out: BTreeSet<&String> = selection
         .exclude
         .iter()
-        .chain([&train.target])
+        .chain(&train.target)
         .chain(&train.weight)
         .collect();
     chosen.retain(|field| !left_out.contains(&field.name));
@@ -178,14 +178,18 @@ async fn classes(
     dataset: &Dataset,
     other_rows: &impl Fn(String) -> DeclareError,
 ) -> Result<Vec<String>, DeclareError> {
-    if train.task == TaskKind::Regression {
+    let has_classes = matches!(
+        train.task,
+        TaskKind::BinaryClassification | TaskKind::MulticlassClassification
+    );
+    let Some(target) = train.target.as_deref().filter(|_| has_classes) else {
         return Ok(Vec::new());
-    }
+    };
     let arrow = |error: ArrowError| other_rows(error.to_string());
     let mut targets = Vec::new();
     for batch in workspace.estate().read(dataset).await? {
-        let column = batch.column_by_name(&train.target);
-        let missing = || other_rows(format!("there is no column `{}`", train.target));
+        let column = batch.column_by_name(target);
+        let missing = || other_rows(format!("there is no column `{target}`"));
         targets.push(cast(column.ok_or_else(missing)?, &DataType::Utf8).map_err(arrow)?);
     }
     let all: Vec<_> = targets.iter().map(AsRef::as_ref).collect();
