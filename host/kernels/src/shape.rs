@@ -90,6 +90,24 @@ pub(crate) fn describe(shape: &[Extent], symbols: &[Symbol]) -> String {
     format!("[{}]", extents.join(", "))
 }
 
+/// How many windows of `size` elements, `dilation` apart, begin every `stride` elements of an
+/// extent; none where not even one fits, or a number is 0.
+pub(crate) fn windows(extent: u32, size: u32, stride: u32, dilation: u32) -> Option<u32> {
+    let reach = u64::from(size.checked_sub(1)?) * u64::from(dilation) + 1;
+    let room = u64::from(extent).checked_sub(reach)?;
+    if dilation == 0 {
+        return None;
+    }
+    u32::try_from(room.checked_div(u64::from(stride))? + 1).ok()
+}
+
+/// The extent that so many windows reach over; none where it is too large.
+pub(crate) fn reach_of_windows(count: u32, size: u32, stride: u32, dilation: u32) -> Option<u32> {
+    let last = u64::from(count.checked_sub(1)?).checked_mul(u64::from(stride))?;
+    let inside = u64::from(size.checked_sub(1)?).checked_mul(u64::from(dilation))?;
+    u32::try_from(last.checked_add(inside)?.checked_add(1)?).ok()
+}
+
 /// Row-major strides of a dense tensor, in elements.
 pub(crate) fn dense_strides(extents: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; extents.len()];

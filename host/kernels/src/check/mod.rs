@@ -3,6 +3,7 @@
 
 mod nodes;
 mod operands;
+mod windows;
 
 use std::collections::HashSet;
 

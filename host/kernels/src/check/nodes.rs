@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use super::{Type, check_name};
 use crate::caps::Caps;
 use crate::graph::{
-    AttentionNode, BinaryOperation, DType, Extent, Graph, Initializer, MatmulNode, Node, NodeId,
-    Shape, UnaryOperation,
+    AttentionNode, BinaryOperation, DType, DequantiseNode, Extent, Graph, Initializer, MatmulNode,
+    Node, NodeId, PadNode, Shape, TakeAlongNode, UnaryOperation,
 };
 use crate::shape;
 
@@ -319,6 +319,74 @@ impl<'a> Checker<'a> {
                 Ok(operand)
             }
             Node::Attention(attention) => self.attention(attention),
+            Node::Pad(pad) => self.pad(pad),
+            Node::CumulativeSum(sum) => {
+                let operand = self.float(sum.operand)?;
+                self.axis(sum.axis, operand.shape.len())?;
+                Ok(operand)
+            }
+            Node::TopK(top) => {
+                let mut shape = self.float(top.operand)?.shape;
+                let axis = self.axis(top.axis, shape.len())?;
+                let extent = self.fixed_extent(&shape, axis)?;
+                if top.count > extent {
+                    return Err(format!("the largest {} of {extent} elements", top.count));
+                }
+                shape[axis] = Extent::Fixed(top.count);
+                Ok(Type {
+                    dtype: DType::Int32,
+                    shape,
+                })
+            }
+            Node::TakeAlong(take) => self.take_along(take),
+            Node::ScatterAdd(scatter) => {
+                let indices = self.int(scatter.indices)?.shape;
+                let updates = self.float(scatter.updates)?.shape;
+                let Some(row) = updates.strip_prefix(indices.as_slice()) else {
+                    return Err(format!(
+                        "updates {} for indices {}; the updates must have the indices' shape, then \
+                         that of a row",
+                        self.describe(&updates),
+                        self.describe(&indices)
+                    ));
+                };
+                let size = Extent::Fixed(scatter.size);
+                Ok(Type {
+                    dtype: DType::Float32,
+                    shape: [&[size], row].concat(),
+                })
+            }
+            Node::Convolution(convolution) => self.convolution(convolution),
+            Node::Pool(pool) => self.pool(pool),
+            Node::BatchNorm(norm) => {
+                let statistics = norm.statistics.map(|found| [found.mean, found.variance]);
+                let named = [("scale", norm.scale), ("offset", norm.offset)];
+                let given = ["mean", "variance"].into_iter();
+                let given = given.zip(statistics.into_iter().flatten());
+                let named: Vec<_> = named.into_iter().chain(given).collect();
+                self.channel_norm(norm.operand, &named, norm.epsilon)
+            }
+            Node::GroupNorm(norm) => {
+                let named = [("scale", norm.scale), ("offset", norm.offset)];
+                let operand = self.channel_norm(norm.operand, &named, norm.epsilon)?;
+                let last = operand.shape.len() - 1;
+                if last == 0 {
+                    return Err("group norm of one element of a batch; add the batch".into());
+                }
+                let mut each = Vec::with_capacity(last);
+                for axis in 1..=last {
+                    each.push(self.fixed_extent(&operand.shape, axis)?);
+                }
+                if self.fixed_elements(&each)? > self.caps.elements_per_tensor {
+                    return Err("an element of the batch is too large".into());
+                }
+                let channels = self.fixed_extent(&operand.shape, last)?;
+                if norm.groups == 0 || channels % norm.groups != 0 {
+                    return Err(format!("{} groups of {channels} channels", norm.groups));
+                }
+                Ok(operand)
+            }
+            Node::Dequantise(dequantise) => self.dequantise(dequantise),
             Node::BinaryCrossEntropy(loss) => self.same(loss.logits, loss.targets),
             Node::SquaredError(loss) => self.same(loss.predictions, loss.targets),
             Node::Huber(loss) => {
@@ -419,6 +487,104 @@ impl<'a> Checker<'a> {
         Ok(Type {
             dtype: DType::Float32,
             shape: query,
+        })
+    }
+
+    fn pad(&self, pad: &PadNode) -> Inferred {
+        // The whole numbers up to here are those of float32 too.
+        const LARGEST: f32 = 16_777_216.0;
+        let mut found = self.operand(pad.operand)?.clone();
+        let axis = self.axis(pad.axis, found.shape.len())?;
+        let extent = self.fixed_extent(&found.shape, axis)?;
+        if found.dtype == DType::Int32
+            && !(pad.value.trunc() == pad.value && pad.value.abs() <= LARGEST)
+        {
+            return Err(format!(
+                "int32 is padded with {}; it must be a whole number of at most {LARGEST}",
+                pad.value
+            ));
+        }
+        let padded = extent
+            .checked_add(pad.before)
+            .and_then(|extent| extent.checked_add(pad.after));
+        found.shape[axis] = Extent::Fixed(padded.ok_or("pad has too many elements")?);
+        Ok(found)
+    }
+
+    fn take_along(&self, take: &TakeAlongNode) -> Inferred {
+        let operand = self.operand(take.operand)?;
+        let indices = self.int(take.indices)?.shape;
+        let axis = self.axis(take.axis, operand.shape.len())?;
+        self.fixed_extent(&operand.shape, axis)?;
+        let mut expected = operand.shape.clone();
+        if let Some(extent) = indices.get(axis) {
+            expected[axis] = *extent;
+        }
+        if expected != indices {
+            return Err(format!(
+                "indices {} for {}; they may differ along axis {axis} only",
+                self.describe(&indices),
+                self.describe(&operand.shape)
+            ));
+        }
+        self.fixed_extent(&indices, axis)?;
+        Ok(Type {
+            dtype: operand.dtype,
+            shape: indices,
+        })
+    }
+
+    /// A norm whose numbers stand for the last axis.
+    fn channel_norm(&self, operand: NodeId, named: &[(&str, NodeId)], epsilon: f32) -> Inferred {
+        let operand = self.float(operand)?;
+        let Some(last) = operand.shape.last() else {
+            return Err("norm of a single number".into());
+        };
+        for (what, id) in named {
+            let found = self.float(*id)?;
+            if found.shape != [*last] {
+                return Err(format!(
+                    "the {what} has shape {}; it must be the last extent of {}",
+                    self.describe(&found.shape),
+                    self.describe(&operand.shape)
+                ));
+            }
+        }
+        if !(epsilon.is_finite() && epsilon > 0.0) {
+            return Err(format!("epsilon {epsilon}; it must be finite and above 0"));
+        }
+        Ok(operand)
+    }
+
+    fn dequantise(&self, node: &DequantiseNode) -> Inferred {
+        let mut shape = self.int(node.codes)?.shape;
+        let Some(last) = shape.len().checked_sub(1) else {
+            return Err("the codes have no axis".into());
+        };
+        let words = self.fixed_extent(&shape, last)?;
+        if node.extent.div_ceil(node.width.in_a_word()) != words {
+            return Err(format!(
+                "{words} words for {} codes of {} bits",
+                node.extent,
+                node.width.bits()
+            ));
+        }
+        shape[last] = Extent::Fixed(node.extent);
+        for (what, id) in [("scale", Some(node.scale)), ("zero", node.zero)] {
+            if let Some(id) = id {
+                let found = self.float(id)?.shape;
+                if !shape::broadcasts_to(&found, &shape) {
+                    return Err(format!(
+                        "the {what} {} does not broadcast to {}",
+                        self.describe(&found),
+                        self.describe(&shape)
+                    ));
+                }
+            }
+        }
+        Ok(Type {
+            dtype: DType::Float32,
+            shape,
         })
     }
 

@@ -1,5 +1,6 @@
 //! Runs the instructions of a plan.
 
+use super::along;
 use super::attention;
 use super::level::Level;
 use super::lookup::{self, OutOfRange};
@@ -246,6 +247,98 @@ unsafe fn run(
         Instruction::AttentionSlope { ref of, slope } => {
             // SAFETY: as above.
             unsafe { attention::slope(level, of, slope, memory) };
+        }
+        Instruction::CumulativeSum {
+            source,
+            target,
+            outer,
+            count,
+            inner,
+            exclusive,
+            reverse,
+        } => {
+            let elements = outer * count * inner;
+            let (source, target) = (read(source, elements), write(target, elements));
+            along::cumulative_sum(source, target, count, inner, exclusive, reverse);
+        }
+        Instruction::TopK {
+            source,
+            target,
+            rows,
+            count,
+            kept,
+        } => {
+            // SAFETY: as above.
+            let target = unsafe { memory.write_int(target, rows * kept) };
+            along::top_k(read(source, rows * count), target, count, kept);
+        }
+        Instruction::TakeAlong {
+            source,
+            indices,
+            target,
+            rows,
+            count,
+            taken,
+            node,
+        } => {
+            let indices = read_int(indices, rows * taken);
+            let (source, target) = (read(source, rows * count), write(target, rows * taken));
+            along::take(source, indices, target, count, taken).map_err(named(
+                node,
+                rows * taken,
+                piece,
+            ))?;
+        }
+        Instruction::PutAlong {
+            indices,
+            source,
+            target,
+            rows,
+            count,
+            taken,
+            node,
+        } => {
+            let indices = read_int(indices, rows * taken);
+            let (source, target) = (read(source, rows * taken), write(target, rows * count));
+            along::put(indices, source, target, count, taken).map_err(named(
+                node,
+                rows * taken,
+                piece,
+            ))?;
+        }
+        Instruction::Unwindow {
+            source,
+            target,
+            outer,
+            windows,
+            size,
+            stride,
+            dilation,
+            extent,
+            inner,
+        } => {
+            let source = read(source, outer * windows * size * inner);
+            let target = write(target, outer * extent * inner);
+            let windows = along::Windows {
+                count: windows,
+                size,
+                stride,
+                dilation,
+                extent,
+                inner,
+            };
+            along::unwindow(source, target, windows);
+        }
+        Instruction::Unpack {
+            source,
+            target,
+            rows,
+            words,
+            count,
+            bits,
+        } => {
+            let source = read_int(source, rows * words);
+            along::unpack(source, write(target, rows * count), words, count, bits);
         }
         Instruction::Zero { target, elements } => write(target, elements).fill(0.0),
         Instruction::CopyRows {

@@ -10,7 +10,7 @@ pub(crate) struct OutOfRange {
 }
 
 /// The row that a number selects.
-fn checked(number: i32, place: usize, size: usize) -> Result<usize, OutOfRange> {
+pub(crate) fn checked(number: i32, place: usize, size: usize) -> Result<usize, OutOfRange> {
     match usize::try_from(number) {
         Ok(row) if row < size => Ok(row),
         _ => Err(OutOfRange {

@@ -314,6 +314,30 @@ fn unary<const FUSED: bool>(operation: UnaryOperation, a: &[f32], out: &mut [f32
         UnaryOperation::Sign => one(out, a, math::sign),
         UnaryOperation::IsNan => one(out, a, |x: f32| truth(x.is_nan())),
         UnaryOperation::LogicalNot => one(out, a, |x| truth(x == 0.0)),
+        UnaryOperation::Sine => circular(a, out, math::sine, math::sine_of_large),
+        UnaryOperation::Cosine => circular(a, out, math::cosine, math::cosine_of_large),
+        UnaryOperation::Tangent => circular(a, out, math::tangent, math::tangent_of_large),
+        UnaryOperation::Round => one(out, a, math::round),
+        UnaryOperation::Ceiling => one(out, a, |x: f32| -math::floor(-x)),
+        UnaryOperation::ErrorFunction => one(out, a, math::error_function::<FUSED>),
+        UnaryOperation::ExponentialMinusOne => {
+            one(out, a, math::exponential_minus_one::<FUSED>);
+        }
+        UnaryOperation::LogPlusOne => one(out, a, math::log_plus_one::<FUSED>),
+        UnaryOperation::CubeRoot => one(out, a, math::cube_root),
+        UnaryOperation::ReciprocalSquareRoot => one(out, a, |x: f32| 1.0 / x.sqrt()),
+        UnaryOperation::IsFinite => one(out, a, |x: f32| truth(x.is_finite())),
+    }
+}
+
+/// A function of an angle: first as if all were moderate, then the large ones.
+#[inline(always)]
+fn circular(a: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32, large: fn(f32) -> f32) {
+    one(out, a, f);
+    for (out, x) in out.iter_mut().zip(a) {
+        if x.abs() > math::MODERATE_ANGLE {
+            *out = large(*x);
+        }
     }
 }
 

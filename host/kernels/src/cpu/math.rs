@@ -277,6 +277,237 @@ fn exponential_f64(x: f64) -> f64 {
     if x.is_nan() { x } else { result }
 }
 
+/// The angle up to which [`sine`], [`cosine`] and [`tangent`] are exact.
+pub(crate) const MODERATE_ANGLE: f32 = 65_536.0;
+
+/// An angle as a number of quarter turns, of which the last two bits matter, and the rest in
+/// -pi/4..=pi/4, for |x| <= [`MODERATE_ANGLE`]. Pi/2 is taken away in three parts, the products
+/// with the first two of which are exact (Cody and Waite 1980).
+#[inline(always)]
+fn quarter_turns(x: f32) -> (u64, f64) {
+    const ROUND_F64: f64 = 6_755_399_441_055_744.0;
+    const HIGH: f64 = f64::from_bits(0x3ff9_21fb_4000_0000);
+    const MIDDLE: f64 = f64::from_bits(0x3e74_442d_0000_0000);
+    const LOW: f64 = f64::from_bits(0x3cf8_4698_98cc_5170);
+    let x = f64::from(x);
+    let rounded = x * std::f64::consts::FRAC_2_PI + ROUND_F64;
+    let count = rounded - ROUND_F64;
+    let rest = ((x - count * HIGH) - count * MIDDLE) - count * LOW;
+    (rounded.to_bits(), rest)
+}
+
+/// The same for any finite angle, by as many bits of 2/pi as it takes (Payne and Hanek 1983).
+fn quarter_turns_of_large(x: f32) -> (u64, f64) {
+    /// 2/pi behind the point.
+    const BITS: [u64; 5] = [
+        0xa2f9_836e_4e44_1529,
+        0xfc27_57d1_f534_ddc0,
+        0xdb62_9599_3c43_9041,
+        0xfe51_63ab_debb_c561,
+        0xb724_6e3a_424d_d2e0,
+    ];
+    /// Bits that are taken: of the product with 24 others, none is lost.
+    const TAKEN: i32 = 104;
+    let bits = x.to_bits();
+    // x is `fraction` times 2 to the `exponent`.
+    let exponent = ((bits >> 23) & 0xff) as i32 - 150;
+    let fraction = u128::from((bits & 0x007f_ffff) | 0x0080_0000);
+    // Bits of 2/pi before this one make whole turns.
+    let first = exponent - 1;
+    let mut window: u128 = 0;
+    for place in first..first + TAKEN {
+        let bit = match usize::try_from(place - 1) {
+            Ok(place) => BITS
+                .get(place / 64)
+                .map_or(0, |word| word >> (63 - place % 64) & 1),
+            Err(_) => 0,
+        };
+        window = window << 1 | u128::from(bit);
+    }
+    // Quarter turns, with TAKEN - 2 bits behind the point.
+    let product = fraction * window;
+    let point = (TAKEN - 2) as u32;
+    let whole = (product >> point) as u64;
+    let part = product & ((1 << point) - 1);
+    let up = part >> (point - 1) & 1;
+    let part = part as i128 - ((up as i128) << point);
+    let rest = part as f64 / (1_u128 << point) as f64 * std::f64::consts::FRAC_PI_2;
+    let count = whole.wrapping_add(up as u64);
+    if x < 0.0 {
+        (count.wrapping_neg(), -rest)
+    } else {
+        (count, rest)
+    }
+}
+
+/// The sine of a rest in -pi/4..=pi/4, by its Taylor series.
+#[inline(always)]
+fn sine_of_rest(x: f64) -> f64 {
+    let z = x * x;
+    let series = z * (z * (z * (z * (1.0 / 362_880.0) - 1.0 / 5040.0) + 1.0 / 120.0) - 1.0 / 6.0);
+    x + x * series
+}
+
+/// The cosine of a rest in -pi/4..=pi/4, by its Taylor series.
+#[inline(always)]
+fn cosine_of_rest(x: f64) -> f64 {
+    let z = x * x;
+    let series = z * (z * (z * (1.0 / 40_320.0) - 1.0 / 720.0) + 1.0 / 24.0) - 0.5;
+    1.0 + z * series - z * z * z * z * z * (1.0 / 3_628_800.0)
+}
+
+/// The sine after so many quarter turns and a rest.
+#[inline(always)]
+fn sine_after((count, rest): (u64, f64)) -> f32 {
+    let odd = count & 1 == 1;
+    let size = if odd {
+        cosine_of_rest(rest)
+    } else {
+        sine_of_rest(rest)
+    };
+    let signed = if count & 2 == 2 { -size } else { size };
+    signed as f32
+}
+
+/// The tangent after so many quarter turns and a rest.
+#[inline(always)]
+fn tangent_after((count, rest): (u64, f64)) -> f32 {
+    let (sine, cosine) = (sine_of_rest(rest), cosine_of_rest(rest));
+    let (above, below) = if count & 1 == 1 {
+        (-cosine, sine)
+    } else {
+        (sine, cosine)
+    };
+    (above / below) as f32
+}
+
+/// The sine: within 1 unit in the last place, for |x| <= [`MODERATE_ANGLE`].
+#[inline(always)]
+pub(crate) fn sine(x: f32) -> f32 {
+    let found = sine_after(quarter_turns(x));
+    // The sum of a negative zero and zeros is positive.
+    if x == 0.0 { x } else { found }
+}
+
+/// The cosine: within 1 unit in the last place, for |x| <= [`MODERATE_ANGLE`].
+#[inline(always)]
+pub(crate) fn cosine(x: f32) -> f32 {
+    let (count, rest) = quarter_turns(x);
+    sine_after((count.wrapping_add(1), rest))
+}
+
+/// The tangent: within 1 unit in the last place, for |x| <= [`MODERATE_ANGLE`].
+#[inline(always)]
+pub(crate) fn tangent(x: f32) -> f32 {
+    let found = tangent_after(quarter_turns(x));
+    if x == 0.0 { x } else { found }
+}
+
+/// The sine of any angle; of an infinite one, not a number.
+pub(crate) fn sine_of_large(x: f32) -> f32 {
+    if x.is_finite() {
+        sine_after(quarter_turns_of_large(x))
+    } else {
+        f32::NAN
+    }
+}
+
+/// The cosine of any angle; of an infinite one, not a number.
+pub(crate) fn cosine_of_large(x: f32) -> f32 {
+    if x.is_finite() {
+        let (count, rest) = quarter_turns_of_large(x);
+        sine_after((count.wrapping_add(1), rest))
+    } else {
+        f32::NAN
+    }
+}
+
+/// The tangent of any angle; of an infinite one, not a number.
+pub(crate) fn tangent_of_large(x: f32) -> f32 {
+    if x.is_finite() {
+        tangent_after(quarter_turns_of_large(x))
+    } else {
+        f32::NAN
+    }
+}
+
+/// The nearest whole number, of two the even one.
+#[inline(always)]
+pub(crate) fn round(x: f32) -> f32 {
+    const WHOLE: f32 = 8_388_608.0;
+    let size = x.abs();
+    let nearest = (size + WHOLE) - WHOLE;
+    let rounded = if size < WHOLE { nearest } else { size };
+    rounded.copysign(x)
+}
+
+/// The error function: within 3 units in the last place.
+#[inline(always)]
+pub(crate) fn error_function<const FUSED: bool>(x: f32) -> f32 {
+    let series = polynomial::<FUSED, 8>(
+        x * x,
+        [
+            1.128_379_2,
+            -0.376_126_38,
+            0.112_837_82,
+            -0.026_865_43,
+            0.005_221_031_6,
+            -0.000_848_408_03,
+            0.000_112_659_59,
+            -9.667_045e-6,
+        ],
+    );
+    let small = x * series;
+    // 1 - erfc(|x|), which is twice the tail of the normal distribution.
+    let tail = normal_distribution::<FUSED>(-x.abs() * std::f32::consts::SQRT_2);
+    let large = (1.0 - 2.0 * tail).copysign(x);
+    if x.abs() < 1.0 { small } else { large }
+}
+
+/// exp(x) - 1: within 3 units in the last place.
+#[inline(always)]
+pub(crate) fn exponential_minus_one<const FUSED: bool>(x: f32) -> f32 {
+    let series = polynomial::<FUSED, 7>(
+        x,
+        [
+            0.5,
+            0.166_666_7,
+            0.041_666_67,
+            0.008_332_75,
+            0.001_388_830_6,
+            0.000_200_788_94,
+            2.503_899e-5,
+        ],
+    );
+    let small = multiply_add::<FUSED>(x * x, series, x);
+    let large = exponential::<FUSED>(x) - 1.0;
+    let found = if x.abs() < 0.7 { small } else { large };
+    if x == 0.0 { x } else { found }
+}
+
+/// log(1 + x), by Kahan's correction of the rounding of 1 + x: within 4 units in the last place.
+#[inline(always)]
+pub(crate) fn log_plus_one<const FUSED: bool>(x: f32) -> f32 {
+    let sum = 1.0 + x;
+    let difference = sum - 1.0;
+    let corrected = logarithm::<FUSED>(sum) * (x / difference);
+    let found = if difference == 0.0 { x } else { corrected };
+    if x == f32::INFINITY { x } else { found }
+}
+
+/// The cube root, by two steps of Halley's method from a guess that divides the exponent.
+#[inline(always)]
+pub(crate) fn cube_root(x: f32) -> f32 {
+    let size = f64::from(x.abs());
+    let mut root = f64::from_bits(size.to_bits() / 3 + 0x2a9f_7893_782d_a1ce);
+    for _ in 0..2 {
+        let cube = root * root * root;
+        root *= (cube + size + size) / (cube + cube + size);
+    }
+    let found = (root as f32).copysign(x);
+    if x == 0.0 || !x.is_finite() { x } else { found }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,6 +601,107 @@ mod tests {
         );
         both!(silu, -80.0..80.0, |x| x / (1.0 + (-x).exp()), 5.0);
         both!(gelu, -3.0..10.0, |x| x * normal_f64(x), 24.0);
+    }
+
+    #[test]
+    fn angles_and_roots_are_as_exact_as_they_say() {
+        fn whole(f: fn(f32) -> f32, large: fn(f32) -> f32) -> impl Fn(f32) -> f32 {
+            move |x| {
+                if x.abs() > MODERATE_ANGLE {
+                    large(x)
+                } else {
+                    f(x)
+                }
+            }
+        }
+        let mut state = 1_u64;
+        let mut any = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            f32::from_bits((state >> 32) as u32)
+        };
+        let sine = whole(sine, sine_of_large);
+        let cosine = whole(cosine, cosine_of_large);
+        let tangent = whole(tangent, tangent_of_large);
+        for _ in 0..400_000 {
+            let x = any();
+            let exact = f64::from(x);
+            if !x.is_finite() {
+                assert!(sine(x).is_nan() && cosine(x).is_nan() && tangent(x).is_nan());
+                continue;
+            }
+            assert!(error_in_units(sine(x), exact.sin()) <= 1.0, "sine {x}");
+            assert!(error_in_units(cosine(x), exact.cos()) <= 1.0, "cosine {x}");
+            assert!(
+                error_in_units(tangent(x), exact.tan()) <= 1.0,
+                "tangent {x}"
+            );
+            assert!(
+                error_in_units(cube_root(x), exact.cbrt()) <= 1.0,
+                "cube root {x}"
+            );
+            assert_eq!(round(x), x.round_ties_even(), "round {x}");
+        }
+        for step in -400_000..400_000 {
+            let x = step as f32 * 1e-4;
+            let exact = f64::from(x);
+            assert!(error_in_units(sine(x), exact.sin()) <= 1.0, "sine {x}");
+            assert!(error_in_units(cosine(x), exact.cos()) <= 1.0, "cosine {x}");
+            assert!(
+                error_in_units(tangent(x), exact.tan()) <= 1.0,
+                "tangent {x}"
+            );
+            assert_eq!(round(x), x.round_ties_even(), "round {x}");
+        }
+        // Both sides of where the way of taking turns away changes, and a hard case of it.
+        for x in [
+            65_535.996,
+            65_536.0,
+            65_536.01,
+            16_367_173.0 * 2.0_f32.powi(72),
+        ] {
+            assert!(
+                error_in_units(sine(x), f64::from(x).sin()) <= 1.0,
+                "sine {x}"
+            );
+            assert!(
+                error_in_units(cosine(x), f64::from(x).cos()) <= 1.0,
+                "cosine {x}"
+            );
+        }
+        assert!(sine(-0.0).is_sign_negative() && tangent(-0.0).is_sign_negative());
+    }
+
+    #[test]
+    fn functions_near_zero_are_as_exact_as_they_say() {
+        both!(exponential_minus_one, -20.0..88.7, f64::exp_m1, 3.0);
+        both!(exponential_minus_one, -1.0..1.0, f64::exp_m1, 3.0);
+        both!(log_plus_one, -0.999..1.0, f64::ln_1p, 4.0);
+        both!(log_plus_one, 1.0..1e30, f64::ln_1p, 4.0);
+        both!(
+            error_function,
+            -1.2..1.2,
+            |x| 2.0 * normal_f64(x * std::f64::consts::SQRT_2) - 1.0,
+            3.0
+        );
+        both!(
+            error_function,
+            1.0..6.0,
+            |x| 2.0 * normal_f64(x * std::f64::consts::SQRT_2) - 1.0,
+            3.0
+        );
+        assert_eq!(exponential_minus_one::<true>(f32::NEG_INFINITY), -1.0);
+        assert_eq!(log_plus_one::<true>(f32::INFINITY), f32::INFINITY);
+        assert_eq!(log_plus_one::<true>(-1.0), f32::NEG_INFINITY);
+        assert!(log_plus_one::<true>(-1.5).is_nan());
+        assert_eq!(error_function::<true>(f32::INFINITY), 1.0);
+        assert!(error_function::<true>(f32::NAN).is_nan());
+        assert!(exponential_minus_one::<true>(-0.0).is_sign_negative());
+        for tiny in [1e-30_f32, -1e-30, 1e-8] {
+            assert_eq!(exponential_minus_one::<false>(tiny), tiny);
+            assert_eq!(log_plus_one::<false>(tiny), tiny);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
     reason = "kernels read and write by position; every block says why it may"
 )]
 
+mod along;
 mod attention;
 mod decoder;
 mod engine;

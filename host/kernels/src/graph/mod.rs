@@ -196,6 +196,16 @@ pub enum Node {
     Huber(HuberNode),
     RmsNorm(RmsNormNode),
     Attention(AttentionNode),
+    Pad(PadNode),
+    CumulativeSum(CumulativeSumNode),
+    TopK(TopKNode),
+    TakeAlong(TakeAlongNode),
+    ScatterAdd(ScatterAddNode),
+    Convolution(ConvolutionNode),
+    Pool(PoolNode),
+    BatchNorm(BatchNormNode),
+    GroupNorm(GroupNormNode),
+    Dequantise(DequantiseNode),
 }
 
 /// A named result of an entry.

@@ -43,6 +43,28 @@ pub enum UnaryOperation {
     IsNan,
     /// 1 where the operand is 0, else 0.
     LogicalNot,
+    /// The sine of an angle in radians.
+    Sine,
+    /// The cosine of an angle in radians.
+    Cosine,
+    /// The tangent of an angle in radians.
+    Tangent,
+    /// The nearest whole number, of two the even one; its derivative is 0.
+    Round,
+    /// The smallest whole number that is not below x; its derivative is 0.
+    Ceiling,
+    /// The error function, 2 / sqrt(pi) times the integral of exp(-t²) from 0 to x.
+    ErrorFunction,
+    /// exp(x) - 1, exact also where x is small.
+    ExponentialMinusOne,
+    /// log(1 + x), exact also where x is small.
+    LogPlusOne,
+    /// The cube root, of either sign.
+    CubeRoot,
+    /// 1 / sqrt(x).
+    ReciprocalSquareRoot,
+    /// 1 where the operand is neither infinite nor not a number, else 0.
+    IsFinite,
 }
 
 /// An operation on two elements. Both operands have the same dtype, and so has the result.
@@ -404,4 +426,215 @@ pub struct HuberNode {
     /// Above 0.
     #[serde(with = "number")]
     pub delta: f32,
+}
+
+/// The operand with a number before and after it along an axis whose extent is fixed, as in
+/// StableHLO without interior padding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PadNode {
+    /// What is made longer.
+    pub operand: NodeId,
+    /// Along which axis.
+    pub axis: u32,
+    /// Elements before the first.
+    pub before: u32,
+    /// Elements behind the last.
+    pub after: u32,
+    /// What they are; of an int32 operand a whole number of at most 2^24.
+    #[serde(with = "number")]
+    pub value: f32,
+}
+
+/// The sum of the elements up to each along an axis, float32, as in ONNX.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CumulativeSumNode {
+    /// Of what.
+    pub operand: NodeId,
+    /// Along which axis.
+    pub axis: u32,
+    /// Whether an element is left out of its own sum.
+    pub exclusive: bool,
+    /// Whether sums run from the end.
+    pub reverse: bool,
+}
+
+/// The places (int32) of the largest elements along an axis, the largest first; equal ones in the
+/// order of their places, and not a number counts as largest. [`TakeAlongNode`] gives the
+/// elements.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TopKNode {
+    /// Of what, float32.
+    pub operand: NodeId,
+    /// Along which axis; its extent is fixed.
+    pub axis: u32,
+    /// How many, at most the extent of the axis; the extent of the result there.
+    pub count: u32,
+}
+
+/// Elements along an axis by their places, as ONNX's GatherElements: where the index at a
+/// position is i, the element at the same position but for i along the axis. A number outside
+/// the axis fails the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TakeAlongNode {
+    /// From what; the extent of the axis is fixed.
+    pub operand: NodeId,
+    /// int32, of the operand's shape but for the axis.
+    pub indices: NodeId,
+    /// Along which axis.
+    pub axis: u32,
+}
+
+/// Rows of zeros, to each of which the updates of its number are added, in order. A number
+/// outside them fails the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ScatterAddNode {
+    /// int32, any shape.
+    pub indices: NodeId,
+    /// float32, the shape of the indices followed by that of a row.
+    pub updates: NodeId,
+    /// How many rows the result has.
+    pub size: u32,
+}
+
+/// Elements put before and after an axis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Padding {
+    /// Before the first.
+    pub before: u32,
+    /// Behind the last.
+    pub after: u32,
+}
+
+/// Cross-correlation over one or two axes, as convolutions of networks are (StableHLO, ONNX),
+/// with channels last. Transposed, it is the gradient of that by its operand, and each extent
+/// becomes (extent - 1) stride + dilation (window - 1) + 1 - before - after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ConvolutionNode {
+    /// Shape [batch, extents..., channels]; one or two extents, fixed.
+    pub operand: NodeId,
+    /// Shape [window extents..., channels / groups, features].
+    pub kernel: NodeId,
+    /// How far apart windows are, for each extent; at least 1.
+    pub strides: Vec<u32>,
+    /// Zeros around the operand; of a transposed one, what is cut from the result.
+    pub padding: Vec<Padding>,
+    /// How far apart the elements of a window are, for each extent; at least 1.
+    pub dilation: Vec<u32>,
+    /// Into how many groups channels and features fall; each sees only its own.
+    pub groups: u32,
+    /// Whether it is transposed.
+    pub transposed: bool,
+}
+
+/// A reduction over windows of one or two axes, with channels last. What lies outside the operand
+/// takes no part, also not in the count of a mean.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PoolNode {
+    /// What is done.
+    pub reduction: Reduction,
+    /// Shape [batch, extents..., channels]; one or two extents, fixed.
+    pub operand: NodeId,
+    /// The extents of a window, each at least 1.
+    pub window: Vec<u32>,
+    /// How far apart windows are; at least 1.
+    pub strides: Vec<u32>,
+    /// How far windows may reach beyond the operand, on each side by less than a window.
+    pub padding: Vec<Padding>,
+}
+
+/// What a batch norm divides and subtracts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Statistics {
+    /// Shape [channels].
+    pub mean: NodeId,
+    /// Shape [channels].
+    pub variance: NodeId,
+}
+
+/// (x - mean) / sqrt(variance + epsilon) * scale + offset for each channel (Ioffe and Szegedy
+/// 2015).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BatchNormNode {
+    /// Shape [..., channels].
+    pub operand: NodeId,
+    /// Shape [channels].
+    pub scale: NodeId,
+    /// Shape [channels].
+    pub offset: NodeId,
+    /// Mean and variance, as inference has them; if not given, those of the operand over every
+    /// axis but the last, so that rows mix. The variance is that of the population.
+    pub statistics: Option<Statistics>,
+    /// Above 0.
+    #[serde(with = "number")]
+    pub epsilon: f32,
+}
+
+/// (x - mean) / sqrt(variance + epsilon) * scale + offset, mean and variance over each group of
+/// neighbouring channels of each element of the batch (Wu and He 2018). As many groups as
+/// channels make it an instance norm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct GroupNormNode {
+    /// Shape [batch, extents..., channels]; all but the batch fixed.
+    pub operand: NodeId,
+    /// Shape [channels].
+    pub scale: NodeId,
+    /// Shape [channels].
+    pub offset: NodeId,
+    /// How many groups; the channels are a multiple.
+    pub groups: u32,
+    /// Above 0.
+    #[serde(with = "number")]
+    pub epsilon: f32,
+}
+
+/// How wide a number is that was quantised, two's complement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CodeWidth {
+    /// -128..=127, four in an int32.
+    Int8,
+    /// -8..=7, eight in an int32.
+    Int4,
+}
+
+impl CodeWidth {
+    /// Its bits.
+    pub fn bits(self) -> u32 {
+        match self {
+            CodeWidth::Int8 => 8,
+            CodeWidth::Int4 => 4,
+        }
+    }
+
+    /// How many an int32 holds.
+    pub fn in_a_word(self) -> u32 {
+        32 / self.bits()
+    }
+}
+
+/// (code - zero) * scale, of codes packed into int32, the first in the lowest bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct DequantiseNode {
+    /// int32, shape [..., words].
+    pub codes: NodeId,
+    /// How wide a code is.
+    pub width: CodeWidth,
+    /// The last extent of the result; what the last word holds beyond it is left out.
+    pub extent: u32,
+    /// float32, of a shape that broadcasts to the result.
+    pub scale: NodeId,
+    /// float32, of a shape that broadcasts to the result; 0 if not given.
+    pub zero: Option<NodeId>,
 }

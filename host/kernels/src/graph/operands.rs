@@ -47,6 +47,39 @@ impl Node {
                 let mask = node.mask.map(|mask| ("mask", mask));
                 given.into_iter().chain(mask).collect()
             }
+            Node::Pad(node) => vec![("operand", node.operand)],
+            Node::CumulativeSum(node) => vec![("operand", node.operand)],
+            Node::TopK(node) => vec![("operand", node.operand)],
+            Node::TakeAlong(node) => vec![("operand", node.operand), ("indices", node.indices)],
+            Node::ScatterAdd(node) => vec![("indices", node.indices), ("updates", node.updates)],
+            Node::Convolution(node) => vec![("operand", node.operand), ("kernel", node.kernel)],
+            Node::Pool(node) => vec![("operand", node.operand)],
+            Node::BatchNorm(node) => {
+                let given = [
+                    ("operand", node.operand),
+                    ("scale", node.scale),
+                    ("offset", node.offset),
+                ];
+                let statistics = node
+                    .statistics
+                    .map(|found| [("statistics", found.mean), ("statistics", found.variance)]);
+                given
+                    .into_iter()
+                    .chain(statistics.into_iter().flatten())
+                    .collect()
+            }
+            Node::GroupNorm(node) => vec![
+                ("operand", node.operand),
+                ("scale", node.scale),
+                ("offset", node.offset),
+            ],
+            Node::Dequantise(node) => {
+                let given = [("codes", node.codes), ("scale", node.scale)];
+                given
+                    .into_iter()
+                    .chain(node.zero.map(|zero| ("zero", zero)))
+                    .collect()
+            }
             Node::CrossEntropy(node) => vec![("logits", node.logits), ("labels", node.labels)],
             Node::BinaryCrossEntropy(node) => {
                 vec![("logits", node.logits), ("targets", node.targets)]

@@ -263,6 +263,93 @@ impl Lowering<'_> {
                 ir.multiply(normal, scale)
             }
             Node::Attention(attention) => self.attention(attention, shape()),
+            Node::Pad(pad) => {
+                let operand = self.of(pad.operand);
+                let around = [pad.before, pad.after];
+                self.ir.pad(operand, pad.axis as usize, around, pad.value)
+            }
+            Node::CumulativeSum(sum) => {
+                let operation = Operation::CumulativeSum {
+                    axis: sum.axis as usize,
+                    exclusive: sum.exclusive,
+                    reverse: sum.reverse,
+                };
+                let operand = self.of(sum.operand);
+                self.ir.float(operation, &[operand], shape())
+            }
+            Node::TopK(top) => {
+                let operand = self.of(top.operand);
+                self.ir
+                    .along_last(operand, top.axis as usize, |ir, operand| {
+                        let mut shape = ir.shape(operand).to_vec();
+                        shape.pop();
+                        shape.push(Extent::Fixed(top.count));
+                        ir.make(Operation::TopK, &[operand], dtype, shape)
+                    })
+            }
+            Node::TakeAlong(take) => {
+                let (operand, indices) = (self.of(take.operand), self.of(take.indices));
+                let (there, _) = Ir::to_last(found.shape.len(), take.axis as usize);
+                let indices = self.ir.transpose(indices, there);
+                self.ir
+                    .along_last(operand, take.axis as usize, |ir, operand| {
+                        let shape = ir.shape(indices).to_vec();
+                        ir.make(Operation::TakeAlong, &[operand, indices], dtype, shape)
+                    })
+            }
+            Node::ScatterAdd(scatter) => {
+                let operands = [self.of(scatter.indices), self.of(scatter.updates)];
+                self.ir.float(Operation::Scatter, &operands, shape())
+            }
+            Node::Convolution(convolution) => {
+                let (operand, kernel) = (self.of(convolution.operand), self.of(convolution.kernel));
+                if convolution.transposed {
+                    self.ir
+                        .transposed_convolution(convolution, operand, kernel, found)
+                } else {
+                    self.ir.convolution(convolution, operand, kernel, found)
+                }
+            }
+            Node::Pool(pool) => {
+                let operand = self.of(pool.operand);
+                self.ir.pool(pool, operand, found)
+            }
+            Node::BatchNorm(norm) => {
+                let operand = self.of(norm.operand);
+                let (scale, offset) = (self.of(norm.scale), self.of(norm.offset));
+                let statistics = norm
+                    .statistics
+                    .map(|statistics| (self.of(statistics.mean), self.of(statistics.variance)));
+                let (centred, variance) = match statistics {
+                    Some((mean, variance)) => (self.ir.subtract(operand, mean), variance),
+                    None => self.ir.centred(operand),
+                };
+                let epsilon = self.ir.scalar(norm.epsilon);
+                let variance = self.ir.add(variance, epsilon);
+                let root = self.ir.unary(UnaryOperation::SquareRoot, variance);
+                let factor = self.ir.divide(scale, root);
+                let scaled = self.ir.multiply(centred, factor);
+                self.ir.add(scaled, offset)
+            }
+            Node::GroupNorm(norm) => {
+                let (scale, offset) = (self.of(norm.scale), self.of(norm.offset));
+                let operand = self.of(norm.operand);
+                let normal = self.ir.normal_by_group(operand, norm.groups, norm.epsilon);
+                let scaled = self.ir.multiply(normal, scale);
+                self.ir.add(scaled, offset)
+            }
+            Node::Dequantise(node) => {
+                let (codes, scale) = (self.of(node.codes), self.of(node.scale));
+                let zero = node.zero.map(|zero| self.of(zero));
+                let operation = Operation::Unpack {
+                    bits: node.width.bits(),
+                };
+                let mut number = self.ir.float(operation, &[codes], shape());
+                if let Some(zero) = zero {
+                    number = self.ir.subtract(number, zero);
+                }
+                self.ir.multiply(number, scale)
+            }
             Node::CrossEntropy(loss) => {
                 let operands = [self.of(loss.logits), self.of(loss.labels)];
                 self.ir

@@ -101,6 +101,66 @@ impl Backward<'_> {
                     start += extent as usize;
                 }
             }
+            Operation::Pad { axis, before } => {
+                let shape = self.ir.shape(operands[0]).to_vec();
+                let slope = self.ir.slice(adjoint, *axis, *before, shape);
+                self.give(operands[0], slope);
+            }
+            Operation::Window {
+                axis,
+                stride,
+                dilation,
+            } => {
+                let operation = Operation::Unwindow {
+                    axis: *axis,
+                    stride: *stride,
+                    dilation: *dilation,
+                };
+                let shape = self.ir.shape(operands[0]).to_vec();
+                let slope = self.ir.float(operation, &[adjoint], shape);
+                self.give(operands[0], slope);
+            }
+            Operation::Unwindow {
+                axis,
+                stride,
+                dilation,
+            } => {
+                let operation = Operation::Window {
+                    axis: *axis,
+                    stride: *stride,
+                    dilation: *dilation,
+                };
+                let shape = self.ir.shape(operands[0]).to_vec();
+                let slope = self.ir.view(operation, adjoint, shape);
+                self.give(operands[0], slope);
+            }
+            Operation::CumulativeSum {
+                axis,
+                exclusive,
+                reverse,
+            } => {
+                let operation = Operation::CumulativeSum {
+                    axis: *axis,
+                    exclusive: *exclusive,
+                    reverse: !reverse,
+                };
+                let slope = self.ir.float(operation, &[adjoint], value.shape.clone());
+                self.give(operands[0], slope);
+            }
+            Operation::TakeAlong => {
+                let shape = self.ir.shape(operands[0]).to_vec();
+                let slope = self
+                    .ir
+                    .float(Operation::PutAlong, &[operands[1], adjoint], shape);
+                self.give(operands[0], slope);
+            }
+            Operation::Scatter => {
+                let shape = self.ir.shape(operands[1]).to_vec();
+                let slope = self
+                    .ir
+                    .float(Operation::Gather, &[adjoint, operands[0]], shape);
+                self.give(operands[1], slope);
+            }
             Operation::Reduce { fold, axes } => self.reduce(*fold, axes, id, operands[0], adjoint),
             Operation::Softmax { logarithm } => {
                 let last = value.shape.len() - 1;
@@ -175,8 +235,9 @@ impl Backward<'_> {
             | Operation::InverseCount(_)
             | Operation::Argmax
             | Operation::OneHot
-            | Operation::Pad { .. }
-            | Operation::Scatter
+            | Operation::TopK
+            | Operation::PutAlong
+            | Operation::Unpack { .. }
             | Operation::NormalizeSlope { .. }
             | Operation::CrossEntropySlope
             | Operation::AttentionSlope { .. } => {}
@@ -262,8 +323,25 @@ impl Backward<'_> {
                     self.give(right, slope);
                 }
             }
+            Product::Grouped => {
+                if self.needed[left as usize] {
+                    // [groups, .., n] with the groups behind what leads, as the product takes it.
+                    let rank = self.ir.shape(adjoint).len();
+                    let turned = (1..rank - 1).chain([0, rank - 1]).collect();
+                    let rows = self.ir.transpose(adjoint, turned);
+                    let kernel = self.ir.transpose_matrix(right);
+                    let slope = self.ir.product(Product::Grouped, rows, kernel);
+                    let back = (1..rank - 1).chain([0, rank - 1]).collect();
+                    let slope = self.ir.transpose(slope, back);
+                    self.give(left, slope);
+                }
+                if self.needed[right as usize] {
+                    let slope = self.ir.product(Product::GroupedOuter, left, adjoint);
+                    self.give(right, slope);
+                }
+            }
             // Found only in gradients.
-            Product::Outer => {}
+            Product::Outer | Product::GroupedOuter => {}
         }
     }
 
@@ -397,7 +475,54 @@ impl Backward<'_> {
                 let slope = ir.unary(UnaryOperation::Logistic, operand);
                 ir.multiply(adjoint, slope)
             }
-            UnaryOperation::Floor
+            UnaryOperation::Sine => {
+                let slope = ir.unary(UnaryOperation::Cosine, operand);
+                ir.multiply(adjoint, slope)
+            }
+            UnaryOperation::Cosine => {
+                let slope = ir.unary(UnaryOperation::Sine, operand);
+                let slope = ir.multiply(adjoint, slope);
+                ir.unary(UnaryOperation::Negate, slope)
+            }
+            UnaryOperation::Tangent => {
+                let square = ir.unary(UnaryOperation::Square, id);
+                let one = ir.scalar(1.0);
+                let slope = ir.add(square, one);
+                ir.multiply(adjoint, slope)
+            }
+            UnaryOperation::ErrorFunction => {
+                // 2 / sqrt(pi) exp(-x²)
+                let square = ir.unary(UnaryOperation::Square, operand);
+                let square = ir.unary(UnaryOperation::Negate, square);
+                let slope = ir.unary(UnaryOperation::Exponential, square);
+                let slope = ir.scale(slope, std::f32::consts::FRAC_2_SQRT_PI);
+                ir.multiply(adjoint, slope)
+            }
+            UnaryOperation::ExponentialMinusOne => {
+                let one = ir.scalar(1.0);
+                let slope = ir.add(id, one);
+                ir.multiply(adjoint, slope)
+            }
+            UnaryOperation::LogPlusOne => {
+                let one = ir.scalar(1.0);
+                let above = ir.add(operand, one);
+                ir.divide(adjoint, above)
+            }
+            UnaryOperation::CubeRoot => {
+                let square = ir.unary(UnaryOperation::Square, id);
+                let three = ir.scale(square, 3.0);
+                ir.divide(adjoint, three)
+            }
+            UnaryOperation::ReciprocalSquareRoot => {
+                // -1/2 y / x
+                let half = ir.scale(adjoint, -0.5);
+                let slope = ir.divide(id, operand);
+                ir.multiply(half, slope)
+            }
+            UnaryOperation::Round
+            | UnaryOperation::Ceiling
+            | UnaryOperation::IsFinite
+            | UnaryOperation::Floor
             | UnaryOperation::Sign
             | UnaryOperation::IsNan
             | UnaryOperation::LogicalNot => return None,

@@ -9,6 +9,7 @@ mod forward;
 mod gradient;
 mod rows;
 mod simplify;
+mod windows;
 
 use std::collections::HashMap;
 
@@ -112,6 +113,10 @@ pub(crate) enum Product {
     Shared,
     /// [.., k] times [.., n], summed over what leads, is [k, n].
     Outer,
+    /// [.., groups, k] times [groups, k, n], for each group, is [groups, .., n].
+    Grouped,
+    /// [.., groups, k] times [groups, .., n], summed over what leads, is [groups, k, n].
+    GroupedOuter,
 }
 
 /// How elements become one.
@@ -154,6 +159,34 @@ pub(crate) enum Operation {
     },
     Concatenate {
         axis: usize,
+    },
+    /// View: an axis as windows, [windows, elements of a window]; windows may overlap.
+    Window {
+        axis: usize,
+        stride: usize,
+        dilation: usize,
+    },
+    /// Back from windows to their axis: the sum of the elements that stand at each place.
+    Unwindow {
+        axis: usize,
+        stride: usize,
+        dilation: usize,
+    },
+    /// The sum of the elements up to each along an axis, or from each on.
+    CumulativeSum {
+        axis: usize,
+        exclusive: bool,
+        reverse: bool,
+    },
+    /// The places of the largest along the last axis, in order.
+    TopK,
+    /// Operands: elements, indices; along the last axis.
+    TakeAlong,
+    /// Operands: indices, elements; the sum of the elements of each index along the last axis.
+    PutAlong,
+    /// Whole numbers of so many bits out of int32, along the last axis.
+    Unpack {
+        bits: u32,
     },
     /// Over axes in ascending order that lie side by side; they go away.
     Reduce {
@@ -206,6 +239,7 @@ impl Operation {
                 | Operation::Transpose(_)
                 | Operation::Broadcast
                 | Operation::Slice { .. }
+                | Operation::Window { .. }
         )
     }
 
@@ -377,6 +411,98 @@ impl Ir {
         self.view(Operation::Slice { axis, start }, operand, shape)
     }
 
+    /// Windows of `size` elements along an axis of fixed extent; `count` of them.
+    fn window(
+        &mut self,
+        operand: ValueId,
+        axis: usize,
+        [count, size]: [u32; 2],
+        [stride, dilation]: [u32; 2],
+    ) -> ValueId {
+        let mut shape = self.shape(operand).to_vec();
+        shape.splice(axis..=axis, [count, size].map(Extent::Fixed));
+        let operation = Operation::Window {
+            axis,
+            stride: stride as usize,
+            dilation: dilation as usize,
+        };
+        self.view(operation, operand, shape)
+    }
+
+    /// The sum of windows where they overlap: the axes `axis` and the one behind it become one.
+    fn unwindow(
+        &mut self,
+        operand: ValueId,
+        axis: usize,
+        extent: u32,
+        [stride, dilation]: [u32; 2],
+    ) -> ValueId {
+        let mut shape = self.shape(operand).to_vec();
+        shape.splice(axis..=axis + 1, [Extent::Fixed(extent)]);
+        let operation = Operation::Unwindow {
+            axis,
+            stride: stride as usize,
+            dilation: dilation as usize,
+        };
+        self.float(operation, &[operand], shape)
+    }
+
+    /// The operand with a number before and behind it along an axis of fixed extent.
+    fn pad(
+        &mut self,
+        operand: ValueId,
+        axis: usize,
+        [before, after]: [u32; 2],
+        value: f32,
+    ) -> ValueId {
+        let dtype = self.value(operand).dtype;
+        let mut shape = self.shape(operand).to_vec();
+        let Extent::Fixed(extent) = shape[axis] else {
+            return operand;
+        };
+        if before == 0 && after == 0 {
+            return operand;
+        }
+        if value.to_bits() == 0 {
+            shape[axis] = Extent::Fixed(before.saturating_add(extent).saturating_add(after));
+            let operation = Operation::Pad {
+                axis,
+                before: before as usize,
+            };
+            return self.make(operation, &[operand], dtype, shape);
+        }
+        let mut number = self.scalar(value);
+        if dtype == DType::Int32 {
+            number = self.map_as(Map::ToInt, &[number], dtype);
+        }
+        let mut parts = Vec::with_capacity(3);
+        for part in [Some(before), None, Some(after)] {
+            match part {
+                None => parts.push(operand),
+                Some(0) => {}
+                Some(count) => {
+                    shape[axis] = Extent::Fixed(count);
+                    parts.push(self.broadcast(number, shape.clone()));
+                }
+            }
+        }
+        shape[axis] = Extent::Fixed(before.saturating_add(extent).saturating_add(after));
+        self.make(Operation::Concatenate { axis }, &parts, dtype, shape)
+    }
+
+    /// The operand with an axis moved to the end by `there`, `f` of it, and moved back.
+    fn along_last(
+        &mut self,
+        operand: ValueId,
+        axis: usize,
+        f: impl FnOnce(&mut Ir, ValueId) -> ValueId,
+    ) -> ValueId {
+        let (there, back) = Ir::to_last(self.shape(operand).len(), axis);
+        let turned = self.transpose(operand, there);
+        let result = f(self, turned);
+        self.transpose(result, back)
+    }
+
     /// The operand with its last two axes exchanged.
     fn transpose_matrix(&mut self, operand: ValueId) -> ValueId {
         let rank = self.shape(operand).len();
@@ -466,6 +592,15 @@ impl Ir {
                 shape.push(columns);
             }
             Product::Outer => shape = vec![left_shape[left_shape.len() - 1], columns],
+            Product::Grouped => {
+                shape.pop();
+                let groups = shape.pop();
+                shape = groups.into_iter().chain(shape).chain([columns]).collect();
+            }
+            Product::GroupedOuter => {
+                shape = left_shape[left_shape.len() - 2..].to_vec();
+                shape.push(columns);
+            }
         }
         self.float(Operation::Matmul(product), &[left, right], shape)
     }

@@ -133,6 +133,30 @@ impl Rows<'_> {
                 Along(rows) if rows == *axis => return None,
                 standing => standing,
             },
+            Operation::Window { axis, .. } => match operand(0)? {
+                Along(rows) if rows == *axis => return None,
+                Along(rows) => Along(rows + usize::from(rows > *axis)),
+                Free => Free,
+            },
+            Operation::Unwindow { axis, .. } => match operand(0)? {
+                Along(rows) if rows == *axis || rows == axis + 1 => return None,
+                Along(rows) => Along(rows - usize::from(rows > *axis)),
+                Free => Free,
+            },
+            Operation::CumulativeSum { axis, .. } => match operand(0)? {
+                Along(rows) if rows == *axis => return None,
+                standing => standing,
+            },
+            Operation::TopK | Operation::Unpack { .. } => {
+                self.not_last(operand(0)?, value.operands[0])?
+            }
+            Operation::TakeAlong => {
+                let standing = self.not_last(operand(0)?, value.operands[0])?;
+                if operand(1)? != standing {
+                    return None;
+                }
+                standing
+            }
             Operation::Concatenate { axis } => {
                 let first = operand(0)?;
                 let alike = (1..value.operands.len()).all(|place| operand(place) == Some(first));
@@ -153,8 +177,12 @@ impl Rows<'_> {
                 let (left, right) = (operand(0)?, operand(1)?);
                 let left = self.not_last(left, value.operands[0])?;
                 match (product, left, right) {
-                    (Product::Outer, Free, Free) => Free,
-                    (Product::Outer, ..) => return None,
+                    (Product::Outer | Product::GroupedOuter, Free, Free) => Free,
+                    (Product::Outer | Product::GroupedOuter, ..) => return None,
+                    (Product::Grouped, Along(axis), Free) if axis + 2 < shape.len() => {
+                        Along(axis + 1)
+                    }
+                    (Product::Grouped, Along(_), _) => return None,
                     (_, left, Free) => left,
                     (Product::Batched, Along(left), Along(right))
                         if left == right && left + 2 < shape.len() =>
@@ -189,8 +217,12 @@ impl Rows<'_> {
                 }
                 standing
             }
+            Operation::Scatter => match (operand(0)?, operand(1)?) {
+                (Free, Free) => Free,
+                _ => return None,
+            },
             // Found only in gradients, which are not asked about.
-            Operation::Scatter
+            Operation::PutAlong
             | Operation::NormalizeSlope { .. }
             | Operation::CrossEntropySlope
             | Operation::AttentionSlope { .. } => {

@@ -269,6 +269,15 @@ impl Builder<'_> {
         let view = match operation {
             Operation::Transpose(permutation) => view.transpose(permutation),
             Operation::Slice { axis, start } => view.slice(*axis, *start, extents[*axis]),
+            Operation::Window {
+                axis,
+                stride,
+                dilation,
+            } => view.window(
+                *axis,
+                [extents[*axis], extents[axis + 1]],
+                [*stride, *dilation],
+            ),
             Operation::Broadcast => {
                 let (from, to) = (self.request.ir.shape(operand), self.request.ir.shape(id));
                 let extra = to.len() - from.len();

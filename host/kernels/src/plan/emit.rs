@@ -550,7 +550,14 @@ impl Map {
                 | UnaryOperation::Logistic
                 | UnaryOperation::Gelu
                 | UnaryOperation::Silu
-                | UnaryOperation::Softplus,
+                | UnaryOperation::Softplus
+                | UnaryOperation::Sine
+                | UnaryOperation::Cosine
+                | UnaryOperation::Tangent
+                | UnaryOperation::ErrorFunction
+                | UnaryOperation::ExponentialMinusOne
+                | UnaryOperation::LogPlusOne
+                | UnaryOperation::CubeRoot,
             )
             | Map::GeluSlope
             | Map::BinaryCrossEntropy => 20,

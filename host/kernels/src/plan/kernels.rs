@@ -181,6 +181,101 @@ impl Builder<'_> {
                 ));
                 0
             }
+            Operation::CumulativeSum {
+                axis,
+                exclusive,
+                reverse,
+            } => {
+                let (axis, exclusive, reverse) = (*axis, *exclusive, *reverse);
+                let outer = extents[..axis].iter().product();
+                let count = extents[axis];
+                let inner = extents[axis + 1..].iter().product();
+                make.push(Box::new(move |at| Instruction::CumulativeSum {
+                    source: at(source),
+                    target: at(target),
+                    outer,
+                    count,
+                    inner,
+                    exclusive,
+                    reverse,
+                }));
+                elements
+            }
+            Operation::TopK => {
+                let kept = extents[extents.len() - 1];
+                make.push(Box::new(move |at| Instruction::TopK {
+                    source: at(source),
+                    target: at(target),
+                    rows,
+                    count,
+                    kept,
+                }));
+                first_elements
+            }
+            Operation::TakeAlong => {
+                let indices = sources[1];
+                let taken = extents[extents.len() - 1];
+                make.push(Box::new(move |at| Instruction::TakeAlong {
+                    source: at(source),
+                    indices: at(indices),
+                    target: at(target),
+                    rows,
+                    count,
+                    taken,
+                    node,
+                }));
+                0
+            }
+            Operation::PutAlong => {
+                let updates = sources[1];
+                let (taken, count) = (count, extents[extents.len() - 1]);
+                make.push(Box::new(move |at| Instruction::PutAlong {
+                    indices: at(source),
+                    source: at(updates),
+                    target: at(target),
+                    rows,
+                    count,
+                    taken,
+                    node,
+                }));
+                first_elements
+            }
+            Operation::Unwindow {
+                axis,
+                stride,
+                dilation,
+            } => {
+                let (axis, stride, dilation) = (*axis, *stride, *dilation);
+                let outer = extents[..axis].iter().product();
+                let (windows, size) = (first_extents[axis], first_extents[axis + 1]);
+                let extent = extents[axis];
+                let inner = extents[axis + 1..].iter().product();
+                make.push(Box::new(move |at| Instruction::Unwindow {
+                    source: at(source),
+                    target: at(target),
+                    outer,
+                    windows,
+                    size,
+                    stride,
+                    dilation,
+                    extent,
+                    inner,
+                }));
+                first_elements
+            }
+            Operation::Unpack { bits } => {
+                let bits = *bits;
+                let (words, count) = (count, extents[extents.len() - 1]);
+                make.push(Box::new(move |at| Instruction::Unpack {
+                    source: at(source),
+                    target: at(target),
+                    rows,
+                    words,
+                    count,
+                    bits,
+                }));
+                elements
+            }
             Operation::Concatenate { axis } => {
                 let inner: usize = extents[axis + 1..].iter().product();
                 let stride = extents[*axis] * inner;
@@ -252,6 +347,7 @@ impl Builder<'_> {
             | Operation::Transpose(_)
             | Operation::Broadcast
             | Operation::Slice { .. }
+            | Operation::Window { .. }
             | Operation::Matmul(_) => 0,
         };
         let reads = sources.iter().map(|source| source.buffer).collect();
@@ -279,6 +375,9 @@ impl Builder<'_> {
         let n = extents[extents.len() - 1];
         let last = left_extents[left_extents.len() - 1];
         let leading: usize = left_extents[..left_extents.len() - 1].iter().product();
+        if matches!(product, Product::Grouped | Product::GroupedOuter) {
+            return self.multiply_groups(id, product);
+        }
         let (batch, m, k) = match product {
             Product::Shared => (1, leading, last),
             Product::Outer => (1, last, leading),
@@ -290,11 +389,13 @@ impl Builder<'_> {
                     last,
                 )
             }
+            // Above.
+            Product::Grouped | Product::GroupedOuter => (1, 0, 0),
         };
         let (left, strides, left_batch_stride) = self.left(left_id, product == Product::Batched);
         let [row_stride, column_stride] = match product {
-            Product::Shared | Product::Batched => strides,
             Product::Outer => [strides[1], strides[0]],
+            _ => strides,
         };
         let packed = match product {
             Product::Shared => self.request.shared.packed.get(&right_id).copied(),
@@ -328,6 +429,66 @@ impl Builder<'_> {
                 right,
                 packed: packed.is_some(),
                 right_batch_stride,
+                write,
+            }),
+        );
+        Found::Memory {
+            buffer: write,
+            view: View::dense(extents),
+        }
+    }
+
+    /// A product for each group, of rows that lie beside those of the other groups.
+    fn multiply_groups(&mut self, id: ValueId, product: Product) -> Found {
+        let operands = &self.request.ir.value(id).operands;
+        let (left_id, right_id) = (operands[0], operands[1]);
+        let extents = self.extents(id);
+        let left_extents = self.extents(left_id);
+        let n = extents[extents.len() - 1];
+        let rank = left_extents.len();
+        let (groups, inner) = (left_extents[rank - 2], left_extents[rank - 1]);
+        let rows: usize = left_extents[..rank - 2].iter().product();
+        let wanted = [rows, groups, inner];
+        let strided = match self.found(left_id) {
+            Found::Memory { buffer, view } if view.elements() > 0 => {
+                view.reshape(&wanted).map(|view| (buffer, view))
+            }
+            _ => None,
+        };
+        let (left, [row_stride, group_stride, column_stride]) = match strided {
+            Some((buffer, view)) => {
+                self.buffers[buffer].stored = true;
+                let reference = Reference {
+                    buffer,
+                    offset: view.offset,
+                };
+                (
+                    reference,
+                    [view.strides[0], view.strides[1], view.strides[2]],
+                )
+            }
+            None => (self.dense(left_id), [groups * inner, inner, 1]),
+        };
+        let right = self.dense(right_id);
+        let (m, k, row_stride, column_stride) = match product {
+            Product::Grouped => (rows, inner, row_stride, column_stride),
+            _ => (inner, rows, column_stride, row_stride),
+        };
+        let write = self.buffer(extents.iter().product(), self.groups.len());
+        self.begin(
+            id,
+            Root::Multiply(RootMultiply {
+                batch: groups,
+                m,
+                k,
+                n,
+                left,
+                row_stride,
+                column_stride,
+                left_batch_stride: group_stride,
+                right,
+                packed: false,
+                right_batch_stride: k * n,
                 write,
             }),
         );

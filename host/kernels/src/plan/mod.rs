@@ -265,6 +265,68 @@ pub(crate) enum Instruction {
         width: usize,
         node: u32,
     },
+    /// [outer, count, inner]: the sum of those up to each of `count`, or from each on.
+    CumulativeSum {
+        source: Place,
+        target: Place,
+        outer: usize,
+        count: usize,
+        inner: usize,
+        exclusive: bool,
+        reverse: bool,
+    },
+    /// [rows, count] to the places of the `kept` largest of each row, in order.
+    TopK {
+        source: Place,
+        target: Place,
+        rows: usize,
+        count: usize,
+        kept: usize,
+    },
+    /// Of each row of [rows, count], the `taken` elements of [rows, taken] indices.
+    TakeAlong {
+        source: Place,
+        indices: Place,
+        target: Place,
+        rows: usize,
+        count: usize,
+        taken: usize,
+        node: u32,
+    },
+    /// Zeros [rows, count], to each row of which [rows, taken] elements are added at their
+    /// indices, in order.
+    PutAlong {
+        indices: Place,
+        source: Place,
+        target: Place,
+        rows: usize,
+        count: usize,
+        taken: usize,
+        node: u32,
+    },
+    /// [outer, windows, size, inner] to [outer, extent, inner]: zeros, to which element
+    /// (window, place) is added at window * stride + place * dilation, window after window.
+    Unwindow {
+        source: Place,
+        target: Place,
+        outer: usize,
+        windows: usize,
+        size: usize,
+        stride: usize,
+        dilation: usize,
+        extent: usize,
+        inner: usize,
+    },
+    /// [rows, words] int32 to the first `count` whole numbers of `bits` (4 or 8, two's
+    /// complement) in each row, the first in the lowest bits.
+    Unpack {
+        source: Place,
+        target: Place,
+        rows: usize,
+        words: usize,
+        count: usize,
+        bits: u32,
+    },
     /// For each of `batch`: query [time, heads, width], key and value [time, key heads, width].
     Attention(Attention),
     /// The gradients of query, key and value, [time, heads + 2 key heads, width].

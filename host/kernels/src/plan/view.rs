@@ -99,6 +99,21 @@ impl View {
         view
     }
 
+    /// An axis as `count` windows of `size` elements.
+    pub(crate) fn window(
+        &self,
+        axis: usize,
+        [count, size]: [usize; 2],
+        [stride, dilation]: [usize; 2],
+    ) -> View {
+        let mut view = self.clone();
+        let step = self.strides[axis];
+        view.extents.splice(axis..=axis, [count, size]);
+        view.strides
+            .splice(axis..=axis, [stride * step, dilation * step]);
+        view
+    }
+
     /// The same elements under another shape; none where strides cannot say it.
     pub(crate) fn reshape(&self, extents: &[usize]) -> Option<View> {
         if self.is_dense() {
@@ -160,6 +175,9 @@ mod tests {
         let cut = view.slice(0, 1, 1);
         assert_eq!(places(&cut), (12..24).collect::<Vec<_>>());
         assert!(cut.is_dense());
+        let windows = View::dense(vec![7, 2]).window(0, [3, 2], [2, 3]);
+        assert_eq!(windows.extents, [3, 2, 2]);
+        assert_eq!(places(&windows), [0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15]);
         let wide = View::dense(vec![3, 1]).broadcast(vec![2, 3, 2], &[true, false, true]);
         assert_eq!(places(&wide), [0, 0, 1, 1, 2, 2, 0, 0, 1, 1, 2, 2]);
     }

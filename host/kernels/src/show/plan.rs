@@ -2,7 +2,7 @@
 
 use super::form::{Function, Line, LineKind, Operand, Returned};
 use super::names::{quoted, short, typed};
-use super::values::{attention, described, fold_name, map_described, rows, set, wanted};
+use super::values::{attention, described, fold_name, map_described, rows, set, wanted, ways};
 use crate::graph::Node;
 use crate::ir::{Operation, ValueId};
 use crate::plan::{
@@ -290,6 +290,77 @@ impl Accesses {
                 write(target, count * depth);
             }
             Instruction::Zero { target, elements } => write(target, elements),
+            Instruction::CumulativeSum {
+                source,
+                target,
+                outer,
+                count,
+                inner,
+                ..
+            } => {
+                read(source, outer * count * inner);
+                write(target, outer * count * inner);
+            }
+            Instruction::TopK {
+                source,
+                target,
+                rows,
+                count,
+                kept,
+            } => {
+                read(source, rows * count);
+                write(target, rows * kept);
+            }
+            Instruction::TakeAlong {
+                source,
+                indices,
+                target,
+                rows,
+                count,
+                taken,
+                ..
+            } => {
+                read(source, rows * count);
+                read(indices, rows * taken);
+                write(target, rows * taken);
+            }
+            Instruction::PutAlong {
+                indices,
+                source,
+                target,
+                rows,
+                count,
+                taken,
+                ..
+            } => {
+                read(indices, rows * taken);
+                read(source, rows * taken);
+                write(target, rows * count);
+            }
+            Instruction::Unwindow {
+                source,
+                target,
+                outer,
+                windows,
+                size,
+                extent,
+                inner,
+                ..
+            } => {
+                read(source, outer * windows * size * inner);
+                write(target, outer * extent * inner);
+            }
+            Instruction::Unpack {
+                source,
+                target,
+                rows,
+                words,
+                count,
+                ..
+            } => {
+                read(source, rows * words);
+                write(target, rows * count);
+            }
             Instruction::Attention(of) => {
                 let (own, others) = attention_elements(&of);
                 read(of.query, own);
@@ -604,6 +675,57 @@ impl Listed<'_> {
             Instruction::OneHot { count, depth, .. } => {
                 kernel("one-hot", vec![set("count", count), set("depth", depth)])
             }
+            Instruction::CumulativeSum {
+                outer,
+                count,
+                inner,
+                exclusive,
+                reverse,
+                ..
+            } => {
+                let sizes = set(
+                    "outer x count x inner",
+                    format_args!("{outer} x {count} x {inner}"),
+                );
+                let ways = ways(exclusive, reverse);
+                kernel("cumulative-sum", [sizes].into_iter().chain(ways).collect())
+            }
+            Instruction::TopK {
+                rows, count, kept, ..
+            } => kernel("top-k", vec![rows_of(rows, count), set("kept", kept)]),
+            Instruction::TakeAlong {
+                rows, count, taken, ..
+            } => kernel(
+                "take-along",
+                vec![rows_of(rows, count), set("taken", taken)],
+            ),
+            Instruction::PutAlong {
+                rows, count, taken, ..
+            } => kernel("put-along", vec![rows_of(rows, count), set("taken", taken)]),
+            Instruction::Unwindow {
+                outer,
+                windows,
+                size,
+                stride,
+                dilation,
+                extent,
+                inner,
+                ..
+            } => kernel(
+                "unwindow",
+                vec![
+                    set(
+                        "outer x windows x size x inner",
+                        format_args!("{outer} x {windows} x {size} x {inner}"),
+                    ),
+                    set("extent", extent),
+                    set("stride", stride),
+                    set("dilation", dilation),
+                ],
+            ),
+            Instruction::Unpack {
+                rows, count, bits, ..
+            } => kernel("unpack", vec![rows_of(rows, count), set("bits", bits)]),
             Instruction::Attention(ref of) => kernel("attention", attention_described(of)),
             Instruction::AttentionSlope { ref of, .. } => {
                 kernel("attention-slope", attention_described(of))

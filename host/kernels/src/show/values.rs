@@ -152,6 +152,8 @@ pub(super) fn described(program: &Program, id: ValueId) -> Described {
         Operation::Matmul(Product::Batched) => alone("matmul-batched"),
         Operation::Matmul(Product::Shared) => alone("matmul"),
         Operation::Matmul(Product::Outer) => alone("matmul-outer"),
+        Operation::Matmul(Product::Grouped) => alone("matmul-grouped"),
+        Operation::Matmul(Product::GroupedOuter) => alone("matmul-grouped-outer"),
         Operation::Gather => alone("gather"),
         Operation::Scatter => alone("scatter-add"),
         Operation::OneHot => alone("one-hot"),
@@ -165,6 +167,31 @@ pub(super) fn described(program: &Program, id: ValueId) -> Described {
         ),
         Operation::CrossEntropy => alone("cross-entropy"),
         Operation::CrossEntropySlope => alone("cross-entropy-slope"),
+        Operation::Window {
+            axis,
+            stride,
+            dilation,
+        } => ("window".to_owned(), windowed(*axis, *stride, *dilation)),
+        Operation::Unwindow {
+            axis,
+            stride,
+            dilation,
+        } => ("unwindow".to_owned(), windowed(*axis, *stride, *dilation)),
+        Operation::CumulativeSum {
+            axis,
+            exclusive,
+            reverse,
+        } => (
+            "cumulative-sum".to_owned(),
+            [set("axis", axis)]
+                .into_iter()
+                .chain(ways(*exclusive, *reverse))
+                .collect(),
+        ),
+        Operation::TopK => alone("top-k"),
+        Operation::TakeAlong => alone("take-along"),
+        Operation::PutAlong => alone("put-along"),
+        Operation::Unpack { bits } => ("unpack".to_owned(), vec![set("bits", bits)]),
         Operation::Attention { causal, scale } => {
             ("attention".to_owned(), attention(*causal, scale.value()))
         }
@@ -173,6 +200,23 @@ pub(super) fn described(program: &Program, id: ValueId) -> Described {
             attention(*causal, scale.value()),
         ),
     }
+}
+
+fn windowed(axis: usize, stride: usize, dilation: usize) -> Vec<(String, Option<String>)> {
+    vec![
+        set("axis", axis),
+        set("stride", stride),
+        set("dilation", dilation),
+    ]
+}
+
+/// Which way a cumulative sum goes.
+pub(super) fn ways(exclusive: bool, reverse: bool) -> Vec<(String, Option<String>)> {
+    let words = [("exclusive", exclusive), ("reverse", reverse)].into_iter();
+    words
+        .filter(|(_, holds)| *holds)
+        .map(|(word, _)| (word.to_owned(), None))
+        .collect()
 }
 
 /// How an attention is done.

@@ -7,6 +7,7 @@
     reason = "each test file uses a part of it"
 )]
 
+pub mod check;
 pub mod reference;
 
 use std::collections::BTreeMap;

@@ -28,6 +28,14 @@ impl Value {
         self.data[index]
     }
 
+    fn at_mut(&mut self, position: &[usize]) -> &mut f64 {
+        let mut index = 0;
+        for (extent, place) in self.shape.iter().zip(position) {
+            index = index * extent + place;
+        }
+        &mut self.data[index]
+    }
+
     /// The element that broadcasts to a position of a larger shape.
     fn seen_at(&self, position: &[usize]) -> f64 {
         let own = &position[position.len() - self.shape.len()..];
@@ -442,6 +450,158 @@ impl Evaluation<'_> {
                         .sum()
                 })
             }
+            Node::Pad(pad) => {
+                let operand = self.of(pad.operand);
+                let axis = pad.axis as usize;
+                let mut shape = operand.shape.clone();
+                shape[axis] += (pad.before + pad.after) as usize;
+                Value::from_fn(shape, |position| {
+                    let mut from = position.to_vec();
+                    let inside = from[axis]
+                        .checked_sub(pad.before as usize)
+                        .filter(|place| *place < operand.shape[axis]);
+                    inside.map_or(f64::from(pad.value), |place| {
+                        from[axis] = place;
+                        operand.at(&from)
+                    })
+                })
+            }
+            Node::CumulativeSum(sum) => {
+                let operand = self.of(sum.operand);
+                let axis = sum.axis as usize;
+                Value::from_fn(operand.shape.clone(), |position| {
+                    let own = position[axis];
+                    let counts = |place: &usize| match (sum.exclusive, sum.reverse) {
+                        (false, false) => *place <= own,
+                        (true, false) => *place < own,
+                        (false, true) => *place >= own,
+                        (true, true) => *place > own,
+                    };
+                    let mut from = position.to_vec();
+                    (0..operand.shape[axis])
+                        .filter(counts)
+                        .map(|place| {
+                            from[axis] = place;
+                            operand.at(&from)
+                        })
+                        .sum()
+                })
+            }
+            Node::TopK(top) => {
+                let operand = self.of(top.operand);
+                let axis = top.axis as usize;
+                let mut shape = operand.shape.clone();
+                shape[axis] = top.count as usize;
+                Value::from_fn(shape, |position| {
+                    let mut from = position.to_vec();
+                    let mut row: Vec<(f64, usize)> = (0..operand.shape[axis])
+                        .map(|place| {
+                            from[axis] = place;
+                            (operand.at(&from), place)
+                        })
+                        .collect();
+                    row.sort_by(|one, other| other.0.total_cmp(&one.0));
+                    row[position[axis]].1 as f64
+                })
+            }
+            Node::TakeAlong(take) => {
+                let (operand, indices) = (self.of(take.operand), self.of(take.indices));
+                Value::from_fn(indices.shape.clone(), |position| {
+                    let mut from = position.to_vec();
+                    from[take.axis as usize] = indices.at(position) as usize;
+                    operand.at(&from)
+                })
+            }
+            Node::ScatterAdd(scatter) => {
+                let (indices, updates) = (self.of(scatter.indices), self.of(scatter.updates));
+                let rank = indices.shape.len();
+                let shape = [&[scatter.size as usize], &updates.shape[rank..]].concat();
+                let places = positions(&indices.shape);
+                Value::from_fn(shape, |position| {
+                    let (row, rest) = position.split_first().expect("a row");
+                    let hits = places
+                        .iter()
+                        .filter(|place| indices.at(place) == *row as f64);
+                    hits.map(|place| updates.at(&[place, rest].concat())).sum()
+                })
+            }
+            Node::Convolution(convolution) => self.convolution(convolution),
+            Node::Pool(pool) => self.pool(pool),
+            Node::BatchNorm(norm) => {
+                let operand = self.of(norm.operand);
+                let channels = operand.shape.len() - 1;
+                let (scale, offset) = (self.of(norm.scale), self.of(norm.offset));
+                let of_channel = |channel: usize| -> Vec<f64> {
+                    let all = positions(&operand.shape).into_iter();
+                    all.filter(|position| position[channels] == channel)
+                        .map(|position| operand.at(&position))
+                        .collect()
+                };
+                let found: Vec<(f64, f64)> = (0..operand.shape[channels])
+                    .map(|channel| match norm.statistics {
+                        Some(found) => (
+                            self.of(found.mean).data[channel],
+                            self.of(found.variance).data[channel],
+                        ),
+                        None => moments(&of_channel(channel)),
+                    })
+                    .collect();
+                Value::from_fn(operand.shape.clone(), |position| {
+                    let channel = position[channels];
+                    let (mean, variance) = found[channel];
+                    (operand.at(position) - mean) / (variance + f64::from(norm.epsilon)).sqrt()
+                        * scale.data[channel]
+                        + offset.data[channel]
+                })
+            }
+            Node::GroupNorm(norm) => {
+                let operand = self.of(norm.operand);
+                let last = operand.shape.len() - 1;
+                let each = operand.shape[last] / norm.groups as usize;
+                let (scale, offset) = (self.of(norm.scale), self.of(norm.offset));
+                let all = positions(&operand.shape);
+                let mut found = BTreeMap::new();
+                for row in 0..operand.shape[0] {
+                    for group in 0..norm.groups as usize {
+                        let of_group: Vec<f64> = all
+                            .iter()
+                            .filter(|position| position[0] == row && position[last] / each == group)
+                            .map(|position| operand.at(position))
+                            .collect();
+                        found.insert((row, group), moments(&of_group));
+                    }
+                }
+                Value::from_fn(operand.shape.clone(), |position| {
+                    let channel = position[last];
+                    let (mean, variance) = found[&(position[0], channel / each)];
+                    (operand.at(position) - mean) / (variance + f64::from(norm.epsilon)).sqrt()
+                        * scale.data[channel]
+                        + offset.data[channel]
+                })
+            }
+            Node::Dequantise(node) => {
+                let codes = self.of(node.codes);
+                let (scale, zero) = (self.of(node.scale), node.zero.map(|zero| self.of(zero)));
+                let bits = node.width.bits();
+                let each = node.width.in_a_word() as usize;
+                let last = codes.shape.len() - 1;
+                let mut shape = codes.shape.clone();
+                shape[last] = node.extent as usize;
+                Value::from_fn(shape, |position| {
+                    let mut from = position.to_vec();
+                    from[last] = position[last] / each;
+                    let word = i64::from(codes.at(&from) as i32 as u32);
+                    let code =
+                        (word >> (bits as usize * (position[last] % each))) & ((1 << bits) - 1);
+                    let signed = if code >= 1 << (bits - 1) {
+                        code - (1 << bits)
+                    } else {
+                        code
+                    };
+                    let centre = zero.map_or(0.0, |zero| zero.seen_at(position));
+                    (signed as f64 - centre) * scale.seen_at(position)
+                })
+            }
             Node::CrossEntropy(cross) => {
                 let logits = self.of(cross.logits);
                 let labels = self.of(cross.labels);
@@ -507,6 +667,102 @@ impl Evaluation<'_> {
         Value { shape, data }
     }
 
+    /// Every pair of an element of the operand and one of the result that an element of the
+    /// kernel joins, by its definition.
+    fn convolution(&self, node: &ConvolutionNode) -> Value {
+        let (operand, kernel) = (self.of(node.operand), self.of(node.kernel));
+        let axes = node.strides.len();
+        let groups = node.groups as usize;
+        let (per_group, features) = (kernel.shape[axes], kernel.shape[axes + 1]);
+        let mut shape = operand.shape.clone();
+        for axis in 0..axes {
+            let (size, stride) = (kernel.shape[axis], node.strides[axis] as usize);
+            let reach = node.dilation[axis] as usize * (size - 1) + 1;
+            let around = (node.padding[axis].before + node.padding[axis].after) as usize;
+            let extent = operand.shape[1 + axis];
+            shape[1 + axis] = if node.transposed {
+                (extent - 1) * stride + reach - around
+            } else {
+                (extent + around - reach) / stride + 1
+            };
+        }
+        shape[1 + axes] = if node.transposed {
+            per_group * groups
+        } else {
+            features
+        };
+        let mut result = Value {
+            data: vec![0.0; shape.iter().product()],
+            shape,
+        };
+        // The windows stand on the longer side.
+        let (windows, places) = if node.transposed {
+            (operand.shape.clone(), result.shape.clone())
+        } else {
+            (result.shape.clone(), operand.shape.clone())
+        };
+        for window in positions(&windows[..=axes]) {
+            for tap in positions(&kernel.shape) {
+                let mut place = vec![window[0]];
+                for axis in 0..axes {
+                    let at = window[1 + axis] * node.strides[axis] as usize
+                        + tap[axis] * node.dilation[axis] as usize;
+                    let at = at.checked_sub(node.padding[axis].before as usize);
+                    place.extend(at.filter(|at| *at < places[1 + axis]));
+                }
+                if place.len() <= axes {
+                    continue;
+                }
+                let feature = tap[axes + 1];
+                let group = feature / (features / groups);
+                place.push(group * per_group + tap[axes]);
+                let mut window = window.clone();
+                window.push(feature);
+                let weight = kernel.at(&tap);
+                if node.transposed {
+                    *result.at_mut(&place) += operand.at(&window) * weight;
+                } else {
+                    *result.at_mut(&window) += operand.at(&place) * weight;
+                }
+            }
+        }
+        result
+    }
+
+    fn pool(&self, pool: &PoolNode) -> Value {
+        let operand = self.of(pool.operand);
+        let axes = pool.window.len();
+        let mut shape = operand.shape.clone();
+        for axis in 0..axes {
+            let around = (pool.padding[axis].before + pool.padding[axis].after) as usize;
+            shape[1 + axis] = (operand.shape[1 + axis] + around - pool.window[axis] as usize)
+                / pool.strides[axis] as usize
+                + 1;
+        }
+        let window: Vec<usize> = pool.window.iter().map(|size| *size as usize).collect();
+        Value::from_fn(shape, |position| {
+            let inside: Vec<f64> = positions(&window)
+                .iter()
+                .filter_map(|tap| {
+                    let mut from = position.to_vec();
+                    for axis in 0..axes {
+                        let at = position[1 + axis] * pool.strides[axis] as usize + tap[axis];
+                        let at = at.checked_sub(pool.padding[axis].before as usize)?;
+                        from[1 + axis] = (at < operand.shape[1 + axis]).then_some(at)?;
+                    }
+                    Some(operand.at(&from))
+                })
+                .collect();
+            let sum: f64 = inside.iter().sum();
+            match pool.reduction {
+                Reduction::Sum => sum,
+                Reduction::Mean => sum / inside.len() as f64,
+                Reduction::Maximum => inside.into_iter().fold(f64::NEG_INFINITY, f64::max),
+                Reduction::Minimum => inside.into_iter().fold(f64::INFINITY, f64::min),
+            }
+        })
+    }
+
     /// A function of the elements along an axis, which goes away.
     fn along(&self, operand: NodeId, axis: u32, f: impl Fn(&[f64]) -> f64) -> Value {
         let operand = self.of(operand);
@@ -523,6 +779,14 @@ impl Evaluation<'_> {
             f(&values)
         })
     }
+}
+
+/// The mean, and the variance of the population.
+fn moments(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares = values.iter().map(|value| (value - mean).powi(2));
+    (mean, squares.sum::<f64>() / count)
 }
 
 fn apply(operation: UnaryOperation, x: f64) -> f64 {
@@ -547,6 +811,19 @@ fn apply(operation: UnaryOperation, x: f64) -> f64 {
             .map_or(f64::NAN, |order| f64::from(order as i8)),
         UnaryOperation::IsNan => truth(x.is_nan()),
         UnaryOperation::LogicalNot => truth(x == 0.0),
+        UnaryOperation::Sine => x.sin(),
+        UnaryOperation::Cosine => x.cos(),
+        UnaryOperation::Tangent => x.tan(),
+        UnaryOperation::Round => x.round_ties_even(),
+        UnaryOperation::Ceiling => x.ceil(),
+        UnaryOperation::ErrorFunction => {
+            2.0 * normal_distribution(x * std::f64::consts::SQRT_2) - 1.0
+        }
+        UnaryOperation::ExponentialMinusOne => x.exp_m1(),
+        UnaryOperation::LogPlusOne => x.ln_1p(),
+        UnaryOperation::CubeRoot => x.cbrt(),
+        UnaryOperation::ReciprocalSquareRoot => 1.0 / x.sqrt(),
+        UnaryOperation::IsFinite => truth(x.is_finite()),
     }
 }
 
