@@ -44,6 +44,8 @@ const SAMPLE: Duration = Duration::from_millis(2);
 pub struct Figures {
     /// The device.
     pub device: String,
+    /// Every device that was found and can be used.
+    pub devices: Vec<String>,
     /// Threads that computed.
     pub threads: usize,
     /// 10^9 bytes read and written a second by copying memory: what nothing that waits for memory
@@ -58,6 +60,9 @@ pub struct Figures {
     pub mlp_train_of_gemm: f64,
     /// Microseconds of a prediction of one row.
     pub mlp_infer_1_us: f64,
+    /// The bytes of its weights in that time, as a share of `copy_gb_per_s`; above 1 where they
+    /// stay in a cache.
+    pub mlp_infer_1_of_copy: f64,
     /// Microseconds of a prediction of 1,024 rows.
     pub mlp_infer_1024_us: f64,
     /// Its share of `gemm_gflops`.
@@ -68,6 +73,9 @@ pub struct Figures {
     pub gpt_step_of_gemm: f64,
     /// Tokens a second that the decoder writes of one sequence.
     pub decode_tokens_per_s: f64,
+    /// The bytes of its weights for each of them, as a share of `copy_gb_per_s`; above 1 where
+    /// they stay in a cache.
+    pub decode_of_copy: f64,
     /// Tokens a second that it writes of 16 sequences at a time, all together.
     pub decode_16_tokens_per_s: f64,
 }
@@ -121,12 +129,12 @@ pub fn measure(
 
     tell("training the decoder");
     let shape = Decoder::default();
-    let program = compiled(decoder(&shape));
-    let cost = program.costs().iter().find(|cost| cost.entry == "loss");
+    let writer = compiled(decoder(&shape));
+    let cost = writer.costs().iter().find(|cost| cost.entry == "loss");
     let step_flops = cost.map_or(0.0, |cost| {
         cost.flops as f64 * f64::from(BATCH_OF_TEXT) / f64::from(shape.most_rows)
     });
-    let mut session = Session::new(program, device, 7)?;
+    let mut session = Session::new(writer, device, 7)?;
     let feeds = text(&shape, 4096);
     let mut refused = None;
     let gpt_step = median_seconds(each, &mut || {
@@ -151,19 +159,29 @@ pub fn measure(
     if let Some(error) = refused {
         return Err(error);
     }
+    let copy_gb_per_s = 2.0 * COPY_BYTES as f64 / copy / 1e9;
+    let of_copy =
+        |weights: u64, times_per_s: f64| 4.0 * weights as f64 * times_per_s / copy_gb_per_s / 1e9;
     Ok(Figures {
         device: device.name().to_owned(),
+        devices: Device::probe()
+            .into_iter()
+            .filter(|found| found.usable)
+            .map(|found| found.name)
+            .collect(),
         threads,
-        copy_gb_per_s: 2.0 * COPY_BYTES as f64 / copy / 1e9,
+        copy_gb_per_s,
         gemm_gflops,
         mlp_train_rows_per_s,
         mlp_train_of_gemm: share(mlp_train_rows_per_s, "loss"),
         mlp_infer_1_us: one * 1e6,
+        mlp_infer_1_of_copy: of_copy(program.parameter_count(), 1.0 / one),
         mlp_infer_1024_us: many * 1e6,
         mlp_infer_1024_of_gemm: share(MANY_ROWS as f64 / many, "predict"),
         gpt_step_ms: gpt_step * 1e3,
         gpt_step_of_gemm: step_flops / gpt_step / gemm_gflops / 1e9,
         decode_tokens_per_s,
+        decode_of_copy: of_copy(session.program().parameter_count(), decode_tokens_per_s),
         decode_16_tokens_per_s,
     })
 }

@@ -391,17 +391,16 @@ impl compute::HostSession for ComputeView<'_> {
         Ok(Ok(weights))
     }
 
-    fn import_weights(
-        &mut self,
-        session: Resource<SessionHandle>,
-        weights: Vec<u8>,
-    ) -> Answer<()> {
+    fn import_weights(&mut self, session: Resource<SessionHandle>, weights: Vec<u8>) -> Answer<()> {
         self.0.ledger.count("compute.session-import-weights");
         self.0.ledger.count_bytes_out(weights.len());
         if weights.len() as u64 > MAX_EXPORT_BYTES {
             return Ok(Err(failure(
                 FailureCode::Exhausted,
-                format!("weights of {} bytes, over {MAX_EXPORT_BYTES}", weights.len()),
+                format!(
+                    "weights of {} bytes, over {MAX_EXPORT_BYTES}",
+                    weights.len()
+                ),
             )));
         }
         self.change(&session, |session| session.load_safetensors(&weights))
@@ -424,7 +423,10 @@ impl compute::HostSession for ComputeView<'_> {
         let started = Instant::now();
         let weights = session.to_safetensors();
         self.computed(started);
-        Ok(Ok(self.0.table.push(SnapshotHandle { weights, charged })?))
+        Ok(Ok(self
+            .0
+            .table
+            .push(SnapshotHandle { weights, charged })?))
     }
 
     fn restore(
