@@ -54,7 +54,7 @@ def generated():
     x[:, 24:27] = numpy.exp(x[:, 24:27])
     x[random.random(len(x)) < 0.1, 27] = numpy.nan
     score = (
-        x[:, 0] * x[:, 1]
+        x[:, 0] * (x[:, 1] + 0.5)
         + numpy.sin(2 * x[:, 2])
         + numpy.abs(x[:, 3])
         + 0.5 * x[:, 20] * (x[:, 4] > 0)
