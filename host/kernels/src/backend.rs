@@ -75,27 +75,34 @@ pub(crate) struct Job<'a> {
 
 /// A training under way.
 pub(crate) trait Trainer {
+    /// Says which rows the step after the next call of `gradient` will take, where that is known:
+    /// a device may fetch them meanwhile.
+    fn announce(&mut self, _rows: &[u32]) {}
+
     /// Computes the loss of these rows, by number in the training feeds, at a step counted from
     /// 1, and its gradient. The weights stay.
     fn gradient(&mut self, rows: &[u32], step: u64) -> Result<WeightedLoss, RunError>;
 
     /// Changes the weights by the gradient of the last call, at this learning rate.
-    fn update(&mut self, learning_rate: f32);
+    fn update(&mut self, learning_rate: f32) -> Result<(), RunError>;
 
     /// The gradient of the last call, by parameter; empty for one that is not trainable.
-    fn gradients(&self) -> Vec<Vec<f32>>;
+    fn gradients(&self) -> Result<Vec<Vec<f32>>, RunError>;
 
     /// The loss of the validation rows.
     fn validate(&mut self) -> Result<WeightedLoss, RunError>;
 
     /// Whether every weight is finite.
-    fn is_finite(&self) -> bool;
+    fn is_finite(&self) -> Result<bool, RunError>;
 
     /// Remembers the weights as the best so far.
-    fn keep(&mut self);
+    fn keep(&mut self) -> Result<(), RunError>;
 
     /// Returns to the weights that were kept last.
-    fn restore(&mut self);
+    fn restore(&mut self) -> Result<(), RunError>;
+
+    /// Ends a training that came to its end: from here on the engine has its weights.
+    fn finish(&mut self) -> Result<(), RunError>;
 }
 
 /// Sums over rows.
@@ -111,6 +118,27 @@ pub(crate) struct WeightedLoss {
 }
 
 impl WeightedLoss {
+    /// Sums in the order of the rows. `first_row` is the number of the first.
+    pub(crate) fn of(losses: &[f32], weights: Option<&[f32]>, first_row: usize) -> WeightedLoss {
+        let mut sums = WeightedLoss::default();
+        match weights {
+            None => {
+                sums.loss = losses.iter().map(|loss| f64::from(*loss)).sum();
+                sums.weight = losses.len() as f64;
+            }
+            Some(weights) => {
+                for (row, (loss, weight)) in losses.iter().zip(weights).enumerate() {
+                    if !(*weight >= 0.0 && weight.is_finite()) && sums.bad_weight.is_none() {
+                        sums.bad_weight = Some(first_row + row);
+                    }
+                    sums.loss += f64::from(*loss) * f64::from(*weight);
+                    sums.weight += f64::from(*weight);
+                }
+            }
+        }
+        sums
+    }
+
     /// The sums of one piece after the sums of the pieces before it.
     pub(crate) fn and(self, next: WeightedLoss) -> WeightedLoss {
         WeightedLoss {

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::cpu::{self, CpuBackend};
-use crate::cuda;
+use crate::cuda::{self, CudaBackend, NvidiaOpener, Options};
 
 /// Which device to open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +71,71 @@ pub enum DeviceKind {
     Cuda,
 }
 
+/// How exact matrix products are on a device that has a choice. Everything else is float32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// float32 throughout, each element one chain of fused products and sums: the same bits on
+    /// every device.
+    #[default]
+    F32Strict,
+    /// Operands of products are rounded to TensorFloat-32 (10 bits of fraction), sums are float32.
+    Tf32,
+    /// Operands of products are rounded to bfloat16 (7 bits of fraction), sums are float32.
+    /// Weights stay float32.
+    Bf16Mixed,
+}
+
+/// Why a word does not name a precision.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{given}` is not a precision; use f32-strict, tf32 or bf16-mixed")]
+pub struct UnknownPrecision {
+    /// The word.
+    pub given: String,
+}
+
+impl FromStr for Precision {
+    type Err = UnknownPrecision;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "f32-strict" => Ok(Precision::F32Strict),
+            "tf32" => Ok(Precision::Tf32),
+            "bf16-mixed" => Ok(Precision::Bf16Mixed),
+            _ => Err(UnknownPrecision {
+                given: text.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Precision::F32Strict => "f32-strict",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16Mixed => "bf16-mixed",
+        })
+    }
+}
+
+/// How to open a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceOptions {
+    /// Which.
+    pub choice: DeviceChoice,
+    /// Threads that compute at a time on the processor; by default as many as the system offers.
+    /// Results do not depend on it.
+    pub threads: Option<NonZeroUsize>,
+    /// The least exact that products may be. The processor is always strict.
+    pub precision: Precision,
+    /// The most bytes of a GPU's memory that all sessions together may hold; by default nine
+    /// tenths of what is free when it is opened.
+    pub memory_bytes: Option<u64>,
+    /// A folder where compiled kernels of a GPU are kept, so that the next start is quick. Whoever
+    /// can write to it can run code on the device.
+    pub kernel_cache: Option<PathBuf>,
+}
+
 /// What is known of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
@@ -121,20 +187,64 @@ impl Device {
         choice: DeviceChoice,
         threads: Option<NonZeroUsize>,
     ) -> Result<Device, DeviceError> {
+        Device::open_with(DeviceOptions {
+            choice,
+            threads,
+            ..DeviceOptions::default()
+        })
+    }
+
+    /// The same with everything that can be chosen.
+    ///
+    /// # Errors
+    /// As [`Device::open`]; also when the precision asked for needs a library that is not there.
+    pub fn open_with(options: DeviceOptions) -> Result<Device, DeviceError> {
+        let choice = options.choice;
         match choice {
-            // There is no other backend yet that `Auto` could prefer.
+            // The CUDA backend has not run on a device yet; it is taken where it is asked for by
+            // name.
             DeviceChoice::Auto | DeviceChoice::Cpu => {
-                let threads = threads.unwrap_or_else(system_threads);
+                let threads = options.threads.unwrap_or_else(system_threads);
                 Ok(Device::with(CpuBackend::open(threads)?))
             }
-            DeviceChoice::Cuda(_) => {
-                let reason = match cuda::probe() {
-                    Ok(driver) => format!("there is no CUDA backend in this build ({driver})"),
-                    Err(reason) => format!("there is no CUDA backend in this build, and {reason}"),
+            DeviceChoice::Cuda(number) => {
+                let opener = NvidiaOpener {
+                    number,
+                    kernels: options.kernel_cache,
                 };
-                Err(DeviceError::Unavailable { choice, reason })
+                let backend = CudaBackend::open(
+                    Arc::new(opener),
+                    Options {
+                        precision: options.precision,
+                        memory_bytes: options.memory_bytes,
+                    },
+                    |reason| DeviceError::Unavailable { choice, reason },
+                )?;
+                Ok(Device::with(backend))
             }
         }
+    }
+
+    /// The CUDA backend over another driver than NVIDIA's: how it is tested without a device.
+    ///
+    /// # Errors
+    /// When the driver does not open.
+    #[doc(hidden)]
+    pub fn over(
+        opener: Arc<dyn cuda::driver::Opener>,
+        options: &DeviceOptions,
+    ) -> Result<Device, DeviceError> {
+        let choice = options.choice;
+        let options = Options {
+            precision: options.precision,
+            memory_bytes: options.memory_bytes,
+        };
+        let unavailable = |reason| DeviceError::Unavailable { choice, reason };
+        Ok(Device::with(CudaBackend::open(
+            opener,
+            options,
+            unavailable,
+        )?))
     }
 
     pub(crate) fn with(backend: impl Backend + 'static) -> Device {
@@ -145,19 +255,7 @@ impl Device {
 
     /// What there is on this machine. Never fails.
     pub fn probe() -> Vec<DeviceInfo> {
-        let cuda = match cuda::probe() {
-            Ok(driver) => format!("{driver}; there is no CUDA backend in this build"),
-            Err(reason) => reason.to_string(),
-        };
-        vec![
-            cpu::describe(system_threads().get()),
-            DeviceInfo {
-                kind: DeviceKind::Cuda,
-                name: "cuda".into(),
-                usable: false,
-                detail: cuda,
-            },
-        ]
+        vec![cpu::describe(system_threads().get()), cuda::describe()]
     }
 
     /// A name for people.
@@ -208,7 +306,7 @@ mod tests {
         let refused = Device::open(DeviceChoice::Cuda(1), None).expect_err("no such backend");
         let message = refused.to_string();
         assert!(
-            message.starts_with("device cuda:1 cannot be used: there is no CUDA backend"),
+            message.starts_with("device cuda:1 cannot be used: "),
             "{message}"
         );
         assert!(message.ends_with("use `cpu` or `auto`"), "{message}");

@@ -158,6 +158,28 @@ pub enum RunError {
         /// Which tensor, and how it differs.
         what: String,
     },
+    /// The device has no room left.
+    #[error(
+        "the device has no room for {bytes} bytes more, {held} of at most {limit} are held; give \
+         fewer rows at a time, end other sessions, or allow more device memory"
+    )]
+    OutOfMemory {
+        /// What was asked for.
+        bytes: u64,
+        /// What sessions hold.
+        held: u64,
+        /// What they may hold together.
+        limit: u64,
+    },
+    /// The device stopped answering.
+    #[error(
+        "the device was lost: {what}; the session has the weights of its last training that ended, \
+         and goes on with them when it is used again"
+    )]
+    DeviceLost {
+        /// What its driver said.
+        what: String,
+    },
     /// The machine refused memory or threads.
     #[error("the device cannot run this: {what}")]
     Device {

@@ -13,7 +13,7 @@
 //! | `show` | a program written down: its text, its picture |
 //! | `session`, `train` | weights, epochs, order of rows, early stopping; the same on every device |
 //! | `generate` | sequences that go on from prompts, several at a time |
-//! | `backend`, `cpu` | what a device does; the processor |
+//! | `backend`, `cpu`, `cuda` | what a device does; the processor; NVIDIA's GPUs |
 //! | `trees` | forests of decision trees, trained by gradient boosting |
 //! | `measure` | what a device can do, in figures |
 //!
@@ -70,7 +70,8 @@ mod backend;
 mod caps;
 mod check;
 mod cpu;
-mod cuda;
+#[doc(hidden)]
+pub mod cuda;
 mod device;
 mod error;
 mod feeds;
@@ -87,7 +88,10 @@ mod weights;
 
 pub use backend::Backend;
 pub use caps::Caps;
-pub use device::{Device, DeviceChoice, DeviceError, DeviceInfo, DeviceKind, UnknownDevice};
+pub use device::{
+    Device, DeviceChoice, DeviceError, DeviceInfo, DeviceKind, DeviceOptions, Precision,
+    UnknownDevice, UnknownPrecision,
+};
 pub use error::RunError;
 pub use generate::{Completion, Finish, Generator, Prompt, Sampling, Written};
 pub use program::{Cost, Diagnostic, GenerationCost, ParameterInfo, Program};

@@ -169,7 +169,7 @@ impl Session {
         let order: Vec<u32> = (0..rows as u32).collect();
         let sums = trainer.gradient(&order, 1)?;
         let loss = train::mean(sums)?;
-        let parameters = program.parameters().iter().zip(trainer.gradients());
+        let parameters = program.parameters().iter().zip(trainer.gradients()?);
         let by_parameter = parameters
             .filter(|(parameter, _)| parameter.trainable)
             .filter_map(|(parameter, values)| {

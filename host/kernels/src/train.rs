@@ -295,7 +295,8 @@ impl Run<'_> {
             }
             let mut sums = WeightedLoss::default();
             let mut learning_rate = plan.learning_rate;
-            for rows in order[..taken].chunks(batch_rows) {
+            let mut batches = order[..taken].chunks(batch_rows).peekable();
+            while let Some(rows) = batches.next() {
                 let step = report.steps + 1;
                 let progress = Progress {
                     step: report.steps,
@@ -309,6 +310,8 @@ impl Run<'_> {
                     return Err(RunError::Stopped { step, reason });
                 }
                 learning_rate = plan.learning_rate * plan.schedule.share(report.steps, steps);
+                self.trainer
+                    .announce(batches.peek().copied().unwrap_or(&[]));
                 let loss = self.trainer.gradient(rows, step)?;
                 if let Some(row) = loss.bad_weight {
                     return Err(RunError::BadWeights {
@@ -321,14 +324,14 @@ impl Run<'_> {
                 }
                 // A batch whose rows all have a weight of 0 says nothing.
                 if loss.weight > 0.0 {
-                    self.trainer.update(learning_rate);
+                    self.trainer.update(learning_rate)?;
                 }
                 sums = sums.and(loss);
                 report.steps = step;
                 report.rows += rows.len() as u64;
             }
             let train_loss = mean(sums)?;
-            if !self.trainer.is_finite() {
+            if !self.trainer.is_finite()? {
                 return Err(RunError::WeightsNotFinite { epoch });
             }
             let validation_loss = match self.has_validation {
@@ -356,7 +359,7 @@ impl Run<'_> {
             {
                 best = loss;
                 report.best_epoch = epoch;
-                self.trainer.keep();
+                self.trainer.keep()?;
             }
             let progress = Progress {
                 step: report.steps,
@@ -383,8 +386,9 @@ impl Run<'_> {
             }
         }
         if patience.is_some() {
-            self.trainer.restore();
+            self.trainer.restore()?;
         }
+        self.trainer.finish()?;
         Ok(report)
     }
 }

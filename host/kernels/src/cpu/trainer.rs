@@ -131,7 +131,7 @@ impl<'a> CpuTrainer<'a> {
             .as_ref()
             .and_then(|loss| loss.weight)
             .map(|_| &weights.as_slice()[..rows.len()]);
-        Ok(weighted_loss(
+        Ok(WeightedLoss::of(
             &losses.as_slice()[..rows.len()],
             weights,
             piece.first_row,
@@ -314,9 +314,9 @@ impl Trainer for CpuTrainer<'_> {
         Ok(total)
     }
 
-    fn update(&mut self, learning_rate: f32) {
+    fn update(&mut self, learning_rate: f32) -> Result<(), RunError> {
         let Some(optimizer) = self.optimizer else {
-            return;
+            return Ok(());
         };
         self.updates += 1;
         let spans = self.gradient_spans();
@@ -353,7 +353,7 @@ impl Trainer for CpuTrainer<'_> {
             }
         };
         if spans.is_empty() {
-            return;
+            return Ok(());
         }
         if let Some(limit) = self.job.clip_norm {
             let squares: Vec<Mutex<f64>> =
@@ -387,9 +387,10 @@ impl Trainer for CpuTrainer<'_> {
             });
         }
         self.engine.weights_changed();
+        Ok(())
     }
 
-    fn gradients(&self) -> Vec<Vec<f32>> {
+    fn gradients(&self) -> Result<Vec<Vec<f32>>, RunError> {
         let program = &self.engine.program;
         let mut sums: Vec<AlignedBuffer> = self.shards[..self.used]
             .iter()
@@ -404,14 +405,14 @@ impl Trainer for CpuTrainer<'_> {
         let mut parts: Vec<&mut [f32]> = sums.iter_mut().map(AlignedBuffer::as_mut_slice).collect();
         update::combine(self.engine.level, &mut parts, self.scale);
         let parameters = program.parameters().iter().zip(&program.layout.parameters);
-        parameters
+        Ok(parameters
             .map(|(parameter, offset)| match sums.first() {
                 Some(sum) if parameter.trainable => {
                     sum.as_slice()[*offset..][..parameter.elements()].to_vec()
                 }
                 _ => Vec::new(),
             })
-            .collect()
+            .collect())
     }
 
     fn validate(&mut self) -> Result<WeightedLoss, RunError> {
@@ -421,48 +422,30 @@ impl Trainer for CpuTrainer<'_> {
         let results = self.engine.evaluate(Which::Evaluation, validation)?;
         let mut values = results.iter().filter_map(Tensor::as_f32);
         let losses = values.next().unwrap_or(&[]);
-        Ok(weighted_loss(losses, values.next(), 0))
+        Ok(WeightedLoss::of(losses, values.next(), 0))
     }
 
-    fn is_finite(&self) -> bool {
-        self.engine
-            .weights
-            .as_slice()
-            .iter()
-            .all(|weight| weight.is_finite())
+    fn is_finite(&self) -> Result<bool, RunError> {
+        let weights = self.engine.weights.as_slice();
+        Ok(weights.iter().all(|weight| weight.is_finite()))
     }
 
-    fn keep(&mut self) {
+    fn keep(&mut self) -> Result<(), RunError> {
         self.best = self.engine.weights.clone();
+        Ok(())
     }
 
-    fn restore(&mut self) {
+    fn restore(&mut self) -> Result<(), RunError> {
         if !self.best.as_slice().is_empty() {
             self.engine.weights = self.best.clone();
             self.engine.weights_changed();
         }
+        Ok(())
     }
-}
 
-/// Sums in the order of the rows.
-fn weighted_loss(losses: &[f32], weights: Option<&[f32]>, first_row: usize) -> WeightedLoss {
-    let mut sums = WeightedLoss::default();
-    match weights {
-        None => {
-            sums.loss = losses.iter().map(|loss| f64::from(*loss)).sum();
-            sums.weight = losses.len() as f64;
-        }
-        Some(weights) => {
-            for (row, (loss, weight)) in losses.iter().zip(weights).enumerate() {
-                if !(*weight >= 0.0 && weight.is_finite()) && sums.bad_weight.is_none() {
-                    sums.bad_weight = Some(first_row + row);
-                }
-                sums.loss += f64::from(*loss) * f64::from(*weight);
-                sums.weight += f64::from(*weight);
-            }
-        }
+    fn finish(&mut self) -> Result<(), RunError> {
+        Ok(())
     }
-    sums
 }
 
 /// Copies rows by number, one after the other.

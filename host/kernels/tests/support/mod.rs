@@ -9,15 +9,17 @@
 
 pub mod check;
 pub mod reference;
+pub mod shim;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{
-    Caps, Device, DeviceChoice, Feeds, Program, Progress, Session, StopReason, Tensor,
+    Caps, Device, DeviceChoice, DeviceOptions, Feeds, Precision, Program, Progress, Session,
+    StopReason, Tensor,
 };
 
 /// Builds a graph node by node.
@@ -207,8 +209,69 @@ pub fn classifier(features: u32, classes: u32, dropout: f32) -> Builder {
     builder
 }
 
+/// The device under test: the processor, or what `SANDCAST_TEST_DEVICE` says: `cuda`, or
+/// `cuda-shim`, which runs the kernels of CUDA on the processor. `SANDCAST_TEST_PRECISION` is the
+/// precision of its products.
 pub fn device(threads: usize) -> Device {
-    Device::open(DeviceChoice::Cpu, NonZeroUsize::new(threads)).expect("the processor opens")
+    if !is_cuda() {
+        let threads = NonZeroUsize::new(threads);
+        return Device::open(DeviceChoice::Cpu, threads).expect("the processor opens");
+    }
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let open = || {
+        let options = DeviceOptions {
+            choice: DeviceChoice::Cuda(0),
+            precision: precision(),
+            ..DeviceOptions::default()
+        };
+        match device_name().as_str() {
+            "cuda-shim" => Device::over(Arc::new(shim::ShimOpener::default()), &options),
+            _ => Device::open_with(options),
+        }
+        .expect("the device under test opens")
+    };
+    DEVICE.get_or_init(open).clone()
+}
+
+fn device_name() -> String {
+    let name = std::env::var("SANDCAST_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    assert!(
+        ["cpu", "cuda", "cuda-shim"].contains(&name.as_str()),
+        "SANDCAST_TEST_DEVICE is `{name}`; use cpu, cuda or cuda-shim"
+    );
+    name
+}
+
+/// Whether the kernels of CUDA are under test.
+pub fn is_cuda() -> bool {
+    device_name() != "cpu"
+}
+
+/// The precision under test.
+pub fn precision() -> Precision {
+    std::env::var("SANDCAST_TEST_PRECISION").map_or(Precision::F32Strict, |name| {
+        name.parse()
+            .expect("SANDCAST_TEST_PRECISION is a precision")
+    })
+}
+
+/// A tolerance of a test against the reference, for the precision under test: products of
+/// operands with so many bits of fraction are so much less exact.
+pub fn within(strict: f64) -> f64 {
+    match precision() {
+        Precision::F32Strict => strict,
+        Precision::Tf32 => strict.max(2e-3),
+        Precision::Bf16Mixed => strict.max(2e-2),
+    }
+}
+
+/// Rows of a test that is slow under the shim.
+pub fn fewer(rows: usize, on_shim: usize) -> usize {
+    if device_name() == "cuda-shim" {
+        on_shim
+    } else {
+        rows
+    }
 }
 
 pub fn session(program: &Arc<Program>, threads: usize, seed: u64) -> Session {
