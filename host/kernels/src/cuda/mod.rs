@@ -61,6 +61,46 @@ pub(crate) use nvidia::NvidiaOpener;
 
 use crate::device::{DeviceInfo, DeviceKind};
 
+/// Every template, with every choice that a plan can make of it.
+#[doc(hidden)]
+pub fn templates() -> Vec<driver::Unit> {
+    source::templates()
+}
+
+/// Compiles kernels to PTX, by the NVRTC that is there, for devices from a compute capability on.
+///
+/// # Errors
+/// When there is no NVRTC, or they do not compile.
+#[doc(hidden)]
+pub fn compile_to_ptx(
+    unit: &driver::Unit,
+    compute_capability: [u32; 2],
+) -> Result<Vec<u8>, driver::Fault> {
+    let compiler = compile::Compiler::open(None)?;
+    compiler.compile(unit, compile::Target::Ptx(compute_capability))
+}
+
+/// Why there is no NVRTC; none where there is.
+#[doc(hidden)]
+pub fn why_no_compiler() -> Option<String> {
+    probe::find_nvrtc().err().map(|reason| reason.to_string())
+}
+
+/// The kernels of attention for heads of a width, with the number of queries and keys of a block;
+/// none where there are no kernels for it.
+#[doc(hidden)]
+pub fn attention(width: usize) -> Option<(driver::Unit, [u32; 2])> {
+    let attention = source::attention(width)?;
+    let kernels = [attention.forward, attention.slope_q, attention.slope_kv];
+    let mut names: Vec<String> = kernels.iter().map(|one| one.name.clone()).collect();
+    names.push("attention_deltas".into());
+    let unit = driver::Unit {
+        source: source::unit_text(source::Family::Attention, &[&kernels[0]]),
+        names,
+    };
+    Some((unit, [attention.queries, attention.keys]))
+}
+
 /// What is known of the first CUDA device. Never fails: what is missing is said.
 pub(crate) fn describe() -> DeviceInfo {
     let found = probe::probe().and_then(|driver| {

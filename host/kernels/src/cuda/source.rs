@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use super::driver::Unit;
 use crate::graph::{BinaryOperation, Comparison, DType, UnaryOperation};
 use crate::ir::{Bits, Map};
 use crate::plan::{Load, MapProgram, Place, Source, Splat, Target};
@@ -24,10 +25,6 @@ pub(super) enum Family {
     Lookup,
     Update,
     Multiply,
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "no instruction of a plan is attention yet")
-    )]
     Attention,
     Map,
 }
@@ -63,8 +60,11 @@ pub(super) fn unit_text(family: Family, kernels: &[&KernelText]) -> String {
         Family::Map => "",
     };
     let mut text = format!("{PRELUDE}\n{template}\n");
-    for kernel in kernels {
-        text.push_str(&kernel.text);
+    for (index, kernel) in kernels.iter().enumerate() {
+        // One text may make several kernels.
+        if kernels[..index].iter().all(|one| one.text != kernel.text) {
+            text.push_str(&kernel.text);
+        }
     }
     text
 }
@@ -110,6 +110,87 @@ pub(super) fn multiply(tile: Tile, left_inner: bool, right_columns: bool) -> Ker
         name: format!("multiply_{name}_{sides}"),
         text: format!("MULTIPLY({name}_{sides}, {tile}, {left_inner}, {right_columns})\n"),
     }
+}
+
+/// The kernels of attention for heads of one width, and their tiles.
+#[derive(Clone, Debug)]
+pub(super) struct Attention {
+    pub(super) forward: KernelText,
+    pub(super) slope_q: KernelText,
+    pub(super) slope_kv: KernelText,
+    /// Queries of a block of the first two, keys of a block of the third: four threads for each.
+    pub(super) queries: u32,
+    pub(super) keys: u32,
+}
+
+/// Attention for heads of this width; none where there is no kernel for it.
+pub(super) fn attention(width: usize) -> Option<Attention> {
+    if width == 0 || width > 128 || !width.is_multiple_of(4) {
+        return None;
+    }
+    // What a block holds must fit in 48 KiB.
+    let tile = if width <= 64 { 32 } else { 16 };
+    let text = |name: &str| KernelText {
+        family: Family::Attention,
+        name: format!("{name}_{width}"),
+        text: format!("ATTENTION({width}, {tile}, {tile})\n"),
+    };
+    Some(Attention {
+        forward: text("attention"),
+        slope_q: text("attention_slope_q"),
+        slope_kv: text("attention_slope_kv"),
+        queries: tile,
+        keys: tile,
+    })
+}
+
+/// Everything that templates have, as units to be compiled.
+pub(super) fn templates() -> Vec<Unit> {
+    let mut units = Vec::new();
+    for family in [Family::Rows, Family::Lookup, Family::Update] {
+        let source = unit_text(family, &[]);
+        units.push(Unit {
+            names: kernel_names(&source),
+            source,
+        });
+    }
+    for tile in [Tile::Large, Tile::Middle, Tile::Flat] {
+        for (left, right) in [(true, true), (true, false), (false, true), (false, false)] {
+            let kernel = multiply(tile, left, right);
+            units.push(Unit {
+                source: unit_text(Family::Multiply, &[&kernel]),
+                names: vec![kernel.name],
+            });
+        }
+    }
+    for attention in [16, 32, 64, 80, 96, 128].into_iter().filter_map(attention) {
+        let kernels = [attention.forward, attention.slope_q, attention.slope_kv];
+        let mut names: Vec<String> = kernels.iter().map(|one| one.name.clone()).collect();
+        names.push("attention_deltas".into());
+        units.push(Unit {
+            source: unit_text(Family::Attention, &[&kernels[0]]),
+            names,
+        });
+    }
+    units
+}
+
+/// The kernels that a text defines, those of `ROWS` included.
+fn kernel_names(source: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for line in source.lines() {
+        let Some(rest) = line.trim_start().strip_prefix("KERNEL ") else {
+            continue;
+        };
+        let Some((name, _)) = rest.split_once('(') else {
+            continue;
+        };
+        match name.strip_suffix("##THREADS") {
+            Some(name) => names.extend(["32", "256"].map(|threads| format!("{name}{threads}"))),
+            None => names.push(name.to_owned()),
+        }
+    }
+    names
 }
 
 /// The kernel of a map program, and the places whose addresses it takes after the number of
