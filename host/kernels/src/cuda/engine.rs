@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::decoder::CudaDecoder;
 use super::driver::Opener;
 use super::lower::{Check, Choices, Lowered, lower};
 use super::memory::{
@@ -11,7 +12,7 @@ use super::memory::{
 };
 use super::script::{Regions, Script, Stretch, Work, bind};
 use super::trainer::CudaTrainer;
-use crate::backend::{Backend, Engine, Job, Trainer};
+use crate::backend::{Backend, Decoder, Engine, Job, Trainer};
 use crate::device::{DeviceError, DeviceInfo, DeviceKind, Precision};
 use crate::error::RunError;
 use crate::feeds::Bound;
@@ -166,7 +167,7 @@ pub(super) struct Home {
     lanes: Mutex<Vec<Lane>>,
     pub(super) stream: OpenStream,
     /// What inference computes from the weights alone, and whether it is there.
-    inference: SharedPart,
+    pub(super) inference: SharedPart,
     inference_ready: Mutex<bool>,
     pub(super) weights: Buffer,
     literals: Buffer,
@@ -279,6 +280,7 @@ impl CudaEngine {
         let choices = Choices {
             precision: self.shop.options.precision,
             multiprocessors: site.driver.facts().multiprocessors,
+            most_pages: None,
         };
         let fixed = Regions {
             weights: stretch(weights.address, layout.weights),
@@ -432,7 +434,7 @@ impl Home {
     }
 
     /// Computes what inference needs of the weights, if they changed.
-    fn compute_inference(&self) -> Result<(), RunError> {
+    pub(super) fn compute_inference(&self) -> Result<(), RunError> {
         let mut ready = lock(&self.inference_ready);
         if *ready {
             return Ok(());
@@ -743,5 +745,9 @@ impl Engine for CudaEngine {
 
     fn train<'a>(&'a mut self, job: Job<'a>) -> Result<Box<dyn Trainer + 'a>, RunError> {
         Ok(Box::new(CudaTrainer::new(self, job)?))
+    }
+
+    fn decoder(&self, slots: usize) -> Result<Box<dyn Decoder + '_>, RunError> {
+        Ok(Box::new(CudaDecoder::new(self, slots)?))
     }
 }

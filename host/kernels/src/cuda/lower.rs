@@ -11,7 +11,7 @@ use super::source::{self, Family, KernelText, THREADS, Tile};
 use crate::device::Precision;
 use crate::error::RunError;
 use crate::ir::Fold;
-use crate::plan::{Instruction, MapProgram, Multiplication, PANEL, Place, Plan, Region, Right};
+use crate::plan::{Attention, Instruction, MapProgram, Multiplication, PANEL, Place, Plan, Region, Right};
 
 /// Elements of a tensor must be countable in 31 bits.
 const MOST_ELEMENTS: usize = 1 << 31;
@@ -44,6 +44,12 @@ pub(super) enum Argument {
     Run,
     /// An address in the memory that one instruction uses, in bytes.
     Scratch(u64),
+    /// The address of the keys that an attention keeps, or of the values.
+    KeptKeys(u32),
+    KeptValues(u32),
+    /// The addresses of the pages of each sequence, and of how many positions each has.
+    Pages,
+    Lengths,
 }
 
 /// Work to be queued.
@@ -98,6 +104,8 @@ pub(super) struct Lowered {
 pub(super) struct Choices {
     pub(super) precision: Precision,
     pub(super) multiprocessors: u32,
+    /// In generation: the most pages of a sequence. Attentions keep their keys and values then.
+    pub(super) most_pages: Option<usize>,
 }
 
 /// Makes the operations of a plan. `unpacked` is what the shared plan said.
@@ -409,6 +417,8 @@ impl Lowering<'_> {
                 width,
                 node,
             } => self.scatter(indices, source, target, [counted, size, width], node)?,
+            Instruction::Attention(ref of) => self.attention(of)?,
+            Instruction::AttentionSlope { ref of, slope } => self.attention_slope(of, slope)?,
             Instruction::OneHot {
                 indices,
                 target,
@@ -449,6 +459,148 @@ impl Lowering<'_> {
                 self.each(Family::Lookup, "copy_rows", elements, arguments);
             }
         }
+        Ok(())
+    }
+
+    /// Launches a kernel of attention: four threads for a row of a tile.
+    fn attend(&mut self, text: KernelText, tile: u32, rows: [usize; 3], arguments: Vec<Argument>) {
+        let [batch, heads, time] = rows;
+        let kernel = self.kernel(text);
+        self.lowered.operations.push(Operation::Launch {
+            kernel,
+            grid: Grid {
+                blocks: (batch * heads * time.div_ceil(tile as usize)) as u32,
+                threads: tile * 4,
+            },
+            arguments,
+        });
+    }
+
+    fn kernels_of(of: &Attention) -> Result<source::Attention, RunError> {
+        source::attention(of.width).ok_or_else(|| RunError::Device {
+            what: format!(
+                "heads of attention are {} wide, and kernels know 1 to 256",
+                of.width
+            ),
+        })
+    }
+
+    fn attention(&mut self, of: &Attention) -> Result<(), RunError> {
+        let (queries, keys) = (of.elements(of.heads), of.elements(of.key_heads));
+        if Self::countable(queries.max(keys))? == 0 {
+            return Ok(());
+        }
+        let kernels = Self::kernels_of(of)?;
+        let rows = [of.batch, of.heads, of.time];
+        let Some(most_pages) = self.choices.most_pages else {
+            let mut arguments = vec![
+                Argument::Place(of.query, queries),
+                Argument::Place(of.key, keys),
+                Argument::Place(of.value, keys),
+                Argument::Place(of.target, queries),
+                Argument::Number(0),
+            ];
+            arguments.extend(sizes(of));
+            self.attend(kernels.forward, kernels.tile, rows, arguments);
+            return Ok(());
+        };
+        let arguments = vec![
+            Argument::Place(of.key, keys),
+            Argument::Place(of.value, keys),
+            Argument::KeptKeys(of.id),
+            Argument::KeptValues(of.id),
+            Argument::Pages,
+            Argument::Lengths,
+            count(of.batch),
+            count(of.time),
+            count(of.key_heads * of.width),
+            count(most_pages),
+        ];
+        let blocks = blocks(keys, 1, self.choices.multiprocessors);
+        // The text makes all kernels of the family.
+        let keep = KernelText {
+            name: "keep_positions".into(),
+            ..kernels.kept.clone()
+        };
+        self.launch(keep, blocks, arguments);
+        let arguments = vec![
+            Argument::Place(of.query, queries),
+            Argument::KeptKeys(of.id),
+            Argument::KeptValues(of.id),
+            Argument::Place(of.target, queries),
+            Argument::Pages,
+            Argument::Lengths,
+            count(of.batch),
+            count(of.time),
+            count(of.heads),
+            count(of.key_heads),
+            count(most_pages),
+            float(of.scale),
+        ];
+        self.attend(kernels.kept, kernels.tile, rows, arguments);
+        Ok(())
+    }
+
+    /// Computes the result and its levels again, then the three gradients side by side.
+    fn attention_slope(&mut self, of: &Attention, slope: Place) -> Result<(), RunError> {
+        let (queries, keys) = (of.elements(of.heads), of.elements(of.key_heads));
+        let whole = Self::countable(queries + 2 * keys)?;
+        if queries == 0 || keys == 0 {
+            return Ok(());
+        }
+        let kernels = Self::kernels_of(of)?;
+        let rows = of.batch * of.heads * of.time;
+        let result = Argument::Scratch(0);
+        let levels_at = (queries as u64 * 4).next_multiple_of(256);
+        let levels = Argument::Scratch(levels_at);
+        let deltas_at = levels_at + (rows as u64 * 4).next_multiple_of(256);
+        let deltas = Argument::Scratch(deltas_at);
+        self.scratch(deltas_at + rows as u64 * 4);
+        let operands = [
+            Argument::Place(of.query, queries),
+            Argument::Place(of.key, keys),
+            Argument::Place(of.value, keys),
+        ];
+        let slope = Argument::Place(slope, queries);
+        let by_query = [of.batch, of.heads, of.time];
+        let mut arguments = operands.to_vec();
+        arguments.extend([result.clone(), levels.clone()]);
+        arguments.extend(sizes(of));
+        self.attend(kernels.forward, kernels.tile, by_query, arguments);
+        let sums = KernelText {
+            name: "attention_deltas".into(),
+            ..kernels.kept
+        };
+        let arguments = vec![
+            result,
+            slope.clone(),
+            deltas.clone(),
+            count(of.batch),
+            count(of.time),
+            count(of.heads),
+            count(of.width),
+        ];
+        self.launch(sums, rows.div_ceil(8) as u32, arguments);
+        // [batch, time, heads + 2 key heads, width]
+        let stride = (of.heads + 2 * of.key_heads) * of.width;
+        let part = |heads: usize| {
+            let place = Place {
+                offset: of.target.offset + heads * of.width,
+                ..of.target
+            };
+            Argument::Place(place, whole - heads * of.width)
+        };
+        let mut arguments = operands.to_vec();
+        arguments.extend([slope.clone(), levels.clone(), deltas.clone()]);
+        arguments.extend([part(0), count(stride)]);
+        arguments.extend(sizes(of));
+        self.attend(kernels.slope_q, kernels.tile, by_query, arguments);
+        let mut arguments = operands.to_vec();
+        arguments.extend([slope, levels, deltas]);
+        arguments.extend([part(of.heads), part(of.heads + of.key_heads), count(stride)]);
+        arguments.extend(sizes(of));
+        let by_key = [of.batch, of.key_heads, of.time];
+        self.attend(kernels.slope_kv, kernels.tile, by_key, arguments);
         Ok(())
     }
 
@@ -729,6 +881,18 @@ impl Lowering<'_> {
         });
         Ok(())
     }
+}
+
+/// What kernels of attention take last.
+fn sizes(of: &Attention) -> [Argument; 6] {
+    [
+        count(of.batch),
+        count(of.time),
+        count(of.heads),
+        count(of.key_heads),
+        Argument::Number(u64::from(of.causal)),
+        float(of.scale),
+    ]
 }
 
 /// Elements from the first to the last of a view, both included.

@@ -13,6 +13,7 @@
 //! | `memory` | an open device: one pool of memory, pinned memory, compiled kernels |
 //! | `engine` | a program with its weights: entries over buckets of rows |
 //! | `trainer` | steps and updates |
+//! | `decoder` | sequences that go on, with the keys and values that they keep in pages |
 //! | `driver` | the trait that all of the above is written against |
 //! | `nvidia`, `products`, `compile` | that trait over the driver, cuBLASLt and NVRTC, by cudarc |
 //! | `probe` | whether any of it is on this machine; never panics |
@@ -44,6 +45,7 @@
 )]
 
 mod compile;
+mod decoder;
 #[doc(hidden)]
 pub mod driver;
 mod engine;
@@ -84,21 +86,6 @@ pub fn compile_to_ptx(
 #[doc(hidden)]
 pub fn why_no_compiler() -> Option<String> {
     probe::find_nvrtc().err().map(|reason| reason.to_string())
-}
-
-/// The kernels of attention for heads of a width, with the number of queries and keys of a block;
-/// none where there are no kernels for it.
-#[doc(hidden)]
-pub fn attention(width: usize) -> Option<(driver::Unit, [u32; 2])> {
-    let attention = source::attention(width)?;
-    let kernels = [attention.forward, attention.slope_q, attention.slope_kv];
-    let mut names: Vec<String> = kernels.iter().map(|one| one.name.clone()).collect();
-    names.push("attention_deltas".into());
-    let unit = driver::Unit {
-        source: source::unit_text(source::Family::Attention, &[&kernels[0]]),
-        names,
-    };
-    Some((unit, [attention.queries, attention.keys]))
 }
 
 /// What is known of the first CUDA device. Never fails: what is missing is said.

@@ -32,6 +32,19 @@ pub(super) struct Regions {
     pub(super) checks: u64,
     pub(super) scratch: u64,
     pub(super) scratch_bytes: u64,
+    /// In generation: of each attention the keys and values that it keeps.
+    pub(super) kept: Vec<Kept>,
+    /// The pages of each sequence, and how many positions each has.
+    pub(super) pages: u64,
+    pub(super) lengths: u64,
+}
+
+/// The keys and values that an attention keeps, by the number of its value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) id: u32,
+    pub(super) keys: u64,
+    pub(super) values: u64,
 }
 
 impl Regions {
@@ -62,6 +75,13 @@ impl Regions {
         }
     }
 
+    fn kept(&self, id: u32) -> Result<Kept, RunError> {
+        let kept = self.kept.iter().find(|kept| kept.id == id).copied();
+        kept.ok_or_else(|| RunError::Device {
+            what: format!("nothing is kept of attention {id}"),
+        })
+    }
+
     fn argument(&self, argument: &Argument) -> Result<u64, RunError> {
         Ok(match argument {
             Argument::Place(place, elements) => self.address(*place, *elements)?,
@@ -69,6 +89,10 @@ impl Regions {
             Argument::Check(index) => self.checks + *index as u64 * 8,
             Argument::Run => self.run,
             Argument::Scratch(offset) => self.scratch + offset,
+            Argument::KeptKeys(id) => self.kept(*id)?.keys,
+            Argument::KeptValues(id) => self.kept(*id)?.values,
+            Argument::Pages => self.pages,
+            Argument::Lengths => self.lengths,
         })
     }
 }

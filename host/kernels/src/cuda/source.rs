@@ -116,20 +116,23 @@ pub(super) fn multiply(tile: Tile, left_inner: bool, right_columns: bool) -> Ker
 #[derive(Clone, Debug)]
 pub(super) struct Attention {
     pub(super) forward: KernelText,
+    /// Against keys and values in pages.
+    pub(super) kept: KernelText,
     pub(super) slope_q: KernelText,
     pub(super) slope_kv: KernelText,
-    /// Queries of a block of the first two, keys of a block of the third: four threads for each.
-    pub(super) queries: u32,
-    pub(super) keys: u32,
+    /// Rows of a block: keys in the last, queries in the others. Four threads for each.
+    pub(super) tile: u32,
 }
 
 /// Attention for heads of this width; none where there is no kernel for it.
 pub(super) fn attention(width: usize) -> Option<Attention> {
-    if width == 0 || width > 128 || !width.is_multiple_of(4) {
-        return None;
-    }
     // What a block holds must fit in 48 KiB.
-    let tile = if width <= 64 { 32 } else { 16 };
+    let tile = match width {
+        1..=64 => 32,
+        65..=128 => 16,
+        129..=256 => 8,
+        _ => return None,
+    };
     let text = |name: &str| KernelText {
         family: Family::Attention,
         name: format!("{name}_{width}"),
@@ -137,10 +140,10 @@ pub(super) fn attention(width: usize) -> Option<Attention> {
     };
     Some(Attention {
         forward: text("attention"),
+        kept: text("attention_kept"),
         slope_q: text("attention_slope_q"),
         slope_kv: text("attention_slope_kv"),
-        queries: tile,
-        keys: tile,
+        tile,
     })
 }
 
@@ -163,16 +166,21 @@ pub(super) fn templates() -> Vec<Unit> {
             });
         }
     }
-    for attention in [16, 32, 64, 80, 96, 128].into_iter().filter_map(attention) {
-        let kernels = [attention.forward, attention.slope_q, attention.slope_kv];
-        let mut names: Vec<String> = kernels.iter().map(|one| one.name.clone()).collect();
-        names.push("attention_deltas".into());
-        units.push(Unit {
-            source: unit_text(Family::Attention, &[&kernels[0]]),
-            names,
-        });
-    }
+    let widths = [5, 16, 32, 64, 80, 96, 128, 256];
+    units.extend(widths.into_iter().filter_map(attention_unit));
     units
+}
+
+/// All kernels of attention for heads of this width.
+pub(super) fn attention_unit(width: usize) -> Option<Unit> {
+    let of = attention(width)?;
+    let kernels = [of.forward, of.kept, of.slope_q, of.slope_kv];
+    let mut names: Vec<String> = kernels.iter().map(|one| one.name.clone()).collect();
+    names.extend(["attention_deltas".to_owned(), "keep_positions".to_owned()]);
+    Some(Unit {
+        source: unit_text(Family::Attention, &[&kernels[0]]),
+        names,
+    })
 }
 
 /// The kernels that a text defines, those of `ROWS` included.

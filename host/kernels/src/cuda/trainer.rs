@@ -216,7 +216,10 @@ impl<'a> CudaTrainer<'a> {
                     let offset = layout.take(elements as u64 * 4);
                     let width = elements.checked_div(rows).unwrap_or(0);
                     match resident {
-                        Some(buffer) => taken.push((index, buffer.address, width)),
+                        Some(buffer) => {
+                            let stride = tensor.and_then(Tensor::stride).unwrap_or(width);
+                            taken.push((index, buffer.address, width, stride));
+                        }
                         None => staged.push(StagedInput {
                             index,
                             offset: (offset - staged_from) as usize,
@@ -267,7 +270,7 @@ impl<'a> CudaTrainer<'a> {
             from: staging.at(0, in_bytes)?,
             bytes: in_bytes,
         }];
-        for (index, from, width) in &taken {
+        for (index, from, width, stride) in &taken {
             let target = regions.inputs[*index];
             if target.elements > 0 {
                 work.push(self.launch(
@@ -280,6 +283,7 @@ impl<'a> CudaTrainer<'a> {
                         target.address,
                         rows as u64,
                         *width as u64,
+                        *stride as u64,
                     ],
                 )?);
             }
@@ -704,7 +708,8 @@ fn gather_rows(tensor: &Tensor, row_bytes: usize, rows: &[u32], target: &mut [u8
         return;
     }
     let source = bytes_of_tensor(tensor);
+    let stride = tensor.stride().map_or(row_bytes, |stride| stride * 4);
     for (row, target) in rows.iter().zip(target.chunks_exact_mut(row_bytes)) {
-        target.copy_from_slice(&source[*row as usize * row_bytes..][..row_bytes]);
+        target.copy_from_slice(&source[*row as usize * stride..][..row_bytes]);
     }
 }

@@ -21,9 +21,11 @@ KERNEL copy_matrix(const float* source, float* target, u64 k, u64 n, u64 row_str
     EACH(at, k * n) target[at] = source[at / n * row_stride + at % n * column_stride];
 }
 
-// Rows of a data set, by numbers that the host has compared with its length.
-KERNEL take_rows(const float* table, const u32* rows, float* target, u64 count, u64 width) {
-    EACH(at, count * width) target[at] = table[(u64)rows[at / width] * width + at % width];
+// Rows of a data set, by numbers that the host has compared with its length. Windows of a sequence
+// are rows that begin less than their width apart.
+KERNEL take_rows(const float* table, const u32* rows, float* target, u64 count, u64 width,
+                 u64 stride) {
+    EACH(at, count * width) target[at] = table[(u64)rows[at / width] * stride + at % width];
 }
 
 KERNEL check_numbers(const int* indices, u64 count, u64 size, u64* error) {
