@@ -1,11 +1,8 @@
 //! What is special to the CUDA backend, on the shim (see `support/shim`): memory, staging, recorded
-//! work, loss of the device, precisions, and the kernels of attention. Needs a C++ compiler; says so
+//! work, loss of the device, precisions, and every tile of attention. Needs a C++ compiler; says so
 //! and passes where there is none.
 
-#![expect(
-    unsafe_code,
-    reason = "kernels of attention are launched by hand, with addresses"
-)]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod support;
 
@@ -14,7 +11,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sandcast_kernels::cuda::driver::{Driver, Function, Grid, Opener};
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{
     Device, DeviceOptions, Feeds, Precision, RunError, Schedule, Session, TrainPlan,
@@ -56,7 +52,9 @@ fn small() -> Builder {
 
 fn data(rows: usize) -> Feeds {
     let x = numbers(rows * 5, 4);
-    let y = x.chunks_exact(5).map(|row| i32::from(row[0] > 0.0) + i32::from(row[1] > 0.3));
+    let y = x
+        .chunks_exact(5)
+        .map(|row| i32::from(row[0] > 0.0) + i32::from(row[1] > 0.3));
     BTreeMap::from([
         ("y".to_owned(), i32s(&[rows], y.collect())),
         ("x".to_owned(), f32s(&[rows, 5], x)),
@@ -75,6 +73,7 @@ fn plan() -> TrainPlan {
         schedule: Schedule::Constant,
         clip_norm: Some(1.0),
         patience: None,
+        epoch_rows: None,
         shuffle: true,
     }
 }
@@ -93,9 +92,8 @@ fn products_maps_and_rows_have_the_bits_of_the_processor() {
     let program = small().compile();
     let (device, _) = shim(DeviceOptions::default());
     let processor = Device::open(sandcast_kernels::DeviceChoice::Cpu, None).expect("a processor");
-    let session = |device: &Device| {
-        Session::new(Arc::clone(&program), device, 3).expect("a session")
-    };
+    let session =
+        |device: &Device| Session::new(Arc::clone(&program), device, 3).expect("a session");
     let (cuda, cpu) = (session(&device), session(&processor));
     // 130 rows are a bucket of 256, and two pieces on the processor.
     let feeds = x_of(&data(130));
@@ -103,6 +101,17 @@ fn products_maps_and_rows_have_the_bits_of_the_processor() {
     let expected = cpu.infer("logits", &feeds).expect("results");
     if cfg!(any(target_arch = "aarch64", target_feature = "fma")) || is_x86_with_fma() {
         assert_eq!(found, expected);
+    }
+    // Dropout keeps the same elements, or gradients would be far apart.
+    let gradients = |device: &Device| {
+        let gradients = session(device).gradients(&data(130)).expect("gradients");
+        let numbers = gradients.by_parameter.into_values();
+        numbers
+            .flat_map(|tensor| tensor.to_f32())
+            .collect::<Vec<f32>>()
+    };
+    for (found, expected) in gradients(&device).iter().zip(gradients(&processor)) {
+        assert!((found - expected).abs() < 1e-6, "{found} for {expected}");
     }
     // A row alone has the bits that it has among others.
     for row in [0, 17, 129] {
@@ -289,230 +298,67 @@ fn tensor_cores_are_near_and_are_named() {
     }
 }
 
-/// A case of attention.
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    batch: usize,
-    q_time: usize,
-    k_time: usize,
-    heads: usize,
-    groups: usize,
-    width: usize,
-    causal: bool,
-}
-
-/// Results, levels, and the gradients of queries, keys and values, by definition in float64.
-fn attention_by_definition(of: Case, q: &[f32], k: &[f32], v: &[f32], g: &[f32]) -> [Vec<f64>; 5] {
-    let Case {
-        batch,
-        q_time,
-        k_time,
-        heads,
-        groups,
-        width,
-        causal,
-    } = of;
-    let scale = 1.0 / (width as f64).sqrt();
-    let at_q = |b, t, h| ((b * q_time + t) * heads + h) * width;
-    let at_k = |b, t, h| ((b * k_time + t) * groups + h / (heads / groups)) * width;
-    let [mut out, mut dq] = [vec![0.0; q.len()], vec![0.0; q.len()]];
-    let [mut dk, mut dv] = [vec![0.0; k.len()], vec![0.0; k.len()]];
-    let mut levels = vec![0.0; batch * heads * q_time];
-    let dot = |x: &[f32], y: &[f32]| -> f64 {
-        x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
-    };
-    for b in 0..batch {
-        for h in 0..heads {
-            for t in 0..q_time {
-                let query = at_q(b, t, h);
-                let seen = if causal { t + k_time - q_time + 1 } else { k_time };
-                let scores: Vec<f64> = (0..seen)
-                    .map(|s| scale * dot(&q[query..][..width], &k[at_k(b, s, h)..][..width]))
-                    .collect();
-                let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let total: f64 = scores.iter().map(|score| (score - most).exp()).sum();
-                levels[(b * heads + h) * q_time + t] = most + total.ln();
-                let weights: Vec<f64> =
-                    scores.iter().map(|score| (score - most).exp() / total).collect();
-                for (s, weight) in weights.iter().enumerate() {
-                    for c in 0..width {
-                        out[query + c] += weight * f64::from(v[at_k(b, s, h) + c]);
-                    }
-                }
-                let slopes: Vec<f64> = (0..seen)
-                    .map(|s| dot(&g[query..][..width], &v[at_k(b, s, h)..][..width]))
-                    .collect();
-                let mean: f64 = weights.iter().zip(&slopes).map(|(w, slope)| w * slope).sum();
-                for s in 0..seen {
-                    let key = at_k(b, s, h);
-                    let change = weights[s] * (slopes[s] - mean) * scale;
-                    for c in 0..width {
-                        dq[query + c] += change * f64::from(k[key + c]);
-                        dk[key + c] += change * f64::from(q[query + c]);
-                        dv[key + c] += weights[s] * f64::from(g[query + c]);
-                    }
-                }
-            }
-        }
-    }
-    [out, levels, dq, dk, dv]
-}
-
-fn near(name: &str, of: Case, found: &[f32], expected: &[f64]) {
-    assert_eq!(found.len(), expected.len());
-    for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert!(
-            (f64::from(*found) - expected).abs() < 2e-5 * (1.0 + expected.abs()),
-            "{name} of {of:?} at {place}: {found} for {expected}"
-        );
-    }
-}
-
-fn run_attention(driver: &dyn Driver, of: Case) {
-    let (unit, [queries, keys]) =
-        sandcast_kernels::cuda::attention(of.width).expect("kernels of this width");
-    let functions = driver.load(&unit).expect("kernels");
-    let [forward, slope_q, slope_kv, deltas] = functions.as_slice() else {
-        panic!("{:?}", unit.names);
-    };
-    let q_count = of.batch * of.q_time * of.heads * of.width;
-    let k_count = of.batch * of.k_time * of.groups * of.width;
-    let rows = of.batch * of.heads * of.q_time;
-    let [q, g] = [numbers(q_count, 1), numbers(q_count, 4)];
-    let [k, v] = [numbers(k_count, 2), numbers(k_count, 3)];
-    let stream = driver.open_stream().expect("a stream");
-    let room = |count: usize| driver.allocate(count as u64 * 4).expect("memory");
-    let given = |values: &[f32]| {
-        let address = room(values.len());
-        // SAFETY: both are as long; the values outlive the copy, which is waited for.
-        unsafe {
-            let from = values.as_ptr().cast();
-            driver.copy_in(stream, address, from, values.len() * 4).expect("a copy");
-        }
-        driver.wait(stream).expect("a copy");
-        address
-    };
-    let inputs = [&q, &k, &v, &g].map(|values| given(values));
-    let [at_q, at_k, at_v, at_g] = inputs;
-    let results = [q_count, rows, rows, q_count, k_count, k_count].map(|count| (room(count), count));
-    let [out, levels, delta, dq, dk, dv] = results.map(|(address, _)| address);
-    let sizes = [
-        of.batch as u64,
-        of.q_time as u64,
-        of.k_time as u64,
-        of.heads as u64,
-        of.groups as u64,
-        u64::from(of.causal),
-        u64::from((1.0 / (of.width as f32).sqrt()).to_bits()),
-    ];
-    let launch = |function: Function, blocks: usize, threads: u32, addresses: &[u64]| {
-        let arguments = [addresses, &sizes].concat();
-        let grid = Grid {
-            blocks: blocks as u32,
-            threads,
-        };
-        // SAFETY: the memory above, of the sizes that the kernels take.
-        unsafe { driver.launch(stream, function, grid, &arguments) }.expect("a launch");
-    };
-    let query_blocks = of.batch * of.heads * of.q_time.div_ceil(queries as usize);
-    let key_blocks = of.batch * of.groups * of.k_time.div_ceil(keys as usize);
-    launch(*forward, query_blocks, queries * 4, &[at_q, at_k, at_v, out, levels]);
-    let arguments = [out, at_g, delta, sizes[0], sizes[1], sizes[3], of.width as u64];
-    let grid = Grid {
-        blocks: rows.div_ceil(8) as u32,
-        threads: 256,
-    };
-    // SAFETY: as above.
-    unsafe { driver.launch(stream, *deltas, grid, &arguments) }.expect("a launch");
-    launch(
-        *slope_q,
-        query_blocks,
-        queries * 4,
-        &[at_q, at_k, at_v, at_g, levels, delta, dq],
-    );
-    launch(
-        *slope_kv,
-        key_blocks,
-        keys * 4,
-        &[at_q, at_k, at_v, at_g, levels, delta, dk, dv],
-    );
-    driver.wait(stream).expect("kernels that run");
-    let [expected_out, expected_levels, expected_q, expected_k, expected_v] =
-        attention_by_definition(of, &q, &k, &v, &g);
-    for (name, address, expected) in [
-        ("results", out, expected_out),
-        ("levels", levels, expected_levels),
-        ("slope of queries", dq, expected_q),
-        ("slope of keys", dk, expected_k),
-        ("slope of values", dv, expected_v),
-    ] {
-        let mut found = vec![0.0_f32; expected.len()];
-        // SAFETY: as long as what is copied, and waited for.
-        unsafe {
-            let to = found.as_mut_ptr().cast();
-            driver.copy_out(stream, to, address, found.len() * 4).expect("a copy");
-        }
-        driver.wait(stream).expect("a copy");
-        near(name, of, &found, &expected);
-    }
-    for address in inputs.into_iter().chain(results.map(|(address, _)| address)) {
-        // SAFETY: taken above, and everything was waited for.
-        unsafe { driver.release(address) };
-    }
-    driver.close_stream(stream);
-}
-
 #[test]
-fn kernels_of_attention_are_attention() {
+fn attention_of_every_tile_is_that_of_the_processor() {
     if !is_there() {
         return;
     }
-    let driver = ShimOpener::default().open().expect("the shim opens");
-    let case = Case {
-        batch: 2,
-        q_time: 37,
-        k_time: 37,
-        heads: 4,
-        groups: 4,
-        width: 16,
-        causal: true,
-    };
-    for of in [
-        case,
-        Case {
-            causal: false,
-            groups: 2,
-            ..case
-        },
-        Case {
-            groups: 1,
-            k_time: 70,
-            ..case
-        },
-        Case {
-            q_time: 1,
-            k_time: 45,
-            width: 64,
-            groups: 2,
-            ..case
-        },
-        Case {
-            batch: 1,
-            q_time: 33,
-            k_time: 33,
-            width: 128,
-            groups: 2,
-            ..case
-        },
-        Case {
-            batch: 1,
-            q_time: 1,
-            k_time: 1,
-            heads: 1,
-            groups: 1,
-            ..case
-        },
+    let (device, control) = shim(DeviceOptions::default());
+    let processor = Device::open(sandcast_kernels::DeviceChoice::Cpu, None).expect("a processor");
+    for (time, heads, key_heads, width, causal) in [
+        (70, 4, 2, 64, true),
+        (45, 2, 1, 72, true),
+        (40, 2, 2, 128, false),
+        (20, 2, 1, 200, true),
     ] {
-        run_attention(&*driver, of);
+        let mut builder = Builder::new();
+        let of = |heads| by_row(&[time, heads, width]);
+        let x = builder.input("x", DType::Float32, of(heads));
+        let mut part = |name: &str, heads: u32, start: u32| {
+            let scale = builder.parameter(name, &[width], Initializer::Uniform(1.0));
+            let operand = builder.node(Node::Slice(SliceNode {
+                operand: x,
+                axis: 2,
+                start,
+                limit: start + heads,
+            }));
+            builder.multiply(operand, scale)
+        };
+        let query = part("query", heads, 0);
+        let key = part("key", key_heads, 0);
+        let value = part("value", key_heads, heads - key_heads);
+        let result = builder.node(Node::Attention(AttentionNode {
+            query,
+            key,
+            value,
+            mask: None,
+            causal,
+            scale: None,
+        }));
+        let square = builder.unary(UnaryOperation::Square, result);
+        let per_row = builder.reduce(Reduction::Mean, square, &[1, 2, 3], false);
+        builder.entry("result", &[("result", result)]);
+        builder.loss(per_row, None);
+        let program = builder.compile();
+        let shape = [2, time as usize, heads as usize, width as usize];
+        let x = numbers(shape.iter().product(), 8);
+        let feeds = BTreeMap::from([("x".to_owned(), f32s(&shape, x))]);
+        let run = |device: &Device| -> Vec<f32> {
+            let mut session = Session::new(Arc::clone(&program), device, 3).expect("a session");
+            let gradients = session.gradients(&feeds).expect("gradients");
+            let results = session.infer("result", &feeds).expect("results");
+            let slopes = gradients.by_parameter.values();
+            let numbers = slopes.chain(results.iter().map(|(_, tensor)| tensor));
+            numbers.flat_map(|tensor| tensor.to_f32()).collect()
+        };
+        for (found, expected) in run(&device).iter().zip(run(&processor)) {
+            let error = (found - expected).abs();
+            assert!(error < 2e-5, "{width} wide: {found} for {expected}");
+        }
+        let launched = control.launched.lock().expect("counts");
+        for kernel in ["attention", "attention_slope_q", "attention_slope_kv"] {
+            let name = format!("{kernel}_{width}");
+            assert!(launched.contains_key(&name), "{name} did not run");
+        }
     }
 }

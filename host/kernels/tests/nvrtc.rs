@@ -2,6 +2,8 @@
 //! `SANDCAST_CUDA_LIBRARIES` names its folder, or the system knows it; `tests/nvrtc.sh` fetches it
 //! from PyPI and runs this. Where it is not, the test says so and passes.
 
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,7 +80,8 @@ mod listener {
             Ok(Box::into_raw(memory).cast())
         }
         unsafe fn unpin(&self, address: *mut u8, bytes: usize) {
-            let whole = std::ptr::slice_from_raw_parts_mut(address.cast::<u64>(), bytes.div_ceil(8));
+            let whole =
+                std::ptr::slice_from_raw_parts_mut(address.cast::<u64>(), bytes.div_ceil(8));
             // SAFETY: made by `pin`.
             drop(unsafe { Box::from_raw(whole) });
         }
@@ -327,7 +330,10 @@ fn tables() -> (Builder, Feeds) {
     builder.loss(per_row, None);
     builder.graph.optimizer = Some(adam());
     let feeds = BTreeMap::from([
-        ("ids".to_owned(), i32s(&[3, 4], (0..12).map(|id| id % 9).collect())),
+        (
+            "ids".to_owned(),
+            i32s(&[3, 4], (0..12).map(|id| id % 9).collect()),
+        ),
         ("y".to_owned(), i32s(&[3], vec![0, 1, 2])),
     ]);
     (builder, feeds)
@@ -361,6 +367,7 @@ fn units_of_programs() -> Vec<Unit> {
                 schedule: sandcast_kernels::Schedule::Constant,
                 clip_norm: Some(1.0),
                 patience: None,
+                epoch_rows: None,
                 shuffle: true,
             };
             let _ = session.train(&feeds, None, &plan, &mut go_on);

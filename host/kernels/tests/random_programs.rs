@@ -497,6 +497,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 fn near(found: f64, expected: f64, scale: f64, tolerance: f64) -> bool {
+    let tolerance = within(tolerance);
     found == expected || (found - expected).abs() <= tolerance * (1.0 + scale)
 }
 

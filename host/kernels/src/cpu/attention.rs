@@ -42,7 +42,7 @@ impl Attention {
         }
     }
 
-    fn elements(&self, heads: usize) -> usize {
+    pub(crate) fn elements(&self, heads: usize) -> usize {
         self.batch * self.time * heads * self.width
     }
 }

@@ -193,3 +193,38 @@ fn keep(place: &Path, image: &[u8]) -> std::io::Result<()> {
     fs::write(&beside, kept)?;
     fs::rename(&beside, place)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back_whole_or_not_at_all() {
+        let folder = std::env::temp_dir().join(format!("sandcast-kernels-{}", std::process::id()));
+        let place = folder.join("one.kernels");
+        assert_eq!(read_kept(&place), None);
+        keep(&place, b"image").expect("a folder that takes files");
+        assert_eq!(read_kept(&place), Some(b"image".to_vec()));
+        let mut bytes = fs::read(&place).expect("the file");
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(&place, &bytes).expect("the file");
+        assert_eq!(read_kept(&place), None);
+        fs::write(&place, b"short").expect("the file");
+        assert_eq!(read_kept(&place), None);
+        fs::remove_dir_all(&folder).expect("the folder");
+    }
+
+    #[test]
+    fn the_newest_that_is_known_is_compiled_for() {
+        let compiler = Compiler {
+            version: [13, 0],
+            known: vec![75, 80, 90, 100],
+            folder: None,
+        };
+        assert_eq!(compiler.target([9, 0]), Ok(Target::Device([9, 0])));
+        assert_eq!(compiler.target([12, 1]), Ok(Target::Ptx([10, 0])));
+        assert_eq!(compiler.target([8, 9]), Ok(Target::Ptx([8, 0])));
+        assert!(compiler.target([7, 0]).is_err());
+    }
+}

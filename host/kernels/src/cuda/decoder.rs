@@ -239,7 +239,10 @@ impl<'a> CudaDecoder<'a> {
         let result = regions.outputs.first().copied().unwrap_or_default();
         if result.elements != rows * time * of.vocabulary {
             return Err(RunError::Device {
-                what: format!("{} logits of {rows} times {time} positions", result.elements),
+                what: format!(
+                    "{} logits of {rows} times {time} positions",
+                    result.elements
+                ),
             });
         }
         for row in 0..rows {

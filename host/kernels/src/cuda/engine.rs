@@ -25,6 +25,9 @@ use crate::tensor::{Tensor, TensorData};
 /// The largest number of rows that run together; a power of two.
 const MOST_ROWS: usize = 8192;
 
+/// Elements that go in and out with one run, where fewer rows would be fewer.
+const MOST_STAGED: usize = 64 << 20;
+
 /// Runs whose memory is kept for the next of their size.
 const KEPT_LANES: usize = 16;
 
@@ -382,10 +385,22 @@ impl CudaEngine {
         let mut bucket = rows.clamp(1, MOST_ROWS).next_power_of_two();
         loop {
             symbols[symbol as usize] = bucket;
-            let plan = self.program.plan(which, &symbols);
-            let room = home.site.limit / 8;
-            if bucket == 1 || (plan.slab as u64).saturating_mul(4) <= room {
-                return (bucket, plan);
+            let elements = |shape: &[Extent]| {
+                let extents = shape::resolve(shape, &symbols).into_iter();
+                extents.fold(1, usize::saturating_mul)
+            };
+            let inputs = task.inputs.iter();
+            let fed = inputs.map(|index| elements(&self.program.inputs[*index as usize].shape));
+            let results = task.results.iter().map(|result| elements(&result.shape));
+            let staged = fed.chain(results).fold(0, usize::saturating_add);
+            // A plan is made only where what goes in and out is little enough.
+            let fits = bucket == 1 || staged <= MOST_STAGED;
+            if fits {
+                let plan = self.program.plan(which, &symbols);
+                let held = staged.saturating_add(plan.slab) as u64;
+                if bucket == 1 || held.saturating_mul(4) <= home.site.limit / 8 {
+                    return (bucket, plan);
+                }
             }
             bucket /= 2;
         }

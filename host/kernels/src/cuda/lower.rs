@@ -11,7 +11,9 @@ use super::source::{self, Family, KernelText, THREADS, Tile};
 use crate::device::Precision;
 use crate::error::RunError;
 use crate::ir::Fold;
-use crate::plan::{Attention, Instruction, MapProgram, Multiplication, PANEL, Place, Plan, Region, Right};
+use crate::plan::{
+    Attention, Instruction, MapProgram, Multiplication, PANEL, Place, Plan, Region, Right,
+};
 
 /// Elements of a tensor must be countable in 31 bits.
 const MOST_ELEMENTS: usize = 1 << 31;
@@ -61,13 +63,17 @@ pub(super) enum Operation {
         grid: Grid,
         arguments: Vec<Argument>,
     },
-    /// Addresses are in the arguments: A, B, D, and the bias where there is one.
-    Product {
-        product: MatrixProduct,
-        operands: [Argument; 3],
-        bias: Option<Argument>,
-        workspace: u64,
-    },
+    Product(Box<Product>),
+}
+
+/// A product on tensor cores. Its addresses are in the arguments: A, B, D, and the bias where there
+/// is one.
+#[derive(Clone, Debug)]
+pub(super) struct Product {
+    pub(super) product: MatrixProduct,
+    pub(super) operands: [Argument; 3],
+    pub(super) bias: Option<Argument>,
+    pub(super) workspace: u64,
 }
 
 /// A place where a number may be out of range.
@@ -870,7 +876,7 @@ impl Lowering<'_> {
             }
         }
         self.scratch(used + WORKSPACE_BYTES);
-        self.lowered.operations.push(Operation::Product {
+        let product = Product {
             product: MatrixProduct {
                 workspace_bytes: WORKSPACE_BYTES,
                 ..product
@@ -878,7 +884,9 @@ impl Lowering<'_> {
             operands,
             bias,
             workspace: used,
-        });
+        };
+        let operation = Operation::Product(Box::new(product));
+        self.lowered.operations.push(operation);
         Ok(())
     }
 }

@@ -105,7 +105,7 @@ pub(super) enum Work {
         grid: Grid,
         arguments: Vec<u64>,
     },
-    Product(MatrixProduct),
+    Product(Box<MatrixProduct>),
     CopyIn {
         to: u64,
         from: *const u8,
@@ -152,21 +152,17 @@ pub(super) fn bind(
                     arguments: arguments.collect::<Result<_, _>>()?,
                 }
             }
-            Operation::Product {
-                product,
-                operands: [a, b, d],
-                bias,
-                workspace,
-            } => {
-                let mut product = *product;
+            Operation::Product(of) => {
+                let mut product = of.product;
+                let [a, b, d] = &of.operands;
                 product.a.address = regions.argument(a)?;
                 product.b.address = regions.argument(b)?;
                 product.d.address = regions.argument(d)?;
-                if let Some(bias) = bias {
+                if let Some(bias) = &of.bias {
                     product.bias = regions.argument(bias)?;
                 }
-                product.workspace = regions.scratch + workspace;
-                Work::Product(product)
+                product.workspace = regions.scratch + of.workspace;
+                Work::Product(Box::new(product))
             }
         });
     }

@@ -126,6 +126,7 @@ impl Check {
     }
 
     pub fn run_within(self, forward: f64, backward: f64) {
+        let (forward, backward) = (within(forward), within(backward));
         let name = &self.name;
         let parameters = parameters_of(&self.graph);
         let builder = Builder {
