@@ -166,6 +166,17 @@ fn maps() -> (Builder, Feeds) {
         U::Floor,
         U::Sign,
         U::IsNan,
+        U::Sine,
+        U::Cosine,
+        U::Tangent,
+        U::Round,
+        U::Ceiling,
+        U::ErrorFunction,
+        U::ExponentialMinusOne,
+        U::LogPlusOne,
+        U::CubeRoot,
+        U::ReciprocalSquareRoot,
+        U::IsFinite,
         U::LogicalNot,
     ] {
         let one = builder.unary(operation, sum);

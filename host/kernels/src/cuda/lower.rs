@@ -440,6 +440,143 @@ impl Lowering<'_> {
                 ];
                 self.each(Family::Lookup, "one_hot", elements, arguments);
             }
+            Instruction::CumulativeSum {
+                source,
+                target,
+                outer,
+                count: counted,
+                inner,
+                exclusive,
+                reverse,
+            } => {
+                let elements = Self::countable(outer * counted * inner)?;
+                let lines = if elements == 0 { 0 } else { outer * inner };
+                let arguments = vec![
+                    At(source, elements),
+                    At(target, elements),
+                    count(outer),
+                    count(counted),
+                    count(inner),
+                    Argument::Number(u64::from(exclusive)),
+                    Argument::Number(u64::from(reverse)),
+                ];
+                self.each(Family::Lookup, "cumulative_sum", lines, arguments);
+            }
+            Instruction::TopK {
+                source,
+                target,
+                rows,
+                count: counted,
+                kept,
+            } => {
+                let elements = Self::countable(rows * counted)?;
+                if rows * kept > 0 {
+                    let arguments = vec![
+                        At(source, elements),
+                        At(target, rows * kept),
+                        count(rows),
+                        count(counted),
+                        count(kept),
+                    ];
+                    let text = KernelText::ready(Family::Lookup, "top_k");
+                    self.launch(text, rows.div_ceil(8) as u32, arguments);
+                }
+            }
+            Instruction::TakeAlong {
+                source,
+                indices,
+                target,
+                rows,
+                count: counted,
+                taken,
+                node,
+            } => {
+                let elements = Self::countable(rows * counted.max(taken))?;
+                let check = self.check(node, rows * taken, counted);
+                let arguments = vec![
+                    At(source, (rows * counted).min(elements)),
+                    At(indices, rows * taken),
+                    At(target, rows * taken),
+                    count(rows),
+                    count(counted),
+                    count(taken),
+                    check,
+                ];
+                self.each(Family::Lookup, "take_along", rows * taken, arguments);
+            }
+            Instruction::PutAlong {
+                indices,
+                source,
+                target,
+                rows,
+                count: counted,
+                taken,
+                node,
+            } => {
+                Self::countable(rows * counted.max(taken))?;
+                let check = self.check(node, rows * taken, counted);
+                let arguments = vec![
+                    At(indices, rows * taken),
+                    count(rows * taken),
+                    count(counted),
+                    check,
+                ];
+                self.each(Family::Lookup, "check_numbers", rows * taken, arguments);
+                let arguments = vec![
+                    At(indices, rows * taken),
+                    At(source, rows * taken),
+                    At(target, rows * counted),
+                    count(rows),
+                    count(counted),
+                    count(taken),
+                ];
+                self.each(Family::Lookup, "put_along", rows * counted, arguments);
+            }
+            Instruction::Unwindow {
+                source,
+                target,
+                outer,
+                windows,
+                size,
+                stride,
+                dilation,
+                extent,
+                inner,
+            } => {
+                let from = Self::countable(outer * windows * size * inner)?;
+                let elements = Self::countable(outer * extent * inner)?;
+                let arguments = vec![
+                    At(source, from),
+                    At(target, elements),
+                    count(outer),
+                    count(windows),
+                    count(size),
+                    count(stride),
+                    count(dilation.max(1)),
+                    count(extent),
+                    count(inner),
+                ];
+                self.each(Family::Lookup, "unwindow", elements, arguments);
+            }
+            Instruction::Unpack {
+                source,
+                target,
+                rows,
+                words,
+                count: counted,
+                bits,
+            } => {
+                let elements = Self::countable(rows * counted)?;
+                let arguments = vec![
+                    At(source, rows * words),
+                    At(target, elements),
+                    count(rows),
+                    count(words),
+                    count(counted),
+                    Argument::Number(u64::from(bits)),
+                ];
+                self.each(Family::Lookup, "unpack", elements, arguments);
+            }
             Instruction::Zero { target, elements } => {
                 Self::countable(elements)?;
                 let arguments = vec![At(target, elements), count(elements), count(0)];

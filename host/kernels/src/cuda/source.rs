@@ -270,7 +270,7 @@ pub(super) fn map(program: &MapProgram) -> (KernelText, Vec<(Place, usize)>) {
             ),
         };
         let [a, b, c] = step.operands.map(operand);
-        let value = expression(step.map, &a, &b, &c);
+        let value = expression(step.map, step.row_elements, &a, &b, &c);
         let target = match step.target {
             Target::Register(register) => format!("r{register}"),
             Target::Dense(dense) => format!("s{dense}[l]"),
@@ -386,7 +386,7 @@ fn number(bits: Bits) -> String {
 }
 
 /// What a map gives.
-fn expression(map: Map, a: &str, b: &str, c: &str) -> String {
+fn expression(map: Map, row_elements: usize, a: &str, b: &str, c: &str) -> String {
     let (ia, ib) = (
         format!("__float_as_int({a})"),
         format!("__float_as_int({b})"),
@@ -412,6 +412,17 @@ fn expression(map: Map, a: &str, b: &str, c: &str) -> String {
             UnaryOperation::Floor => format!("floorf({a})"),
             UnaryOperation::Sign => format!("sign_of({a})"),
             UnaryOperation::IsNan => truth(format!("not_a_number({a})")),
+            UnaryOperation::Sine => format!("sine({a})"),
+            UnaryOperation::Cosine => format!("cosine({a})"),
+            UnaryOperation::Tangent => format!("tangent({a})"),
+            UnaryOperation::Round => format!("round_to_even({a})"),
+            UnaryOperation::Ceiling => format!("-floorf(-{a})"),
+            UnaryOperation::ErrorFunction => format!("error_function({a})"),
+            UnaryOperation::ExponentialMinusOne => format!("exponential_minus_one({a})"),
+            UnaryOperation::LogPlusOne => format!("log_plus_one({a})"),
+            UnaryOperation::CubeRoot => format!("cube_root({a})"),
+            UnaryOperation::ReciprocalSquareRoot => format!("1.0f / sqrtf({a})"),
+            UnaryOperation::IsFinite => truth(format!("is_finite({a})")),
             UnaryOperation::LogicalNot => truth(format!("{a} == 0.0f")),
         },
         Map::UnaryInt(operation) => match operation {
@@ -464,7 +475,9 @@ fn expression(map: Map, a: &str, b: &str, c: &str) -> String {
             let rate = rate.value();
             let limit = (f64::from(rate) * 4_294_967_296.0) as u32;
             let scale = number(Bits::from(1.0 / (1.0 - rate)));
-            format!("drawn(run, {node}u, at) >= {limit}u ? {a} * {scale} : 0.0f")
+            // Positions count from the first row of the step.
+            let position = format!("run[2] * {row_elements}u + at");
+            format!("drawn(run, {node}u, {position}) >= {limit}u ? {a} * {scale} : 0.0f")
         }
         Map::BinaryCrossEntropy => format!("softplus({a}) - {a} * {b}"),
         Map::Huber { delta } => {

@@ -37,6 +37,8 @@ pub(super) struct CudaTrainer<'a> {
     gradient: Buffer,
     moments: [Buffer; 2],
     best: Option<Buffer>,
+    /// The sum of the gradients of the batches of a step, where it has several.
+    sum: Option<Buffer>,
     home: Arc<Home>,
     program: Arc<Program>,
     engine: &'a mut CudaEngine,
@@ -65,6 +67,8 @@ struct Data {
 struct StepKey {
     rows: usize,
     side: usize,
+    /// Whether it is one of several batches of a step: its gradient is not scaled yet.
+    is_part: bool,
 }
 
 /// An input that is staged by row.
@@ -135,6 +139,7 @@ impl<'a> CudaTrainer<'a> {
             steps: HashMap::new(),
             update: None,
             best: None,
+            sum: None,
             program: Arc::clone(&program),
             engine,
             job,
@@ -179,8 +184,8 @@ impl<'a> CudaTrainer<'a> {
         Ok(())
     }
 
-    /// The work of a step of so many rows.
-    fn step_lane(&self, rows: usize) -> Result<StepLane, RunError> {
+    /// The work of a batch of so many rows.
+    fn step_lane(&self, rows: usize, is_part: bool) -> Result<StepLane, RunError> {
         let program = &self.program;
         let site = &self.home.site;
         let mut symbols = self.job.training.symbols.clone();
@@ -299,7 +304,7 @@ impl<'a> CudaTrainer<'a> {
             1,
             vec![losses, weights, rows as u64, base + sums],
         )?);
-        if program.layout.trainable > 0 {
+        if program.layout.trainable > 0 && !is_part {
             work.push(self.launch(
                 Family::Update,
                 "scale_gradient",
@@ -434,7 +439,7 @@ impl<'a> CudaTrainer<'a> {
             self.copies.wait()?;
             self.steps.retain(|other, _| other.rows == key.rows);
         }
-        let lane = self.step_lane(key.rows)?;
+        let lane = self.step_lane(key.rows, key.is_part)?;
         self.steps.insert(key, lane);
         Ok(())
     }
@@ -490,60 +495,43 @@ impl Trainer for CudaTrainer<'_> {
     }
 
     fn gradient(&mut self, rows: &[u32], step: u64) -> Result<WeightedLoss, RunError> {
-        let side = if self.data.staged { self.side } else { 0 };
-        let key = StepKey {
-            rows: rows.len(),
-            side,
-        };
-        self.prepare(key)?;
-        self.stage(key, rows)?;
-        let seed = self.job.seed;
-        let site = Arc::clone(&self.home.site);
-        if self.data.staged {
-            site.driver
-                .order(self.copies.stream, self.stream.stream)
-                .map_err(|fault| site.error(fault))?;
-        }
-        if let Some(lane) = self.steps.get_mut(&key) {
-            lane.ready = None;
-            lane.staging.set_numbers(0, &[seed, step]);
-            let numbers = lane.staging.write(lane.row_numbers, rows.len() * 4);
-            for (to, row) in numbers.chunks_exact_mut(4).zip(rows) {
-                to.copy_from_slice(&row.to_ne_bytes());
-            }
-            let none = vec![u64::MAX; lane.checks.len()];
-            lane.staging.set_numbers(lane.checks_in, &none);
-            // SAFETY: the lane, the data and the weights stay until the stream was waited for,
-            // which happens below; the update before this is earlier on the same stream.
-            unsafe { lane.script.run(self.stream.stream)? };
-        }
-        if self.data.staged {
-            // While the device computes, the rows of the next step are copied.
-            self.side = 1 - side;
-            let next = std::mem::take(&mut self.next);
-            if !next.is_empty() {
-                let key = StepKey {
-                    rows: next.len(),
-                    side: self.side,
-                };
-                if self.steps.contains_key(&key) || self.steps.len() < 4 {
-                    self.prepare(key)?;
-                    self.stage(key, &next)?;
-                }
+        let at_once = self.job.batch_rows.max(1);
+        let next = std::mem::take(&mut self.next);
+        let is_part = rows.len() > at_once;
+        let mut total = WeightedLoss::default();
+        let mut batches = rows.chunks(at_once).enumerate().peekable();
+        while let Some((index, batch)) = batches.next() {
+            let (after, after_is_part) = match batches.peek() {
+                Some((_, batch)) => (*batch, is_part),
+                None => (
+                    next.get(..at_once.min(next.len())).unwrap_or(&[]),
+                    next.len() > at_once,
+                ),
+            };
+            let of = Batch {
+                rows: batch,
+                first_row: index * at_once,
+                is_part,
+            };
+            let after = Batch {
+                rows: after,
+                first_row: 0,
+                is_part: after_is_part,
+            };
+            total = total.and(self.batch(of, after, step)?);
+            if is_part {
+                self.accumulate(index == 0)?;
             }
         }
-        self.stream.wait()?;
-        let Some(lane) = self.steps.get(&key) else {
-            return Ok(WeightedLoss::default());
-        };
-        out_of_range(&lane.checks, &lane.staging, lane.results, |_| 0)?;
-        let sum = |index: usize| lane.staging.number(lane.sums + 8 * index);
-        let bad = sum(2);
-        Ok(WeightedLoss {
-            loss: f64::from_bits(sum(0)),
-            weight: f64::from_bits(sum(1)),
-            bad_weight: (bad != u64::MAX).then_some(bad as usize),
-        })
+        if is_part {
+            let scale = if total.weight > 0.0 {
+                (1.0 / total.weight) as f32
+            } else {
+                0.0
+            };
+            self.take_sum(scale)?;
+        }
+        Ok(total)
     }
 
     fn update(&mut self, learning_rate: f32) -> Result<(), RunError> {
@@ -651,7 +639,115 @@ impl Trainer for CudaTrainer<'_> {
     }
 }
 
+/// Rows that are computed at once.
+#[derive(Clone, Copy, Debug)]
+struct Batch<'a> {
+    rows: &'a [u32],
+    /// The place of the first among the rows of the step.
+    first_row: usize,
+    is_part: bool,
+}
+
 impl CudaTrainer<'_> {
+    /// Computes the gradient of a batch; meanwhile fetches the rows of the one after it.
+    fn batch(
+        &mut self,
+        of: Batch<'_>,
+        after: Batch<'_>,
+        step: u64,
+    ) -> Result<WeightedLoss, RunError> {
+        let side = if self.data.staged { self.side } else { 0 };
+        let key_of = |batch: Batch<'_>, side: usize| StepKey {
+            rows: batch.rows.len(),
+            side,
+            is_part: batch.is_part,
+        };
+        let key = key_of(of, side);
+        self.prepare(key)?;
+        self.stage(key, of.rows)?;
+        let seed = self.job.seed;
+        let site = Arc::clone(&self.home.site);
+        if self.data.staged {
+            site.driver
+                .order(self.copies.stream, self.stream.stream)
+                .map_err(|fault| site.error(fault))?;
+        }
+        if let Some(lane) = self.steps.get_mut(&key) {
+            lane.ready = None;
+            let run = [seed, step, of.first_row as u64];
+            lane.staging.set_numbers(0, &run);
+            let numbers = lane.staging.write(lane.row_numbers, of.rows.len() * 4);
+            for (to, row) in numbers.chunks_exact_mut(4).zip(of.rows) {
+                to.copy_from_slice(&row.to_ne_bytes());
+            }
+            let none = vec![u64::MAX; lane.checks.len()];
+            lane.staging.set_numbers(lane.checks_in, &none);
+            // SAFETY: the lane, the data and the weights stay until the stream was waited for,
+            // which happens below; the update before this is earlier on the same stream.
+            unsafe { lane.script.run(self.stream.stream)? };
+        }
+        if self.data.staged {
+            // While the device computes, the rows after these are copied.
+            self.side = 1 - side;
+            let key = key_of(after, self.side);
+            if !after.rows.is_empty() && (self.steps.contains_key(&key) || self.steps.len() < 4) {
+                self.prepare(key)?;
+                self.stage(key, after.rows)?;
+            }
+        }
+        self.stream.wait()?;
+        let Some(lane) = self.steps.get(&key) else {
+            return Ok(WeightedLoss::default());
+        };
+        out_of_range(&lane.checks, &lane.staging, lane.results, |count| {
+            let per_row = count.checked_div(of.rows.len()).unwrap_or(0);
+            per_row * of.first_row
+        })?;
+        let sum = |index: usize| lane.staging.number(lane.sums + 8 * index);
+        let bad = sum(2);
+        Ok(WeightedLoss {
+            loss: f64::from_bits(sum(0)),
+            weight: f64::from_bits(sum(1)),
+            bad_weight: (bad != u64::MAX).then_some(of.first_row + bad as usize),
+        })
+    }
+
+    /// Adds the gradient of a batch to that of the batches of the step before it.
+    fn accumulate(&mut self, is_first: bool) -> Result<(), RunError> {
+        let elements = self.program.layout.trainable;
+        if self.sum.is_none() {
+            self.sum = Some(self.home.site.take(elements as u64 * 4)?);
+        }
+        let sum = self.sum.as_ref().map_or(0, |sum| sum.address);
+        let arguments = vec![
+            sum,
+            self.gradient.address,
+            elements as u64,
+            u64::from(is_first),
+        ];
+        self.queue("add_gradient", elements, arguments)
+    }
+
+    /// Makes the sum of the batches the gradient of the step.
+    fn take_sum(&mut self, scale: f32) -> Result<(), RunError> {
+        let elements = self.program.layout.trainable;
+        let sum = self.sum.as_ref().map_or(0, |sum| sum.address);
+        let scale = u64::from(scale.to_bits());
+        let arguments = vec![sum, self.gradient.address, elements as u64, scale];
+        self.queue("take_gradient", elements, arguments)
+    }
+
+    /// Queues one kernel.
+    fn queue(&self, name: &str, elements: usize, arguments: Vec<u64>) -> Result<(), RunError> {
+        if elements == 0 {
+            return Ok(());
+        }
+        let work = vec![self.launch(Family::Update, name, elements, arguments)?];
+        let mut script = Script::new(Arc::clone(&self.home.site), work);
+        // SAFETY: the memory is this training's, which waits for the stream before it goes.
+        unsafe { script.run(self.stream.stream) }
+    }
+
     /// Copies weights within the device and waits.
     fn copy(&self, to: u64, from: u64) -> Result<(), RunError> {
         let site = &self.home.site;

@@ -5,7 +5,7 @@ use sandcast_kernels::Feeds;
 use sandcast_kernels::graph::*;
 
 use super::reference::{self, Parameters, Value};
-use super::{Builder, by_row, f32s, numbers, session};
+use super::{Builder, by_row, f32s, numbers, session, within};
 
 /// A graph under test: `build` makes a node from operands; its elements, each times a number of
 /// its own, are summed to a loss.

@@ -127,3 +127,110 @@ KERNEL add_sorted(const u64* keys, const float* source, float* target, u64 count
         target[at] = sum;
     }
 }
+
+// [outer, count, inner]: the sum of those up to each, or from each on. A thread for a line.
+KERNEL cumulative_sum(const float* source, float* target, u64 outer, u64 count, u64 inner,
+                      u64 exclusive, u64 reverse) {
+    EACH(line, outer * inner) {
+        u64 first = line / inner * count * inner + line % inner;
+        float sum = 0.0f;
+        for (u64 step = 0; step < count; step++) {
+            u64 at = first + (reverse ? count - 1 - step : step) * inner;
+            float value = source[at];
+            if (exclusive) target[at] = sum;
+            sum = step == 0 ? value : sum + value;
+            if (!exclusive) target[at] = sum;
+        }
+    }
+}
+
+// Largest first; not a number before all, equal ones by place.
+INLINE bool is_before(float a, u32 a_place, float b, u32 b_place) {
+    bool a_nan = not_a_number(a), b_nan = not_a_number(b);
+    if (a_nan != b_nan) return a_nan;
+    if (a > b) return true;
+    if (a < b) return false;
+    return a_place < b_place;
+}
+
+// [rows, count] to the places of the `kept` largest of each row, in order: a warp for a row finds
+// one after the other.
+KERNEL top_k(const float* source, int* target, u64 rows, u64 count, u64 kept) {
+    u64 row = (u64)blockIdx.x * 8 + threadIdx.x / 32;
+    if (row >= rows) return;
+    const float* x = source + row * count;
+    u32 lane = threadIdx.x % 32, last = 0xffffffffu;
+    float last_value = 0.0f;
+    for (u64 next = 0; next < kept; next++) {
+        float best = 0.0f;
+        u32 place = 0xffffffffu;
+        for (u32 at = lane; at < count; at += 32) {
+            float value = x[at];
+            if (last != 0xffffffffu && !is_before(last_value, last, value, at)) continue;
+            if (place == 0xffffffffu || is_before(value, at, best, place)) {
+                best = value;
+                place = at;
+            }
+        }
+        for (u32 width = 16; width > 0; width /= 2) {
+            float value = __shfl_down_sync(0xffffffffu, best, width);
+            u32 other = __shfl_down_sync(0xffffffffu, place, width);
+            if (other != 0xffffffffu &&
+                (place == 0xffffffffu || is_before(value, other, best, place))) {
+                best = value;
+                place = other;
+            }
+        }
+        last_value = __shfl_sync(0xffffffffu, best, 0);
+        last = __shfl_sync(0xffffffffu, place, 0);
+        if (lane == 0) target[row * kept + next] = (int)last;
+    }
+}
+
+// Of each row of [rows, count], the elements of [rows, taken] indices.
+KERNEL take_along(const float* source, const int* indices, float* target, u64 rows, u64 count,
+                  u64 taken, u64* error) {
+    EACH(at, rows * taken) {
+        int number = indices[at];
+        target[at] = in_range(number, count, at, error) ? source[at / taken * count + number] : 0.0f;
+    }
+}
+
+// Zeros [rows, count], to which [rows, taken] elements are added at their indices, in order.
+KERNEL put_along(const int* indices, const float* source, float* target, u64 rows, u64 count,
+                 u64 taken) {
+    EACH(at, rows * count) {
+        u64 first = at / count * taken;
+        float sum = 0.0f;
+        for (u64 next = first; next < first + taken; next++)
+            if ((u64)(long long)indices[next] == at % count) sum += source[next];
+        target[at] = sum;
+    }
+}
+
+// [outer, windows, size, inner] to the sums at each place of [outer, extent, inner], window after
+// window.
+KERNEL unwindow(const float* source, float* target, u64 outer, u64 windows, u64 size, u64 stride,
+                u64 dilation, u64 extent, u64 inner) {
+    EACH(at, outer * extent * inner) {
+        u64 column = at % inner, place = at / inner % extent, one = at / inner / extent;
+        float sum = 0.0f;
+        for (u64 window = 0; window < windows && window * stride <= place; window++) {
+            u64 within = place - window * stride;
+            if (within % dilation != 0 || within / dilation >= size) continue;
+            sum += source[((one * windows + window) * size + within / dilation) * inner + column];
+        }
+        target[at] = sum;
+    }
+}
+
+// [rows, words] to the first `count` whole numbers of `bits` in each row, with their sign.
+KERNEL unpack(const int* source, float* target, u64 rows, u64 words, u64 count, u64 bits) {
+    u32 each = 32 / (u32)bits;
+    EACH(at, rows * count) {
+        u64 place = at % count;
+        u32 word = (u32)source[at / count * words + place / each];
+        u32 up = 32 - (u32)bits * ((u32)(place % each) + 1);
+        target[at] = (float)((int)(word << up) >> (32 - (int)bits));
+    }
+}

@@ -164,6 +164,165 @@ INLINE float power(float x, float y) {
     return y == 0.0f || x == 1.0f || (x == -1.0f && fabsf(y) == infinity) ? 1.0f : with_sign;
 }
 
+// ---- angles: exact for any float32, by taking quarter turns away in float64
+
+struct Angle {
+    u64 count;
+    double rest;
+};
+
+// Cody and Waite 1980, for |x| <= 65536.
+INLINE Angle quarter_turns(float of) {
+    const double round = 6755399441055744.0;
+    double x = (double)of;
+    double rounded = x * 0.6366197723675814 + round;
+    double count = rounded - round;
+    double rest = ((x - count * __longlong_as_double(0x3ff921fb40000000ll)) -
+                   count * __longlong_as_double(0x3e74442d00000000ll)) -
+                  count * __longlong_as_double(0x3cf8469898cc5170ll);
+    return Angle{(u64)__double_as_longlong(rounded), rest};
+}
+
+// Payne and Hanek 1983, for any finite angle: the product of 24 bits and 104 of 2/pi.
+static __device__ Angle quarter_turns_of_large(float of) {
+    const u64 two_over_pi[5] = {0xa2f9836e4e441529ull, 0xfc2757d1f534ddc0ull, 0xdb6295993c439041ull,
+                                0xfe5163abdebbc561ull, 0xb7246e3a424dd2e0ull};
+    u32 bits = __float_as_uint(of);
+    int first = (int)((bits >> 23) & 0xff) - 151;
+    u64 fraction = (bits & 0x007fffffu) | 0x00800000u;
+    u64 high = 0, low = 0;
+    for (int place = first; place < first + 104; place++) {
+        u64 bit = 0;
+        if (place >= 1 && place <= 320)
+            bit = two_over_pi[(place - 1) / 64] >> (63 - (place - 1) % 64) & 1;
+        high = high << 1 | low >> 63;
+        low = low << 1 | bit;
+    }
+    u64 product_low = fraction * low;
+    u64 product_high = fraction * high + __umul64hi(fraction, low);
+    // Behind the point are 102 bits.
+    u64 whole = product_high >> 38;
+    u64 part_high = product_high & ((1ull << 38) - 1), part_low = product_low;
+    bool up = (part_high >> 37) != 0;
+    if (up) {
+        // What is missing to the next whole one.
+        part_low = 0ull - part_low;
+        part_high = (1ull << 38) - part_high - (part_low != 0 ? 1 : 0);
+        whole++;
+    }
+    double size;
+    if (part_high == 0) {
+        size = (double)part_low * __longlong_as_double((1023ll - 102) << 52);
+    } else {
+        int shift = __clzll((long long)part_high);
+        u64 top = shift == 0 ? part_high : part_high << shift | part_low >> (64 - shift);
+        // What is left out rounds as if it were there.
+        if ((shift == 0 ? part_low : part_low << shift) != 0) top |= 1;
+        size = (double)top * __longlong_as_double((1023ll + 64 - shift - 102) << 52);
+    }
+    double rest = (up ? -size : size) * 1.5707963267948966;
+    return of < 0.0f ? Angle{0ull - whole, -rest} : Angle{whole, rest};
+}
+
+INLINE double sine_of_rest(double x) {
+    double z = x * x;
+    double series = z * (z * (z * (z * (1.0 / 362880.0) - 1.0 / 5040.0) + 1.0 / 120.0) - 1.0 / 6.0);
+    return x + x * series;
+}
+
+INLINE double cosine_of_rest(double x) {
+    double z = x * x;
+    double series = z * (z * (z * (1.0 / 40320.0) - 1.0 / 720.0) + 1.0 / 24.0) - 0.5;
+    return 1.0 + z * series - z * z * z * z * z * (1.0 / 3628800.0);
+}
+
+INLINE float sine_after(u64 count, double rest) {
+    double size = (count & 1) == 1 ? cosine_of_rest(rest) : sine_of_rest(rest);
+    return (float)((count & 2) == 2 ? -size : size);
+}
+
+INLINE Angle angle_of(float x) {
+    return fabsf(x) > 65536.0f ? quarter_turns_of_large(x) : quarter_turns(x);
+}
+
+INLINE bool is_finite(float x) { return fabsf(x) < __uint_as_float(0x7f800000u); }
+
+INLINE float sine(float x) {
+    if (!is_finite(x)) return __uint_as_float(0x7fc00000u);
+    Angle angle = angle_of(x);
+    return x == 0.0f ? x : sine_after(angle.count, angle.rest);
+}
+
+INLINE float cosine(float x) {
+    if (!is_finite(x)) return __uint_as_float(0x7fc00000u);
+    Angle angle = angle_of(x);
+    return sine_after(angle.count + 1, angle.rest);
+}
+
+INLINE float tangent(float x) {
+    if (!is_finite(x)) return __uint_as_float(0x7fc00000u);
+    Angle angle = angle_of(x);
+    double s = sine_of_rest(angle.rest), c = cosine_of_rest(angle.rest);
+    bool odd = (angle.count & 1) == 1;
+    return x == 0.0f ? x : (float)((odd ? -c : s) / (odd ? s : c));
+}
+
+INLINE float round_to_even(float x) {
+    const float whole = 8388608.0f;
+    float size = fabsf(x);
+    float nearest = (size + whole) - whole;
+    return copysignf(size < whole ? nearest : size, x);
+}
+
+INLINE float error_function(float x) {
+    float z = x * x;
+    float series = -9.667045e-6f;
+    series = fmaf(series, z, 0.00011265959f);
+    series = fmaf(series, z, -0.00084840803f);
+    series = fmaf(series, z, 0.0052210316f);
+    series = fmaf(series, z, -0.02686543f);
+    series = fmaf(series, z, 0.11283782f);
+    series = fmaf(series, z, -0.37612638f);
+    series = fmaf(series, z, 1.1283792f);
+    float small = x * series;
+    float tail = normal_distribution(-fabsf(x) * 1.41421356f);
+    float large = copysignf(1.0f - 2.0f * tail, x);
+    return fabsf(x) < 1.0f ? small : large;
+}
+
+INLINE float exponential_minus_one(float x) {
+    float series = 2.503899e-5f;
+    series = fmaf(series, x, 0.00020078894f);
+    series = fmaf(series, x, 0.0013888306f);
+    series = fmaf(series, x, 0.00833275f);
+    series = fmaf(series, x, 0.04166667f);
+    series = fmaf(series, x, 0.1666667f);
+    series = fmaf(series, x, 0.5f);
+    float small = fmaf(x * x, series, x);
+    float large = exponential(x) - 1.0f;
+    float found = fabsf(x) < 0.7f ? small : large;
+    return x == 0.0f ? x : found;
+}
+
+INLINE float log_plus_one(float x) {
+    float sum = 1.0f + x;
+    float difference = sum - 1.0f;
+    float corrected = logarithm(sum) * (x / difference);
+    float found = difference == 0.0f ? x : corrected;
+    return x == __uint_as_float(0x7f800000u) ? x : found;
+}
+
+INLINE float cube_root(float x) {
+    double size = (double)fabsf(x);
+    u64 guess = (u64)__double_as_longlong(size) / 3 + 0x2a9f7893782da1ceull;
+    double root = __longlong_as_double((long long)guess);
+    for (int step = 0; step < 2; step++) {
+        double cube = root * root * root;
+        root *= (cube + size + size) / (cube + cube + size);
+    }
+    return x == 0.0f || !is_finite(x) ? x : copysignf((float)root, x);
+}
+
 INLINE float larger(float a, float b) { return a > b || not_a_number(a) ? a : b; }
 INLINE float smaller(float a, float b) { return a < b || not_a_number(a) ? a : b; }
 

@@ -45,6 +45,17 @@ KERNEL scale_gradient(float* gradient, u64 elements, const u64* sums) {
         gradient[at] *= scale;
 }
 
+// The gradients of the batches of a step, one after the other.
+KERNEL add_gradient(float* sum, const float* gradient, u64 elements, u64 is_first) {
+    for (u64 at = (u64)blockIdx.x * 256 + threadIdx.x; at < elements; at += (u64)gridDim.x * 256)
+        sum[at] = is_first ? gradient[at] : sum[at] + gradient[at];
+}
+
+KERNEL take_gradient(const float* sum, float* gradient, u64 elements, u64 scale) {
+    for (u64 at = (u64)blockIdx.x * 256 + threadIdx.x; at < elements; at += (u64)gridDim.x * 256)
+        gradient[at] = sum[at] * __uint_as_float((u32)scale);
+}
+
 // The sum of squares of each 1024 numbers.
 KERNEL square_sums(const float* values, u64 elements, double* sums) {
     __shared__ double partial[256];

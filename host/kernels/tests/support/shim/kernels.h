@@ -66,6 +66,12 @@ static inline unsigned long long atomicMin(unsigned long long* at, unsigned long
     if (value < old) *at = value;
     return old;
 }
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned long long)(((unsigned __int128)a * b) >> 64);
+}
+static inline int __clzll(long long x) {
+    return x == 0 ? 64 : __builtin_clzll((unsigned long long)x);
+}
 static inline void __syncthreads() { shim->sync(); }
 
 template <class T>
