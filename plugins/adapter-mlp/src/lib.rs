@@ -20,7 +20,6 @@ use crate::survey::{Learnt, Survey, unseen_head};
 
 mod features;
 mod hyperparameters;
-mod moments;
 mod network;
 mod pieces;
 mod survey;

@@ -2,16 +2,13 @@
 
 use std::collections::HashMap;
 
-use sandcast_sdk::{Column, Failure, Kind, Task, TaskKind, Values};
+use sandcast_sdk::{Column, Failure, Kind, Task, TaskKind};
+use table_features::{Counts, Moments, Sample, median, seconds_or_numbers};
 
 use crate::features::Features;
 use crate::hyperparameters::{ClassWeights, Hyperparameters, Impute, NamedWeights};
-use crate::moments::{Moments, Sample, median};
 use crate::network::Head;
 use crate::pieces::edges;
-
-/// Different values of one string column that are counted; later ones are not.
-const MAXIMUM_COUNTED_VALUES: usize = 500_000;
 
 /// What the pass has learnt.
 #[derive(Debug)]
@@ -35,7 +32,7 @@ pub(crate) struct Survey<'a> {
 #[derive(Debug)]
 enum Seen {
     Numbers { moments: Moments, sample: Sample },
-    Strings(HashMap<Box<str>, u64>),
+    Strings(Counts),
 }
 
 #[derive(Debug)]
@@ -54,7 +51,7 @@ impl<'a> Survey<'a> {
             .filter(|field| field.kind != Kind::Utf8)
             .count() as u64;
         let columns = task.features.iter().map(|field| match field.kind {
-            Kind::Utf8 => Seen::Strings(HashMap::new()),
+            Kind::Utf8 => Seen::Strings(Counts::default()),
             _ => Seen::Numbers {
                 moments: Moments::default(),
                 sample: Sample::of(numbers, rows),
@@ -105,13 +102,7 @@ impl<'a> Survey<'a> {
                 let Some(strings) = column.utf8() else {
                     return Err(other_kind());
                 };
-                for value in strings.iter().flatten() {
-                    if let Some(count) = counts.get_mut(value) {
-                        *count += 1;
-                    } else if counts.len() < MAXIMUM_COUNTED_VALUES {
-                        counts.insert(value.into(), 1);
-                    }
-                }
+                strings.iter().flatten().for_each(|value| counts.add(value));
             }
         }
         Ok(())
@@ -146,7 +137,12 @@ impl<'a> Survey<'a> {
         for (place, (field, seen)) in self.task.features.iter().zip(self.columns).enumerate() {
             match seen {
                 Seen::Strings(counts) => {
-                    vocabularies.insert(place, vocabulary(counts, self.hyperparameters));
+                    let Hyperparameters {
+                        min_frequency,
+                        max_categories,
+                        ..
+                    } = *self.hyperparameters;
+                    vocabularies.insert(place, counts.most_frequent(min_frequency, max_categories));
                 }
                 Seen::Numbers {
                     moments: seen,
@@ -282,41 +278,6 @@ fn class_weights(
             ))
         }
     }
-}
-
-/// Values by falling frequency, equal ones by name, so that the order is a function of the rows.
-fn vocabulary(counts: HashMap<Box<str>, u64>, hyperparameters: &Hyperparameters) -> Vec<String> {
-    let mut counted: Vec<(Box<str>, u64)> = counts
-        .into_iter()
-        .filter(|(_, count)| *count >= u64::from(hyperparameters.min_frequency))
-        .collect();
-    counted.sort_unstable_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
-    counted.truncate(hyperparameters.max_categories as usize);
-    counted.into_iter().map(|(value, _)| value.into()).collect()
-}
-
-/// A column as the host makes numbers of it: booleans as 0 and 1, dates and times in seconds.
-fn seconds_or_numbers(column: &Column) -> Option<Vec<f64>> {
-    let rows = column.rows as usize;
-    Some(match &column.values {
-        Values::Float64(values) => values.clone(),
-        Values::Int64(values) => values.iter().map(|value| *value as f64).collect(),
-        Values::Date32(values) => values
-            .iter()
-            .map(|days| f64::from(*days) * 86_400.0)
-            .collect(),
-        Values::TimestampUs(values) => values
-            .iter()
-            .map(|microseconds| *microseconds as f64 / 1e6)
-            .collect(),
-        Values::Boolean(_) => {
-            let booleans = column.boolean()?;
-            (0..rows)
-                .map(|row| f64::from(u8::from(booleans.get(row) == Some(true))))
-                .collect()
-        }
-        Values::Utf8(_) => return None,
-    })
 }
 
 /// Counts the rows of each class; a row of no class is the host's to refuse.

@@ -3,11 +3,12 @@
 use maud::{Markup, html};
 
 use super::Section;
-use super::chart::{Frame, at, unit_ticks};
+use super::chart::{Frame, at, ticks, unit_ticks};
 use super::input::ReportInput;
-use super::text::{and_more, clip, count, counted, percent, score, short_score, signed};
+use super::text::{and_more, clip, compact, count, counted, percent, score, short_score, signed};
 use crate::metrics::{
-    Calibration, ClassScores, ConfusionMatrix, EvaluatedTask, Evaluation, Metric, RocPoint,
+    Calibration, ClassScores, ClusterSize, ConfusionMatrix, EvaluatedTask, Evaluation, Metric,
+    RocPoint, ScoreBin,
 };
 
 const CLASSES: usize = 12;
@@ -18,7 +19,13 @@ pub(super) fn section(input: &ReportInput) -> Option<Section> {
         "On {} that training has not seen",
         counted(evaluation.rows, "row")
     );
-    if let Some(threshold) = evaluation.threshold {
+    if evaluation.task == EvaluatedTask::AnomalyDetection {
+        let threshold = score(evaluation.threshold);
+        lead += &format!("; a row counts as an anomaly from a score of {threshold} on");
+        if evaluation.classes.is_empty() {
+            lead += "; nothing says which rows are anomalies";
+        }
+    } else if let Some(threshold) = evaluation.threshold {
         let positive = evaluation.classes.last().map_or("positive", String::as_str);
         lead += &format!(
             "; a row is taken for “{}” from {threshold} on",
@@ -34,6 +41,9 @@ pub(super) fn section(input: &ReportInput) -> Option<Section> {
             .as_ref()
             .map(|calibration| reliability(calibration, evaluation.task)),
         evaluation.confusion.as_ref().map(confusion_card),
+        (!evaluation.scores.is_empty())
+            .then(|| histogram(&evaluation.scores, evaluation.threshold)),
+        (!evaluation.clusters.is_empty()).then(|| clusters(&evaluation.clusters, evaluation.rows)),
     ]
     .into_iter()
     .flatten()
@@ -252,6 +262,102 @@ fn reliability(calibration: &Calibration, task: EvaluatedTask) -> Markup {
                     "error " (score(calibration.expected_calibration_error))
                 }
             }
+        }
+    }
+}
+
+/// Rows by score, and those of them that are anomalies in truth.
+fn histogram(bins: &[ScoreBin], threshold: Option<f64>) -> Markup {
+    let labelled = bins.iter().any(|bin| bin.positives.is_some());
+    let most = bins.iter().map(|bin| bin.rows).max().unwrap_or(1).max(1) as f64;
+    // The last bin can be far wider than the others; each gets the same room.
+    let frame = Frame {
+        width: 480.0,
+        height: 320.0,
+        left: 52.0,
+        right: 14.0,
+        top: 28.0,
+        bottom: 42.0,
+        x: (0.0, bins.len().max(1) as f64),
+        y: (0.0, most),
+    };
+    let step = frame.px(1.0) - frame.px(0.0);
+    let base = frame.py(0.0);
+    let height = |rows: u64| (base - frame.py(rows as f64)).max(if rows > 0 { 1.0 } else { 0.0 });
+    let named = bins.len().div_ceil(6).max(1);
+    let edges: Vec<(f64, String)> = bins
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| place % named == 0)
+        .map(|(place, bin)| (place as f64, compact(bin.from)))
+        .collect();
+    let mark = threshold.and_then(|threshold| {
+        let place = bins.iter().position(|bin| threshold < bin.to)?;
+        let bin = &bins[place];
+        let part = (threshold - bin.from) / (bin.to - bin.from);
+        Some(place as f64 + part.clamp(0.0, 1.0))
+    });
+    html! {
+        div.card {
+            h3 { "Scores" }
+            p.note {
+                "Rows by score; the last bar holds all that are higher"
+                @if labelled { ". In red, those that are anomalies in truth" }
+            }
+            svg.chart viewBox=(frame.view_box()) role="img" aria-label="Histogram of scores" {
+                (frame.axes(&edges, &ticks(0.0, most, 4.0), "score", "rows"))
+                @for (place, bin) in bins.iter().enumerate() {
+                    @let positives = bin.positives.unwrap_or(0);
+                    @let left = at(frame.px(place as f64) + 0.5);
+                    rect.bar x=(left) y=(at(base - height(bin.rows)))
+                        width=(at(step - 1.0)) height=(at(height(bin.rows))) {
+                        title {
+                            (score(Some(bin.from))) " to " (score(Some(bin.to))) ": "
+                            (counted(bin.rows, "row"))
+                            @if labelled { ", " (count(positives)) " of them anomalies" }
+                        }
+                    }
+                    @if positives > 0 {
+                        rect.bar-bad x=(left) y=(at(base - height(positives)))
+                            width=(at(step - 1.0)) height=(at(height(positives))) {}
+                    }
+                }
+                @if let Some(mark) = mark {
+                    line.limit-dash x1=(at(frame.px(mark))) x2=(at(frame.px(mark)))
+                        y1=(at(frame.top)) y2=(at(base)) {}
+                }
+            }
+        }
+    }
+}
+
+fn clusters(sizes: &[ClusterSize], rows: u64) -> Markup {
+    const SHOWN: usize = 24;
+    let most = sizes.first().map_or(1, |size| size.rows).max(1) as f64;
+    html! {
+        div.card.scroll {
+            h3 { "Clusters" }
+            p.note { "Rows of each, and how far they are from its centre in the mean" }
+            table style="margin-top:10px" {
+                thead { tr { th { "Cluster" } th {} th.number { "Rows" } th.number { "Share" } th.number { "Distance" } } }
+                tbody {
+                    @for size in sizes.iter().take(SHOWN) {
+                        tr {
+                            th { (size.cluster) }
+                            td {
+                                svg viewBox="0 0 120 12" width="120" height="12" aria-hidden="true" {
+                                    rect.bar x="0" y="1" rx="2" height="10"
+                                        width=(at((size.rows as f64 / most * 120.0).max(1.0))) {}
+                                }
+                            }
+                            td.number { (count(size.rows)) }
+                            td.number { (percent(size.rows, rows)) }
+                            td.number { (short_score(Some(size.mean_distance))) }
+                        }
+                    }
+                }
+            }
+            (and_more(SHOWN.min(sizes.len()), sizes.len(), "clusters"))
         }
     }
 }

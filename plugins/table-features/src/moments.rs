@@ -12,15 +12,17 @@ const ALL_SAMPLES_VALUES: u64 = 4 << 20;
 /// Count, mean and squared deviations. Batches are merged by the formula of Chan, Golub and
 /// LeVeque (1979), so that large means do not eat the variance.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Moments {
-    pub(crate) count: u64,
-    pub(crate) mean: f64,
+pub struct Moments {
+    /// Values that were there and finite.
+    pub count: u64,
+    /// Their mean.
+    pub mean: f64,
     squared_deviations: f64,
 }
 
 impl Moments {
     /// Adds the values of a batch that are there and finite.
-    pub(crate) fn add(&mut self, values: &[f64], validity: Validity<'_>) {
+    pub fn add(&mut self, values: &[f64], validity: Validity<'_>) {
         let summary = kernels::summarize_f64(values, validity.bits());
         let (count, sum) = if summary.sum.is_finite() {
             (summary.count, summary.sum)
@@ -52,7 +54,8 @@ impl Moments {
 
     /// The standard deviation of the population; 1 for a column that does not vary, so that
     /// dividing by it is safe.
-    pub(crate) fn deviation(&self) -> f64 {
+    #[must_use]
+    pub fn deviation(&self) -> f64 {
         let deviation = (self.squared_deviations / self.count.max(1) as f64).sqrt();
         if deviation > 1e-12 * self.mean.abs() && deviation > 0.0 {
             deviation
@@ -79,7 +82,7 @@ fn fold(values: &[f64], validity: Validity<'_>, of: impl Fn(f64) -> f64) -> (u64
 
 /// Every so many values of a column.
 #[derive(Debug, Default)]
-pub(crate) struct Sample {
+pub struct Sample {
     values: Vec<f64>,
     stride: u64,
     row: u64,
@@ -87,7 +90,8 @@ pub(crate) struct Sample {
 
 impl Sample {
     /// Of one of so many columns of so many rows.
-    pub(crate) fn of(columns: u64, rows: u64) -> Self {
+    #[must_use]
+    pub fn of(columns: u64, rows: u64) -> Self {
         let wanted = SAMPLE_VALUES
             .min(ALL_SAMPLES_VALUES / columns.max(1))
             .max(1);
@@ -99,7 +103,7 @@ impl Sample {
     }
 
     /// Looks at the values of a batch.
-    pub(crate) fn add(&mut self, values: &[f64], validity: Validity<'_>) {
+    pub fn add(&mut self, values: &[f64], validity: Validity<'_>) {
         for (row, &value) in values.iter().enumerate() {
             if self.row.is_multiple_of(self.stride) && validity.is_valid(row) && value.is_finite() {
                 self.values.push(value);
@@ -109,13 +113,14 @@ impl Sample {
     }
 
     /// The values that were kept, in no order.
-    pub(crate) fn into_values(self) -> Vec<f64> {
+    #[must_use]
+    pub fn into_values(self) -> Vec<f64> {
         self.values
     }
 }
 
 /// The lower median; `None` of nothing.
-pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
+pub fn median(values: &mut [f64]) -> Option<f64> {
     let middle = values.len().checked_sub(1)? / 2;
     Some(*values.select_nth_unstable_by(middle, f64::total_cmp).1)
 }
