@@ -11,7 +11,8 @@ use table_features::Options;
 pub struct Hyperparameters {
     /// The widths of the layers from the columns to the bottleneck; they are mirrored behind it.
     pub hidden: Vec<u32>,
-    /// The width of the bottleneck; null for half as many numbers as there are columns.
+    /// The width of the bottleneck; null for a quarter as many numbers as there are
+    /// columns.
     pub bottleneck: Option<u32>,
     /// The share of its inputs that each training step hides from the network, from 0 to below 1,
     /// so that it learns to rebuild a column from the others.
@@ -42,9 +43,9 @@ pub struct Hyperparameters {
 impl Default for Hyperparameters {
     fn default() -> Self {
         Self {
-            hidden: vec![64, 32],
+            hidden: vec![32],
             bottleneck: None,
-            noise: 0.4,
+            noise: 0.1,
             epochs: 50,
             batch_rows: 256,
             learning_rate: 0.003,

@@ -43,7 +43,7 @@ pub(crate) fn declare(table: &Table, has_weight: bool, hyperparameters: &Hyperpa
             .map(|(_, depth)| depth)
             .sum::<u32>();
     let outputs = width;
-    let bottleneck = hyperparameters.bottleneck.unwrap_or(columns.div_ceil(2));
+    let bottleneck = hyperparameters.bottleneck.unwrap_or(columns.div_ceil(4));
     let down = hyperparameters.hidden.iter();
     let widths = down
         .clone()

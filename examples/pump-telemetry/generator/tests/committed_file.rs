@@ -35,7 +35,7 @@ fn faults_are_few_and_no_gauge_shows_them_by_itself() {
         let usual = values(false);
         let least = usual.iter().copied().fold(f64::INFINITY, f64::min);
         let most = usual.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let outside = values(true)
+        let outside_of_all = values(true)
             .iter()
             .filter(|it| !(least..=most).contains(*it))
             .count();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::metrics::{
-    Binary, EvaluateOptions, Evaluation, Metric, Multiclass, Outcomes, Regression, SliceColumn,
-    evaluate,
+    Anomaly, Binary, Clustering, EvaluateOptions, Evaluation, Metric, Multiclass, Outcomes, Points,
+    Regression, SliceColumn, evaluate,
 };
 
 /// Numbers that look random and are the same every time (SplitMix64).
@@ -657,6 +657,45 @@ fn several_classes_and_numbers_are_shown() {
     look_at("regression.html", &html);
     assert!(html.contains("Root mean squared error"));
     assert!(html.contains("Mean prediction"));
+}
+
+#[test]
+fn scores_and_clusters_are_shown() {
+    let mut noise = Noise(9);
+    let positive: Vec<bool> = (0..1_000).map(|row| row % 40 == 0).collect();
+    let scores: Vec<f64> = positive
+        .iter()
+        .map(|positive| noise.normal().abs() + 3.0 * f64::from(u8::from(*positive)))
+        .collect();
+    let options = EvaluateOptions::default();
+    let shown = |outcomes: &Outcomes<'_>| {
+        let evaluation = evaluate(outcomes, &[], &options).expect("evaluated");
+        render(&ReportInput {
+            evaluation: Some(evaluation),
+            ..refused()
+        })
+    };
+    let rows = Anomaly::new(&scores).expect("valid rows");
+    let html = shown(&Outcomes::Anomaly(rows));
+    look_at("anomaly.html", &html);
+    assert!(html.contains("Histogram of scores"));
+    assert!(html.contains("nothing says which rows are anomalies"));
+    assert!(!html.contains("ROC curve") && !html.contains("In red"));
+
+    let rows = rows.labelled(["ok", "fault"], &positive).expect("as many");
+    let html = shown(&Outcomes::Anomaly(rows));
+    look_at("anomaly-labelled.html", &html);
+    assert!(html.contains("ROC curve") && html.contains("In red"));
+    assert!(html.contains("Precision at the share"));
+
+    let clusters: Vec<u32> = (0..1_000).map(|row| [0, 0, 0, 2, 5][row % 5]).collect();
+    let distances: Vec<f64> = (0..1_000).map(|_| noise.normal().abs()).collect();
+    let points = Points::default();
+    let rows = Clustering::new(&clusters, &distances, &points).expect("valid rows");
+    let html = shown(&Outcomes::Clustering(rows));
+    look_at("clustering.html", &html);
+    assert!(html.contains("Rows of each, and how far they are from its centre"));
+    assert!(html.contains("60%") && !html.contains("Histogram of scores"));
 }
 
 #[test]

@@ -53,6 +53,24 @@ enum Behaviour {
     NoBatchRows,
     /// A learning rate that is not a number.
     NanRate,
+    /// A step of no batches.
+    NoAccumulation,
+    /// Weights that are not numbers.
+    SetNan,
+    /// Weights of another shape.
+    SetOtherShape,
+    /// A parameter that does not exist.
+    SetNobody,
+    /// Bytes that are no weights.
+    ImportGarbage,
+    /// Very many bytes of weights.
+    ImportLong,
+    /// Snapshots without end.
+    HoardSnapshots,
+    /// Takes weights out and in, remembers and returns; everything is as it was.
+    RoundTrip,
+    /// Changes what is being served.
+    SetInPredict,
     /// Sessions without end.
     HoardSessions,
     /// Tensors without end.
@@ -165,6 +183,45 @@ fn graph(features: u32, behaviour: Behaviour) -> Graph {
     graph
 }
 
+/// What there is to do with the weights of a session.
+fn weights(session: &Session, behaviour: Behaviour) -> Result<(), Failure> {
+    match behaviour {
+        Behaviour::SetNan => session.set("bias", Tensor::from_f32(&[1], &[f32::NAN])?),
+        Behaviour::SetOtherShape => session.set("bias", Tensor::from_f32(&[2], &[0.0, 0.0])?),
+        Behaviour::SetNobody => session.set("nobody", Tensor::from_f32(&[1], &[0.0])?),
+        Behaviour::ImportGarbage => session.import_weights(&[7; 1000]),
+        Behaviour::ImportLong => session.import_weights(&vec![7; (64 << 20) + 1]),
+        Behaviour::HoardSnapshots => {
+            let mut taken = Vec::new();
+            loop {
+                taken.push(session.snapshot()?);
+            }
+        }
+        Behaviour::RoundTrip => {
+            if session.parameters() != ["weights", "bias"] {
+                return Err(Failure::internal("other parameters"));
+            }
+            let before = session.snapshot()?;
+            let exported = session.export_weights()?;
+            session.set("bias", Tensor::from_f32(&[1], &[7.0])?)?;
+            let changed = session.export_weights()?;
+            if session.get("bias")?.values() != [7.0] || changed == exported {
+                return Err(Failure::internal("the bias stayed"));
+            }
+            session.restore(before)?;
+            if session.get("bias")?.values() != [0.0] {
+                return Err(Failure::internal("the bias did not come back"));
+            }
+            session.import_weights(&changed)?;
+            if session.get("bias")?.values() != [7.0] {
+                return Err(Failure::internal("the bias was not imported"));
+            }
+            session.import_weights(&exported)
+        }
+        _ => Ok(()),
+    }
+}
+
 fn plan(behaviour: Behaviour) -> TrainPlan {
     TrainPlan {
         epochs: if behaviour == Behaviour::TrainForever {
@@ -187,6 +244,11 @@ fn plan(behaviour: Behaviour) -> TrainPlan {
         clip_norm: None,
         patience: None,
         shuffle: true,
+        accumulate_steps: if behaviour == Behaviour::NoAccumulation {
+            0
+        } else {
+            1
+        },
     }
 }
 
@@ -238,6 +300,7 @@ impl Adapter for Hostile {
                 taken.push(Session::create(Program::compile(&graph)?, training.seed())?);
             }
         }
+        weights(&session, behaviour)?;
         if behaviour != Behaviour::NotBound {
             let mut features: Vec<String> = task
                 .features
@@ -284,6 +347,11 @@ impl Adapter for Hostile {
         if is(Behaviour::UnknownEntry) {
             model.session().infer("no such entry", rows)?;
             return Err(Failure::internal("an entry that does not exist was run"));
+        }
+        if is(Behaviour::SetInPredict) {
+            let other = Tensor::from_f32(&[1], &[7.0])?;
+            model.session().set("bias", other)?;
+            return Err(Failure::internal("a prediction was let change the model"));
         }
         if is(Behaviour::TrainInPredict) {
             let program = Program::compile(&graph(1, Behaviour::Behave))?;
