@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use sandcast_kernels::Feeds;
 use sandcast_kernels::graph::*;
+use support::check::Check;
 use support::reference::{self, Parameters, Value};
 use support::*;
 
