@@ -5,10 +5,8 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use sandcast_kernels::Feeds;
 use sandcast_kernels::graph::*;
 use support::check::Check;
-use support::reference::{self, Parameters, Value};
 use support::*;
 
 #[test]
@@ -32,6 +30,17 @@ fn unary_operations() {
         (Sign, (-3.0, 3.0)),
         (IsNan, (-3.0, 3.0)),
         (LogicalNot, (-3.0, 3.0)),
+        (Sine, (-4.0, 4.0)),
+        (Cosine, (-4.0, 4.0)),
+        (Tangent, (-1.2, 1.2)),
+        (Round, (-3.0, 3.0)),
+        (Ceiling, (-3.0, 3.0)),
+        (ErrorFunction, (-2.5, 2.5)),
+        (ExponentialMinusOne, (-3.0, 3.0)),
+        (LogPlusOne, (-0.8, 4.0)),
+        (CubeRoot, (0.2, 5.0)),
+        (ReciprocalSquareRoot, (0.2, 5.0)),
+        (IsFinite, (-3.0, 3.0)),
     ] {
         let name = format!("{operation:?}");
         for shape in [&[][..], &[1], &[7], &[3, 5], &[2, 1, 3], &[600]] {

@@ -126,7 +126,135 @@ impl Maker {
         self.parameter(&extents)
     }
 
+    /// An operation along an axis or over windows.
+    fn step_along(&mut self) {
+        let part = self.pick();
+        let Part {
+            node,
+            extents,
+            by_row: rows,
+        } = part.clone();
+        let leading = Self::leading(&part);
+        let rank = extents.len();
+        let axis = self.below(rank);
+        match self.below(7) {
+            0 if rank >= 1 => {
+                let (before, after) = (self.below(3) as u32, self.below(2) as u32);
+                let value = [0.0, 0.75][self.below(2)];
+                let result = self.builder.node(Node::Pad(PadNode {
+                    operand: node,
+                    axis: axis as u32 + leading,
+                    before,
+                    after,
+                    value,
+                }));
+                let mut extents = extents;
+                extents[axis] += before + after;
+                if extents.iter().product::<u32>() < 200 {
+                    self.push(result, extents, rows);
+                }
+            }
+            1 if rank >= 1 => {
+                let (exclusive, reverse) = (self.below(2) == 0, self.below(2) == 0);
+                let result = self.builder.node(Node::CumulativeSum(CumulativeSumNode {
+                    operand: node,
+                    axis: axis as u32 + leading,
+                    exclusive,
+                    reverse,
+                }));
+                let result = self.tanh(result);
+                self.push(result, extents, rows);
+            }
+            2 if rank == 2 && rows => {
+                let size = 1 + self.below(extents[0] as usize) as u32;
+                let stride = 1 + self.below(2) as u32;
+                let features = 1 + self.below(3) as u32;
+                let depthwise = self.below(3) == 0;
+                let groups = if depthwise { extents[1] } else { 1 };
+                let features = features * groups;
+                let kernel = self.parameter(&[size, extents[1] / groups, features]);
+                let convolution = ConvolutionNode {
+                    operand: node,
+                    kernel,
+                    strides: vec![stride],
+                    padding: vec![Padding {
+                        before: 1,
+                        after: 0,
+                    }],
+                    dilation: vec![1],
+                    groups,
+                    transposed: false,
+                };
+                let result = self.builder.node(Node::Convolution(convolution));
+                let result = self.tanh(result);
+                let count = (extents[0] + 1 - size) / stride + 1;
+                if count * features < 200 {
+                    self.push(result, vec![count, features], rows);
+                }
+            }
+            3 if rank == 2 && rows => {
+                let reduction = [Reduction::Mean, Reduction::Maximum][self.below(2)];
+                let size = 1 + self.below(extents[0] as usize) as u32;
+                let result = self.builder.node(Node::Pool(PoolNode {
+                    reduction,
+                    operand: node,
+                    window: vec![size],
+                    strides: vec![1],
+                    padding: vec![Padding {
+                        before: 0,
+                        after: size - 1,
+                    }],
+                }));
+                self.push(result, extents, rows);
+            }
+            4 if rank >= 2 && rows => {
+                let channels = extents[rank - 1];
+                let (scale, offset) = (self.parameter(&[channels]), self.parameter(&[channels]));
+                let groups = if self.below(2) == 0 { 1 } else { channels };
+                let result = self.builder.node(Node::GroupNorm(GroupNormNode {
+                    operand: node,
+                    scale,
+                    offset,
+                    groups,
+                    epsilon: 0.3,
+                }));
+                self.push(result, extents, rows);
+            }
+            5 if rank >= 1 => {
+                let count = 1 + self.below(extents[axis] as usize) as u32;
+                let at = axis as u32 + leading;
+                let indices = self.builder.node(Node::TopK(TopKNode {
+                    operand: node,
+                    axis: at,
+                    count,
+                }));
+                let result = self.builder.node(Node::TakeAlong(TakeAlongNode {
+                    operand: node,
+                    indices,
+                    axis: at,
+                }));
+                let mut extents = extents;
+                extents[axis] = count;
+                // Equal ones would make differences ambiguous.
+                if self.jumps {
+                    self.push(result, extents, rows);
+                }
+            }
+            _ => {
+                use UnaryOperation::*;
+                let all = [Sine, Cosine, ErrorFunction, ExponentialMinusOne];
+                let small = self.tanh(node);
+                let operation = all[self.below(all.len())];
+                let result = self.builder.unary(operation, small);
+                self.push(result, extents, rows);
+            }
+        }
+    }
+
     fn step(&mut self) {
+        if self.below(6) == 0 {
+            return self.step_along();
+        }
         let part = self.pick();
         let Part {
             node,

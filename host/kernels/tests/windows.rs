@@ -200,6 +200,38 @@ fn a_place_outside_the_axis_is_told() {
 }
 
 #[test]
+fn a_constant_place_outside_is_told_too() {
+    for axis in [0, 1] {
+        let mut builder = Builder::new();
+        let x = builder.input("x", DType::Float32, by_row(&[2]));
+        let table = builder.parameter("table", &[3, 2], Initializer::Ones);
+        let indices = builder.node(Node::I32Constant(I32Literal {
+            shape: vec![1, 2],
+            values: vec![0, 3],
+        }));
+        let taken = if axis == 0 {
+            builder.node(Node::Gather(GatherNode { table, indices }))
+        } else {
+            let first = builder.node(Node::Slice(SliceNode {
+                operand: table,
+                axis: 0,
+                start: 0,
+                limit: 1,
+            }));
+            take(&mut builder, first, indices, 1)
+        };
+        let sum = builder.reduce(Reduction::Sum, taken, &[0, 1], false);
+        let result = builder.multiply(x, sum);
+        builder.entry("result", &[("result", result)]);
+        let program = builder.compile();
+        let feeds = Feeds::from([("x".to_owned(), f32s(&[1, 2], vec![1.0; 2]))]);
+        let found = session(&program, 1, 0).infer("result", &feeds);
+        let error = found.expect_err("there is no such row").to_string();
+        assert!(error.contains("number 3 at place 1"), "{error}");
+    }
+}
+
+#[test]
 fn scatters_add_up() {
     for (indices, row, size) in [
         (vec![1, 0, 1, 3, 1], &[2][..], 4),

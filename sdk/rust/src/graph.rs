@@ -26,6 +26,8 @@
 //! assert!(graph.loss.is_some());
 //! ```
 
+mod windows;
+
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops;
@@ -38,6 +40,8 @@ pub use crate::bindings::imports::sandcast::plugin::compute::{
     Prompt, Reduction, ResultTensor, Sampling, Schedule, Session, Sgd, Snapshot, Stepwise, Tensor,
     TrainPlan, TrainReport, Warmed,
 };
+
+pub use windows::{CodeWidth, Convolution, Padding};
 
 /// The sort of number a node holds.
 pub trait Number: Copy {
@@ -509,6 +513,28 @@ impl<'g> Node<'g, Float> {
         is_nan = IsNan;
         /// 1 where it is 0, else 0.
         logical_not = LogicalNot;
+        /// The sine of an angle in radians.
+        sine = Sine;
+        /// The cosine of an angle in radians.
+        cosine = Cosine;
+        /// The tangent of an angle in radians.
+        tangent = Tangent;
+        /// To the nearest whole number, of two the even one.
+        round = Round;
+        /// Up to a whole number.
+        ceiling = Ceiling;
+        /// The error function.
+        error_function = ErrorFunction;
+        /// `exp(x) - 1`, exact also where it is small.
+        exponential_minus_one = ExponentialMinusOne;
+        /// `log(1 + x)`, exact also where it is small.
+        log_plus_one = LogPlusOne;
+        /// The cube root.
+        cube_root = CubeRoot;
+        /// 1 over the square root.
+        reciprocal_square_root = ReciprocalSquareRoot;
+        /// 1 where it is neither infinite nor not a number, else 0.
+        is_finite = IsFinite;
     }
 
     pairwise! {

@@ -46,35 +46,31 @@ impl Checker<'_> {
         }
         let mut result = vec![batch];
         let mut within = vec![batch];
-        for axis in 0..rank {
+        for (axis, extent) in extents.iter().copied().enumerate() {
             let size = self.fixed_extent(window, axis)?;
             let (stride, dilation) = (node.strides[axis], node.dilation[axis]);
             let Padding { before, after } = node.padding[axis];
-            let extent = if node.transposed {
-                shape::reach_of_windows(extents[axis], size, stride, dilation)
+            let found = if node.transposed {
+                shape::reach_of_windows(extent, size, stride, dilation)
                     .filter(|_| stride > 0 && dilation > 0)
                     .and_then(|reach| reach.checked_sub(before)?.checked_sub(after))
                     .filter(|extent| *extent > 0)
             } else {
-                extents[axis]
+                extent
                     .checked_add(before)
                     .and_then(|extent| extent.checked_add(after))
                     .and_then(|extent| shape::windows(extent, size, stride, dilation))
             };
-            let extent = extent.ok_or_else(|| {
+            let found = found.ok_or_else(|| {
                 format!(
                     "axis {}: windows of {size}, {stride} apart, dilated by {dilation}, do not go \
                      with {} elements and {before} and {after} around them",
                     axis + 1,
-                    extents[axis]
+                    extent
                 )
             })?;
-            result.push(Extent::Fixed(extent));
-            within.push(Extent::Fixed(if node.transposed {
-                extents[axis]
-            } else {
-                extent
-            }));
+            result.push(Extent::Fixed(found));
+            within.push(Extent::Fixed(if node.transposed { extent } else { found }));
             within.push(Extent::Fixed(size));
         }
         let given = given.ok_or("the result has too many channels")?;
@@ -101,24 +97,24 @@ impl Checker<'_> {
         }
         let mut result = vec![batch];
         let mut within = vec![batch];
-        for axis in 0..rank {
+        for (axis, extent) in extents.iter().copied().enumerate() {
             let (size, stride) = (node.window[axis], node.strides[axis]);
             let Padding { before, after } = node.padding[axis];
-            let extent = extents[axis]
+            let found = extent
                 .checked_add(before)
                 .and_then(|extent| extent.checked_add(after))
-                .filter(|_| before < size && after < size && extents[axis] > 0)
+                .filter(|_| before < size && after < size && extent > 0)
                 .and_then(|extent| shape::windows(extent, size, stride, 1));
-            let extent = extent.ok_or_else(|| {
+            let found = found.ok_or_else(|| {
                 format!(
                     "axis {}: windows of {size}, {stride} apart, do not go with {} elements and \
                      {before} and {after} around them",
                     axis + 1,
-                    extents[axis]
+                    extent
                 )
             })?;
-            result.push(Extent::Fixed(extent));
-            within.extend([extent, size].map(Extent::Fixed));
+            result.push(Extent::Fixed(found));
+            within.extend([found, size].map(Extent::Fixed));
         }
         result.push(Extent::Fixed(channels));
         within.push(Extent::Fixed(channels));

@@ -447,7 +447,7 @@ pub(crate) fn error_function<const FUSED: bool>(x: f32) -> f32 {
     let series = polynomial::<FUSED, 8>(
         x * x,
         [
-            1.128_379_2,
+            std::f32::consts::FRAC_2_SQRT_PI,
             -0.376_126_38,
             0.112_837_82,
             -0.026_865_43,

@@ -198,6 +198,74 @@ fn node(node: wire::Node) -> kernels::Node {
             causal: node.causal,
             scale: node.scale,
         }),
+        wire::Node::Pad(node) => Node::Pad(kernels::PadNode {
+            operand: node.operand,
+            axis: node.axis,
+            before: node.before,
+            after: node.after,
+            value: node.value,
+        }),
+        wire::Node::CumulativeSum(node) => Node::CumulativeSum(kernels::CumulativeSumNode {
+            operand: node.operand,
+            axis: node.axis,
+            exclusive: node.exclusive,
+            reverse: node.reverse,
+        }),
+        wire::Node::TopK(node) => Node::TopK(kernels::TopKNode {
+            operand: node.operand,
+            axis: node.axis,
+            count: node.count,
+        }),
+        wire::Node::TakeAlong(node) => Node::TakeAlong(kernels::TakeAlongNode {
+            operand: node.operand,
+            indices: node.indices,
+            axis: node.axis,
+        }),
+        wire::Node::ScatterAdd(node) => Node::ScatterAdd(kernels::ScatterAddNode {
+            indices: node.indices,
+            updates: node.updates,
+            size: node.size,
+        }),
+        wire::Node::Convolution(node) => Node::Convolution(kernels::ConvolutionNode {
+            operand: node.operand,
+            kernel: node.kernel,
+            strides: node.strides,
+            padding: node.padding.into_iter().map(padding).collect(),
+            dilation: node.dilation,
+            groups: node.groups,
+            transposed: node.transposed,
+        }),
+        wire::Node::Pool(node) => Node::Pool(kernels::PoolNode {
+            reduction: reduction(node.reduction),
+            operand: node.operand,
+            window: node.window,
+            strides: node.strides,
+            padding: node.padding.into_iter().map(padding).collect(),
+        }),
+        wire::Node::BatchNorm(node) => Node::BatchNorm(kernels::BatchNormNode {
+            operand: node.operand,
+            scale: node.scale,
+            offset: node.offset,
+            statistics: node.statistics.map(|found| kernels::Statistics {
+                mean: found.mean,
+                variance: found.variance,
+            }),
+            epsilon: node.epsilon,
+        }),
+        wire::Node::GroupNorm(node) => Node::GroupNorm(kernels::GroupNormNode {
+            operand: node.operand,
+            scale: node.scale,
+            offset: node.offset,
+            groups: node.groups,
+            epsilon: node.epsilon,
+        }),
+        wire::Node::Dequantise(node) => Node::Dequantise(kernels::DequantiseNode {
+            codes: node.codes,
+            width: code_width(node.width),
+            extent: node.extent,
+            scale: node.scale,
+            zero: node.zero,
+        }),
     }
 }
 
@@ -216,6 +284,13 @@ pub(crate) fn dtype(dtype: wire::Dtype) -> kernels::DType {
     match dtype {
         wire::Dtype::Float32 => kernels::DType::Float32,
         wire::Dtype::Int32 => kernels::DType::Int32,
+    }
+}
+
+fn padding(padding: wire::Padding) -> kernels::Padding {
+    kernels::Padding {
+        before: padding.before,
+        after: padding.after,
     }
 }
 
@@ -244,7 +319,8 @@ macro_rules! same_variants {
 same_variants!(
     unary, UnaryOperation => UnaryOperation,
     Negate, Absolute, Exponential, Logarithm, SquareRoot, Square, Reciprocal, Tanh, Logistic, Relu,
-    Gelu, Silu, Softplus, Floor, Sign, IsNan, LogicalNot,
+    Gelu, Silu, Softplus, Floor, Sign, IsNan, LogicalNot, Sine, Cosine, Tangent, Round, Ceiling,
+    ErrorFunction, ExponentialMinusOne, LogPlusOne, CubeRoot, ReciprocalSquareRoot, IsFinite,
 );
 same_variants!(
     binary, BinaryOperation => BinaryOperation,
@@ -254,6 +330,7 @@ same_variants!(
     comparison, Comparison => Comparison,
     Equal, NotEqual, Less, LessOrEqual, Greater, GreaterOrEqual,
 );
+same_variants!(code_width, CodeWidth => CodeWidth, Int8, Int4);
 same_variants!(reduction, Reduction => Reduction, Sum, Mean, Maximum, Minimum);
 
 /// The names of the inputs that some nodes need.
