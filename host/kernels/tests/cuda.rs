@@ -67,6 +67,7 @@ fn x_of(feeds: &Feeds) -> Feeds {
 
 fn plan() -> TrainPlan {
     TrainPlan {
+        accumulate_steps: 1,
         epochs: 4,
         batch_rows: 32,
         learning_rate: 1e-2,
