@@ -372,6 +372,7 @@ fn units_of_programs() -> Vec<Unit> {
             // What comes back means nothing; what was asked for does.
             let _ = session.gradients(&feeds);
             let plan = sandcast_kernels::TrainPlan {
+                accumulate_steps: 1,
                 epochs: 1,
                 batch_rows: 2,
                 learning_rate: 0.1,
