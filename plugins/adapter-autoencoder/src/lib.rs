@@ -140,6 +140,7 @@ fn plan(hyperparameters: &Hyperparameters, rows: u64) -> TrainPlan {
         rows.div_ceil(u64::from(hyperparameters.batch_rows)) * u64::from(hyperparameters.epochs);
     TrainPlan {
         epochs: hyperparameters.epochs,
+        epoch_rows: None,
         batch_rows: hyperparameters.batch_rows,
         learning_rate: hyperparameters.learning_rate,
         schedule: Schedule::Cosine(Cosine {

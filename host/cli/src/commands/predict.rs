@@ -216,9 +216,11 @@ fn as_table(schema: &SchemaRef, rows: &[Value], answers: &RecordBatch) -> Table 
     table.row(given.iter().chain(&answered).map(heading));
     for (row, answer) in rows.iter().zip(as_objects(answers)) {
         let asked = given.iter().map(|name| values::as_text(&row[*name]));
-        let said = answered.iter().map(|name| match answer[*name].as_f64() {
-            Some(number) => format!("{number:.4}"),
-            None => values::as_text(&answer[*name]),
+        let said = answered.iter().map(|name| match &answer[*name] {
+            Value::Number(number) if number.is_f64() => {
+                format!("{:.4}", number.as_f64().unwrap_or_default())
+            }
+            other => values::as_text(other),
         });
         table.row(asked.chain(said));
     }
