@@ -199,6 +199,11 @@ fn key(line: &Line<'_>, trained: &Trained, candidate: &Candidate<'_>) -> Digest 
     crate::plan::json(&mut question, candidate.task);
     crate::plan::json(&mut question, &sections.train.split);
     crate::plan::json(&mut question, &sections.evaluate);
+    if !candidate.task.kind.has_target() {
+        // The task says nothing of the labels that the model is judged by.
+        crate::plan::json(&mut question, &sections.train.target);
+        crate::plan::json(&mut question, &sections.train.positive);
+    }
     line.key(
         "judge",
         &[

@@ -30,15 +30,6 @@ pub(crate) fn points(batches: &[RecordBatch]) -> Points {
         }
     }
     let (numbers_per_row, texts_per_row) = (numbers.len(), texts.len());
-    fn by_row<T: Copy>(rows: &[usize], columns: &[Vec<T>]) -> Vec<T> {
-        let of = |row: &usize| {
-            columns
-                .iter()
-                .map(|column| column[*row])
-                .collect::<Vec<T>>()
-        };
-        rows.iter().flat_map(of).collect()
-    }
     Points {
         numbers: by_row(&rows, &numbers),
         texts: by_row(&rows, &texts),
@@ -46,6 +37,17 @@ pub(crate) fn points(batches: &[RecordBatch]) -> Points {
         numbers_per_row,
         texts_per_row,
     }
+}
+
+/// The values of some rows, row by row.
+fn by_row<T: Copy>(rows: &[usize], columns: &[Vec<T>]) -> Vec<T> {
+    let of = |row: &usize| {
+        columns
+            .iter()
+            .map(|column| column[*row])
+            .collect::<Vec<T>>()
+    };
+    rows.iter().flat_map(of).collect()
 }
 
 /// A column in standard deviations from its mean; `None` of texts.
