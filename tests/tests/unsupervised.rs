@@ -91,13 +91,13 @@ fn groups_that_are_there_are_found() {
     let evaluation = completed(&line).evaluation;
     assert!(evaluation.metric(Metric::Silhouette).expect("a silhouette") > 0.8);
     let sizes: Vec<u64> = evaluation.clusters.iter().map(|size| size.rows).collect();
-    assert!(sizes.iter().all(|rows| rows.abs_diff(80) < 25), "{sizes:?}");
+    assert!(sizes.iter().all(|rows| rows.abs_diff(80) < 45), "{sizes:?}");
 
-    // As many clusters as there are different rows, and one more.
-    line.edit("clusters: 3", "clusters: 1000");
+    // Of 1,200 rows some 450 are different.
+    line.edit("clusters: 3", "clusters: 800");
     let message = refused(&line);
     assert!(message.contains("different rows"), "{message}");
-    line.edit("clusters: 1000", "k: 3");
+    line.edit("clusters: 800", "k: 3");
     let message = refused(&line);
     assert!(message.contains("unknown field `k`"), "{message}");
 }
