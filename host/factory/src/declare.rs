@@ -1,5 +1,5 @@
-//! The graph that the adapter of a pipeline declares, so that it can be seen and priced before
-//! anything is trained.
+//! What the adapter of a pipeline declares that it would train, so that it can be seen and priced
+//! before anything is.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use sandcast_audit::{Digest, PluginRef};
 use sandcast_estate::{Dataset, ReadError};
 use sandcast_sandbox::{
-    CallContext, CallError, Field, Graph, Kind, LoadError, Role, Task, TaskKind, fields_of,
+    CallContext, CallError, Declaration, Field, Kind, LoadError, Role, Task, TaskKind, fields_of,
 };
 use thiserror::Error;
 
@@ -32,11 +32,11 @@ pub struct Declared {
     pub dataset: Digest,
     /// What would be trained.
     pub task: Task,
-    /// The graph. A vocabulary that training leaves rare values out of may be smaller.
-    pub graph: Graph,
+    /// What would be trained. A vocabulary that training leaves rare values out of may be smaller.
+    pub declaration: Declaration,
 }
 
-/// Why there is no graph.
+/// Why there is no declaration.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DeclareError {
@@ -73,7 +73,7 @@ pub enum DeclareError {
     Call(#[from] CallError),
 }
 
-/// Asks the adapter of a pipeline, in its sandbox, for the graph that it would train on the rows
+/// Asks the adapter of a pipeline, in its sandbox, what it would train on the rows
 /// which the pipeline validated last. Policies are not asked: a column that one masks at
 /// `train-start` counts as a feature here.
 ///
@@ -129,7 +129,7 @@ pub async fn declare(workspace: &Workspace, pipeline: &Pipeline) -> Result<Decla
         .await
         .map_err(Box::new)?;
     let mut adapter = plugin.adapter(&CallContext::new(None, "declare")).await?;
-    let (graph, _) = adapter
+    let declaration = adapter
         .declare(&task, &cardinalities, &train.hyperparameters)
         .await?;
     adapter.finish();
@@ -137,7 +137,7 @@ pub async fn declare(workspace: &Workspace, pipeline: &Pipeline) -> Result<Decla
         adapter: planned.plugin.clone(),
         dataset: dataset.digest,
         task,
-        graph,
+        declaration,
     })
 }
 

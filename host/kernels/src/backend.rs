@@ -8,6 +8,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use crate::cpu::Threads;
 use crate::device::DeviceInfo;
 use crate::error::RunError;
 use crate::feeds::Bound;
@@ -27,6 +28,12 @@ pub trait Backend: Send + Sync + Debug {
     /// When the device lacks the memory.
     #[doc(hidden)]
     fn open(&self, program: Arc<Program>) -> Result<Box<dyn Engine>, RunError>;
+
+    /// Threads of the processor that it has started, if any.
+    #[doc(hidden)]
+    fn threads(&self) -> Option<&Arc<Threads>> {
+        None
+    }
 }
 
 /// A program with its weights on a device.

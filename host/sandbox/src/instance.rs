@@ -13,10 +13,10 @@ use tokio::time::error::Elapsed;
 use wasmtime::component::Resource;
 use wasmtime::{Store, Trap, WasmBacktrace};
 
-use crate::bindings::adapter::sandcast::plugin::types;
+use crate::bindings::adapter::sandcast::plugin::{compute, types};
 use crate::call::{CallError, Failure, FailureCode, Usage};
 use crate::columns::Batch;
-use crate::grants::compute::{SessionHandle, SessionParts};
+use crate::grants::compute::PredictorParts;
 use crate::grants::noise;
 use crate::limits::{OutOfTime, OverLimit, TimeLimit};
 use crate::state::{Denial, State};
@@ -152,13 +152,13 @@ impl Instance {
         taken.map_err(|error| self.host(error.to_string()))
     }
 
-    /// Takes a session that the guest has given up.
-    pub(crate) fn take_session(
+    /// Takes a predictor that the guest has given up.
+    pub(crate) fn take_predictor(
         &mut self,
-        session: Resource<SessionHandle>,
-    ) -> Result<SessionParts, CallError> {
+        predictor: compute::Predictor,
+    ) -> Result<PredictorParts, CallError> {
         let state = self.store()?.data_mut();
-        let taken = state.take_session(session);
+        let taken = state.take_predictor(predictor);
         taken.map_err(|error| self.host(error.to_string()))
     }
 

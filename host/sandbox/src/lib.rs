@@ -30,6 +30,7 @@ mod text;
 
 pub use sandcast_kernels::DeviceChoice;
 pub use sandcast_kernels::graph::Graph;
+pub use sandcast_kernels::trees::ForestPlan;
 
 pub use call::{CallError, Failure, FailureCode, Usage};
 pub use columns::{ConformError, conform};
@@ -43,9 +44,9 @@ pub use manifest::{AdapterFacts, CapabilityRequest, Manifest, Role};
 pub use model::{Field, Kind, Model, ModelError, Task, TaskKind, fields_of, schema_of};
 pub use plugin::{CallContext, Plugin};
 pub use roles::{
-    Adapter, Chunk, Comparison, Connector, ControlPoint, Cost, Decision, Description, Effect,
-    EpochReport, Filter, Finding, GenerationOptions, Literal, Obligation, Policy, ProgressSink,
-    Reject, Request, Rule, ScanRequest, Severity, Split, TextSink, TrainInput, TrainProgress,
-    TrainReport, Trained, Validator, Verdict,
+    Adapter, Chunk, Comparison, Connector, ControlPoint, Cost, Decision, Declaration, Description,
+    Effect, EpochReport, Filter, Finding, GenerationOptions, Literal, Obligation, Policy,
+    ProgressSink, Reject, Request, Rule, ScanRequest, Severity, Split, TextSink, TrainInput,
+    TrainProgress, TrainReport, Trained, Validator, Verdict,
 };
 pub use sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};

@@ -6,12 +6,13 @@ use std::sync::{Arc, OnceLock};
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use sandcast_audit::Digest;
 use sandcast_kernels::graph::Graph;
+use sandcast_kernels::trees::Forest;
 use sandcast_kernels::{Caps, Program, Session};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::grants::compute::{Binding, check_bindings, inputs};
+use crate::grants::compute::{Binding, ForestColumns, Predictor, check_bindings, inputs};
 use crate::sandbox::Sandbox;
 use crate::text;
 
@@ -188,6 +189,15 @@ pub enum ModelError {
         /// What the checker said.
         reason: String,
     },
+    /// The forest in it is refused.
+    #[error("the forest in the model file is refused: {reason}")]
+    Forest {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no program in it.
+    #[error("the model is a forest of decision trees, so there is no tensor program in it")]
+    NoProgram,
     /// The weights do not fit the program.
     #[error("the weights in the model file do not fit its program: {reason}")]
     Weights {
@@ -208,23 +218,16 @@ impl ModelError {
 pub struct Model {
     task: Task,
     state: Vec<u8>,
-    session: Arc<Session>,
-    bindings: Arc<[Binding]>,
+    predictor: Predictor,
     digest: OnceLock<Digest>,
 }
 
 impl Model {
-    pub(crate) fn new(
-        task: Task,
-        state: Vec<u8>,
-        session: Arc<Session>,
-        bindings: Arc<[Binding]>,
-    ) -> Self {
+    pub(crate) fn new(task: Task, state: Vec<u8>, predictor: Predictor) -> Self {
         Self {
             task,
             state,
-            session,
-            bindings,
+            predictor,
             digest: OnceLock::new(),
         }
     }
@@ -239,23 +242,45 @@ impl Model {
         *self.digest.get_or_init(|| Digest::of(&self.to_bytes()))
     }
 
-    /// The number of weights.
+    /// How many numbers were learnt: the weights of a program, or the nodes of a forest, each of
+    /// which holds one.
     pub fn parameter_count(&self) -> u64 {
-        self.session.program().parameter_count()
+        match &self.predictor {
+            Predictor::Session { session, .. } => session.program().parameter_count(),
+            Predictor::Forest { forest, .. } => forest.nodes() as u64,
+        }
     }
 
     /// The model file: one self-describing file with everything that `predict` needs.
     ///
     /// It is `MAGIC`, the length of the header as 8 bytes little-endian, the header as JSON,
-    /// then the adapter's state and the weights in the safetensors format, each as long as the
-    /// header says. The header holds the task, the graph, the bindings, and a blake3 of each part.
+    /// then the adapter's state and the weights, or the trees of a forest, in the safetensors
+    /// format, each as long as the header says. The header holds the task, what predicts (the
+    /// graph and the bindings, or the columns of a forest), and a blake3 of each part.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let weights = self.session.to_safetensors();
+        let (graph, bindings, forest, weights) = match &self.predictor {
+            Predictor::Session { session, bindings } => (
+                Some(session.program().graph().clone()),
+                bindings.to_vec(),
+                None,
+                session.to_safetensors(),
+            ),
+            Predictor::Forest { forest, columns } => (
+                None,
+                Vec::new(),
+                Some(columns.as_ref().clone()),
+                forest.to_bytes(),
+            ),
+        };
         let header = Header {
-            format: FORMAT_VERSION,
+            format: match graph {
+                Some(_) => PROGRAM_FORMAT,
+                None => FOREST_FORMAT,
+            },
             task: self.task.clone(),
-            graph: self.session.program().graph().clone(),
-            bindings: self.bindings.to_vec(),
+            graph,
+            bindings,
+            forest,
             state: Part::of(&self.state),
             weights: Part::of(&weights),
         };
@@ -276,9 +301,9 @@ impl Model {
     /// are not looked at.
     ///
     /// # Errors
-    /// When the file does not begin as a model file does.
+    /// When the file does not begin as a model file does, or holds a forest.
     pub fn graph_of(bytes: &[u8]) -> Result<Graph, ModelError> {
-        Ok(Header::read(bytes)?.0.graph)
+        Header::read(bytes)?.0.graph.ok_or(ModelError::NoProgram)
     }
 
     /// Whether a file begins as a model file does.
@@ -304,33 +329,12 @@ impl Model {
         if !rest.is_empty() {
             return Err(format("something follows its end"));
         }
-        let program = Program::compile(header.graph, &Caps::default()).map_err(|diagnostic| {
-            ModelError::Program {
-                reason: text::sentence(&diagnostic.to_string(), 1024),
-            }
-        })?;
-        check_bindings(&header.bindings, inputs(program.graph())).map_err(|error| {
-            ModelError::Program {
-                reason: error.to_string(),
-            }
-        })?;
-        let mut session =
-            Session::new(Arc::new(program), sandbox.device(), 0).map_err(|error| {
-                ModelError::Program {
-                    reason: error.to_string(),
-                }
-            })?;
-        session
-            .load_safetensors(weights)
-            .map_err(|error| ModelError::Weights {
-                reason: text::sentence(&error.to_string(), 1024),
-            })?;
-        let model = Model::new(
-            header.task,
-            state.to_vec(),
-            Arc::new(session),
-            header.bindings.into(),
-        );
+        let predictor = match (header.graph, header.forest) {
+            (Some(graph), None) => load_session(graph, header.bindings, weights, sandbox)?,
+            (None, Some(columns)) => load_forest(columns, weights)?,
+            _ => return Err(format("it holds neither a program nor a forest, or both")),
+        };
+        let model = Model::new(header.task, state.to_vec(), predictor);
         // Reading back what was written gives the same bytes, so the digest is that of the file.
         let _ = model.digest.set(Digest::of(bytes));
         Ok(model)
@@ -340,12 +344,8 @@ impl Model {
         &self.state
     }
 
-    pub(crate) fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    pub(crate) fn bindings(&self) -> &Arc<[Binding]> {
-        &self.bindings
+    pub(crate) fn predictor(&self) -> &Predictor {
+        &self.predictor
     }
 }
 
@@ -358,11 +358,51 @@ impl fmt::Debug for Model {
     }
 }
 
+/// A program with its weights.
+fn load_session(
+    graph: Graph,
+    bindings: Vec<Binding>,
+    weights: &[u8],
+    sandbox: &Sandbox,
+) -> Result<Predictor, ModelError> {
+    let refused = |what: &dyn fmt::Display| ModelError::Program {
+        reason: text::sentence(&what.to_string(), 1024),
+    };
+    let program =
+        Program::compile(graph, &Caps::default()).map_err(|diagnostic| refused(&diagnostic))?;
+    check_bindings(&bindings, inputs(program.graph())).map_err(|error| refused(&error))?;
+    let mut session =
+        Session::new(Arc::new(program), sandbox.device(), 0).map_err(|error| refused(&error))?;
+    session
+        .load_safetensors(weights)
+        .map_err(|error| ModelError::Weights {
+            reason: text::sentence(&error.to_string(), 1024),
+        })?;
+    Ok(Predictor::Session {
+        session: Arc::new(session),
+        bindings: bindings.into(),
+    })
+}
+
+/// A forest and its columns.
+fn load_forest(columns: ForestColumns, bytes: &[u8]) -> Result<Predictor, ModelError> {
+    let refused = |reason: String| ModelError::Forest {
+        reason: text::sentence(&reason, 1024),
+    };
+    let forest = Forest::from_bytes(bytes).map_err(|error| refused(error.to_string()))?;
+    columns.check(&forest).map_err(refused)?;
+    Ok(Predictor::Forest {
+        forest: Arc::new(forest),
+        columns: Arc::new(columns),
+    })
+}
+
 /// How a model file begins.
 const MAGIC: &[u8] = b"sandcast-model\n";
 
-/// The version of the layout.
-const FORMAT_VERSION: u32 = 1;
+/// The versions of the layout: 1 holds a program, 2 a forest.
+const PROGRAM_FORMAT: u32 = 1;
+const FOREST_FORMAT: u32 = 2;
 
 /// Bytes of a header; a graph with its literals is most of it.
 const MAX_HEADER_BYTES: u64 = 1 << 30;
@@ -372,8 +412,12 @@ const MAX_HEADER_BYTES: u64 = 1 << 30;
 struct Header {
     format: u32,
     task: Task,
-    graph: Graph,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    graph: Option<Graph>,
+    #[serde(default)]
     bindings: Vec<Binding>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forest: Option<ForestColumns>,
     state: Part,
     weights: Part,
 }
@@ -398,9 +442,9 @@ impl Header {
             .ok_or_else(|| format("its header is cut short"))?;
         let wrong = |error| format(&format!("its header is wrong: {error}"));
         let version: HeaderVersion = serde_json::from_slice(header).map_err(wrong)?;
-        if version.format != FORMAT_VERSION {
+        if ![PROGRAM_FORMAT, FOREST_FORMAT].contains(&version.format) {
             return Err(format(&format!(
-                "it is of format {}, this host reads {FORMAT_VERSION}",
+                "it is of format {}, this host reads {PROGRAM_FORMAT} and {FOREST_FORMAT}",
                 version.format
             )));
         }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sandcast_audit::{AuditLog, Digest};
+use sandcast_kernels::trees::Workers;
 use sandcast_kernels::{Device, DeviceChoice};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -95,6 +96,7 @@ pub struct Sandbox {
 struct Shared {
     engine: Engine,
     device: Device,
+    workers: Workers,
     audit: AuditLog,
     cache: Option<Cache>,
     max_component_bytes: u64,
@@ -124,6 +126,9 @@ impl Sandbox {
                 reason: error.to_string(),
             }
         })?;
+        let workers = Workers::of(&device).map_err(|error| SandboxError::Device {
+            reason: error.to_string(),
+        })?;
         let cache = match &config.cache_dir {
             None => None,
             Some(dir) => Some(Cache::open(dir, engine::compatibility(&engine)).map_err(
@@ -137,6 +142,7 @@ impl Sandbox {
             shared: Arc::new(Shared {
                 engine,
                 device,
+                workers,
                 audit,
                 cache,
                 max_component_bytes: config.max_component_bytes,
@@ -166,6 +172,11 @@ impl Sandbox {
     /// Where tensor programs run.
     pub fn device(&self) -> &Device {
         &self.shared.device
+    }
+
+    /// What forests are trained and asked on.
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.shared.workers
     }
 
     /// Where loads, denials and uses are recorded.

@@ -94,6 +94,7 @@ impl State {
             compute: ComputeState {
                 budget: Budget::new(grants.compute.as_ref()),
                 device: sandbox.device().clone(),
+                workers: sandbox.workers().clone(),
                 progress: None,
                 writing: None,
             },

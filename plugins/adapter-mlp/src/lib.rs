@@ -6,10 +6,10 @@
 
 use sandcast_sdk::columns::Rows;
 use sandcast_sdk::graph::{
-    Binding, Category, Cosine, Encoding, Graph, Program, ResultTensor, Schedule, TrainPlan, bind,
+    Binding, Category, Cosine, Encoding, Program, ResultTensor, Schedule, TrainPlan, bind,
 };
 use sandcast_sdk::{
-    Adapter, Batch, Dataset, Description, Failure, Model, Session, Task, TaskKind, Trained,
+    Adapter, Batch, Dataset, Declaration, Description, Failure, Model, Session, Task, TaskKind, Trained,
     Training, prediction_schema, target,
 };
 use serde::Serialize;
@@ -66,7 +66,7 @@ impl Adapter for MlpAdapter {
         task: &Task,
         cardinalities: &[u32],
         hyperparameters: Hyperparameters,
-    ) -> Result<Graph, Failure> {
+    ) -> Result<Declaration, Failure> {
         hyperparameters.check()?;
         target(task)?;
         if cardinalities.len() != task.features.len() {
@@ -86,7 +86,8 @@ impl Adapter for MlpAdapter {
             &head,
             task.weight.is_some(),
             &hyperparameters,
-        ))
+        )
+        .into())
     }
 
     fn train(training: &Training, hyperparameters: Hyperparameters) -> Result<Trained, Failure> {
@@ -133,11 +134,11 @@ impl Adapter for MlpAdapter {
         };
         let state =
             serde_json::to_vec(&state).map_err(|error| Failure::internal(error.to_string()))?;
-        Ok(Trained { state, session })
+        Ok(Trained::new(state, session))
     }
 
     fn predict(model: &Model, rows: Batch) -> Result<Batch, Failure> {
-        let results = model.session().infer(network::INFER, rows)?;
+        let results = model.session()?.infer(network::INFER, rows)?;
         let [ResultTensor { value, .. }] = results.as_slice() else {
             return Err(Failure::internal(format!(
                 "the network gave {} results",
@@ -305,6 +306,7 @@ mod tests {
     use crate::testing::task;
     use sandcast_sdk::Kind;
     use sandcast_sdk::columns::field;
+    use sandcast_sdk::graph::Graph;
 
     fn features() -> Vec<sandcast_sdk::Field> {
         vec![
@@ -313,6 +315,14 @@ mod tests {
             field("sex", Kind::Utf8, false),
             field("since", Kind::Date32, false),
         ]
+    }
+
+    fn declared(task: &Task, cardinalities: &[u32], hyperparameters: Hyperparameters) -> Graph {
+        match MlpAdapter::declare(task, cardinalities, hyperparameters) {
+            Ok(Declaration::Graph(graph)) => graph,
+            Ok(Declaration::Forest(_)) => panic!("a forest"),
+            Err(failure) => panic!("{}", failure.message),
+        }
     }
 
     fn input_names(graph: &Graph) -> Vec<String> {
@@ -349,7 +359,7 @@ mod tests {
             hidden: vec![16],
             ..Hyperparameters::default()
         };
-        let graph = MlpAdapter::declare(&task, &[0, 100, 2, 0], hyperparameters).expect("a graph");
+        let graph = declared(&task, &[0, 100, 2, 0], hyperparameters);
         assert_eq!(
             input_names(&graph),
             ["numbers", "categories", "weight", "label"]
@@ -377,11 +387,11 @@ mod tests {
             &["a", "b", "c"],
         );
         let graph =
-            MlpAdapter::declare(&multi, &[0, 3, 2, 0], hyperparameters.clone()).expect("a graph");
+            declared(&multi, &[0, 3, 2, 0], hyperparameters.clone());
         assert_eq!(parameters(&graph)[0].1, [106, 3]);
         let regression = task(TaskKind::Regression, features(), &[]);
         let graph =
-            MlpAdapter::declare(&regression, &[0, 3, 2, 0], hyperparameters).expect("a graph");
+            declared(&regression, &[0, 3, 2, 0], hyperparameters);
         assert_eq!(input_names(&graph), ["numbers", "categories", "target"]);
         assert_eq!(graph.entries[0].outputs[0].name, "prediction");
     }
@@ -393,7 +403,7 @@ mod tests {
             .collect();
         let task = task(TaskKind::Regression, columns, &[]);
         let graph =
-            MlpAdapter::declare(&task, &[1; 600], Hyperparameters::default()).expect("a graph");
+            declared(&task, &[1; 600], Hyperparameters::default());
         assert_eq!(parameters(&graph)[0].1, [1_200, 128]);
     }
 

@@ -3,10 +3,11 @@
 use serde::de::DeserializeOwned;
 
 pub use crate::bindings::adapter::exports::sandcast::plugin::adapter::{
-    Description, GenerationOptions, Trained,
+    Declaration, Description, GenerationOptions, Trained,
 };
-pub use crate::bindings::imports::sandcast::plugin::compute::Session;
+pub use crate::bindings::imports::sandcast::plugin::compute::{Predictor, Session};
 pub use crate::bindings::imports::sandcast::plugin::models::{Model, Task, TaskKind, Training};
+use crate::forest::{Forest, ForestPlan};
 use crate::graph::Graph;
 use crate::{Batch, Failure, Field, Kind};
 
@@ -15,7 +16,7 @@ use crate::{Batch, Failure, Field, Kind};
 ///
 /// ```
 /// use sandcast_sdk::graph::{Encoding, Graph, GraphBuilder, Initializer, Optimizer, bind};
-/// use sandcast_sdk::{Adapter, Batch, Description, Failure, Field, Model, Task, TaskKind, Trained, Training, target};
+/// use sandcast_sdk::{Adapter, Batch, Declaration, Description, Failure, Field, Model, Task, TaskKind, Trained, Training, target};
 /// use sandcast_sdk::columns::Rows;
 /// use sandcast_sdk::graph::{Program, Schedule, Session, TrainPlan};
 ///
@@ -58,8 +59,8 @@ use crate::{Batch, Failure, Field, Kind};
 ///         }
 ///     }
 ///
-///     fn declare(task: &Task, _cardinalities: &[u32], _: Hyperparameters) -> Result<Graph, Failure> {
-///         Ok(graph(task.features.len() as u32))
+///     fn declare(task: &Task, _cardinalities: &[u32], _: Hyperparameters) -> Result<Declaration, Failure> {
+///         Ok(graph(task.features.len() as u32).into())
 ///     }
 ///
 ///     fn train(training: &Training, hyperparameters: Hyperparameters) -> Result<Trained, Failure> {
@@ -80,11 +81,11 @@ use crate::{Batch, Failure, Field, Kind};
 ///             accumulate_steps: 1,
 ///         };
 ///         session.train(training.training_rows(), training.validation_rows(), plan)?;
-///         Ok(Trained { state: Vec::new(), session })
+///         Ok(Trained::new(Vec::new(), session))
 ///     }
 ///
 ///     fn predict(model: &Model, rows: Batch) -> Result<Batch, Failure> {
-///         let results = model.session().infer("predict", rows)?;
+///         let results = model.session()?.infer("predict", rows)?;
 ///         let values = results.first().map(|result| result.value.values()).unwrap_or_default();
 ///         Rows::new().float64("prediction", values.into_iter().map(f64::from).collect::<Vec<_>>()).into_batch()
 ///     }
@@ -100,8 +101,8 @@ pub trait Adapter {
     /// What the adapter is and takes.
     fn describe() -> Description;
 
-    /// The graph that [`Adapter::train`] would compile for features whose categories have these
-    /// sizes (0 for a number), so that it can be seen and priced before anything runs.
+    /// What [`Adapter::train`] would train for features whose categories have these sizes (0 for a
+    /// number), so that it can be seen and priced before anything runs.
     ///
     /// # Errors
     /// `invalid-config` for hyperparameters, `unsupported` for a task that make no sense here.
@@ -109,7 +110,7 @@ pub trait Adapter {
         task: &Task,
         cardinalities: &[u32],
         hyperparameters: Self::Hyperparameters,
-    ) -> Result<Graph, Failure>;
+    ) -> Result<Declaration, Failure>;
 
     /// Trains. What it returns is all that a prediction sees.
     ///
@@ -181,6 +182,70 @@ pub fn prediction_schema(task: &Task) -> Vec<Field> {
     }
 }
 
+impl Trained {
+    /// A model of what predicts, a session or a forest, and of what the adapter wants to see again
+    /// at `predict`.
+    #[must_use]
+    pub fn new(state: Vec<u8>, predictor: impl Into<Predictor>) -> Self {
+        Self {
+            state,
+            predictor: predictor.into(),
+        }
+    }
+}
+
+impl Model {
+    /// The session that predicts.
+    ///
+    /// # Errors
+    /// When a forest does.
+    pub fn session(&self) -> Result<Session, Failure> {
+        match self.predictor() {
+            Predictor::Session(session) => Ok(session),
+            Predictor::Forest(_) => Err(Failure::invalid_input(
+                "the model is a forest, and this adapter needs a session",
+            )),
+        }
+    }
+
+    /// The forest that predicts.
+    ///
+    /// # Errors
+    /// When a session does.
+    pub fn forest(&self) -> Result<Forest, Failure> {
+        match self.predictor() {
+            Predictor::Forest(forest) => Ok(forest),
+            Predictor::Session(_) => Err(Failure::invalid_input(
+                "the model is a session, and this adapter needs a forest",
+            )),
+        }
+    }
+}
+
+impl From<Session> for Predictor {
+    fn from(session: Session) -> Self {
+        Self::Session(session)
+    }
+}
+
+impl From<Forest> for Predictor {
+    fn from(forest: Forest) -> Self {
+        Self::Forest(forest)
+    }
+}
+
+impl From<Graph> for Declaration {
+    fn from(graph: Graph) -> Self {
+        Self::Graph(graph)
+    }
+}
+
+impl From<ForestPlan> for Declaration {
+    fn from(plan: ForestPlan) -> Self {
+        Self::Forest(plan)
+    }
+}
+
 /// Exports an [`Adapter`] from this component.
 #[macro_export]
 macro_rules! export_adapter {
@@ -197,7 +262,7 @@ macro_rules! export_adapter {
                     task: $crate::Task,
                     cardinalities: ::std::vec::Vec<u32>,
                     hyperparameters: ::std::string::String,
-                ) -> ::core::result::Result<$crate::graph::Graph, $crate::Failure> {
+                ) -> ::core::result::Result<$crate::Declaration, $crate::Failure> {
                     let hyperparameters = $crate::config::parse(&hyperparameters)?;
                     <$plugin as $crate::Adapter>::declare(&task, &cardinalities, hyperparameters)
                 }

@@ -71,6 +71,7 @@ pub mod clock;
 pub mod columns;
 pub mod config;
 pub mod files;
+pub mod forest;
 pub mod graph;
 pub mod kernels;
 pub mod log;
@@ -84,7 +85,8 @@ mod policy;
 mod validator;
 
 pub use adapter::{
-    Adapter, Description, GenerationOptions, Model, Session, Task, TaskKind, Trained, Training,
+    Adapter, Declaration, Description, GenerationOptions, Model, Predictor, Session, Task, TaskKind,
+    Trained, Training,
     prediction_schema, target,
 };
 pub use connector::{Chunk, Comparison, Connector, Filter, Literal, Reject, ScanRequest, Split};

@@ -13,7 +13,7 @@ use sandcast_kernels::{
     Caps, Cost, Program,
     show::{Listing, Showing, Stage},
 };
-use sandcast_sandbox::{Graph, Model};
+use sandcast_sandbox::{Declaration, Graph, Model, ModelError};
 use sandcast_serve::ModelSelector;
 use serde::Serialize;
 
@@ -200,7 +200,10 @@ async fn graph(what: &str, global: &GlobalArguments) -> Result<Graph, Failure> {
     }
     let version = super::models::resolve(&workspace, &selector)?;
     let artifact = workspace.estate().get(&version.artifact).await?;
-    Ok(Model::graph_of(&artifact)?)
+    Model::graph_of(&artifact).map_err(|error| match error {
+        ModelError::NoProgram => Failure::from(error).into_rejection(),
+        error => error.into(),
+    })
 }
 
 async fn of_pipeline(path: &Path, global: &GlobalArguments) -> Result<Graph, Failure> {
@@ -220,14 +223,26 @@ async fn of_pipeline(path: &Path, global: &GlobalArguments) -> Result<Graph, Fai
     }
     let workspace = Workspace::open(&folder)?;
     let declared = sandcast_factory::declare(&workspace, &pipeline).await;
-    declared
-        .map(|declared| declared.graph)
-        .map_err(|error| match error {
-            DeclareError::NoRows { .. } => never_run(),
-            DeclareError::State(_) | DeclareError::Read(_) => error.into(),
-            DeclareError::Plan(PlanError::State(_)) => error.into(),
-            error => Failure::from(error).into_rejection(),
-        })
+    let declared = declared.map_err(|error| match error {
+        DeclareError::NoRows { .. } => never_run(),
+        DeclareError::State(_) | DeclareError::Read(_) => error.into(),
+        DeclareError::Plan(PlanError::State(_)) => error.into(),
+        error => Failure::from(error).into_rejection(),
+    })?;
+    match declared.declaration {
+        Declaration::Program { graph, .. } => Ok(graph),
+        Declaration::Forest(plan) => Err(Failure::rejected_because(
+            format_args!(
+                "the adapter of `{}` trains a forest of decision trees, so there is no tensor \
+                 program",
+                pipeline.sections.name
+            ),
+            format_args!(
+                "it would have up to {} rounds of trees of up to {} leaves",
+                plan.rounds, plan.max_leaves
+            ),
+        )),
+    }
 }
 
 fn of_file(path: &Path) -> Result<Graph, Failure> {

@@ -75,6 +75,10 @@ impl Backend for CpuBackend {
         &self.info
     }
 
+    fn threads(&self) -> Option<&Arc<Threads>> {
+        Some(&self.threads)
+    }
+
     fn open(&self, program: Arc<Program>) -> Result<Box<dyn Engine>, RunError> {
         Ok(Box::new(CpuEngine {
             weights: AlignedBuffer::zeroed(program.layout.weights),

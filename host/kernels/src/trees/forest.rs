@@ -149,6 +149,11 @@ impl Forest {
         self.trees.roots().len()
     }
 
+    /// Nodes of all trees. Each holds one number that was learnt: where to split, or what to add.
+    pub fn nodes(&self) -> usize {
+        self.trees.nodes().len()
+    }
+
     /// Leaves of all trees.
     pub fn leaves(&self) -> usize {
         // A tree has one leaf more than splits.

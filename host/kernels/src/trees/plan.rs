@@ -226,7 +226,10 @@ impl ForestPlan {
     }
 
     /// Holds the plan against what makes sense and what there may be.
-    pub(super) fn check(&self, size: TableSize, caps: &ForestCaps) -> Result<(), ForestError> {
+    ///
+    /// # Errors
+    /// What is wrong first, and what to do.
+    pub fn check(&self, size: TableSize, caps: &ForestCaps) -> Result<(), ForestError> {
         let refuse = |what: String| Err(ForestError::BadPlan { what });
         let at_least = |name: &str, value: u32, least: u32| {
             if value < least {

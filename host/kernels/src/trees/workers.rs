@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::ForestError;
 use crate::cpu::Threads;
+use crate::device::Device;
 
 /// Threads of the processor. Clones share them. Results do not depend on how many there are.
 #[derive(Clone, Debug)]
@@ -28,6 +29,19 @@ impl Workers {
         Ok(Workers {
             threads: Arc::new(threads),
         })
+    }
+
+    /// The threads that a device has; where it has none, as many of its own as the system offers.
+    ///
+    /// # Errors
+    /// When the system refuses them.
+    pub fn of(device: &Device) -> Result<Workers, ForestError> {
+        match device.backend().threads() {
+            Some(threads) => Ok(Workers {
+                threads: Arc::clone(threads),
+            }),
+            None => Workers::start(None),
+        }
     }
 
     /// How many work at a time.

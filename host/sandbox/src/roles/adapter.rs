@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 use sandcast_kernels::Program;
 use sandcast_kernels::graph::Graph;
+use sandcast_kernels::trees::ForestPlan;
 use tokio::time::timeout;
 
 use super::{Cost, ProgressSink, TextSink, TrainReport, check_name};
@@ -15,7 +16,9 @@ use crate::bindings::adapter::sandcast::plugin::models;
 use crate::bindings::adapter::{AdapterPlugin, AdapterPluginPre};
 use crate::call::{CallError, Usage};
 use crate::columns::{Batch, Dataset};
-use crate::grants::compute::{self, ModelHandle, SessionParts, TrainingHandle, Writing};
+use crate::grants::compute::{
+    self, ModelHandle, Predictor, PredictorParts, TrainingHandle, Writing,
+};
 use crate::instance::{Begun, Instance, MAX_SENTENCE_BYTES};
 use crate::model::{Model, Task, TaskKind};
 use crate::sandbox::Sandbox;
@@ -31,6 +34,20 @@ pub struct Description {
     pub tasks: Vec<TaskKind>,
     /// A JSON Schema of the hyperparameters, with defaults.
     pub hyperparameters: serde_json::Value,
+}
+
+/// What an adapter would train.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Declaration {
+    /// A tensor program.
+    Program {
+        /// It compiles.
+        graph: Graph,
+        /// What a run of each entry costs.
+        costs: Vec<Cost>,
+    },
+    /// Decision trees.
+    Forest(ForestPlan),
 }
 
 /// What to learn from.
@@ -53,9 +70,9 @@ pub struct TrainInput {
 pub struct Trained {
     /// The model.
     pub model: Arc<Model>,
-    /// What the last training of the model's session reported, if it was trained at all.
+    /// What the last training of what predicts reported, if it was trained at all.
     pub report: Option<TrainReport>,
-    /// What a run of each entry of the program costs.
+    /// What a run of each entry of the program costs; nothing where there is none.
     pub costs: Vec<Cost>,
 }
 
@@ -186,17 +203,17 @@ impl Adapter {
         check_description(described).map_err(|what| self.instance.bad_output(what))
     }
 
-    /// The graph that training would compile for features whose categories have these sizes
-    /// (0 for a number), checked and priced.
+    /// What would be trained for features whose categories have these sizes (0 for a number),
+    /// checked and priced.
     ///
     /// # Errors
-    /// See [`CallError`]; also when the graph does not compile.
+    /// See [`CallError`]; also when the graph does not compile, or the plan makes no sense.
     pub async fn declare(
         &mut self,
         task: &Task,
         cardinalities: &[u32],
         hyperparameters: &serde_json::Value,
-    ) -> Result<(Graph, Vec<Cost>), CallError> {
+    ) -> Result<Declaration, CallError> {
         if cardinalities.len() != task.features.len() {
             return Err(self.instance.bad_input(format!(
                 "{} cardinalities for {} features",
@@ -204,6 +221,7 @@ impl Adapter {
                 task.features.len()
             )));
         }
+        let classes = task.classes.len();
         let (task, hyperparameters) = (models::Task::from(task), hyperparameters.to_string());
         let Begun { store, patience } = self.instance.begin()?;
         let guest = self.guest.sandcast_plugin_adapter();
@@ -213,7 +231,17 @@ impl Adapter {
         )
         .await;
         let answer = self.instance.end(answer)?;
-        let graph = compute::from_wire(self.instance.accept(answer)?);
+        let graph = match self.instance.accept(answer)? {
+            wire::Declaration::Graph(graph) => compute::from_wire(graph),
+            wire::Declaration::Forest(plan) => {
+                let plan = compute::declared(plan, classes).map_err(|what| {
+                    let said = text::sentence(&what, MAX_SENTENCE_BYTES);
+                    self.instance
+                        .bad_output(format!("a forest that cannot be trained: {said}"))
+                })?;
+                return Ok(Declaration::Forest(plan));
+            }
+        };
         let memory = self.instance.store()?.data().compute.budget.memory_limit();
         let program = Program::compile(graph, &compute::caps(memory)).map_err(|diagnostic| {
             let said = text::sentence(&diagnostic.to_string(), MAX_SENTENCE_BYTES);
@@ -221,7 +249,10 @@ impl Adapter {
                 .bad_output(format!("a graph that does not compile: {said}"))
         })?;
         let costs = program.costs().iter().map(Cost::from).collect();
-        Ok((program.graph().clone(), costs))
+        Ok(Declaration::Program {
+            graph: program.graph().clone(),
+            costs,
+        })
     }
 
     /// Trains a model.
@@ -253,13 +284,15 @@ impl Adapter {
                 .instance
                 .bad_output(format!("a state of {bytes} bytes, over {MAX_STATE_BYTES}")));
         }
-        let SessionParts {
-            session,
-            bindings,
-            report,
-        } = self.instance.take_session(trained.session)?;
-        let costs = session.program().costs().iter().map(Cost::from).collect();
-        let model = Model::new(input.task, trained.state, session, bindings);
+        let PredictorParts { predictor, report } =
+            self.instance.take_predictor(trained.predictor)?;
+        let costs = match &predictor {
+            Predictor::Session { session, .. } => {
+                session.program().costs().iter().map(Cost::from).collect()
+            }
+            Predictor::Forest { .. } => Vec::new(),
+        };
+        let model = Model::new(input.task, trained.state, predictor);
         Ok(Trained {
             model: Arc::new(model),
             report,

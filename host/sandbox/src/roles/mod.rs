@@ -6,7 +6,7 @@ mod policy;
 mod training;
 mod validator;
 
-pub use adapter::{Adapter, Description, GenerationOptions, TrainInput, Trained};
+pub use adapter::{Adapter, Declaration, Description, GenerationOptions, TrainInput, Trained};
 pub use connector::{Chunk, Comparison, Connector, Filter, Literal, Reject, ScanRequest, Split};
 pub use policy::{ControlPoint, Decision, Effect, Obligation, Policy, Request};
 pub use training::{Cost, EpochReport, ProgressSink, TextSink, TrainProgress, TrainReport};

@@ -7,7 +7,7 @@ use sandcast_sdk::graph::{
     Schedule, Tensor, TrainPlan, bind,
 };
 use sandcast_sdk::{
-    Adapter, Batch, Description, Failure, Model, Session, Task, TaskKind, Trained, Training, target,
+    Adapter, Batch, Declaration, Description, Failure, Model, Session, Task, TaskKind, Trained, Training, target,
 };
 use serde::{Deserialize, Serialize};
 
@@ -268,8 +268,8 @@ impl Adapter for Hostile {
         task: &Task,
         _cardinalities: &[u32],
         hyperparameters: Hyperparameters,
-    ) -> Result<Graph, Failure> {
-        Ok(graph(task.features.len() as u32, hyperparameters.behaviour))
+    ) -> Result<Declaration, Failure> {
+        Ok(graph(task.features.len() as u32, hyperparameters.behaviour).into())
     }
 
     fn train(training: &Training, hyperparameters: Hyperparameters) -> Result<Trained, Failure> {
@@ -331,7 +331,7 @@ impl Adapter for Hostile {
             Behaviour::LongState => vec![0; 256 << 20],
             _ => vec![behaviour as u8],
         };
-        Ok(Trained { state, session })
+        Ok(Trained::new(state, session))
     }
 
     fn predict(model: &Model, rows: Batch) -> Result<Batch, Failure> {
@@ -345,7 +345,7 @@ impl Adapter for Hostile {
             trap();
         }
         if is(Behaviour::UnknownEntry) {
-            model.session().infer("no such entry", rows)?;
+            model.session()?.infer("no such entry", rows)?;
             return Err(Failure::internal("an entry that does not exist was run"));
         }
         if is(Behaviour::SetInPredict) {
@@ -358,7 +358,7 @@ impl Adapter for Hostile {
             Session::create(program, 7)?;
             return Err(Failure::internal("a prediction was let build a session"));
         }
-        let results = model.session().infer("predict", rows)?;
+        let results = model.session()?.infer("predict", rows)?;
         let mut positive: Vec<f64> = results
             .first()
             .map(|result| result.value.values())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sandcast_kernels::{Completion, Finish, Prompt, RunError, Sampling, Session, StopReason};
 
 use super::host::{or_answer, run_failure};
-use super::train::CancelOnDrop;
+use super::watch::CancelOnDrop;
 use super::{caps, failure, invalid};
 use crate::bindings::adapter::sandcast::plugin::compute;
 use crate::bindings::adapter::sandcast::plugin::types::{Failure, FailureCode};

@@ -17,7 +17,7 @@ use crate::columns::{Batch, Dataset};
 use crate::text;
 
 /// Bytes of a message about a graph.
-const MAX_DIAGNOSTIC_BYTES: usize = 4096;
+pub(super) const MAX_DIAGNOSTIC_BYTES: usize = 4096;
 
 /// Bytes of weights that a guest takes into its memory or gives out of it at once.
 const MAX_EXPORT_BYTES: u64 = 64 << 20;
@@ -538,7 +538,7 @@ impl ComputeView<'_> {
     }
 
     /// Puts a tensor into the table and charges its bytes.
-    fn keep(&mut self, tensor: Tensor) -> Answer<Resource<TensorHandle>> {
+    pub(super) fn keep(&mut self, tensor: Tensor) -> Answer<Resource<TensorHandle>> {
         let charged = tensor.elements() as u64 * 4;
         let budget = &mut self.0.compute.budget;
         let taken = budget.take_handle().and_then(|()| {
@@ -582,11 +582,14 @@ impl ComputeView<'_> {
     }
 }
 
-fn binding(binding: compute::Binding) -> Binding {
-    let category = |category: compute::Category| Category {
+pub(super) fn category(category: compute::Category) -> Category {
+    Category {
         column: category.column,
         vocabulary: category.vocabulary,
-    };
+    }
+}
+
+fn binding(binding: compute::Binding) -> Binding {
     Binding {
         input: binding.input,
         encoding: match binding.encoding {

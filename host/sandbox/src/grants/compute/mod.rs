@@ -5,20 +5,24 @@
 
 mod budget;
 mod encode;
+mod forest;
 mod generate;
 mod graph;
 mod host;
 mod models;
 mod train;
+mod watch;
 
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use sandcast_kernels::trees::{Forest, Workers};
 use sandcast_kernels::{Caps, Device, Program, Session, Tensor};
 use wasmtime::component::{HasData, Linker, Resource};
 
 pub(crate) use budget::Budget;
 pub(crate) use encode::{Binding, check as check_bindings};
+pub(crate) use forest::{ForestColumns, ForestHandle, declared};
 pub(crate) use graph::{from_wire, inputs};
 
 use crate::bindings::adapter::sandcast::plugin::{compute, models as models_interface, types};
@@ -35,6 +39,8 @@ pub(crate) const INLINE_ROWS: usize = 4096;
 pub(crate) struct ComputeState {
     pub(crate) budget: Budget,
     pub(crate) device: Device,
+    /// What forests are trained and asked on.
+    pub(crate) workers: Workers,
     /// Told how far training has come.
     pub(crate) progress: Option<ProgressSink>,
     /// What a generation has said it wrote.
@@ -104,9 +110,9 @@ pub struct ProgramHandle {
 pub struct SessionHandle {
     /// Away only while it is trained.
     session: Option<Arc<Session>>,
-    pub(crate) bindings: Arc<[Binding]>,
+    bindings: Arc<[Binding]>,
     /// What the last training reported.
-    pub(crate) report: Option<TrainReport>,
+    report: Option<TrainReport>,
     /// The session of a model that others use; it cannot be bound or trained again.
     shared: bool,
     charged: u64,
@@ -114,7 +120,7 @@ pub struct SessionHandle {
 
 impl SessionHandle {
     /// The session, unless it is being trained.
-    pub(crate) fn session(&self) -> wasmtime::Result<&Arc<Session>> {
+    fn session(&self) -> wasmtime::Result<&Arc<Session>> {
         self.session
             .as_ref()
             .ok_or_else(|| wasmtime::Error::msg("a session is being trained"))
@@ -164,28 +170,57 @@ pub struct ModelHandle {
     pub(crate) model: Arc<Model>,
 }
 
-/// What is left of a session when a guest gives it up for a model.
-pub(crate) struct SessionParts {
-    pub(crate) session: Arc<Session>,
-    pub(crate) bindings: Arc<[Binding]>,
+/// What predicts, as a model has it.
+#[derive(Clone)]
+pub(crate) enum Predictor {
+    /// A program with its weights, and how columns become its inputs.
+    Session {
+        session: Arc<Session>,
+        bindings: Arc<[Binding]>,
+    },
+    /// Decision trees, and the columns they go by.
+    Forest {
+        forest: Arc<Forest>,
+        columns: Arc<ForestColumns>,
+    },
+}
+
+/// What is left of a predictor when a guest gives it up for a model.
+pub(crate) struct PredictorParts {
+    pub(crate) predictor: Predictor,
     pub(crate) report: Option<TrainReport>,
 }
 
 impl State {
-    /// Takes a session out of the guest's hands.
-    pub(crate) fn take_session(
+    /// Takes a predictor out of the guest's hands.
+    pub(crate) fn take_predictor(
         &mut self,
-        session: Resource<SessionHandle>,
-    ) -> wasmtime::Result<SessionParts> {
-        let handle = self.table.delete(session)?;
-        self.compute.budget.give_memory(handle.charged);
-        self.compute.budget.give_handle();
-        let session = Arc::clone(handle.session()?);
-        Ok(SessionParts {
-            session,
-            bindings: handle.bindings,
-            report: handle.report,
-        })
+        predictor: compute::Predictor,
+    ) -> wasmtime::Result<PredictorParts> {
+        match predictor {
+            compute::Predictor::Session(session) => {
+                let handle = self.table.delete(session)?;
+                self.compute.budget.give_memory(handle.charged);
+                self.compute.budget.give_handle();
+                Ok(PredictorParts {
+                    predictor: Predictor::Session {
+                        session: Arc::clone(handle.session()?),
+                        bindings: handle.bindings,
+                    },
+                    report: handle.report,
+                })
+            }
+            compute::Predictor::Forest(forest) => {
+                let handle = self.take_forest(forest)?;
+                Ok(PredictorParts {
+                    predictor: Predictor::Forest {
+                        forest: handle.forest,
+                        columns: handle.columns,
+                    },
+                    report: handle.report,
+                })
+            }
+        }
     }
 }
 

@@ -1,11 +1,9 @@
 //! The functions of `sandcast:plugin/models`.
 
-use std::sync::Arc;
-
 use wasmtime::component::Resource;
 
-use super::{ComputeView, ModelHandle, SessionHandle, TrainingHandle};
-use crate::bindings::adapter::sandcast::plugin::models;
+use super::{ComputeView, ForestHandle, ModelHandle, Predictor, SessionHandle, TrainingHandle};
+use crate::bindings::adapter::sandcast::plugin::{compute, models};
 use crate::bindings::adapter::sandcast::plugin::types;
 use crate::columns::Dataset;
 use crate::model::{Task, TaskKind};
@@ -65,25 +63,36 @@ impl models::HostModel for ComputeView<'_> {
         Ok(state)
     }
 
-    fn session(
+    fn predictor(
         &mut self,
         model: Resource<ModelHandle>,
-    ) -> wasmtime::Result<Resource<SessionHandle>> {
-        self.0.ledger.count("models.model-session");
+    ) -> wasmtime::Result<compute::Predictor> {
+        self.0.ledger.count("models.model-predictor");
         if let Err(overdrawn) = self.0.compute.budget.take_handle() {
             let failure = self.0.overdrawn(overdrawn);
             return Err(wasmtime::Error::msg(failure.message));
         }
-        let model = &self.0.table.get(&model)?.model;
-        // The weights are the model's, shared by all instances; nothing is charged for them.
-        let session = SessionHandle {
-            session: Some(Arc::clone(model.session())),
-            bindings: Arc::clone(model.bindings()),
-            report: None,
-            shared: true,
-            charged: 0,
-        };
-        Ok(self.0.table.push(session)?)
+        // What predicts is the model's, shared by all instances; nothing is charged for it.
+        let predictor = self.0.table.get(&model)?.model.predictor().clone();
+        Ok(match predictor {
+            Predictor::Session { session, bindings } => {
+                compute::Predictor::Session(self.0.table.push(SessionHandle {
+                    session: Some(session),
+                    bindings,
+                    report: None,
+                    shared: true,
+                    charged: 0,
+                })?)
+            }
+            Predictor::Forest { forest, columns } => {
+                compute::Predictor::Forest(self.0.table.push(ForestHandle {
+                    forest,
+                    columns,
+                    report: None,
+                    charged: 0,
+                })?)
+            }
+        })
     }
 
     fn wrote(

@@ -1,28 +1,22 @@
 //! Training on datasets and on given inputs: on a thread of its own, looking between steps whether it was cancelled or is over
 //! its time.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
-use sandcast_kernels::{
-    Feeds, Progress, RunError, Schedule, Session, StopReason, Tensor, TrainPlan,
-};
+use sandcast_kernels::{Feeds, Progress, RunError, Schedule, Session, Tensor, TrainPlan};
 use wasmtime::component::Resource;
 
 use super::encode::{self, Binding};
 use super::host::{dense_bytes, or_answer, run_failure, shared_session};
+use super::watch::{Stopped, Watch};
 use super::{SessionHandle, failure, graph, invalid, peak_bytes, rows_of};
 use crate::bindings::adapter::sandcast::plugin::compute;
 use crate::bindings::adapter::sandcast::plugin::types::{Failure, FailureCode};
 use crate::columns::Dataset;
-use crate::roles::{EpochReport, ProgressSink, TrainProgress, TrainReport};
+use crate::roles::{EpochReport, TrainProgress, TrainReport};
 use crate::state::State;
-
-/// How often whoever watches is told of steps; of epochs they are always told.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The name under which the cost of a training step is listed.
 const LOSS_ENTRY: &str = "loss";
@@ -126,16 +120,14 @@ async fn work(
         ));
     };
 
+    let (watch, cancel) = Watch::new(state);
     let job = Job {
         session: owned,
         plan: plan_of(plan),
-        time_left: state.compute.budget.time_left(),
-        progress: state.compute.progress.clone(),
+        watch,
     };
     let started = Instant::now();
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let cancel = CancelOnDrop(Arc::clone(&cancelled));
-    let done = tokio::task::spawn_blocking(move || job.run(material, &cancelled)).await;
+    let done = tokio::task::spawn_blocking(move || job.run(material)).await;
     drop(cancel);
     state.computed(started);
     state.compute.budget.give_memory(scratch);
@@ -161,8 +153,7 @@ async fn work(
 struct Job {
     session: Session,
     plan: TrainPlan,
-    time_left: Duration,
-    progress: Option<ProgressSink>,
+    watch: Watch,
 }
 
 /// What is learnt from.
@@ -206,76 +197,30 @@ impl Material {
     }
 }
 
-/// Why a training gave no report.
-enum Stopped {
-    Failed(Failure),
-    OutOfTime,
-}
-
-impl Stopped {
-    fn failure(self, state: &mut State) -> Failure {
-        match self {
-            Stopped::Failed(failure) => failure,
-            Stopped::OutOfTime => state.overdrawn(super::budget::Overdrawn {
-                key: "time",
-                detail: "training took all the time there was".into(),
-            }),
-        }
-    }
-}
-
 impl Job {
-    fn run(
-        mut self,
-        material: Material,
-        cancelled: &AtomicBool,
-    ) -> (Session, Result<TrainReport, Stopped>) {
-        let outcome = self.train(material, cancelled);
+    fn run(mut self, material: Material) -> (Session, Result<TrainReport, Stopped>) {
+        let outcome = self.train(material);
         (self.session, outcome)
     }
 
-    fn train(
-        &mut self,
-        material: Material,
-        cancelled: &AtomicBool,
-    ) -> Result<TrainReport, Stopped> {
+    fn train(&mut self, material: Material) -> Result<TrainReport, Stopped> {
         let (training, validation) = material.into_feeds()?;
-        let started = Instant::now();
-        let time_left = self.time_left;
-        let mut out_of_time = false;
-        let mut told: Option<Instant> = None;
-        let progress = self.progress.clone();
-        let mut watch = |now: Progress<'_>| {
-            if cancelled.load(Ordering::Relaxed) {
-                return ControlFlow::Break(StopReason::Cancelled);
-            }
-            if started.elapsed() >= time_left {
-                out_of_time = true;
-                return ControlFlow::Break(StopReason::Budget {
-                    what: "compute time".into(),
-                });
-            }
-            if let Some(progress) = &progress
-                && (now.report.is_some()
-                    || told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL))
-            {
-                told = Some(Instant::now());
-                progress(TrainProgress {
-                    step: now.step,
-                    steps: now.steps,
-                    epoch: now.epoch,
-                    epochs: now.epochs,
-                    report: now.report.map(EpochReport::from),
-                });
-            }
-            ControlFlow::Continue(())
+        let watch = &mut self.watch;
+        let mut look = |now: Progress<'_>| {
+            watch.look(now.report.is_some(), || TrainProgress {
+                step: now.step,
+                steps: now.steps,
+                epoch: now.epoch,
+                epochs: now.epochs,
+                report: now.report.map(EpochReport::from),
+            })
         };
         let trained = self
             .session
-            .train(&training, validation.as_ref(), &self.plan, &mut watch);
+            .train(&training, validation.as_ref(), &self.plan, &mut look);
         match trained {
             Ok(report) => Ok(TrainReport::from(&report)),
-            Err(RunError::Stopped { .. }) if out_of_time => Err(Stopped::OutOfTime),
+            Err(RunError::Stopped { .. }) if self.watch.out_of_time => Err(Stopped::OutOfTime),
             Err(error) => Err(Stopped::Failed(run_failure(&error))),
         }
     }
@@ -286,15 +231,6 @@ fn no_loss() -> Failure {
         FailureCode::Unsupported,
         "the program declares no loss, so it cannot be trained",
     )
-}
-
-/// Tells a thread that computes to stop when nobody waits for it any more.
-pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 fn plan_of(plan: &compute::TrainPlan) -> TrainPlan {
