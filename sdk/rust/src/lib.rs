@@ -85,9 +85,8 @@ mod policy;
 mod validator;
 
 pub use adapter::{
-    Adapter, Declaration, Description, GenerationOptions, Model, Predictor, Session, Task, TaskKind,
-    Trained, Training,
-    prediction_schema, target,
+    Adapter, Declaration, Description, GenerationOptions, Model, Predictor, Session, Task,
+    TaskKind, Trained, Training, prediction_schema, target,
 };
 pub use connector::{Chunk, Comparison, Connector, Filter, Literal, Reject, ScanRequest, Split};
 pub use failure::{Failure, FailureCode};

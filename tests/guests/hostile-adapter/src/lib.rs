@@ -2,6 +2,9 @@
 //! the state of the model.
 
 use sandcast_sdk::columns::Rows;
+use sandcast_sdk::forest::{
+    Forest, ForestColumns, ForestExamples, ForestObjective, ForestPlan, ForestTarget,
+};
 use sandcast_sdk::graph::{
     Category, Dtype, Encoding, Extent, Graph, GraphBuilder, Initializer, Optimizer, Program,
     Schedule, Tensor, TrainPlan, bind,
@@ -75,6 +78,22 @@ enum Behaviour {
     HoardSessions,
     /// Tensors without end.
     HoardTensors,
+    /// A forest of more trees than there can be.
+    GiantForest,
+    /// A forest that is grown without end.
+    GrowForever,
+    /// Forests without end.
+    HoardForests,
+    /// A forest of a learning rate that is not a number.
+    NanForest,
+    /// A forest over a column that does not exist.
+    ForestUnknownColumn,
+    /// The logistic loss of a target of numbers.
+    ForestWithoutLabels,
+    /// A forest over no column.
+    ForestOfNothing,
+    /// The logistic loss of three labels.
+    ForestOfThreeLabels,
     /// A state of many bytes.
     LongState,
     /// Never comes back from `predict`.
@@ -252,6 +271,56 @@ fn plan(behaviour: Behaviour) -> TrainPlan {
     }
 }
 
+/// A forest of the task, spoilt as told.
+fn forest(training: &Training, behaviour: Behaviour) -> Result<Forest, Failure> {
+    let task = training.task();
+    let mut plan = ForestPlan {
+        rounds: 2,
+        ..ForestPlan::new(ForestObjective::SquaredError)
+    };
+    let mut columns = ForestColumns {
+        numbers: task
+            .features
+            .iter()
+            .map(|field| field.name.clone())
+            .collect(),
+        categories: Vec::new(),
+    };
+    let column = target(&task)?.to_owned();
+    let mut target = ForestTarget::Number(column.clone());
+    match behaviour {
+        Behaviour::GiantForest => {
+            plan.rounds = u32::MAX;
+            plan.max_leaves = u32::MAX;
+        }
+        Behaviour::GrowForever => {
+            plan.rounds = 38_000;
+            plan.max_leaves = 8;
+            plan.learning_rate = 1e-6;
+        }
+        Behaviour::NanForest => plan.learning_rate = f32::NAN,
+        Behaviour::ForestUnknownColumn => columns.numbers = vec!["no such column".into()],
+        Behaviour::ForestWithoutLabels => plan.objective = ForestObjective::Logistic,
+        Behaviour::ForestOfNothing => columns.numbers.clear(),
+        Behaviour::ForestOfThreeLabels => {
+            plan.objective = ForestObjective::Logistic;
+            target = ForestTarget::Label(Category {
+                column,
+                vocabulary: ["a", "b", "c"].map(str::to_owned).to_vec(),
+            });
+        }
+        _ => {}
+    }
+    let examples = ForestExamples {
+        training: training.training_rows(),
+        validation: training.validation_rows(),
+        columns,
+        target,
+        weight: None,
+    };
+    Ok(Forest::train(examples, &plan, training.seed())?.forest)
+}
+
 impl Adapter for Hostile {
     type Hyperparameters = Hyperparameters;
 
@@ -288,6 +357,22 @@ impl Adapter for Hostile {
                 loop {
                     taken.push(Tensor::from_f32(&[1 << 20], &vec![0.0; 1 << 20])?);
                 }
+            }
+            Behaviour::HoardForests => {
+                let mut taken = Vec::new();
+                loop {
+                    taken.push(forest(training, behaviour)?);
+                }
+            }
+            Behaviour::GiantForest
+            | Behaviour::GrowForever
+            | Behaviour::NanForest
+            | Behaviour::ForestUnknownColumn
+            | Behaviour::ForestWithoutLabels
+            | Behaviour::ForestOfNothing
+            | Behaviour::ForestOfThreeLabels => {
+                let forest = forest(training, behaviour)?;
+                return Ok(Trained::new(vec![behaviour as u8], forest));
             }
             _ => {}
         }

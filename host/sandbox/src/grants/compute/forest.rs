@@ -129,13 +129,12 @@ impl Encoded {
         )
     }
 
-    fn examples(&self, columns: &ForestColumns, labels: bool) -> Result<Examples<'_>, ForestError> {
+    fn examples(&self, columns: &ForestColumns) -> Result<Examples<'_>, ForestError> {
         Ok(Examples {
             table: self.table(columns)?,
-            targets: if labels {
-                Targets::Labels(self.i32(TARGET))
-            } else {
-                Targets::Numbers(self.f32(TARGET))
+            targets: match self.feeds.get(TARGET).map(Tensor::data) {
+                Some(TensorData::I32(labels)) => Targets::Labels(labels),
+                _ => Targets::Numbers(self.f32(TARGET)),
             },
             weights: self.feeds.contains_key(WEIGHT).then(|| self.f32(WEIGHT)),
         })
@@ -337,17 +336,13 @@ impl Job {
         let failed = |error: &ForestError| Stopped::Failed(forest_failure(error));
         let training = encoded(&self.training)?;
         let validation = self.validation.as_deref().map(encoded).transpose()?;
-        let labels = matches!(
-            self.plan.objective,
-            Objective::Logistic | Objective::Softmax { .. }
-        );
         let job = ForestJob {
             training: training
-                .examples(&self.columns, labels)
+                .examples(&self.columns)
                 .map_err(|error| failed(&error))?,
             validation: validation
                 .as_ref()
-                .map(|encoded| encoded.examples(&self.columns, labels))
+                .map(|encoded| encoded.examples(&self.columns))
                 .transpose()
                 .map_err(|error| failed(&error))?,
             plan: &self.plan,
@@ -387,7 +382,9 @@ fn predict(
     workers: &Workers,
 ) -> Result<Tensor, Failure> {
     let encoded = Encoded::of(bindings, &[batch]).map_err(invalid)?;
-    let table = encoded.table(columns).map_err(|error| forest_failure(&error))?;
+    let table = encoded
+        .table(columns)
+        .map_err(|error| forest_failure(&error))?;
     let mut answers = forest
         .predict(&table, workers)
         .map_err(|error| forest_failure(&error))?;

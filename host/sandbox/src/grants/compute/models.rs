@@ -3,8 +3,8 @@
 use wasmtime::component::Resource;
 
 use super::{ComputeView, ForestHandle, ModelHandle, Predictor, SessionHandle, TrainingHandle};
-use crate::bindings::adapter::sandcast::plugin::{compute, models};
 use crate::bindings::adapter::sandcast::plugin::types;
+use crate::bindings::adapter::sandcast::plugin::{compute, models};
 use crate::columns::Dataset;
 use crate::model::{Task, TaskKind};
 
@@ -63,10 +63,7 @@ impl models::HostModel for ComputeView<'_> {
         Ok(state)
     }
 
-    fn predictor(
-        &mut self,
-        model: Resource<ModelHandle>,
-    ) -> wasmtime::Result<compute::Predictor> {
+    fn predictor(&mut self, model: Resource<ModelHandle>) -> wasmtime::Result<compute::Predictor> {
         self.0.ledger.count("models.model-predictor");
         if let Err(overdrawn) = self.0.compute.budget.take_handle() {
             let failure = self.0.overdrawn(overdrawn);
