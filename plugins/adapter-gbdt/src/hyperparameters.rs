@@ -298,7 +298,10 @@ mod tests {
                 r#"{"num_leaves": 1}"#,
                 "`num_leaves`: 1 is not within 2 to 8192",
             ),
-            (r#"{"max_bin": 256}"#, "`max_bin`: 256 is not within 2 to 255"),
+            (
+                r#"{"max_bin": 256}"#,
+                "`max_bin`: 256 is not within 2 to 255",
+            ),
             (r#"{"max_depth": 0}"#, "`max_depth`"),
             (r#"{"early_stopping_round": 0}"#, "`early_stopping_round`"),
             (

@@ -161,7 +161,11 @@ fn objective(task: &Task, hyperparameters: &Hyperparameters) -> Result<ForestObj
         TaskKind::MulticlassClassification if classes >= 2 => return Ok(ForestObjective::Softmax),
         TaskKind::BinaryClassification => "2 classes",
         TaskKind::MulticlassClassification => "at least 2 classes",
-        _ => return Err(Failure::unsupported("trees are grown for a target, and there is none")),
+        _ => {
+            return Err(Failure::unsupported(
+                "trees are grown for a target, and there is none",
+            ));
+        }
     };
     Err(Failure::invalid_input(format!(
         "the classification needs {wanted}, and the target has {classes}"
@@ -273,7 +277,10 @@ mod tests {
         let several = plan(TaskKind::MulticlassClassification, &["a", "b", "c"]).expect("a plan");
         assert!(matches!(several.objective, ForestObjective::Softmax));
         let regression = plan(TaskKind::Regression, &[]).expect("a plan");
-        assert!(matches!(regression.objective, ForestObjective::SquaredError));
+        assert!(matches!(
+            regression.objective,
+            ForestObjective::SquaredError
+        ));
         let huber = declared(
             &task(TaskKind::Regression, numbers(), &[]),
             Hyperparameters {
@@ -294,7 +301,11 @@ mod tests {
         let failure = plan(TaskKind::BinaryClassification, &["no"]).expect_err("one class");
         assert!(failure.message.contains("2 classes"), "{}", failure.message);
         let failure = plan(TaskKind::MulticlassClassification, &[]).expect_err("no class");
-        assert!(failure.message.contains("at least 2"), "{}", failure.message);
+        assert!(
+            failure.message.contains("at least 2"),
+            "{}",
+            failure.message
+        );
         let unlabelled = Task {
             target: None,
             ..task(TaskKind::Clustering, numbers(), &[])

@@ -59,8 +59,7 @@ impl<'a> Survey<'a> {
         features: &Features,
         hyperparameters: &Hyperparameters,
     ) -> Self {
-        let balanced =
-            hyperparameters.class_weights == ClassWeights::Named(NamedWeights::Balanced);
+        let balanced = hyperparameters.class_weights == ClassWeights::Named(NamedWeights::Balanced);
         let counted = balanced && task.kind != TaskKind::Regression;
         Self {
             task,

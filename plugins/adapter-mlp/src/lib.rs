@@ -9,8 +9,8 @@ use sandcast_sdk::graph::{
     Binding, Category, Cosine, Encoding, Program, ResultTensor, Schedule, TrainPlan, bind,
 };
 use sandcast_sdk::{
-    Adapter, Batch, Dataset, Declaration, Description, Failure, Model, Session, Task, TaskKind, Trained,
-    Training, prediction_schema, target,
+    Adapter, Batch, Dataset, Declaration, Description, Failure, Model, Session, Task, TaskKind,
+    Trained, Training, prediction_schema, target,
 };
 use serde::Serialize;
 
@@ -81,13 +81,7 @@ impl Adapter for MlpAdapter {
         });
         refuse_nothing(&features)?;
         let head = unseen_head(task, &hyperparameters)?;
-        Ok(network::declare(
-            &features,
-            &head,
-            task.weight.is_some(),
-            &hyperparameters,
-        )
-        .into())
+        Ok(network::declare(&features, &head, task.weight.is_some(), &hyperparameters).into())
     }
 
     fn train(training: &Training, hyperparameters: Hyperparameters) -> Result<Trained, Failure> {
@@ -386,12 +380,10 @@ mod tests {
             features(),
             &["a", "b", "c"],
         );
-        let graph =
-            declared(&multi, &[0, 3, 2, 0], hyperparameters.clone());
+        let graph = declared(&multi, &[0, 3, 2, 0], hyperparameters.clone());
         assert_eq!(parameters(&graph)[0].1, [106, 3]);
         let regression = task(TaskKind::Regression, features(), &[]);
-        let graph =
-            declared(&regression, &[0, 3, 2, 0], hyperparameters);
+        let graph = declared(&regression, &[0, 3, 2, 0], hyperparameters);
         assert_eq!(input_names(&graph), ["numbers", "categories", "target"]);
         assert_eq!(graph.entries[0].outputs[0].name, "prediction");
     }
@@ -402,8 +394,7 @@ mod tests {
             .map(|place| field(&format!("c{place}"), Kind::Utf8, false))
             .collect();
         let task = task(TaskKind::Regression, columns, &[]);
-        let graph =
-            declared(&task, &[1; 600], Hyperparameters::default());
+        let graph = declared(&task, &[1; 600], Hyperparameters::default());
         assert_eq!(parameters(&graph)[0].1, [1_200, 128]);
     }
 

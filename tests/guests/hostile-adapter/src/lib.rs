@@ -10,7 +10,8 @@ use sandcast_sdk::graph::{
     Schedule, Tensor, TrainPlan, bind,
 };
 use sandcast_sdk::{
-    Adapter, Batch, Declaration, Description, Failure, Model, Session, Task, TaskKind, Trained, Training, target,
+    Adapter, Batch, Declaration, Description, Failure, Model, Session, Task, TaskKind, Trained,
+    Training, target,
 };
 use serde::{Deserialize, Serialize};
 
