@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, bench, build, completions, data, doctor, inspect, models, plan, predict, program, run,
-    runs, schema, serve,
+    audit, bench, build, completions, data, doctor, generate, inspect, models, plan, predict,
+    program, run, runs, schema, serve,
 };
 
 const LONG_ABOUT: &str = "\
@@ -21,6 +21,7 @@ The story, in the order in which one lives it:
   sandcast models                                 what is registered
   sandcast predict --model credit-risk --input examples/credit-risk/applicants.json
   sandcast serve                                  the same over HTTP
+  sandcast generate weather-notes                 a model of examples/weather-notes writes
   sandcast audit verify                           nobody changed the record
 
 Exit codes: 0 done; 1 rejected (by the input, a policy or the gate); 2 anything unexpected, a wrong
@@ -88,6 +89,7 @@ pub(crate) enum Command {
     Data(data::DataArguments),
     Serve(serve::ServeArguments),
     Predict(predict::PredictArguments),
+    Generate(generate::GenerateArguments),
     Program(program::ProgramArguments),
     Audit(audit::AuditArguments),
     Doctor(doctor::DoctorArguments),

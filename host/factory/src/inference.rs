@@ -4,15 +4,17 @@ mod rows;
 
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, AsArray as _, StringArray};
 use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use sandcast_audit::Event;
 use sandcast_estate::BlobError;
 use sandcast_sandbox::{
-    CallContext, CallError, ControlPoint, Effect, LoadError, Model, ModelError, Plugin, Request,
-    Role, schema_of,
+    CallContext, CallError, ControlPoint, Effect, GenerationOptions, LoadError, Model, ModelError,
+    Plugin, Request, Role, TaskKind, TextSink, schema_of,
 };
+use serde::Serialize;
 use serde_json::json;
 use thiserror::Error;
 
@@ -36,6 +38,17 @@ pub struct ServedModel {
     model: Arc<Model>,
     schema: SchemaRef,
     context: CallContext,
+}
+
+/// What a model wrote after a prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Generated {
+    /// The text after the prompt.
+    pub text: String,
+    /// Of how many tokens.
+    pub tokens: u64,
+    /// `stop` where the text came to its end or to a stop text, else `length`.
+    pub finish: String,
 }
 
 /// Why a model does not answer.
@@ -83,6 +96,18 @@ pub enum InferenceError {
         version: u64,
         /// Why not.
         reasons: Vec<String>,
+    },
+    /// The model was not trained to write.
+    #[error(
+        "model `{model}` version {version} was trained for {kind}, so it does not write; use `predict`"
+    )]
+    DoesNotWrite {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u64,
+        /// What it was trained for.
+        kind: &'static str,
     },
     /// The rows that were given are not those the model knows.
     #[error(transparent)]
@@ -184,6 +209,49 @@ impl ServedModel {
             }
             .into()
         })
+    }
+}
+
+impl ServedModel {
+    /// Goes on from prompts, in an instance of its own. `watch` is told of text as it is written.
+    ///
+    /// # Errors
+    /// If the model was not trained to write, or the adapter fails.
+    pub async fn generate(
+        &self,
+        prompts: &[String],
+        options: &GenerationOptions,
+        watch: Option<TextSink>,
+    ) -> Result<Vec<Generated>, InferenceError> {
+        let task = &self.version.task;
+        let (TaskKind::TextGeneration, [feature]) = (task.kind, task.features.as_slice()) else {
+            return Err(InferenceError::DoesNotWrite {
+                model: self.version.model.clone(),
+                version: self.version.version,
+                kind: task.kind.name(),
+            });
+        };
+        let texts: StringArray = prompts.iter().map(Some).collect();
+        let texts: ArrayRef = Arc::new(texts);
+        let rows = [(feature.name.as_str(), texts, feature.nullable)];
+        let rows =
+            RecordBatch::try_from_iter_with_nullable(rows).map_err(|error| RowsError::Columns {
+                message: error.to_string(),
+            })?;
+        let mut adapter = self.plugin.adapter(&self.context).await?;
+        let written = adapter.generate(&self.model, &rows, options, watch).await?;
+        // The sandbox has checked the columns and what they hold.
+        let [texts, tokens, finishes] = written.columns() else {
+            return Ok(Vec::new());
+        };
+        let (texts, finishes) = (texts.as_string::<i32>(), finishes.as_string::<i32>());
+        let tokens = tokens.as_primitive::<Int64Type>();
+        let each = (0..written.num_rows()).map(|row| Generated {
+            text: texts.value(row).to_owned(),
+            tokens: u64::try_from(tokens.value(row)).unwrap_or(0),
+            finish: finishes.value(row).to_owned(),
+        });
+        Ok(each.collect())
     }
 }
 

@@ -21,7 +21,7 @@ pub mod workspace;
 
 pub use config::{ConfigError, Pipeline};
 pub use declare::{DeclareError, Declared, declare};
-pub use inference::{InferenceError, RowsError, ServedModel};
+pub use inference::{Generated, InferenceError, RowsError, ServedModel};
 pub use plan::{Plan, PlanError};
 pub use registry::{ModelSummary, ModelVersion, Registry, RegistryError};
 pub use run::{Observer, RunError, RunEvent, RunOptions, RunOutcome, run};

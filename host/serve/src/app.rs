@@ -90,6 +90,7 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .route("/infer", post(handlers::infer))
         .route("/stats", get(handlers::model_stats));
     Router::new()
+        .route("/v1/completions", post(handlers::completions))
         .route("/v2", get(handlers::server_metadata))
         .route("/v2/health/live", get(handlers::live))
         .route("/v2/health/ready", get(handlers::ready))
@@ -115,7 +116,7 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
 async fn no_such_route(request: Request) -> ApiError {
     ApiError::not_found(format!(
         "there is nothing at {}; see /v2, /v2/health/ready, /v2/models/{{model}}, \
-         /v2/models/{{model}}/infer, /v2/repository/index and /metrics",
+         /v2/models/{{model}}/infer, /v1/completions, /v2/repository/index and /metrics",
         shown(request.uri().path())
     ))
 }

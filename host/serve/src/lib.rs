@@ -1,4 +1,5 @@
-//! Serves the registry's models over HTTP, in the Open Inference Protocol, version 2.
+//! Serves the registry's models over HTTP, in the Open Inference Protocol, version 2; models that
+//! write, at `POST /v1/completions`, in the shape of OpenAI's.
 //!
 //! A prediction runs the model's adapter in its sandbox, on weights that all instances share. What
 //! a client can ask for is bounded: bytes, rows, seconds, predictions at a time and connections.

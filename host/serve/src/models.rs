@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use futures::future::BoxFuture;
-use sandcast_sandbox::{Kind, Task, TaskKind};
+use sandcast_factory::Generated;
+use sandcast_sandbox::{GenerationOptions, Kind, Task, TaskKind};
 
 use crate::config::ModelSelector;
-use crate::error::{ApiError, PredictError, SourceError};
+use crate::error::{ApiError, FailureCause, PredictError, SourceError};
 use crate::protocol::Datatype;
 
 /// What answers: rows in, as many rows of outputs out. Dropping the future cancels the work.
@@ -27,6 +28,24 @@ pub trait Predict: Send + Sync {
         &'a self,
         rows: &'a RecordBatch,
     ) -> BoxFuture<'a, Result<RecordBatch, PredictError>>;
+
+    /// Writes on from prompts, for a model of text generation.
+    ///
+    /// # Errors
+    /// Whatever kept the adapter from answering; by default, that it cannot.
+    fn generate<'a>(
+        &'a self,
+        prompts: &'a [String],
+        options: &'a GenerationOptions,
+    ) -> BoxFuture<'a, Result<Vec<Generated>, PredictError>> {
+        let _ = (prompts, options);
+        Box::pin(async {
+            Err(PredictError {
+                cause: FailureCause::Input,
+                message: "this model does not write".to_owned(),
+            })
+        })
+    }
 }
 
 /// Where a server gets its models.

@@ -7,7 +7,8 @@ use arrow::record_batch::RecordBatch;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sandcast_factory::registry::ModelVersion;
-use sandcast_factory::{InferenceError, RegistryError, ServedModel, Workspace};
+use sandcast_factory::{Generated, InferenceError, RegistryError, ServedModel, Workspace};
+use sandcast_sandbox::GenerationOptions;
 
 use crate::config::ModelSelector;
 use crate::error::{FailureCause, PredictError, SourceError};
@@ -132,13 +133,24 @@ impl Predict for Sandboxed {
             .map(|result| result.map_err(PredictError::from))
             .boxed()
     }
+
+    fn generate<'a>(
+        &'a self,
+        prompts: &'a [String],
+        options: &'a GenerationOptions,
+    ) -> BoxFuture<'a, Result<Vec<Generated>, PredictError>> {
+        self.0
+            .generate(prompts, options, None)
+            .map(|result| result.map_err(PredictError::from))
+            .boxed()
+    }
 }
 
 impl From<InferenceError> for PredictError {
     fn from(error: InferenceError) -> Self {
         let cause = match error {
             InferenceError::Call(error) => return error.into(),
-            InferenceError::Rows(_) => FailureCause::Input,
+            InferenceError::Rows(_) | InferenceError::DoesNotWrite { .. } => FailureCause::Input,
             InferenceError::Denied { .. } => FailureCause::Denied,
             _ => FailureCause::Internal,
         };

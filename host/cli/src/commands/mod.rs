@@ -6,6 +6,7 @@ pub(crate) mod build;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod doctor;
+pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod models;
 pub(crate) mod plan;
@@ -36,6 +37,7 @@ pub(crate) async fn execute(arguments: Arguments, output: &Output) -> Result<Exi
         Command::Serve(arguments) => serve::execute(arguments, global, output).await,
         Command::Predict(arguments) => predict::execute(arguments, global, output).await,
         Command::Program(arguments) => program::execute(arguments, global, output).await,
+        Command::Generate(arguments) => generate::execute(arguments, global, output).await,
         Command::Audit(arguments) => audit::execute(arguments, global, output),
         Command::Doctor(arguments) => doctor::execute(arguments, global, output),
         Command::Bench(arguments) => bench::execute(arguments, output),

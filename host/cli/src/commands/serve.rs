@@ -23,7 +23,8 @@ Examples:
   curl localhost:8080/v2/models/credit-risk        inputs and outputs of a model
   curl localhost:8080/metrics                      for Prometheus
 
-The protocol is Open Inference Protocol v2 (REST), as KServe and Triton speak it. A prediction runs
+The protocol is Open Inference Protocol v2 (REST), as KServe and Triton speak it; models that write
+answer at POST /v1/completions, in the shape of OpenAI's (without streaming). A prediction runs
 the adapter in its sandbox on the model that is loaded once. An alias that moves is followed. There
 is no authentication: another address than this machine's own is a decision. Ctrl-C finishes what has
 begun, then stops.";

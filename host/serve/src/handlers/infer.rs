@@ -55,18 +55,7 @@ pub(crate) async fn infer(
         record.answered(rows);
         response
     });
-    let result = result.map_err(|failure: Failure| {
-        if let Some(cause) = failure.cause {
-            let labels = FailureLabels {
-                model: loaded.model.name.clone(),
-                version: version.clone(),
-                cause,
-            };
-            app.telemetry.failures.get_or_create(&labels).inc();
-            tracing::warn!(?cause, error = %failure.error.message, "a prediction failed");
-        }
-        failure.error
-    });
+    let result = result.map_err(|failure: Failure| count_failure(&app, &loaded, failure));
     let took = begun.elapsed();
     let status = result
         .as_ref()
@@ -92,7 +81,21 @@ pub(crate) async fn infer(
     result
 }
 
-fn count_request(app: &App, model: &str, version: &str, status: StatusCode) {
+/// Counts a failure of the adapter, and gives what the caller is told.
+pub(super) fn count_failure(app: &App, loaded: &Loaded, failure: Failure) -> ApiError {
+    if let Some(cause) = failure.cause {
+        let labels = FailureLabels {
+            model: loaded.model.name.clone(),
+            version: loaded.model.version.to_string(),
+            cause,
+        };
+        app.telemetry.failures.get_or_create(&labels).inc();
+        tracing::warn!(?cause, error = %failure.error.message, "a prediction failed");
+    }
+    failure.error
+}
+
+pub(super) fn count_request(app: &App, model: &str, version: &str, status: StatusCode) {
     let labels = RequestLabels {
         model: model.to_owned(),
         version: version.to_owned(),
@@ -102,7 +105,7 @@ fn count_request(app: &App, model: &str, version: &str, status: StatusCode) {
 }
 
 /// A request without an answer; `cause` where the adapter was asked and failed.
-struct Failure {
+pub(super) struct Failure {
     error: ApiError,
     cause: Option<FailureCause>,
 }
@@ -184,7 +187,7 @@ async fn answer(
     Ok((response, count))
 }
 
-fn observe_prediction(app: &App, loaded: &Loaded, took: Duration) {
+pub(super) fn observe_prediction(app: &App, loaded: &Loaded, took: Duration) {
     loaded.counters.predicted.add(took);
     let labels = ModelLabels {
         model: loaded.model.name.clone(),
@@ -196,7 +199,11 @@ fn observe_prediction(app: &App, loaded: &Loaded, took: Duration) {
         .observe(took.as_secs_f64());
 }
 
-async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+pub(super) async fn read_body(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, ApiError> {
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && encoding != "identity"
     {
@@ -233,7 +240,7 @@ async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, 
 }
 
 /// Takes one of the places of requests that run or wait, or sends the request away.
-fn take_place(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
+pub(super) fn take_place(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
     app.places.try_acquire().map_err(|_| {
         app.telemetry.rejected.inc();
         ApiError::unavailable(format!(
@@ -244,7 +251,7 @@ fn take_place(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
 }
 
 /// Waits until one more prediction may run.
-async fn take_turn(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
+pub(super) async fn take_turn(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
     let _queued = Raised::new(&app.telemetry.queued);
     let turn = app.turns.acquire().await;
     turn.map_err(|_| ApiError::unavailable("the server is stopping"))

@@ -7,7 +7,7 @@ use sandcast_sdk::forest::{
 };
 use sandcast_sdk::graph::{
     Category, Dtype, Encoding, Extent, Graph, GraphBuilder, Initializer, Optimizer, Program,
-    Schedule, Tensor, TrainPlan, bind,
+    Prompt, Reduction, Sampling, Schedule, Tensor, TrainPlan, bind, feed,
 };
 use sandcast_sdk::{
     Adapter, Batch, Declaration, Description, Failure, Model, Session, Task, TaskKind, Trained,
@@ -95,6 +95,30 @@ enum Behaviour {
     ForestOfNothing,
     /// The logistic loss of three labels.
     ForestOfThreeLabels,
+    /// Windows that begin nowhere else than the one before them.
+    StandingWindows,
+    /// Windows that overlap so much that each by itself is more than there is room for.
+    GiantWindows,
+    /// A row that is repeated more often than there is room for the order of its copies.
+    GiantRepetition,
+    /// Training on given inputs without end.
+    TrainOnForever,
+    /// Training on tokens that are not in the vocabulary.
+    TrainOnTokensOutside,
+    /// A prompt longer than the context.
+    GiantPrompt,
+    /// A prompt with a token that is not in the vocabulary.
+    PromptOutside,
+    /// More tokens than there is room for.
+    EndlessGeneration,
+    /// Tokens without end, as far as there is room.
+    LongGeneration,
+    /// More prompts than are taken.
+    ManyPrompts,
+    /// Generating with a program that cannot.
+    NotGenerating,
+    /// A generation that looks ahead.
+    LooksAhead,
     /// A state of many bytes.
     LongState,
     /// Never comes back from `predict`.
@@ -242,9 +266,106 @@ fn weights(session: &Session, behaviour: Behaviour) -> Result<(), Failure> {
     }
 }
 
+/// Tokens that the decoder tells apart.
+const VOCABULARY: u32 = 5;
+
+/// A decoder of one attention, spoilt as told.
+fn decoder(behaviour: Behaviour) -> Graph {
+    let g = GraphBuilder::new();
+    let (rows, time) = (g.symbol("rows", 64), g.symbol("time", 32));
+    let tokens = g.input_i32("tokens", [rows, time]);
+    let labels = g.input_i32("labels", [rows, time]);
+    let table = g.parameter("table", &[VOCABULARY, 4], Initializer::Normal(0.1));
+    let x = table.gather(tokens);
+    let heads = x.reshape([rows, time, 1.into(), 4.into()]);
+    let seen = if behaviour == Behaviour::LooksAhead {
+        heads.attention(heads, heads, None)
+    } else {
+        heads.causal_attention(heads, heads)
+    };
+    let logits = (x + seen.reshape([rows, time, 4.into()])).matmul(table.transpose(&[1, 0]));
+    let losses = logits.cross_entropy(labels);
+    g.entry("score", &[("losses", losses.into())]);
+    g.minimise(
+        losses.reduce(Reduction::Mean, &[1], false),
+        None,
+        Optimizer::adam(),
+    );
+    if behaviour != Behaviour::NotGenerating {
+        g.generate(tokens, None, logits);
+    }
+    g.finish()
+}
+
+fn prompt(tokens: Vec<u32>, maximum_tokens: u32) -> Prompt {
+    Prompt {
+        tokens,
+        sampling: Sampling {
+            temperature: 1.0,
+            top_k: None,
+            top_p: None,
+            maximum_tokens,
+            stop: Vec::new(),
+            seed: 1,
+            drawn: 0,
+            slide: true,
+        },
+    }
+}
+
+/// Does what a decoder can be asked for and should not be. Whatever comes of it, it is a failure.
+fn misuse(behaviour: Behaviour) -> Result<(), Failure> {
+    let session = Session::create(Program::compile(&decoder(behaviour))?, 1)?;
+    let both = |tensor: &dyn Fn() -> Result<Tensor, Failure>| {
+        Ok::<_, Failure>(vec![feed("tokens", tensor()?), feed("labels", tensor()?)])
+    };
+    let values = |count: usize, value: i32| vec![value; count];
+    match behaviour {
+        Behaviour::StandingWindows => {
+            Tensor::windows(&values(100, 1), 10, 0)?;
+        }
+        Behaviour::GiantWindows => {
+            let windows = || Tensor::windows(&values(1 << 20, 1), 1 << 19, 1);
+            session.run("score", both(&windows)?)?;
+        }
+        Behaviour::GiantRepetition => {
+            let repeated = || Tensor::repeated(&values(16, 1), u32::MAX);
+            session.train_on(both(&repeated)?, None, plan(behaviour))?;
+        }
+        Behaviour::TrainOnForever | Behaviour::TrainOnTokensOutside => {
+            let outside = behaviour == Behaviour::TrainOnTokensOutside;
+            let token = if outside { -7 } else { 1 };
+            let windows = || Tensor::windows(&values(10_000, token), 16, 1);
+            session.train_on(both(&windows)?, None, plan(behaviour))?;
+        }
+        Behaviour::GiantPrompt => {
+            session.generate(&[prompt(vec![1; 1 << 16], 1)], 1)?;
+        }
+        Behaviour::PromptOutside => {
+            session.generate(&[prompt(vec![VOCABULARY], 1)], 1)?;
+        }
+        Behaviour::EndlessGeneration => {
+            session.generate(&[prompt(vec![1], u32::MAX)], 1)?;
+        }
+        Behaviour::LongGeneration => {
+            session.generate(&[prompt(vec![1], 3_000_000)], 1)?;
+        }
+        Behaviour::ManyPrompts => {
+            session.generate(&vec![prompt(vec![1], 1); 100_000], u32::MAX)?;
+        }
+        _ => {
+            session.generate(&[prompt(vec![1], 1)], 1)?;
+        }
+    }
+    Err(Failure::internal("it was done"))
+}
+
 fn plan(behaviour: Behaviour) -> TrainPlan {
     TrainPlan {
-        epochs: if behaviour == Behaviour::TrainForever {
+        epochs: if matches!(
+            behaviour,
+            Behaviour::TrainForever | Behaviour::TrainOnForever
+        ) {
             u32::MAX
         } else {
             2
@@ -375,6 +496,18 @@ impl Adapter for Hostile {
                 let forest = forest(training, behaviour)?;
                 return Ok(Trained::new(vec![behaviour as u8], forest));
             }
+            Behaviour::StandingWindows
+            | Behaviour::GiantWindows
+            | Behaviour::GiantRepetition
+            | Behaviour::TrainOnForever
+            | Behaviour::TrainOnTokensOutside
+            | Behaviour::GiantPrompt
+            | Behaviour::PromptOutside
+            | Behaviour::EndlessGeneration
+            | Behaviour::LongGeneration
+            | Behaviour::ManyPrompts
+            | Behaviour::NotGenerating
+            | Behaviour::LooksAhead => misuse(behaviour)?,
             _ => {}
         }
         let task = training.task();

@@ -18,11 +18,12 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use sandcast_kernels::trees::{Forest, Workers};
 use sandcast_kernels::{Caps, Device, Program, Session, Tensor};
-use wasmtime::component::{HasData, Linker, Resource};
+use wasmtime::component::{HasData, Linker};
 
 pub(crate) use budget::Budget;
 pub(crate) use encode::{Binding, check as check_bindings};
-pub(crate) use forest::{ForestColumns, ForestHandle, declared};
+pub use forest::ForestHandle;
+pub(crate) use forest::{ForestColumns, declared};
 pub(crate) use graph::{from_wire, inputs};
 
 use crate::bindings::adapter::sandcast::plugin::{compute, models as models_interface, types};
