@@ -13,8 +13,9 @@ use arrow::datatypes::Float64Type;
 use sandcast_audit::{AuditLog, Event};
 use sandcast_build::BuildRequest;
 use sandcast_sandbox::{
-    Adapter, ByteSize, CallContext, CallError, ComputeGrant, DeviceChoice, Field, Grants, Kind,
-    Model, ModelError, Plugin, Role, Sandbox, SandboxConfig, Task, TaskKind, TimeSpan, TrainInput,
+    Adapter, ByteSize, CallContext, CallError, ComputeGrant, Declaration, DeviceChoice, Field,
+    Grants, Kind, Model, ModelError, Plugin, Role, Sandbox, SandboxConfig, Task, TaskKind,
+    TimeSpan, TrainInput,
 };
 use serde_json::{Value, json};
 
@@ -154,10 +155,13 @@ async fn a_model_is_trained_kept_read_back_and_asked() {
     assert!(described.tasks.contains(&TaskKind::BinaryClassification));
     assert!(described.hyperparameters.is_object());
 
-    let (graph, costs) = adapter
+    let declared = adapter
         .declare(&task(), &[0, 0, 3], &json!({}))
         .await
         .expect("declared");
+    let Declaration::Program { graph, costs } = declared else {
+        panic!("a network is a program");
+    };
     assert!(graph.loss.is_some());
     assert!(
         costs

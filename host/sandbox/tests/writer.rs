@@ -11,7 +11,7 @@ use arrow::datatypes::Int64Type;
 use sandcast_audit::AuditLog;
 use sandcast_build::BuildRequest;
 use sandcast_sandbox::{
-    Adapter, ByteSize, CallContext, CallError, ComputeGrant, DeviceChoice, Field,
+    Adapter, ByteSize, CallContext, CallError, ComputeGrant, Declaration, DeviceChoice, Field,
     GenerationOptions, Grants, Kind, Model, Role, Sandbox, SandboxConfig, Task, TaskKind, TimeSpan,
     TrainInput,
 };
@@ -135,10 +135,13 @@ async fn a_model_is_trained_kept_read_back_scores_and_writes() {
         let mut adapter = adapter(&sandbox, ComputeGrant::default()).await;
         let described = adapter.describe().await.expect("described");
         assert_eq!(described.tasks, [TaskKind::TextGeneration]);
-        let (graph, _) = adapter
+        let declared = adapter
             .declare(&task(), &[0], &small(tokenizer))
             .await
             .expect("declared");
+        let Declaration::Program { graph, .. } = declared else {
+            panic!("a decoder is a program");
+        };
         assert!(graph.generation.is_some());
 
         let trained = adapter

@@ -5,10 +5,10 @@
 //! the state of the model.
 
 use sandcast_sdk::columns::Rows;
-use sandcast_sdk::graph::{Cosine, Feed, Graph, Program, Schedule, Tensor, TrainPlan, feed};
+use sandcast_sdk::graph::{Cosine, Feed, Program, Schedule, Tensor, TrainPlan, feed};
 use sandcast_sdk::{
-    Adapter, Batch, Column, Description, Failure, GenerationOptions, Model, Session, Task,
-    TaskKind, Trained, Training,
+    Adapter, Batch, Column, Declaration, Description, Failure, GenerationOptions, Model, Session,
+    Task, TaskKind, Trained, Training,
 };
 use serde::{Deserialize, Serialize};
 
@@ -74,15 +74,11 @@ impl Adapter for GptAdapter {
         task: &Task,
         _cardinalities: &[u32],
         hyperparameters: Hyperparameters,
-    ) -> Result<Graph, Failure> {
+    ) -> Result<Declaration, Failure> {
         hyperparameters.check()?;
         corpus::text_column(task)?;
         // The texts may have fewer tokens.
-        Ok(network::declare(
-            hyperparameters.vocabulary_size,
-            None,
-            &hyperparameters,
-        ))
+        Ok(network::declare(hyperparameters.vocabulary_size, None, &hyperparameters).into())
     }
 
     fn train(training: &Training, hyperparameters: Hyperparameters) -> Result<Trained, Failure> {
@@ -141,14 +137,14 @@ impl Adapter for GptAdapter {
         };
         let state =
             serde_json::to_vec(&state).map_err(|error| Failure::internal(error.to_string()))?;
-        Ok(Trained { state, session })
+        Ok(Trained::new(state, session))
     }
 
     fn predict(model: &Model, rows: Batch) -> Result<Batch, Failure> {
         let state = State::of(model)?;
         let column = texts(&rows)?;
         let texts = strings(&column)?;
-        let scores = score::score(&model.session(), &state.tokenizer, state.context(), &texts)?;
+        let scores = score::score(&model.session()?, &state.tokenizer, state.context(), &texts)?;
         let mean = |score: &score::Score| match score.tokens {
             0 => 0.0,
             tokens => score.nats / tokens as f64,
@@ -237,6 +233,7 @@ fn plan(hyperparameters: &Hyperparameters, rows: u32) -> TrainPlan {
         clip_norm: hyperparameters.clip_norm,
         patience: hyperparameters.patience,
         shuffle: true,
+        accumulate_steps: 1,
     }
 }
 

@@ -169,7 +169,7 @@ pub(crate) fn write(
     prompts: &[&str],
     options: &GenerationOptions,
 ) -> Result<Vec<Written>, Failure> {
-    let session = model.session();
+    let session = model.session()?;
     let decoder = tokenizer.decoder();
     let mut encoder = tokenizer.encoder();
     let mut all: Vec<Writing<'_>> = prompts

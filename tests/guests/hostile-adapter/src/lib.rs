@@ -569,7 +569,7 @@ impl Adapter for Hostile {
         }
         if is(Behaviour::SetInPredict) {
             let other = Tensor::from_f32(&[1], &[7.0])?;
-            model.session().set("bias", other)?;
+            model.session()?.set("bias", other)?;
             return Err(Failure::internal("a prediction was let change the model"));
         }
         if is(Behaviour::TrainInPredict) {
