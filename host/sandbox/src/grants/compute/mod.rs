@@ -22,6 +22,10 @@ use wasmtime::component::{HasData, Linker};
 
 pub(crate) use budget::Budget;
 pub(crate) use encode::{Binding, check as check_bindings};
+#[expect(
+    unreachable_pub,
+    reason = "generated code re-exports it under its name in the contract"
+)]
 pub use forest::ForestHandle;
 pub(crate) use forest::{ForestColumns, declared};
 pub(crate) use graph::{from_wire, inputs};
