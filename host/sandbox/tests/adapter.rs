@@ -160,7 +160,7 @@ async fn a_model_is_trained_kept_read_back_and_asked() {
         .await
         .expect("declared");
     let Declaration::Program { graph, costs } = declared else {
-        panic!("a network is a program");
+        panic!("not a program: {declared:?}");
     };
     assert!(graph.loss.is_some());
     assert!(

@@ -3,11 +3,11 @@
 
 use sandcast_sdk::columns::Rows;
 use sandcast_sdk::graph::{
-    Binding, Cosine, Encoding, Graph, Program, ResultTensor, Schedule, Session, Tensor, TrainPlan,
-    bind,
+    Binding, Cosine, Encoding, Program, ResultTensor, Schedule, Session, Tensor, TrainPlan, bind,
 };
 use sandcast_sdk::{
-    Adapter, Batch, Dataset, Description, Failure, Model, Task, TaskKind, Trained, Training,
+    Adapter, Batch, Dataset, Declaration, Description, Failure, Model, Task, TaskKind, Trained,
+    Training,
 };
 use serde::Serialize;
 use table_features::Table;
@@ -55,15 +55,11 @@ impl Adapter for AutoencoderAdapter {
         task: &Task,
         cardinalities: &[u32],
         hyperparameters: Hyperparameters,
-    ) -> Result<Graph, Failure> {
+    ) -> Result<Declaration, Failure> {
         hyperparameters.check()?;
         supported(task)?;
         let table = Table::unseen(&task.features, cardinalities, hyperparameters.options())?;
-        Ok(network::declare(
-            &table,
-            task.weight.is_some(),
-            &hyperparameters,
-        ))
+        Ok(network::declare(&table, task.weight.is_some(), &hyperparameters).into())
     }
 
     fn train(training: &Training, hyperparameters: Hyperparameters) -> Result<Trained, Failure> {
@@ -100,11 +96,11 @@ impl Adapter for AutoencoderAdapter {
         };
         let state =
             serde_json::to_vec(&state).map_err(|error| Failure::internal(error.to_string()))?;
-        Ok(Trained { state, session })
+        Ok(Trained::new(state, session))
     }
 
     fn predict(model: &Model, rows: Batch) -> Result<Batch, Failure> {
-        let results = model.session().infer(network::INFER, rows)?;
+        let results = model.session()?.infer(network::INFER, rows)?;
         let [ResultTensor { value, .. }] = results.as_slice() else {
             return Err(Failure::internal(format!(
                 "the network gave {} results",
@@ -224,7 +220,7 @@ mod tests {
         ]
     }
 
-    fn parameters(graph: &Graph) -> Vec<(String, Vec<u32>, bool)> {
+    fn parameters(graph: &sandcast_sdk::graph::Graph) -> Vec<(String, Vec<u32>, bool)> {
         let found = graph.nodes.iter().filter_map(|node| match node {
             Node::Parameter(it) => Some((it.name.clone(), it.shape.clone(), it.trainable)),
             _ => None,
@@ -241,7 +237,8 @@ mod tests {
             ..Hyperparameters::default()
         };
         let graph =
-            AutoencoderAdapter::declare(&task, &[0, 5, 0, 0], hyperparameters).expect("a graph");
+            AutoencoderAdapter::declare(&task, &[0, 5, 0, 0], hyperparameters).expect("declared");
+        let graph = graph.into_graph().expect("a graph");
         let shapes = parameters(&graph);
         let weights = shapes.iter().filter(|(name, ..)| name.ends_with("weights"));
         let weights: Vec<&[u32]> = weights.map(|(_, shape, _)| shape.as_slice()).collect();

@@ -256,10 +256,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn declared(task: &Task, hyperparameters: Hyperparameters) -> Result<ForestPlan, Failure> {
-        GbdtAdapter::declare(task, &[0], hyperparameters).map(|declaration| match declaration {
-            Declaration::Forest(plan) => plan,
-            Declaration::Graph(_) => panic!("a graph"),
-        })
+        GbdtAdapter::declare(task, &[0], hyperparameters)
+            .map(|declared| declared.into_forest().expect("the plan of a forest"))
     }
 
     fn numbers() -> Vec<sandcast_sdk::Field> {

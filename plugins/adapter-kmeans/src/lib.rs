@@ -2,9 +2,10 @@
 //! rows; the adapter moves the centres. See the README for what it makes of columns.
 
 use sandcast_sdk::columns::Rows;
-use sandcast_sdk::graph::{Binding, Encoding, Graph, Program, ResultTensor, Session, Tensor, bind};
+use sandcast_sdk::graph::{Binding, Encoding, Program, ResultTensor, Session, Tensor, bind};
 use sandcast_sdk::{
-    Adapter, Batch, Dataset, Description, Failure, Model, Task, TaskKind, Trained, Training,
+    Adapter, Batch, Dataset, Declaration, Description, Failure, Model, Task, TaskKind, Trained,
+    Training,
 };
 use serde::Serialize;
 use table_features::Table;
@@ -64,15 +65,11 @@ impl Adapter for KMeansAdapter {
         task: &Task,
         cardinalities: &[u32],
         hyperparameters: Hyperparameters,
-    ) -> Result<Graph, Failure> {
+    ) -> Result<Declaration, Failure> {
         hyperparameters.check()?;
         supported(task)?;
         let table = Table::unseen(&task.features, cardinalities, hyperparameters.options())?;
-        Ok(program::declare(
-            &table,
-            task.weight.is_some(),
-            &hyperparameters,
-        ))
+        Ok(program::declare(&table, task.weight.is_some(), &hyperparameters).into())
     }
 
     fn train(training: &Training, hyperparameters: Hyperparameters) -> Result<Trained, Failure> {
@@ -130,11 +127,11 @@ impl Adapter for KMeansAdapter {
         };
         let state =
             serde_json::to_vec(&state).map_err(|error| Failure::internal(error.to_string()))?;
-        Ok(Trained { state, session })
+        Ok(Trained::new(state, session))
     }
 
     fn predict(model: &Model, rows: Batch) -> Result<Batch, Failure> {
-        let results = model.session().infer(program::INFER, rows)?;
+        let results = model.session()?.infer(program::INFER, rows)?;
         let [cluster, distance] = results.as_slice() else {
             return Err(Failure::internal(format!(
                 "the program gave {} results",
@@ -381,7 +378,7 @@ mod tests {
         let mut task = task(features());
         task.weight = Some("w".into());
         let graph = KMeansAdapter::declare(&task, &[0, 4, 0], Hyperparameters::default());
-        let graph = graph.expect("a graph");
+        let graph = graph.expect("declared").into_graph().expect("a graph");
         let parameters: Vec<_> = graph
             .nodes
             .iter()

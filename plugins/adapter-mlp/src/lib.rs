@@ -312,11 +312,8 @@ mod tests {
     }
 
     fn declared(task: &Task, cardinalities: &[u32], hyperparameters: Hyperparameters) -> Graph {
-        match MlpAdapter::declare(task, cardinalities, hyperparameters) {
-            Ok(Declaration::Graph(graph)) => graph,
-            Ok(Declaration::Forest(_)) => panic!("a forest"),
-            Err(failure) => panic!("{}", failure.message),
-        }
+        let declared = MlpAdapter::declare(task, cardinalities, hyperparameters);
+        declared.expect("declared").into_graph().expect("a graph")
     }
 
     fn input_names(graph: &Graph) -> Vec<String> {

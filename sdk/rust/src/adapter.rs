@@ -234,6 +234,26 @@ impl From<Forest> for Predictor {
     }
 }
 
+impl Declaration {
+    /// The graph, if it is one.
+    #[must_use]
+    pub fn into_graph(self) -> Option<Graph> {
+        match self {
+            Self::Graph(graph) => Some(graph),
+            Self::Forest(_) => None,
+        }
+    }
+
+    /// The plan of a forest, if it is one.
+    #[must_use]
+    pub fn into_forest(self) -> Option<ForestPlan> {
+        match self {
+            Self::Forest(plan) => Some(plan),
+            Self::Graph(_) => None,
+        }
+    }
+}
+
 impl From<Graph> for Declaration {
     fn from(graph: Graph) -> Self {
         Self::Graph(graph)
