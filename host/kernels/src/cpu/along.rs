@@ -78,10 +78,17 @@ pub(crate) fn take(
     count: usize,
     taken: usize,
 ) -> Result<(), OutOfRange> {
-    for (place, (target, number)) in target.iter_mut().zip(indices).enumerate() {
-        let at = checked(*number, place, count)?;
-        // There are indices, so no row of them is empty.
-        *target = source[place / taken * count + at];
+    if taken == 0 {
+        return Ok(());
+    }
+    let rows = target
+        .chunks_exact_mut(taken)
+        .zip(indices.chunks_exact(taken));
+    for (row, (target, indices)) in rows.enumerate() {
+        for (place, (target, number)) in target.iter_mut().zip(indices).enumerate() {
+            let at = checked(*number, row * taken + place, count)?;
+            *target = source[row * count + at];
+        }
     }
     Ok(())
 }
@@ -95,9 +102,15 @@ pub(crate) fn put(
     taken: usize,
 ) -> Result<(), OutOfRange> {
     target.fill(0.0);
-    for (place, (value, number)) in source.iter().zip(indices).enumerate() {
-        let at = checked(*number, place, count)?;
-        target[place / taken * count + at] += value;
+    if taken == 0 {
+        return Ok(());
+    }
+    let rows = source.chunks_exact(taken).zip(indices.chunks_exact(taken));
+    for (row, (source, indices)) in rows.enumerate() {
+        for (place, (value, number)) in source.iter().zip(indices).enumerate() {
+            let at = checked(*number, row * taken + place, count)?;
+            target[row * count + at] += value;
+        }
     }
     Ok(())
 }
