@@ -6,5 +6,9 @@ fn commands_print_what_is_expected() {
     trycmd::TestCases::new()
         .env("COLUMNS", "100")
         .env("NO_COLOR", "1")
+        .env(
+            "SANDCAST_STATE",
+            concat!(env!("CARGO_TARGET_TMPDIR"), "/commands"),
+        )
         .case("tests/cmd/*.trycmd");
 }
