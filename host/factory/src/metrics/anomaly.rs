@@ -182,7 +182,8 @@ mod tests {
     fn rows() -> (Vec<f64>, Vec<bool>) {
         let score = |row: usize| ((row * row * 7 + 3 * row) % 41) as f64 / 4.0;
         let scores: Vec<f64> = (0..40).map(score).collect();
-        let positive = |row: usize| row * 5 % 9 == 0 || scores[row] > 9.0 && row.is_multiple_of(2);
+        let positive =
+            |row: usize| (row * 5).is_multiple_of(9) || scores[row] > 9.0 && row.is_multiple_of(2);
         let positives = (0..40).map(positive).collect();
         (scores, positives)
     }

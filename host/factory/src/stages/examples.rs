@@ -32,6 +32,7 @@ pub(crate) struct Examples {
 }
 
 /// What is to be predicted, for each row.
+#[derive(Default)]
 enum Labels {
     /// Places among the classes of the task.
     Classes(Vec<u32>),
@@ -43,6 +44,7 @@ enum Labels {
         positive: Vec<bool>,
     },
     /// Nothing says.
+    #[default]
     None,
 }
 
@@ -91,7 +93,7 @@ impl Examples {
             Some(name) => {
                 let raw = column(name)?;
                 labels(train.task, train.positive.as_deref(), name, &raw)
-                    .map_err(|wrong| wrong.stop(stage, &reject))?
+                    .map_err(|wrong| wrong.stop(stage, reject))?
             }
             None => Labelled::default(),
         };
@@ -253,12 +255,6 @@ struct Labelled {
     /// What adapters are shown of it.
     target: Option<(String, ArrayRef)>,
     classes: Vec<String>,
-}
-
-impl Default for Labels {
-    fn default() -> Self {
-        Self::None
-    }
 }
 
 /// What is wrong with a target.
