@@ -554,9 +554,9 @@ pub struct PoolNode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Statistics {
-    /// Shape [channels].
+    /// Shape `[channels]`.
     pub mean: NodeId,
-    /// Shape [channels].
+    /// Shape `[channels]`.
     pub variance: NodeId,
 }
 
@@ -567,9 +567,9 @@ pub struct Statistics {
 pub struct BatchNormNode {
     /// Shape [..., channels].
     pub operand: NodeId,
-    /// Shape [channels].
+    /// Shape `[channels]`.
     pub scale: NodeId,
-    /// Shape [channels].
+    /// Shape `[channels]`.
     pub offset: NodeId,
     /// Mean and variance, as inference has them; if not given, those of the operand over every
     /// axis but the last, so that rows mix. The variance is that of the population.
@@ -587,9 +587,9 @@ pub struct BatchNormNode {
 pub struct GroupNormNode {
     /// Shape [batch, extents..., channels]; all but the batch fixed.
     pub operand: NodeId,
-    /// Shape [channels].
+    /// Shape `[channels]`.
     pub scale: NodeId,
-    /// Shape [channels].
+    /// Shape `[channels]`.
     pub offset: NodeId,
     /// How many groups; the channels are a multiple.
     pub groups: u32,
