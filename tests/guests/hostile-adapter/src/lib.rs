@@ -416,9 +416,16 @@ fn forest(training: &Training, behaviour: Behaviour) -> Result<Forest, Failure> 
             plan.max_leaves = u32::MAX;
         }
         Behaviour::GrowForever => {
-            plan.rounds = 38_000;
+            plan.rounds = 30_000;
             plan.max_leaves = 8;
             plan.learning_rate = 1e-6;
+            // The same columns over and over: each of them is looked at.
+            let again = columns.numbers.iter().cycle().take(100);
+            columns.numbers = again.cloned().collect();
+        }
+        Behaviour::HoardForests => {
+            plan.rounds = 1;
+            plan.max_leaves = 2;
         }
         Behaviour::NanForest => plan.learning_rate = f32::NAN,
         Behaviour::ForestUnknownColumn => columns.numbers = vec!["no such column".into()],
