@@ -20,7 +20,7 @@ use tempfile::TempDir;
 fn sandbox() -> (Sandbox, AuditLog) {
     let audit = AuditLog::in_memory();
     let config = SandboxConfig {
-        device: DeviceChoice::Cpu,
+        device: DeviceChoice::Cpu.into(),
         ..SandboxConfig::default()
     };
     let sandbox = Sandbox::new(config, audit.clone()).expect("a sandbox");

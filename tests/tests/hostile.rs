@@ -10,7 +10,8 @@ use arrow::datatypes::{DataType, Field as ArrowField, Schema};
 use sandcast_audit::AuditLog;
 use sandcast_sandbox::{
     ByteSize, CallContext, CallError, ComputeGrant, DeviceChoice, Field, Grants, Kind, Limits,
-    Plugin, Role, Sandbox, SandboxConfig, ScanRequest, Task, TaskKind, TimeSpan, TrainInput,
+    Plugin, Precision, Role, Sandbox, SandboxConfig, ScanRequest, Task, TaskKind, TimeSpan,
+    TrainInput,
 };
 use sandcast_tests::built;
 use serde_json::json;
@@ -27,7 +28,7 @@ impl Yard {
     async fn new(guest: &str, role: Role) -> Self {
         let component = std::fs::read(built(&format!("tests/guests/{guest}"))).expect("the guest");
         let config = SandboxConfig {
-            device: DeviceChoice::Cpu,
+            device: DeviceChoice::Cpu.into(),
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::new(config, AuditLog::in_memory()).expect("a sandbox");
@@ -229,6 +230,8 @@ async fn train_and_predict(yard: &Yard, behaviour: &str) -> Result<(), CallError
         training: vec![rows.clone()],
         validation: None,
         progress: None,
+        checkpoints: None,
+        precision: Precision::F32Strict,
     };
     let trained = yard
         .plugin

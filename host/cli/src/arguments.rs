@@ -1,8 +1,10 @@
 //! What the program is asked to do.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use sandcast_kernels::{DeviceChoice, DeviceOptions};
+use sandcast_sandbox::{ByteSize, SandboxConfig};
 
 use crate::commands::{
     audit, bench, build, completions, data, doctor, generate, inspect, models, plan, predict,
@@ -69,6 +71,38 @@ pub(crate) struct GlobalArguments {
     /// When to use colours; NO_COLOR is respected
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: Color,
+}
+
+/// Where tensor programs run.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DeviceArguments {
+    /// Where tensor programs run: auto, cpu, cuda, cuda:1
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// Threads of tensor programs [default: one per core]; the numbers do not depend on it
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Memory of a GPU that may be used, such as 8GiB [default: nine tenths of what is free]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) device_memory: Option<ByteSize>,
+}
+
+impl DeviceArguments {
+    pub(crate) fn options(&self) -> DeviceOptions {
+        DeviceOptions {
+            threads: self.threads,
+            memory_bytes: self.device_memory.map(ByteSize::bytes),
+            ..self.device.into()
+        }
+    }
+
+    /// A sandbox whose tensor programs run there.
+    pub(crate) fn sandbox(&self) -> SandboxConfig {
+        SandboxConfig {
+            device: self.options(),
+            ..SandboxConfig::default()
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

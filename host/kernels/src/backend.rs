@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::cpu::Threads;
-use crate::device::DeviceInfo;
+use crate::device::{DeviceInfo, Precision};
 use crate::error::RunError;
 use crate::feeds::Bound;
 use crate::program::Program;
@@ -22,12 +22,24 @@ pub trait Backend: Send + Sync + Debug {
     /// What it is.
     fn info(&self) -> &DeviceInfo;
 
-    /// Puts a program on the device, with weights of zeros.
+    /// The precision that it computes in where this one is the least exact that may be.
+    ///
+    /// # Errors
+    /// When it would need something that is not there.
+    #[doc(hidden)]
+    fn precision(&self, least: Precision) -> Result<Precision, String>;
+
+    /// Puts a program on the device, with weights of zeros. The precision is one that it computes
+    /// in.
     ///
     /// # Errors
     /// When the device lacks the memory.
     #[doc(hidden)]
-    fn open(&self, program: Arc<Program>) -> Result<Box<dyn Engine>, RunError>;
+    fn open(
+        &self,
+        program: Arc<Program>,
+        precision: Precision,
+    ) -> Result<Box<dyn Engine>, RunError>;
 
     /// Threads of the processor that it has started, if any.
     #[doc(hidden)]
@@ -108,8 +120,54 @@ pub(crate) trait Trainer {
     /// Returns to the weights that were kept last.
     fn restore(&mut self) -> Result<(), RunError>;
 
+    /// Everything that the steps so far have changed.
+    fn state(&self) -> Result<TrainerState, RunError>;
+
+    /// Goes on from where another training of the same kind was.
+    ///
+    /// # Errors
+    /// [`RunError::BadCheckpoint`] when the state is of another program or optimizer; the training
+    /// is then as it was.
+    fn set_state(&mut self, state: TrainerState) -> Result<(), RunError>;
+
     /// Ends a training that came to its end: from here on the engine has its weights.
     fn finish(&mut self) -> Result<(), RunError>;
+}
+
+/// What a trainer knows besides its job, in the layout of the program.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct TrainerState {
+    /// Changes of the weights so far.
+    pub(crate) updates: u64,
+    pub(crate) weights: Vec<f32>,
+    /// What the optimizer remembers; empty where it does not.
+    pub(crate) moments: [Vec<f32>; 2],
+    /// The weights that were kept as the best; empty where none were.
+    pub(crate) best: Vec<f32>,
+}
+
+impl TrainerState {
+    /// Holds the lengths of its parts against those that a trainer has.
+    ///
+    /// # Errors
+    /// [`RunError::BadCheckpoint`] when they differ.
+    pub(crate) fn check(&self, weights: usize, moments: [usize; 2]) -> Result<(), RunError> {
+        let found = [
+            self.weights.len(),
+            self.moments[0].len(),
+            self.moments[1].len(),
+        ];
+        let fits = found == [weights, moments[0], moments[1]]
+            && (self.best.is_empty() || self.best.len() == weights);
+        if fits {
+            return Ok(());
+        }
+        Err(RunError::BadCheckpoint {
+            what: format!(
+                "it has {found:?} weights and moments, the training has {weights} and {moments:?}"
+            ),
+        })
+    }
 }
 
 /// Sums over rows.

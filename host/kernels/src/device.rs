@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::backend::Backend;
 use crate::cpu::{self, CpuBackend};
-use crate::cuda::{self, CudaBackend, NvidiaOpener, Options};
+use crate::cuda::{self, CudaBackend, NvidiaOpener};
 
 /// Which device to open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,8 +73,18 @@ pub enum DeviceKind {
     Cuda,
 }
 
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            DeviceKind::Cpu => "cpu",
+            DeviceKind::Cuda => "cuda",
+        })
+    }
+}
+
 /// How exact matrix products are on a device that has a choice. Everything else is float32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// float32 throughout, each element one chain of fused products and sums: the same bits on
     /// every device.
@@ -136,6 +148,15 @@ pub struct DeviceOptions {
     pub kernel_cache: Option<PathBuf>,
 }
 
+impl From<DeviceChoice> for DeviceOptions {
+    fn from(choice: DeviceChoice) -> Self {
+        DeviceOptions {
+            choice,
+            ..DeviceOptions::default()
+        }
+    }
+}
+
 /// What is known of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
@@ -161,6 +182,14 @@ pub enum DeviceError {
         /// Why not.
         reason: String,
     },
+    /// It does not compute in the precision asked for.
+    #[error("{reason}; use f32-strict")]
+    Precision {
+        /// What was asked for.
+        precision: Precision,
+        /// Why not.
+        reason: String,
+    },
     /// The system did not start the threads.
     #[error("could not start {threads} compute threads: {reason}")]
     Threads {
@@ -175,6 +204,7 @@ pub enum DeviceError {
 #[derive(Clone, Debug)]
 pub struct Device {
     backend: Arc<dyn Backend>,
+    precision: Precision,
 }
 
 impl Device {
@@ -210,19 +240,34 @@ impl Device {
             DeviceChoice::Cuda(number) => {
                 let opener = NvidiaOpener {
                     number,
-                    kernels: options.kernel_cache,
+                    kernels: options.kernel_cache.clone(),
                 };
-                let backend = CudaBackend::open(
-                    Arc::new(opener),
-                    Options {
-                        precision: options.precision,
-                        memory_bytes: options.memory_bytes,
-                    },
-                    |reason| DeviceError::Unavailable { choice, reason },
-                )?;
-                Ok(Device::with(backend))
+                Device::over(Arc::new(opener), &options)
             }
         }
+    }
+
+    /// The same device for other sessions, whose products may be no less exact than this.
+    ///
+    /// # Errors
+    /// When that needs a library that is not there.
+    pub fn in_precision(&self, least: Precision) -> Result<Device, DeviceError> {
+        let precision = self
+            .backend
+            .precision(least)
+            .map_err(|reason| DeviceError::Precision {
+                precision: least,
+                reason,
+            })?;
+        Ok(Device {
+            backend: Arc::clone(&self.backend),
+            precision,
+        })
+    }
+
+    /// The precision that sessions compute in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The CUDA backend over another driver than NVIDIA's: how it is tested without a device.
@@ -235,21 +280,15 @@ impl Device {
         options: &DeviceOptions,
     ) -> Result<Device, DeviceError> {
         let choice = options.choice;
-        let options = Options {
-            precision: options.precision,
-            memory_bytes: options.memory_bytes,
-        };
         let unavailable = |reason| DeviceError::Unavailable { choice, reason };
-        Ok(Device::with(CudaBackend::open(
-            opener,
-            options,
-            unavailable,
-        )?))
+        let backend = CudaBackend::open(opener, options.memory_bytes, unavailable)?;
+        Device::with(backend).in_precision(options.precision)
     }
 
     pub(crate) fn with(backend: impl Backend + 'static) -> Device {
         Device {
             backend: Arc::new(backend),
+            precision: Precision::F32Strict,
         }
     }
 

@@ -152,6 +152,12 @@ pub enum RunError {
         /// Why.
         reason: StopReason,
     },
+    /// What is kept of a training is damaged, or of another one.
+    #[error("the checkpoint cannot be used: {what}")]
+    BadCheckpoint {
+        /// How.
+        what: String,
+    },
     /// Weights do not belong to this program.
     #[error("the weights do not fit the program: {what}")]
     WrongWeights {

@@ -69,6 +69,7 @@ pub mod trees;
 mod backend;
 mod caps;
 mod check;
+mod checkpoint;
 mod cpu;
 #[doc(hidden)]
 pub mod cuda;
@@ -88,6 +89,7 @@ mod weights;
 
 pub use backend::Backend;
 pub use caps::Caps;
+pub use checkpoint::CheckpointStore;
 pub use device::{
     Device, DeviceChoice, DeviceError, DeviceInfo, DeviceKind, DeviceOptions, Precision,
     UnknownDevice, UnknownPrecision,

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::backend::{Engine, Job};
+use crate::checkpoint::{self, CheckpointStore};
 use crate::device::Device;
 use crate::error::RunError;
 use crate::feeds::bind;
@@ -21,6 +22,7 @@ use crate::weights;
 pub struct Session {
     program: Arc<Program>,
     engine: Box<dyn Engine>,
+    device: Device,
     seed: u64,
 }
 
@@ -39,11 +41,14 @@ impl Session {
     /// # Errors
     /// When the device refuses the program.
     pub fn new(program: Arc<Program>, device: &Device, seed: u64) -> Result<Session, RunError> {
-        let mut engine = device.backend().open(Arc::clone(&program))?;
+        let mut engine = device
+            .backend()
+            .open(Arc::clone(&program), device.precision())?;
         engine.set_weights(&initial_weights(&program, seed));
         Ok(Session {
             program,
             engine,
+            device: device.clone(),
             seed,
         })
     }
@@ -72,6 +77,34 @@ impl Session {
         plan: &TrainPlan,
         watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<StopReason>,
     ) -> Result<TrainReport, RunError> {
+        self.train_from(training, validation, plan, None, watch)
+    }
+
+    /// Trains, and keeps the training in a store while it runs: where one of the same program,
+    /// data, plan, seed and weights, on the same kind of device, was stopped, this one goes on to
+    /// the bits that it would have come to.
+    ///
+    /// # Errors
+    /// As [`Session::train`].
+    pub fn train_kept(
+        &mut self,
+        training: &Feeds,
+        validation: Option<&Feeds>,
+        plan: &TrainPlan,
+        store: &mut dyn CheckpointStore,
+        watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<StopReason>,
+    ) -> Result<TrainReport, RunError> {
+        self.train_from(training, validation, plan, Some(store), watch)
+    }
+
+    fn train_from(
+        &mut self,
+        training: &Feeds,
+        validation: Option<&Feeds>,
+        plan: &TrainPlan,
+        store: Option<&mut dyn CheckpointStore>,
+        watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<StopReason>,
+    ) -> Result<TrainReport, RunError> {
         let program = Arc::clone(&self.program);
         let Some(task) = &program.training else {
             return Err(RunError::NotTrainable { what: "loss" });
@@ -98,9 +131,21 @@ impl Session {
         let has_validation = validation
             .as_ref()
             .is_some_and(|feeds| feeds.extent(task.rows) > 0);
+        let validation = validation.filter(|_| has_validation);
+        let kept = store.map(|store| train::Kept {
+            key: checkpoint::key(
+                &program,
+                (self.device.kind(), &self.device.precision().to_string()),
+                self.seed,
+                plan,
+                &self.engine.weights(),
+                [Some(&training), validation.as_ref()],
+            ),
+            store,
+        });
         let job = Job {
             training,
-            validation: validation.filter(|_| has_validation),
+            validation,
             batch_rows: rows.min(plan.batch_rows as usize),
             clip_norm: plan.clip_norm,
             seed: self.seed,
@@ -112,6 +157,7 @@ impl Session {
             rows,
             has_validation,
             seed: self.seed,
+            kept,
         }
         .run(watch)
     }

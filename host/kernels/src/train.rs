@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Trainer, WeightedLoss};
+use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::error::RunError;
 use crate::graph::Symbol;
 use crate::random::{Purpose, Stream, permutation};
@@ -193,6 +194,8 @@ pub struct TrainReport {
     pub rows: u64,
     /// Whether patience ran out before the epochs did.
     pub stopped_early: bool,
+    /// Steps that an earlier attempt had made, whose checkpoint this one went on from.
+    pub resumed_after: Option<u64>,
 }
 
 /// Holds a plan against what makes sense.
@@ -256,6 +259,29 @@ pub(crate) struct Run<'a> {
     pub(crate) rows: usize,
     pub(crate) has_validation: bool,
     pub(crate) seed: u64,
+    /// What the training is a function of, and where it is kept while it runs.
+    pub(crate) kept: Option<Kept<'a>>,
+}
+
+/// Where a training is kept, and under which key.
+pub(crate) struct Kept<'a> {
+    pub(crate) key: [u8; 32],
+    pub(crate) store: &'a mut dyn CheckpointStore,
+}
+
+/// Where a training stands between two steps.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Place {
+    /// The epoch of the next step, counted from 1.
+    pub(crate) epoch: u32,
+    /// Steps of that epoch that are made.
+    pub(crate) steps_of_epoch: u64,
+    /// The losses of these.
+    pub(crate) sums: WeightedLoss,
+    /// The least validation loss so far.
+    pub(crate) best: f64,
+    /// What there is to report so far.
+    pub(crate) report: TrainReport,
 }
 
 impl Run<'_> {
@@ -277,29 +303,24 @@ impl Run<'_> {
             .map_or(self.rows, |rows| self.rows.min(rows as usize));
         let steps = taken.div_ceil(batch_rows) as u64 * u64::from(plan.epochs);
         let started = Instant::now();
-        let mut report = TrainReport {
-            epochs: Vec::new(),
-            best_epoch: plan.epochs,
-            steps: 0,
-            rows: 0,
-            stopped_early: false,
-        };
-        let mut order: Vec<u32> = (0..count).collect();
         let patience = plan.patience.filter(|_| self.has_validation);
-        let mut best = f64::INFINITY;
-        for epoch in 1..=plan.epochs {
+        let mut place = self.begin()?;
+        while place.epoch <= plan.epochs {
+            let epoch = place.epoch;
             let epoch_started = Instant::now();
-            if plan.shuffle {
+            let order: Vec<u32> = if plan.shuffle {
                 let stream = Stream::new(self.seed, Purpose::Shuffle, 0, u64::from(epoch));
-                order = permutation(stream, count);
-            }
-            let mut sums = WeightedLoss::default();
+                permutation(stream, count)
+            } else {
+                (0..count).collect()
+            };
             let mut learning_rate = plan.learning_rate;
-            let mut batches = order[..taken].chunks(batch_rows).peekable();
+            let made = usize::try_from(place.steps_of_epoch).unwrap_or(usize::MAX);
+            let mut batches = order[..taken].chunks(batch_rows).skip(made).peekable();
             while let Some(rows) = batches.next() {
-                let step = report.steps + 1;
+                let step = place.report.steps + 1;
                 let progress = Progress {
-                    step: report.steps,
+                    step: place.report.steps,
                     steps,
                     epoch,
                     epochs: plan.epochs,
@@ -307,9 +328,10 @@ impl Run<'_> {
                     report: None,
                 };
                 if let ControlFlow::Break(reason) = watch(progress) {
+                    self.keep(&place)?;
                     return Err(RunError::Stopped { step, reason });
                 }
-                learning_rate = plan.learning_rate * plan.schedule.share(report.steps, steps);
+                learning_rate = plan.learning_rate * plan.schedule.share(step - 1, steps);
                 self.trainer
                     .announce(batches.peek().copied().unwrap_or(&[]));
                 let loss = self.trainer.gradient(rows, step)?;
@@ -326,11 +348,15 @@ impl Run<'_> {
                 if loss.weight > 0.0 {
                     self.trainer.update(learning_rate)?;
                 }
-                sums = sums.and(loss);
-                report.steps = step;
-                report.rows += rows.len() as u64;
+                place.sums = place.sums.and(loss);
+                place.steps_of_epoch += 1;
+                place.report.steps = step;
+                place.report.rows += rows.len() as u64;
+                if batches.peek().is_some() {
+                    self.keep_if_due(&place)?;
+                }
             }
-            let train_loss = mean(sums)?;
+            let train_loss = mean(place.sums)?;
             if !self.trainer.is_finite()? {
                 return Err(RunError::WeightsNotFinite { epoch });
             }
@@ -342,12 +368,12 @@ impl Run<'_> {
                 && !loss.is_finite()
             {
                 return Err(RunError::NotFinite {
-                    step: report.steps,
+                    step: place.report.steps,
                     epoch,
                     loss,
                 });
             }
-            report.epochs.push(EpochReport {
+            place.report.epochs.push(EpochReport {
                 epoch,
                 train_loss,
                 validation_loss,
@@ -355,41 +381,105 @@ impl Run<'_> {
                 duration: epoch_started.elapsed(),
             });
             if let (Some(loss), Some(_)) = (validation_loss, patience)
-                && loss < best
+                && loss < place.best
             {
-                best = loss;
-                report.best_epoch = epoch;
+                place.best = loss;
+                place.report.best_epoch = epoch;
                 self.trainer.keep()?;
             }
+            let without_gain = epoch - place.report.best_epoch.min(epoch);
+            let is_last = epoch == plan.epochs;
+            place.report.stopped_early =
+                !is_last && patience.is_some_and(|patience| without_gain >= patience.max(1));
+            place.epoch += 1;
+            place.steps_of_epoch = 0;
+            place.sums = WeightedLoss::default();
             let progress = Progress {
-                step: report.steps,
+                step: place.report.steps,
                 steps,
                 epoch,
                 epochs: plan.epochs,
                 elapsed: started.elapsed(),
-                report: report.epochs.last(),
+                report: place.report.epochs.last(),
             };
-            if let ControlFlow::Break(reason) = watch(progress)
-                && epoch < plan.epochs
-            {
+            let reply = watch(progress);
+            if is_last || place.report.stopped_early {
+                break;
+            }
+            if let ControlFlow::Break(reason) = reply {
+                self.keep(&place)?;
                 return Err(RunError::Stopped {
-                    step: report.steps + 1,
+                    step: place.report.steps + 1,
                     reason,
                 });
             }
-            if let Some(patience) = patience
-                && epoch - report.best_epoch >= patience.max(1)
-                && epoch < plan.epochs
-            {
-                report.stopped_early = true;
-                break;
-            }
+            self.keep_if_due(&place)?;
         }
         if patience.is_some() {
             self.trainer.restore()?;
         }
         self.trainer.finish()?;
-        Ok(report)
+        if let Some(Kept { key, store }) = &mut self.kept {
+            store.remove(key);
+        }
+        Ok(place.report)
+    }
+
+    /// Where the training begins: where an earlier attempt stopped, if that is known.
+    fn begin(&mut self) -> Result<Place, RunError> {
+        let beginning = Place {
+            epoch: 1,
+            steps_of_epoch: 0,
+            sums: WeightedLoss::default(),
+            best: f64::INFINITY,
+            report: TrainReport {
+                epochs: Vec::new(),
+                best_epoch: self.plan.epochs,
+                steps: 0,
+                rows: 0,
+                stopped_early: false,
+                resumed_after: None,
+            },
+        };
+        let Some(Kept { key, store }) = &mut self.kept else {
+            return Ok(beginning);
+        };
+        let Some(bytes) = store.load(key) else {
+            return Ok(beginning);
+        };
+        let read = Checkpoint::from_bytes(&bytes, key).and_then(|checkpoint| {
+            let Checkpoint { mut place, trainer } = checkpoint;
+            // Nothing of the trainer has changed where it refuses.
+            self.trainer.set_state(trainer)?;
+            place.report.resumed_after = Some(place.report.steps);
+            Ok(place)
+        });
+        match read {
+            Ok(place) => Ok(place),
+            Err(RunError::BadCheckpoint { what }) => {
+                store.reject(key, &what);
+                Ok(beginning)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn keep_if_due(&mut self, place: &Place) -> Result<(), RunError> {
+        let is_due = self.kept.as_mut().is_some_and(|kept| kept.store.is_due());
+        if is_due { self.keep(place) } else { Ok(()) }
+    }
+
+    fn keep(&mut self, place: &Place) -> Result<(), RunError> {
+        if let Some(Kept { key, store }) = &mut self.kept
+            && place.report.steps > 0
+        {
+            let checkpoint = Checkpoint {
+                place: place.clone(),
+                trainer: self.trainer.state()?,
+            };
+            store.save(key, &checkpoint.to_bytes(key));
+        }
+        Ok(())
     }
 }
 

@@ -14,8 +14,8 @@ use divan::counter::BytesCount;
 use sandcast_audit::AuditLog;
 use sandcast_build::BuildRequest;
 use sandcast_sandbox::{
-    CallContext, ComputeGrant, DeviceChoice, Field, Grants, Kind, Model, Plugin, Role, Sandbox,
-    SandboxConfig, Task, TaskKind, TrainInput, Validator,
+    CallContext, ComputeGrant, DeviceChoice, Field, Grants, Kind, Model, Plugin, Precision, Role,
+    Sandbox, SandboxConfig, Task, TaskKind, TrainInput, Validator,
 };
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -47,7 +47,7 @@ static HOUSE: LazyLock<House> = LazyLock::new(|| {
         .build()
         .expect("a runtime");
     let config = SandboxConfig {
-        device: DeviceChoice::Cpu,
+        device: DeviceChoice::Cpu.into(),
         ..SandboxConfig::default()
     };
     let sandbox = {
@@ -278,6 +278,8 @@ fn trained(plugin: &Plugin) -> Arc<Model> {
         training: vec![training],
         validation: None,
         progress: None,
+        checkpoints: None,
+        precision: Precision::F32Strict,
     };
     HOUSE.runtime.block_on(async {
         let mut adapter = plugin.adapter(&context()).await.expect("an instance");

@@ -1,9 +1,10 @@
-//! Compiled components on disk, so that the second run does not compile.
+//! What this host keeps for itself on disk: compiled components, so that the second run does not
+//! compile, and trainings under way, so that one that was cut off goes on.
 //!
 //! Wasmtime runs whatever a compiled artifact says, so only the host's own may be read back. The
 //! folder is private, and every file starts with a keyed blake3 hash of its name and contents
 //! under a key that lies beside them. A file that is torn, changed, of another engine or made by
-//! somebody else is compiled again, never run.
+//! somebody else is made again, never used.
 
 #![expect(unsafe_code, reason = "deserialising compiled code is unsafe")]
 
@@ -45,27 +46,12 @@ impl Cache {
     /// A compiled component, if this host has put it here.
     pub(crate) fn load(&self, engine: &Engine, digest: Digest) -> Option<Component> {
         let name = self.name(digest);
-        let bytes = match fs::read(self.dir.join(&name)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                tracing::warn!(%error, %name, "a compiled plugin cannot be read; it is compiled again");
-                return None;
-            }
-        };
-        let Some((tag, artifact)) = bytes.split_first_chunk::<TAG_BYTES>() else {
-            tracing::warn!(%name, "a compiled plugin is cut short; it is compiled again");
-            return None;
-        };
-        // Equality of blake3 hashes takes the same time wherever they differ.
-        if blake3::Hash::from_bytes(*tag) != self.tag(&name, artifact) {
-            tracing::warn!(%name, "a compiled plugin is not what was put there; it is compiled again");
-            return None;
-        }
-        // SAFETY: the keyed hash says that these are the bytes that `store` was given for this
-        // name. The name holds the engine's compatibility hash, and `store` is only given what
-        // this engine's `Component::serialize` made. The key is readable by this user only.
-        match unsafe { Component::deserialize(engine, artifact) } {
+        let artifact = self.read(&name)?;
+        // SAFETY: the keyed hash says that these are the bytes that `write` was given for this
+        // name. The name ends like those of components alone and holds the engine's compatibility
+        // hash, so they are what this engine's `Component::serialize` made. The key is readable by
+        // this user only.
+        match unsafe { Component::deserialize(engine, &artifact) } {
             Ok(component) => Some(component),
             Err(error) => {
                 tracing::warn!(%error, %name, "a compiled plugin is of another engine; it is compiled again");
@@ -77,13 +63,55 @@ impl Cache {
     /// Keeps a compiled component. The file appears whole or not at all.
     pub(crate) fn store(&self, digest: Digest, component: &Component) -> io::Result<()> {
         let artifact = component.serialize().map_err(io::Error::other)?;
-        let name = self.name(digest);
+        self.write(&self.name(digest), &artifact)
+    }
+
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What this host has put under a name.
+    pub(crate) fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let mut bytes = match fs::read(self.dir.join(name)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(%error, %name, "a kept file cannot be read; it is made again");
+                return None;
+            }
+        };
+        let Some((tag, content)) = bytes.split_first_chunk::<TAG_BYTES>() else {
+            tracing::warn!(%name, "a kept file is cut short; it is made again");
+            return None;
+        };
+        // Equality of blake3 hashes takes the same time wherever they differ.
+        if blake3::Hash::from_bytes(*tag) != self.tag(name, content) {
+            tracing::warn!(%name, "a kept file is not what was put there; it is made again");
+            return None;
+        }
+        bytes.drain(..TAG_BYTES);
+        Some(bytes)
+    }
+
+    /// Puts something under a name. The file appears whole or not at all.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-        file.write_all(self.tag(&name, &artifact).as_bytes())?;
-        file.write_all(&artifact)?;
-        file.persist(self.dir.join(&name))
+        file.write_all(self.tag(name, content).as_bytes())?;
+        file.write_all(content)?;
+        file.persist(self.dir.join(name))
             .map_err(|error| error.error)?;
         Ok(())
+    }
+
+    /// Removes what is under a name, if anything is.
+    pub(crate) fn remove(&self, name: &str) {
+        match fs::remove_file(self.dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, %name, "a kept file cannot be removed");
+            }
+            _ => {}
+        }
     }
 
     fn name(&self, digest: Digest) -> String {

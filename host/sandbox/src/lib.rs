@@ -28,15 +28,15 @@ mod state;
 mod testing;
 mod text;
 
-pub use sandcast_kernels::DeviceChoice;
 pub use sandcast_kernels::graph::Graph;
 pub use sandcast_kernels::trees::ForestPlan;
+pub use sandcast_kernels::{DeviceChoice, DeviceOptions, Precision};
 
 pub use call::{CallError, Failure, FailureCode, Usage};
 pub use columns::{ConformError, conform};
 pub use grants::{
-    Access, ByteSize, Capability, ComputeGrant, FileGrant, Grants, Limits, LogGrant, LogLevel,
-    RandomGrant, TimeSpan,
+    Access, ByteSize, Capability, Checkpointing, ComputeGrant, FileGrant, Grants, Limits, LogGrant,
+    LogLevel, RandomGrant, TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
 pub use load::LoadError;

@@ -1,13 +1,12 @@
 //! The engine with everything that plugins share.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sandcast_audit::{AuditLog, Digest};
 use sandcast_kernels::trees::Workers;
-use sandcast_kernels::{Device, DeviceChoice};
+use sandcast_kernels::{Device, DeviceOptions};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::Engine;
@@ -34,14 +33,13 @@ pub enum Pooling {
 /// How a [`Sandbox`] is made.
 #[derive(Clone, Debug)]
 pub struct SandboxConfig {
-    /// Where compiled plugins are kept; nothing is kept when absent.
+    /// Where compiled plugins, kernels and trainings under way are kept; nothing is kept when
+    /// absent.
     pub cache_dir: Option<PathBuf>,
     /// Whether memories come from a pool.
     pub pooling: Pooling,
-    /// Where tensor programs run.
-    pub device: DeviceChoice,
-    /// Threads of tensor programs; one per core when absent.
-    pub compute_threads: Option<NonZeroUsize>,
+    /// Where tensor programs run, and how.
+    pub device: DeviceOptions,
     /// The largest component that is read.
     pub max_component_bytes: u64,
     /// How long one component may compile.
@@ -53,8 +51,7 @@ impl Default for SandboxConfig {
         Self {
             cache_dir: None,
             pooling: Pooling::Auto,
-            device: DeviceChoice::Auto,
-            compute_threads: None,
+            device: DeviceOptions::default(),
             max_component_bytes: 64 << 20,
             compile_timeout: Duration::from_secs(300),
         }
@@ -98,7 +95,7 @@ struct Shared {
     device: Device,
     workers: Workers,
     audit: AuditLog,
-    cache: Option<Cache>,
+    cache: Option<Arc<Cache>>,
     max_component_bytes: u64,
     compile_timeout: Duration,
     /// Components compiled or loaded by this process, the latest last.
@@ -121,22 +118,25 @@ impl Sandbox {
     /// When the engine, the device or the cache folder cannot be used.
     pub fn new(config: SandboxConfig, audit: AuditLog) -> Result<Sandbox, SandboxError> {
         let engine = engine::start(config.pooling)?;
-        let device = Device::open(config.device, config.compute_threads).map_err(|error| {
-            SandboxError::Device {
-                reason: error.to_string(),
-            }
+        let mut options = config.device;
+        if options.kernel_cache.is_none() {
+            options.kernel_cache = config.cache_dir.as_ref().map(|dir| dir.join("kernels"));
+        }
+        let device = Device::open_with(options).map_err(|error| SandboxError::Device {
+            reason: error.to_string(),
         })?;
         let workers = Workers::of(&device).map_err(|error| SandboxError::Device {
             reason: error.to_string(),
         })?;
         let cache = match &config.cache_dir {
             None => None,
-            Some(dir) => Some(Cache::open(dir, engine::compatibility(&engine)).map_err(
-                |error| SandboxError::Cache {
+            Some(dir) => {
+                let opened = Cache::open(dir, engine::compatibility(&engine));
+                Some(Arc::new(opened.map_err(|error| SandboxError::Cache {
                     path: dir.clone(),
                     reason: error.to_string(),
-                },
-            )?),
+                })?))
+            }
         };
         Ok(Sandbox {
             shared: Arc::new(Shared {
@@ -172,6 +172,11 @@ impl Sandbox {
     /// Where tensor programs run.
     pub fn device(&self) -> &Device {
         &self.shared.device
+    }
+
+    /// The host's own folder.
+    pub(crate) fn cache(&self) -> Option<Arc<Cache>> {
+        self.shared.cache.clone()
     }
 
     /// What forests are trained and asked on.

@@ -96,6 +96,7 @@ impl State {
                 device: sandbox.device().clone(),
                 workers: sandbox.workers().clone(),
                 progress: None,
+                checkpoints: None,
                 writing: None,
             },
             last_denial: None,

@@ -36,7 +36,7 @@ impl Bench {
         let audit = AuditLog::in_memory();
         let mut config = SandboxConfig {
             pooling: Pooling::Off,
-            device: DeviceChoice::Cpu,
+            device: DeviceChoice::Cpu.into(),
             ..SandboxConfig::default()
         };
         change(&mut config);

@@ -13,9 +13,9 @@ use arrow::datatypes::Float64Type;
 use sandcast_audit::{AuditLog, Event};
 use sandcast_build::BuildRequest;
 use sandcast_sandbox::{
-    Adapter, ByteSize, CallContext, CallError, ComputeGrant, Declaration, DeviceChoice, Field,
-    Grants, Kind, Model, ModelError, Plugin, Role, Sandbox, SandboxConfig, Task, TaskKind,
-    TimeSpan, TrainInput,
+    Adapter, ByteSize, CallContext, CallError, Checkpointing, ComputeGrant, Declaration,
+    DeviceChoice, Field, Grants, Kind, Model, ModelError, Plugin, Precision, Role, Sandbox,
+    SandboxConfig, Task, TaskKind, TimeSpan, TrainInput,
 };
 use serde_json::{Value, json};
 
@@ -38,10 +38,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::keeping_in(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))
+    }
+
+    /// One that keeps compiled plugins and trainings under way in a folder.
+    fn keeping_in(folder: &Path) -> Self {
         let audit = AuditLog::in_memory();
         let config = SandboxConfig {
-            cache_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
-            device: DeviceChoice::Cpu,
+            cache_dir: Some(folder.to_owned()),
+            device: DeviceChoice::Cpu.into(),
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::new(config, audit.clone()).expect("a sandbox");
@@ -127,6 +132,8 @@ fn input(hyperparameters: Value) -> TrainInput {
         training: vec![all.slice(0, 1000), all.slice(1000, 1400)],
         validation: Some(vec![all.slice(2400, 600)]),
         progress: None,
+        checkpoints: None,
+        precision: Precision::F32Strict,
     }
 }
 
@@ -318,6 +325,78 @@ async fn memory_is_charged_before_it_is_used() {
         matches!(error, CallError::Failed { .. } | CallError::Denied { .. }),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_training_that_was_cut_off_goes_on_to_the_same_model() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let adapter = async |folder: &Path| {
+        Bench::keeping_in(folder)
+            .adapter(ComputeGrant::default())
+            .await
+    };
+    let hyperparameters = json!({ "epochs": 60, "patience": null });
+    let kept = |resume: bool| {
+        Some(Checkpointing {
+            every: Duration::ZERO,
+            resume,
+        })
+    };
+    let mut whole = adapter(folder.path()).await;
+    let whole = whole
+        .train(input(hyperparameters.clone()))
+        .await
+        .expect("trained");
+
+    let seen = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&seen);
+    let mut cut = adapter(folder.path()).await;
+    let training = cut.train(TrainInput {
+        progress: Some(Arc::new(move |now: sandcast_sandbox::TrainProgress| {
+            counted.store(now.epoch, Ordering::Relaxed);
+        })),
+        checkpoints: kept(true),
+        ..input(hyperparameters.clone())
+    });
+    let watched = async {
+        while seen.load(Ordering::Relaxed) < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = training => panic!("it was to be cut off"),
+        () = watched => {}
+    }
+    drop(cut);
+    let checkpoints = || {
+        let entries = fs::read_dir(folder.path())
+            .expect("the folder")
+            .flatten();
+        let names = entries.map(|entry| entry.path());
+        names
+            .filter(|path| path.extension().is_some_and(|ending| ending == "training"))
+            .collect::<Vec<_>>()
+    };
+    // The thread that trained may still be on its last step.
+    while checkpoints().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    let mut again = adapter(folder.path()).await;
+    let resumed = again
+        .train(TrainInput {
+            checkpoints: kept(true),
+            ..input(hyperparameters.clone())
+        })
+        .await
+        .expect("trained");
+    let report = resumed.report.as_ref().expect("a report");
+    assert!(
+        report.resumed_after.is_some_and(|steps| steps > 0),
+        "{report:?}"
+    );
+    assert_eq!(resumed.model.to_bytes(), whole.model.to_bytes());
+    assert_eq!(checkpoints(), Vec::<std::path::PathBuf>::new());
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ use arrow::datatypes::Float64Type;
 use sandcast_audit::AuditLog;
 use sandcast_build::BuildRequest;
 use sandcast_sandbox::{
-    Adapter, ByteSize, CallContext, CallError, ComputeGrant, Declaration, DeviceChoice, Field,
-    Grants, Kind, Model, ModelError, Plugin, Role, Sandbox, SandboxConfig, Task, TaskKind,
-    TimeSpan, TrainInput,
+    Adapter, ByteSize, CallContext, CallError, ComputeGrant, Declaration, DeviceChoice,
+    DeviceOptions, Field, Grants, Kind, Model, ModelError, Plugin, Precision, Role, Sandbox,
+    SandboxConfig, Task, TaskKind, TimeSpan, TrainInput,
 };
 use serde_json::{Value, json};
 
@@ -33,8 +33,10 @@ fn component() -> Vec<u8> {
 fn sandbox(threads: usize) -> Sandbox {
     let config = SandboxConfig {
         cache_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
-        device: DeviceChoice::Cpu,
-        compute_threads: std::num::NonZeroUsize::new(threads),
+        device: DeviceOptions {
+            threads: std::num::NonZeroUsize::new(threads),
+            ..DeviceChoice::Cpu.into()
+        },
         ..SandboxConfig::default()
     };
     Sandbox::new(config, AuditLog::in_memory()).expect("a sandbox")
@@ -138,6 +140,8 @@ fn input(task: Task, hyperparameters: Value) -> TrainInput {
         training: vec![all.slice(0, 1000), all.slice(1000, 1400)],
         validation: Some(vec![all.slice(2400, 600)]),
         progress: None,
+        checkpoints: None,
+        precision: Precision::F32Strict,
     }
 }
 

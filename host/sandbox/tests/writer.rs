@@ -12,8 +12,8 @@ use sandcast_audit::AuditLog;
 use sandcast_build::BuildRequest;
 use sandcast_sandbox::{
     Adapter, ByteSize, CallContext, CallError, ComputeGrant, Declaration, DeviceChoice, Field,
-    GenerationOptions, Grants, Kind, Model, Role, Sandbox, SandboxConfig, Task, TaskKind, TimeSpan,
-    TrainInput,
+    GenerationOptions, Grants, Kind, Model, Precision, Role, Sandbox, SandboxConfig, Task,
+    TaskKind, TimeSpan, TrainInput,
 };
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn component() -> Vec<u8> {
 fn sandbox() -> Sandbox {
     let config = SandboxConfig {
         cache_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
-        device: DeviceChoice::Cpu,
+        device: DeviceChoice::Cpu.into(),
         ..SandboxConfig::default()
     };
     Sandbox::new(config, AuditLog::in_memory()).expect("a sandbox")
@@ -105,6 +105,8 @@ fn input(hyperparameters: Value) -> TrainInput {
         training: vec![all.slice(0, 150), all.slice(150, 100)],
         validation: Some(vec![all.slice(250, 50)]),
         progress: None,
+        checkpoints: None,
+        precision: Precision::F32Strict,
     }
 }
 

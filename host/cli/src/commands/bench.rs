@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 use sandcast_kernels::measure::{Figures, measure};
-use sandcast_kernels::{Device, DeviceChoice};
+use sandcast_kernels::{Device, DeviceOptions, Precision};
 
 use crate::{
+    arguments::DeviceArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
     progress::Step,
@@ -31,12 +32,11 @@ machine alone meanwhile.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BenchArguments {
-    /// Where tensor programs run: auto, cpu, cuda, cuda:1
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: DeviceChoice,
-    /// Threads [default: one per core]
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// The least exact that matrix products may be on a GPU: f32-strict, tf32 or bf16-mixed
+    #[arg(long, value_name = "PRECISION", default_value = "f32-strict")]
+    precision: Precision,
     /// Seconds for each figure
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
@@ -44,10 +44,16 @@ pub(crate) struct BenchArguments {
 
 pub(crate) fn execute(arguments: &BenchArguments, output: &Output) -> Result<Exit, Failure> {
     let threads = arguments
+        .device
         .threads
         .or_else(|| std::thread::available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
-    let device = Device::open(arguments.device, Some(threads)).or_reject()?;
+    let device = Device::open_with(DeviceOptions {
+        threads: Some(threads),
+        precision: arguments.precision,
+        ..arguments.device.options()
+    })
+    .or_reject()?;
     let mut step = Step::begin(output, "bench");
     let each = Duration::from_secs(arguments.seconds);
     let figures = measure(&device, threads.get(), each, &mut |what| step.update(what))?;

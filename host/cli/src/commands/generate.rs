@@ -11,7 +11,7 @@ use sandcast_sandbox::{GenerationOptions, TextSink};
 use sandcast_serve::ModelSelector;
 
 use crate::{
-    arguments::GlobalArguments,
+    arguments::{DeviceArguments, GlobalArguments},
     failure::{Exit, Failure, OrReject as _},
     output::Output,
     state,
@@ -58,6 +58,8 @@ pub(crate) struct GenerateArguments {
     /// Another seed, another text
     #[arg(short, long, value_name = "NUMBER", default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    device: DeviceArguments,
 }
 
 pub(crate) async fn execute(
@@ -77,7 +79,10 @@ pub(crate) async fn execute(
         .check()
         .map_err(|what| Failure::rejected_because(what, "see `sandcast generate --help`"))?;
     let prompts = prompts(&arguments.prompt)?;
-    let workspace = Workspace::open(&state::nearest(global.state.as_deref())?)?;
+    let workspace = Workspace::open_with(
+        &state::nearest(global.state.as_deref())?,
+        arguments.device.sandbox(),
+    )?;
     let version = super::models::resolve(&workspace, &arguments.model)?;
     let model = ServedModel::load(&workspace, &version)
         .await

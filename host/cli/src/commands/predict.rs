@@ -17,7 +17,7 @@ use sandcast_serve::ModelSelector;
 use serde_json::{Map, Value};
 
 use crate::{
-    arguments::GlobalArguments,
+    arguments::{DeviceArguments, GlobalArguments},
     failure::{Exit, Failure, OrReject as _},
     output::Output,
     state,
@@ -48,6 +48,8 @@ pub(crate) struct PredictArguments {
     /// A .csv or .json file; - reads JSON from stdin
     #[arg(short, long, value_name = "FILE")]
     input: PathBuf,
+    #[command(flatten)]
+    device: DeviceArguments,
 }
 
 pub(crate) async fn execute(
@@ -55,7 +57,10 @@ pub(crate) async fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let workspace = Workspace::open(&state::nearest(global.state.as_deref())?)?;
+    let workspace = Workspace::open_with(
+        &state::nearest(global.state.as_deref())?,
+        arguments.device.sandbox(),
+    )?;
     let version = super::models::resolve(&workspace, &arguments.model)?;
     let model = ServedModel::load(&workspace, &version)
         .await

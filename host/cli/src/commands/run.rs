@@ -1,15 +1,15 @@
 //! `sandcast run`: from files to a registered model.
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use sandcast_factory::{Observer, Pipeline, RunError, RunOptions, RunOutcome, Workspace};
-use sandcast_kernels::DeviceChoice;
-use sandcast_sandbox::SandboxConfig;
+use sandcast_factory::{
+    CHECKPOINT_EVERY, Observer, Pipeline, RunError, RunOptions, RunOutcome, Workspace,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    arguments::GlobalArguments,
+    arguments::{DeviceArguments, GlobalArguments},
     failure::{Exit, Failure},
     output::Output,
     state, summary,
@@ -26,7 +26,8 @@ Examples:
   sandcast run --json | jq .report.evaluation.metrics
 
 A stage whose input did not change since an earlier run is not done again. A run that was cut off,
-however hard, goes on at the stage where it was when the same command is given again.";
+however hard, goes on at the stage where it was when the same command is given again; a training, at
+the step where it was kept last, and to the same model.";
 
 /// Run a pipeline: connect, validate, train, evaluate, gate, register
 #[derive(Debug, Args)]
@@ -41,12 +42,12 @@ pub(crate) struct RunArguments {
     /// Do every stage again
     #[arg(long)]
     fresh: bool,
-    /// Where tensor programs run: auto, cpu, cuda, cuda:1
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: DeviceChoice,
-    /// Threads of tensor programs [default: one per core]; the numbers do not depend on it
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// Keep a training that goes on every so many seconds, so that one that is cut off goes on from
+    /// there; 0 is never
+    #[arg(long, value_name = "SECONDS", default_value_t = CHECKPOINT_EVERY.as_secs())]
+    checkpoint_seconds: u64,
 }
 
 pub(crate) async fn execute(
@@ -59,12 +60,7 @@ pub(crate) async fn execute(
         build_pipeline(&pipeline, output)?;
     }
     let folder = state::beside(&arguments.pipeline, global.state.as_deref());
-    let sandbox = SandboxConfig {
-        device: arguments.device,
-        compute_threads: arguments.threads,
-        ..SandboxConfig::default()
-    };
-    let workspace = Workspace::open_with(&folder, sandbox)?;
+    let workspace = Workspace::open_with(&folder, arguments.device.sandbox())?;
 
     let watcher = Arc::new(Watcher::new(output));
     let cancel = CancellationToken::new();
@@ -73,6 +69,8 @@ pub(crate) async fn execute(
         cancel: cancel.clone(),
         user: std::env::var("USER").ok(),
         fresh: arguments.fresh,
+        checkpoint_every: (arguments.checkpoint_seconds > 0)
+            .then(|| Duration::from_secs(arguments.checkpoint_seconds)),
     };
     let running = sandcast_factory::run(&workspace, &pipeline, options);
     tokio::pin!(running);

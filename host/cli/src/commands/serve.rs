@@ -9,7 +9,7 @@ use sandcast_serve::{
 };
 
 use crate::{
-    arguments::GlobalArguments,
+    arguments::{DeviceArguments, GlobalArguments},
     failure::{Exit, Failure},
     output::Output,
     state,
@@ -41,6 +41,8 @@ pub(crate) struct ServeArguments {
     /// The most rows of one request
     #[arg(long, value_name = "ROWS")]
     max_rows: Option<NonZeroUsize>,
+    #[command(flatten)]
+    device: DeviceArguments,
 }
 
 pub(crate) async fn execute(
@@ -48,7 +50,10 @@ pub(crate) async fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let workspace = Workspace::open(&state::nearest(global.state.as_deref())?)?;
+    let workspace = Workspace::open_with(
+        &state::nearest(global.state.as_deref())?,
+        arguments.device.sandbox(),
+    )?;
     let audit = workspace.audit().clone();
     let defaults = ServeConfig::default();
     let config = ServeConfig {

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use sandcast_audit::Digest;
-use sandcast_sandbox::{ControlPoint, Grants, Role, TaskKind};
+use sandcast_sandbox::{ControlPoint, Grants, Precision, Role, TaskKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -176,9 +176,18 @@ pub struct TrainSection {
     /// How rows are put aside for judging the model.
     #[serde(default)]
     pub split: SplitSection,
+    /// The least exact that matrix products of the training may be on a GPU; the processor is always
+    /// strict, and so is what the model is judged and served with.
+    #[serde(default, skip_serializing_if = "is_strict")]
+    #[schemars(with = "String", extend("enum" = ["f32-strict", "tf32", "bf16-mixed"]))]
+    pub precision: Precision,
     /// The adapter's own parameters.
     #[serde(default = "empty_object")]
     pub hyperparameters: serde_json::Value,
+}
+
+fn is_strict(precision: &Precision) -> bool {
+    *precision == Precision::F32Strict
 }
 
 /// How rows are put aside. A row's part is a function of the seed and the row's content, so it

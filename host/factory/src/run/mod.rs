@@ -7,7 +7,7 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sandcast_audit::{Event, RunId};
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,13 @@ pub struct RunOptions {
     pub user: Option<String>,
     /// Whether to do every stage again, even if its output is there.
     pub fresh: bool,
+    /// How often a training is kept while it goes on, so that one that is cut off goes on from
+    /// there; never when absent. The model does not depend on it.
+    pub checkpoint_every: Option<Duration>,
 }
+
+/// How often a training is kept while it goes on, unless somebody says otherwise.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
 impl Default for RunOptions {
     fn default() -> Self {
@@ -44,6 +50,7 @@ impl Default for RunOptions {
             cancel: CancellationToken::new(),
             user: None,
             fresh: false,
+            checkpoint_every: Some(CHECKPOINT_EVERY),
         }
     }
 }
@@ -152,6 +159,7 @@ impl<'a> Attempt<'a> {
             observer: Arc::clone(&self.options.observer),
             cancel: self.options.cancel.clone(),
             fresh: self.options.fresh,
+            checkpoint_every: self.options.checkpoint_every,
             report: Mutex::new(report),
         };
         line.observer.notice(&RunEvent::Started {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sandcast_audit::{AuditError, Digest, Event, RunId};
 use sandcast_estate::{BlobError, Dataset, Progress, ProgressSink};
@@ -33,6 +33,7 @@ pub(crate) struct Line<'a> {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) cancel: CancellationToken,
     pub(crate) fresh: bool,
+    pub(crate) checkpoint_every: Option<Duration>,
     /// What the report will show, filled in as the stages come to know it.
     pub(crate) report: Mutex<ReportInput>,
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sandcast_audit::Digest;
-use sandcast_sandbox::{Model, Task, TrainInput, Trained as AdapterTrained};
+use sandcast_kernels::{Device, Precision};
+use sandcast_sandbox::{Checkpointing, Model, Task, TrainInput, Trained as AdapterTrained};
 use serde::{Deserialize, Serialize};
 
 use super::examples::{Examples, Part, arrow_stop};
@@ -39,6 +40,9 @@ pub(crate) struct TrainOutput {
     pub(crate) device: String,
     pub(crate) epochs: Vec<report::Epoch>,
     pub(crate) best_epoch: Option<u32>,
+    pub(crate) precision: Precision,
+    /// Steps of an attempt that was cut off, which this one went on from.
+    pub(crate) resumed_after: Option<u64>,
 }
 
 impl Output for TrainOutput {
@@ -57,19 +61,36 @@ pub(crate) async fn train(line: &Line<'_>, permitted: Permitted) -> Result<Train
                 .iter()
                 .map(|field| field.name.as_str())
                 .collect();
-            let key = line.key(STAGE, &[data.as_bytes(), features.join("\n").as_bytes()]);
+            let device = line.workspace.sandbox().device();
+            let device = device
+                .in_precision(line.sections().train.precision)
+                .map_err(|error| line.rejected_at("train.precision", &error.to_string(), None))?;
+            // Another kind of device computes other bits.
+            let numbers = format!("{} {}", device.kind(), device.precision());
+            let key = line.key(
+                STAGE,
+                &[
+                    data.as_bytes(),
+                    features.join("\n").as_bytes(),
+                    numbers.as_bytes(),
+                ],
+            );
             let learnt = async {
-                let (output, examples, model) = learn(line, &permitted).await?;
+                let (output, examples, model) = learn(line, &permitted, &device).await?;
                 in_memory = Some((examples, model));
                 Ok(output)
             };
             let kept = line.kept::<TrainOutput>(STAGE, &key, learnt).await?;
             tell(line, &kept.output);
             let rows = report::count(kept.output.rows_training);
-            let message = match kept.output.epochs.len() {
+            let mut message = match kept.output.epochs.len() {
                 0 => format!("{rows} rows"),
                 epochs => format!("{rows} rows, {epochs} epochs"),
             };
+            if let Some(steps) = kept.output.resumed_after.filter(|_| !kept.cached) {
+                let steps = report::count(steps);
+                message.push_str(&format!(", gone on with after step {steps}"));
+            }
             let notes = StageNotes {
                 key: Some(key),
                 output: Some(kept.output.artifact),
@@ -94,6 +115,7 @@ pub(crate) async fn train(line: &Line<'_>, permitted: Permitted) -> Result<Train
 async fn learn(
     line: &Line<'_>,
     permitted: &Permitted,
+    device: &Device,
 ) -> Result<(TrainOutput, Examples, Arc<Model>), Stop> {
     let sections = line.sections();
     let stop = |error| Stop::of(STAGE, &error);
@@ -127,12 +149,26 @@ async fn learn(
         progress: Some(Arc::new(move |progress| {
             observer.notice(&RunEvent::Training { progress });
         })),
+        checkpoints: line.checkpoint_every.map(|every| Checkpointing {
+            every,
+            resume: !line.fresh,
+        }),
+        precision: device.precision(),
     };
     let began = Instant::now();
     let AdapterTrained { model, report, .. } = adapter.train(input).await.map_err(stop)?;
     let seconds = began.elapsed().as_secs_f64();
     adapter.finish();
     let bytes = model.to_bytes();
+    // What is judged is what is served: strict, whatever it was trained in.
+    let model = match device.precision() {
+        Precision::F32Strict => model,
+        _ => {
+            let sandbox = line.workspace.sandbox();
+            let strict = Model::from_bytes(&bytes, sandbox);
+            Arc::new(strict.map_err(|error| Stop::host(STAGE, error.to_string()))?)
+        }
+    };
     let artifact = line.workspace.estate().put(&bytes).await?;
     let epochs = report
         .iter()
@@ -151,9 +187,11 @@ async fn learn(
         rows_test: examples.count(Part::Test),
         parameters: model.parameter_count(),
         seconds,
-        device: line.workspace.sandbox().device().name().to_owned(),
+        device: device.name().to_owned(),
         epochs: epochs.collect(),
         best_epoch: report.as_ref().map(|report| report.best_epoch),
+        precision: device.precision(),
+        resumed_after: report.as_ref().and_then(|report| report.resumed_after),
     };
     Ok((output, examples, model))
 }
@@ -187,7 +225,7 @@ fn tell(line: &Line<'_>, output: &TrainOutput) {
         rows_test: output.rows_test,
         seconds: output.seconds,
         device: output.device.clone(),
-        precision: "f32-strict".to_owned(),
+        precision: output.precision.to_string(),
         parameters: output.parameters,
         epochs: output.epochs.clone(),
         best_epoch: output.best_epoch,

@@ -13,7 +13,7 @@ use super::memory::{AlignedBuffer, Memory, Span};
 use super::threads::Threads;
 use super::trainer::CpuTrainer;
 use crate::backend::{Backend, Decoder, Engine, Job, Trainer};
-use crate::device::{DeviceError, DeviceInfo, DeviceKind};
+use crate::device::{DeviceError, DeviceInfo, DeviceKind, Precision};
 use crate::error::RunError;
 use crate::feeds::Bound;
 use crate::graph::{DType, Extent};
@@ -79,7 +79,15 @@ impl Backend for CpuBackend {
         Some(&self.threads)
     }
 
-    fn open(&self, program: Arc<Program>) -> Result<Box<dyn Engine>, RunError> {
+    fn precision(&self, _least: Precision) -> Result<Precision, String> {
+        Ok(Precision::F32Strict)
+    }
+
+    fn open(
+        &self,
+        program: Arc<Program>,
+        _precision: Precision,
+    ) -> Result<Box<dyn Engine>, RunError> {
         Ok(Box::new(CpuEngine {
             weights: AlignedBuffer::zeroed(program.layout.weights),
             program,

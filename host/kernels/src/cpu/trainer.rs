@@ -9,7 +9,7 @@ use super::level::Level;
 use super::map::Piece;
 use super::memory::{AlignedBuffer, Span};
 use super::update::{self, Update};
-use crate::backend::{Job, Trainer, WeightedLoss};
+use crate::backend::{Job, Trainer, TrainerState, WeightedLoss};
 use crate::error::RunError;
 use crate::feeds::Bound;
 use crate::graph::{Extent, Optimizer};
@@ -186,6 +186,17 @@ impl<'a> CpuTrainer<'a> {
             }
         });
         stretches
+    }
+
+    /// Numbers of the weights and of each moment.
+    fn lengths(&self) -> (usize, [usize; 2]) {
+        let layout = &self.engine.program.layout;
+        let first = self.optimizer.map_or(0, |_| layout.trainable);
+        let second = match self.optimizer {
+            Some(Optimizer::Adam(_)) => layout.trainable,
+            _ => 0,
+        };
+        (layout.weights, [first, second])
     }
 
     /// Computes the gradient of the rows of a step from `first_row` on, one batch.
@@ -440,6 +451,42 @@ impl Trainer for CpuTrainer<'_> {
             self.engine.weights = self.best.clone();
             self.engine.weights_changed();
         }
+        Ok(())
+    }
+
+    fn state(&self) -> Result<TrainerState, RunError> {
+        let (weights, moments) = self.lengths();
+        let part = |buffer: &AlignedBuffer, length: usize| buffer.as_slice()[..length].to_vec();
+        let best = if self.best.as_slice().is_empty() {
+            0
+        } else {
+            weights
+        };
+        Ok(TrainerState {
+            updates: self.updates,
+            weights: part(&self.engine.weights, weights),
+            moments: [
+                part(&self.moments[0], moments[0]),
+                part(&self.moments[1], moments[1]),
+            ],
+            best: part(&self.best, best),
+        })
+    }
+
+    fn set_state(&mut self, state: TrainerState) -> Result<(), RunError> {
+        let (weights, moments) = self.lengths();
+        state.check(weights, moments)?;
+        self.updates = state.updates;
+        let put = |buffer: &mut AlignedBuffer, values: &[f32]| {
+            buffer.as_mut_slice()[..values.len()].copy_from_slice(values);
+        };
+        put(&mut self.engine.weights, &state.weights);
+        self.engine.weights_changed();
+        for (moment, values) in self.moments.iter_mut().zip(&state.moments) {
+            put(moment, values);
+        }
+        self.best = AlignedBuffer::zeroed(state.best.len());
+        put(&mut self.best, &state.best);
         Ok(())
     }
 

@@ -40,18 +40,12 @@ const ALIGNMENT: u64 = 256;
 /// Bytes of the numbers of a run.
 pub(super) const RUN_BYTES: u64 = ALIGNMENT;
 
-/// How a CUDA device is used.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Options {
-    pub(crate) precision: Precision,
-    /// The most bytes of device memory; by default nine tenths of what is free.
-    pub(crate) memory_bytes: Option<u64>,
-}
-
 /// A CUDA device.
 #[derive(Debug)]
 pub(crate) struct CudaBackend {
     info: DeviceInfo,
+    /// Whether it has cuBLASLt.
+    has_products: bool,
     shop: Arc<Shop>,
 }
 
@@ -59,7 +53,8 @@ pub(crate) struct CudaBackend {
 #[derive(Debug)]
 pub(super) struct Shop {
     opener: Arc<dyn Opener>,
-    options: Options,
+    /// The most bytes of device memory; by default nine tenths of what is free.
+    memory_bytes: Option<u64>,
     site: Mutex<Option<Arc<Site>>>,
 }
 
@@ -79,7 +74,7 @@ impl Shop {
             what: fault.to_string(),
         };
         let driver = self.opener.open().map_err(lost)?;
-        let site = Arc::new(Site::open(driver, self.options.memory_bytes).map_err(lost)?);
+        let site = Arc::new(Site::open(driver, self.memory_bytes).map_err(lost)?);
         *held = Some(Arc::clone(&site));
         Ok(site)
     }
@@ -89,41 +84,34 @@ impl CudaBackend {
     /// Opens the device.
     pub(crate) fn open(
         opener: Arc<dyn Opener>,
-        options: Options,
+        memory_bytes: Option<u64>,
         unavailable: impl Fn(String) -> DeviceError,
     ) -> Result<CudaBackend, DeviceError> {
         let shop = Shop {
             opener,
-            options,
+            memory_bytes,
             site: Mutex::new(None),
         };
         let site = shop
             .site()
             .map_err(|error| unavailable(error.to_string()))?;
         let facts = site.driver.facts();
-        if options.precision != Precision::F32Strict && !facts.has_products {
-            return Err(unavailable(format!(
-                "precision {} needs cuBLASLt, which is not there",
-                options.precision
-            )));
-        }
         let [major, minor] = facts.compute_capability;
         let info = DeviceInfo {
             kind: DeviceKind::Cuda,
-            name: format!("cuda ({}, {})", facts.name, options.precision),
+            name: format!("cuda ({})", facts.name),
             usable: true,
             detail: format!(
-                "{}, compute capability {major}.{minor}, {} multiprocessors, {} MiB, {}, products \
-                 in {}",
+                "{}, compute capability {major}.{minor}, {} multiprocessors, {} MiB, {}",
                 facts.name,
                 facts.multiprocessors,
                 facts.memory_bytes >> 20,
                 facts.versions,
-                options.precision
             ),
         };
         Ok(CudaBackend {
             info,
+            has_products: facts.has_products,
             shop: Arc::new(shop),
         })
     }
@@ -134,8 +122,22 @@ impl Backend for CudaBackend {
         &self.info
     }
 
-    fn open(&self, program: Arc<Program>) -> Result<Box<dyn Engine>, RunError> {
+    fn precision(&self, least: Precision) -> Result<Precision, String> {
+        if least == Precision::F32Strict || self.has_products {
+            return Ok(least);
+        }
+        Err(format!(
+            "precision {least} needs cuBLASLt, which is not there"
+        ))
+    }
+
+    fn open(
+        &self,
+        program: Arc<Program>,
+        precision: Precision,
+    ) -> Result<Box<dyn Engine>, RunError> {
         let engine = CudaEngine {
+            precision,
             mirror: vec![0.0; program.layout.weights],
             program,
             shop: Arc::clone(&self.shop),
@@ -149,6 +151,7 @@ impl Backend for CudaBackend {
 /// A program with its weights.
 pub(super) struct CudaEngine {
     pub(super) program: Arc<Program>,
+    precision: Precision,
     shop: Arc<Shop>,
     /// The weights as they were before or after the last training.
     pub(super) mirror: Vec<f32>,
@@ -281,7 +284,7 @@ impl CudaEngine {
         let literals = site.take(layout.literals.len() as u64 * 4)?;
         stream.upload(literals.address, bytes_of(&layout.literals))?;
         let choices = Choices {
-            precision: self.shop.options.precision,
+            precision: self.precision,
             multiprocessors: site.driver.facts().multiprocessors,
             most_pages: None,
         };

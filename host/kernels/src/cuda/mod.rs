@@ -58,7 +58,7 @@ mod script;
 mod source;
 mod trainer;
 
-pub(crate) use engine::{CudaBackend, Options};
+pub(crate) use engine::CudaBackend;
 pub(crate) use nvidia::NvidiaOpener;
 
 use crate::device::{DeviceInfo, DeviceKind};

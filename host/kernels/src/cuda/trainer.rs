@@ -10,10 +10,10 @@ use super::engine::{
     CudaEngine, Home, Layout, RUN_BYTES, SharedPart, bytes_of_tensor, out_of_range, stretch,
 };
 use super::lower::{Check, lower};
-use super::memory::{Buffer, OpenStream, Pinned, bytes_of_mut};
+use super::memory::{Buffer, OpenStream, Pinned, bytes_of, bytes_of_mut};
 use super::script::{Script, Stretch, Work, bind};
 use super::source::{Family, KernelText, THREADS};
-use crate::backend::{Job, Trainer, WeightedLoss};
+use crate::backend::{Job, Trainer, TrainerState, WeightedLoss};
 use crate::error::RunError;
 use crate::graph::{Extent, Optimizer};
 use crate::program::{Program, Which};
@@ -629,6 +629,45 @@ impl Trainer for CudaTrainer<'_> {
         Ok(())
     }
 
+    fn state(&self) -> Result<TrainerState, RunError> {
+        let fetch = |address: u64, elements: usize| {
+            let mut fetched = vec![0.0; elements];
+            self.stream.download(bytes_of_mut(&mut fetched), address)?;
+            Ok::<_, RunError>(fetched)
+        };
+        let (weights, moments) = self.lengths();
+        Ok(TrainerState {
+            updates: self.updates,
+            weights: fetch(self.home.weights.address, weights)?,
+            moments: [
+                fetch(self.moments[0].address, moments[0])?,
+                fetch(self.moments[1].address, moments[1])?,
+            ],
+            best: match &self.best {
+                Some(best) => fetch(best.address, weights)?,
+                None => Vec::new(),
+            },
+        })
+    }
+
+    fn set_state(&mut self, state: TrainerState) -> Result<(), RunError> {
+        let (weights, moments) = self.lengths();
+        state.check(weights, moments)?;
+        self.updates = state.updates;
+        let upload = |address: u64, values: &[f32]| self.stream.upload(address, bytes_of(values));
+        upload(self.home.weights.address, &state.weights)?;
+        self.home.weights_changed();
+        for (moment, kept) in self.moments.iter().zip(&state.moments) {
+            upload(moment.address, kept)?;
+        }
+        if !state.best.is_empty() {
+            let best = self.home.site.take(self.home.weights.bytes)?;
+            upload(best.address, &state.best)?;
+            self.best = Some(best);
+        }
+        self.stream.wait()
+    }
+
     fn finish(&mut self) -> Result<(), RunError> {
         self.finished = true;
         let fetched = self.fetch_weights();
@@ -649,6 +688,17 @@ struct Batch<'a> {
 }
 
 impl CudaTrainer<'_> {
+    /// Numbers of the weights and of each moment.
+    fn lengths(&self) -> (usize, [usize; 2]) {
+        let layout = &self.program.layout;
+        let second = match self.optimizer {
+            Some(Optimizer::Adam(_)) => layout.trainable,
+            _ => 0,
+        };
+        let first = self.optimizer.map_or(0, |_| layout.trainable);
+        (layout.weights, [first, second])
+    }
+
     /// Computes the gradient of a batch; meanwhile fetches the rows of the one after it.
     fn batch(
         &mut self,

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use compute::Checkpointing;
 pub use quantity::{ByteSize, TimeSpan};
 
 /// Something that a grant opens.

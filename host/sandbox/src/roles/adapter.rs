@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
-use sandcast_kernels::Program;
 use sandcast_kernels::graph::Graph;
 use sandcast_kernels::trees::ForestPlan;
+use sandcast_kernels::{Precision, Program};
 use tokio::time::timeout;
 
 use super::{Cost, ProgressSink, TextSink, TrainReport, check_name};
@@ -17,7 +17,7 @@ use crate::bindings::adapter::{AdapterPlugin, AdapterPluginPre};
 use crate::call::{CallError, Usage};
 use crate::columns::{Batch, Dataset};
 use crate::grants::compute::{
-    self, ModelHandle, Predictor, PredictorParts, TrainingHandle, Writing,
+    self, Checkpointing, ModelHandle, Predictor, PredictorParts, TrainingHandle, Writing,
 };
 use crate::instance::{Begun, Instance, MAX_SENTENCE_BYTES};
 use crate::model::{Model, Task, TaskKind};
@@ -64,6 +64,11 @@ pub struct TrainInput {
     pub validation: Option<Vec<RecordBatch>>,
     /// Told how far it has come, from another thread.
     pub progress: Option<ProgressSink>,
+    /// How it is kept while it goes on, in the sandbox's folder of compiled plugins; not at all
+    /// where there is none.
+    pub checkpoints: Option<Checkpointing>,
+    /// The least exact that products may be. The processor is always strict.
+    pub precision: Precision,
 }
 
 /// What came of training.
@@ -271,13 +276,24 @@ impl Adapter {
             task: input.task.clone(),
         };
         let handle = self.instance.push(handle)?;
+        let device = self.instance.store()?.data().compute.device.clone();
+        let device = device
+            .in_precision(input.precision)
+            .map_err(|error| self.instance.bad_input(error.to_string()))?;
+        let cache = self.sandbox.cache();
         let Begun { store, patience } = self.instance.begin()?;
-        store.data_mut().compute.progress = input.progress;
+        let compute = &mut store.data_mut().compute;
+        compute.progress = input.progress;
+        compute.checkpoints = cache.zip(input.checkpoints);
+        let strict = std::mem::replace(&mut compute.device, device);
         let guest = self.guest.sandcast_plugin_adapter();
         let answer = timeout(patience, guest.call_train(store, handle)).await;
         let answer = self.instance.end(answer)?;
         let trained = self.instance.accept(answer)?;
-        self.instance.store()?.data_mut().compute.progress = None;
+        let compute = &mut self.instance.store()?.data_mut().compute;
+        compute.progress = None;
+        compute.checkpoints = None;
+        compute.device = strict;
         if trained.state.len() > MAX_STATE_BYTES {
             let bytes = trained.state.len();
             return Err(self

@@ -49,6 +49,8 @@ pub struct TrainReport {
     pub steps: u64,
     /// Rows seen.
     pub rows: u64,
+    /// Steps of an earlier attempt, which was cut off, that this one went on from.
+    pub resumed_after: Option<u64>,
 }
 
 /// How far training has come.
@@ -96,6 +98,7 @@ impl From<&sandcast_kernels::TrainReport> for TrainReport {
             best_epoch: report.best_epoch,
             steps: report.steps,
             rows: report.rows,
+            resumed_after: report.resumed_after,
         }
     }
 }

@@ -484,6 +484,7 @@ fn train_report(trained: &Trained, rows: u64) -> TrainReport {
         best_epoch: trained.report.best_round,
         steps: rounds.len() as u64,
         rows: rows.saturating_mul(rounds.len() as u64),
+        resumed_after: None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! thread of its own and looks between steps whether it was cancelled or is over its time.
 
 mod budget;
+mod checkpoints;
 mod encode;
 mod forest;
 mod generate;
@@ -21,6 +22,7 @@ use sandcast_kernels::{Caps, Device, Program, Session, Tensor};
 use wasmtime::component::{HasData, Linker};
 
 pub(crate) use budget::Budget;
+pub use checkpoints::Checkpointing;
 pub(crate) use encode::{Binding, check as check_bindings};
 #[expect(
     unreachable_pub,
@@ -31,6 +33,7 @@ pub(crate) use forest::{ForestColumns, declared};
 pub(crate) use graph::{from_wire, inputs};
 
 use crate::bindings::adapter::sandcast::plugin::{compute, models as models_interface, types};
+use crate::cache::Cache;
 use crate::columns::Dataset;
 use crate::model::{Model, Task};
 use crate::roles::{ProgressSink, TextSink, TrainReport};
@@ -48,6 +51,8 @@ pub(crate) struct ComputeState {
     pub(crate) workers: Workers,
     /// Told how far training has come.
     pub(crate) progress: Option<ProgressSink>,
+    /// Whether and where trainings are kept while they run.
+    pub(crate) checkpoints: Option<(Arc<Cache>, Checkpointing)>,
     /// What a generation has said it wrote.
     pub(crate) writing: Option<Writing>,
 }

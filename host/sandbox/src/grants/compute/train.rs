@@ -8,6 +8,7 @@ use arrow::record_batch::RecordBatch;
 use sandcast_kernels::{Feeds, Progress, RunError, Schedule, Session, Tensor, TrainPlan};
 use wasmtime::component::Resource;
 
+use super::checkpoints::Checkpoints;
 use super::encode::{self, Binding};
 use super::host::{dense_bytes, or_answer, run_failure, shared_session};
 use super::watch::{Stopped, Watch};
@@ -124,6 +125,11 @@ async fn work(
     let job = Job {
         session: owned,
         plan: plan_of(plan),
+        checkpoints: state
+            .compute
+            .checkpoints
+            .clone()
+            .map(|(cache, how)| Checkpoints::new(cache, how)),
         watch,
     };
     let started = Instant::now();
@@ -153,6 +159,7 @@ async fn work(
 struct Job {
     session: Session,
     plan: TrainPlan,
+    checkpoints: Option<Checkpoints>,
     watch: Watch,
 }
 
@@ -215,9 +222,11 @@ impl Job {
                 report: now.report.map(EpochReport::from),
             })
         };
-        let trained = self
-            .session
-            .train(&training, validation.as_ref(), &self.plan, &mut look);
+        let (session, validation) = (&mut self.session, validation.as_ref());
+        let trained = match &mut self.checkpoints {
+            Some(store) => session.train_kept(&training, validation, &self.plan, store, &mut look),
+            None => session.train(&training, validation, &self.plan, &mut look),
+        };
         match trained {
             Ok(report) => Ok(TrainReport::from(&report)),
             Err(RunError::Stopped { .. }) if self.watch.out_of_time => Err(Stopped::OutOfTime),
