@@ -369,9 +369,7 @@ async fn a_training_that_was_cut_off_goes_on_to_the_same_model() {
     }
     drop(cut);
     let checkpoints = || {
-        let entries = fs::read_dir(folder.path())
-            .expect("the folder")
-            .flatten();
+        let entries = fs::read_dir(folder.path()).expect("the folder").flatten();
         let names = entries.map(|entry| entry.path());
         names
             .filter(|path| path.extension().is_some_and(|ending| ending == "training"))

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandcast_audit::Event;
-use sandcast_factory::{Pipeline, RunError, RunOptions, RunOutcome, RunStatus, Workspace, run};
+use sandcast_factory::{
+    Observer, Pipeline, RunError, RunEvent, RunOptions, RunOutcome, RunStatus, Workspace, run,
+};
 use sandcast_sandbox::SandboxConfig;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +18,9 @@ const FOLDER: &str = "SANDCAST_TEST_FOLDER";
 
 /// Tells the child at which stage to die; to run to its end if there is none.
 const STAGE: &str = "SANDCAST_TEST_STAGE";
+
+/// Tells the child after which epoch of its training to die.
+const EPOCH: &str = "SANDCAST_TEST_EPOCH";
 
 /// The test below that is the child's program.
 const CHILD: &str = "resuming::the_child";
@@ -49,17 +54,34 @@ async fn the_child() {
     };
     let workspace = Workspace::open_with(&folder.join("state"), config).expect("the state opens");
     let pipeline = Pipeline::load(&folder).expect("the pipeline is right");
-    let options = match std::env::var(STAGE) {
-        Ok(stage) => watched(Arc::new(AtStage {
+    let options = if let Ok(stage) = std::env::var(STAGE) {
+        watched(Arc::new(AtStage {
             stage,
             act: || std::process::abort(),
-        })),
-        Err(_) => RunOptions::default(),
+        }))
+    } else if let Ok(epoch) = std::env::var(EPOCH) {
+        RunOptions {
+            checkpoint_every: Some(Duration::ZERO),
+            ..watched(Arc::new(AfterEpoch(epoch.parse().expect("a number"))))
+        }
+    } else {
+        RunOptions::default()
     };
     let outcome = run(&workspace, &pipeline, options)
         .await
         .expect("nothing of the host is wrong");
     assert!(matches!(outcome, RunOutcome::Completed(_)));
+}
+
+/// Dies when a training is past an epoch.
+struct AfterEpoch(u32);
+
+impl Observer for AfterEpoch {
+    fn notice(&self, event: &RunEvent) {
+        if matches!(event, RunEvent::Training { progress } if progress.epoch > self.0) {
+            std::process::abort();
+        }
+    }
 }
 
 fn count(bench: &Bench, wanted: impl Fn(&Event) -> bool) -> usize {
@@ -101,6 +123,50 @@ async fn a_run_that_is_killed_goes_on_where_it_was() {
         count(&bench, |event| matches!(event, Event::AliasMoved { .. })),
         1
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_training_that_is_killed_goes_on_where_it_was_kept_and_comes_to_the_same_model() {
+    // A seed of its own: trainings of the same seed and data share what is kept.
+    let (whole, killed) = (Bench::new(), Bench::new());
+    let epochs = |bench: &Bench, epochs: &str| {
+        bench.write_pipeline(|text| {
+            text.replace("seed: 7", "seed: 4711")
+                .replace("epochs: 6", epochs)
+        });
+    };
+    epochs(&whole, "epochs: 12");
+    epochs(&killed, "epochs: 12");
+    let wanted = whole.completes().await;
+    let status = child(&killed, None)
+        .env(EPOCH, "5")
+        .status()
+        .expect("the child starts");
+    assert!(!status.success(), "the child dies in its training");
+    let completed = killed.completes().await;
+    assert_eq!(completed.version.artifact, wanted.version.artifact);
+    let train = killed.latest().stages;
+    let train = train.iter().find(|stage| stage.stage == "train");
+    let message = &train.expect("the stage").message;
+    assert!(message.contains("gone on with after step "), "{message}");
+    // Whoever asks for everything anew gets it anew.
+    let fresh = RunOptions {
+        fresh: true,
+        ..RunOptions::default()
+    };
+    epochs(&killed, "epochs: 13");
+    let status = child(&killed, None)
+        .env(EPOCH, "5")
+        .status()
+        .expect("the child starts");
+    assert!(!status.success(), "the child dies in its training");
+    run(&killed.workspace(), &killed.pipeline(), fresh)
+        .await
+        .expect("nothing of the host is wrong");
+    let train = killed.latest().stages;
+    let train = train.iter().find(|stage| stage.stage == "train");
+    let message = &train.expect("the stage").message;
+    assert!(!message.contains("gone on"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
