@@ -4,6 +4,7 @@
 //! trained model in its sandbox is tested where the whole line is.
 
 mod bounds;
+mod completions;
 mod listener;
 mod models;
 mod protocol;

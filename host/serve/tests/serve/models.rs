@@ -10,7 +10,8 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sandcast_sandbox::{Field, Kind, Task, TaskKind};
+use sandcast_factory::Generated;
+use sandcast_sandbox::{Field, GenerationOptions, Kind, Task, TaskKind};
 use sandcast_serve::{
     FailureCause, ModelSelector, ModelSource, Predict, PredictError, ServableModel, SourceError,
 };
@@ -146,6 +147,24 @@ impl Shelf {
     }
 }
 
+/// `writer`, whose words are those of the prompt and how it was asked; not among the names at first.
+fn writer(version: u64, manner: Manner) -> ServableModel {
+    ServableModel {
+        name: "writer".to_owned(),
+        version,
+        task: Task {
+            kind: TaskKind::TextGeneration,
+            features: vec![field("text", Kind::Utf8, true)],
+            target: None,
+            classes: Vec::new(),
+            weight: None,
+        },
+        threshold: 0.5,
+        facts: BTreeMap::new(),
+        predictor: Arc::new(Writing(manner)),
+    }
+}
+
 fn field(name: &str, kind: Kind, nullable: bool) -> Field {
     Field {
         name: name.to_owned(),
@@ -190,10 +209,10 @@ impl ModelSource for Shelf {
                 });
             }
             let price = name == "price";
-            let model = if price {
-                Self::price(version)
-            } else {
-                self.credit(version)
+            let model = match name {
+                "writer" => writer(version, self.manner.clone()),
+                _ if price => Self::price(version),
+                _ => self.credit(version),
             };
             Ok(ServableModel {
                 name: name.to_owned(),
@@ -212,5 +231,44 @@ impl Predict for Answering {
         rows: &'a RecordBatch,
     ) -> BoxFuture<'a, Result<RecordBatch, PredictError>> {
         self.0.answer(rows).boxed()
+    }
+}
+
+struct Writing(Manner);
+
+impl Predict for Writing {
+    fn predict<'a>(
+        &'a self,
+        rows: &'a RecordBatch,
+    ) -> BoxFuture<'a, Result<RecordBatch, PredictError>> {
+        self.0.answer(rows).boxed()
+    }
+
+    fn generate<'a>(
+        &'a self,
+        prompts: &'a [String],
+        options: &'a GenerationOptions,
+    ) -> BoxFuture<'a, Result<Vec<Generated>, PredictError>> {
+        async move {
+            match &self.0 {
+                Manner::Failing(cause) => Err(PredictError {
+                    cause: *cause,
+                    message: "plugin `gpt` failed".to_owned(),
+                }),
+                Manner::Slowly(duration) => {
+                    tokio::time::sleep(*duration).await;
+                    Ok(Vec::new())
+                }
+                _ => Ok(prompts
+                    .iter()
+                    .map(|prompt| Generated {
+                        text: format!(" after {prompt}: {options:?}"),
+                        tokens: 3,
+                        finish: "stop".to_owned(),
+                    })
+                    .collect()),
+            }
+        }
+        .boxed()
     }
 }
