@@ -95,6 +95,44 @@ pub enum Event {
         /// The line of configuration that would grant it.
         grant_with: String,
     },
+    /// A plugin is about to do something outside of the sandbox that it is granted.
+    Effect {
+        /// The run, if any.
+        run: Option<RunId>,
+        /// The plugin.
+        plugin: PluginRef,
+        /// The stage it runs in.
+        stage: String,
+        /// The capability it uses, such as `http`.
+        capability: String,
+        /// What it does, such as `GET`.
+        action: String,
+        /// To what, without payloads.
+        target: String,
+        /// The digest of what the target leaves out, such as the query of an address.
+        digest: Option<Digest>,
+        /// The reference of the secret that the host puts in.
+        secret: Option<String>,
+    },
+    /// What it did has ended.
+    EffectFinished {
+        /// The run, if any.
+        run: Option<RunId>,
+        /// The plugin.
+        plugin: PluginRef,
+        /// The stage it ran in.
+        stage: String,
+        /// The entry that announced it.
+        effect: u64,
+        /// How, such as the status of an answer.
+        outcome: String,
+        /// Bytes that went out.
+        bytes_out: u64,
+        /// Bytes that came in.
+        bytes_in: u64,
+        /// Wall time.
+        seconds: f64,
+    },
     /// An instance of a plugin ended.
     CallsFinished {
         /// The run, if any.

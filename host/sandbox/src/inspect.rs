@@ -157,6 +157,7 @@ const STD_NOISE: [&str; 10] = [
 fn capability_of(path: &str) -> Option<Capability> {
     Some(match path {
         "wasi:filesystem/preopens" | "wasi:filesystem/types" => Capability::Files,
+        "wasi:http/outgoing-handler" | "wasi:http/types" => Capability::Http,
         "wasi:logging/logging" => Capability::Log,
         "wasi:config/store" => Capability::Config,
         "wasi:clocks/wall-clock" | "wasi:clocks/monotonic-clock" => Capability::Clock,

@@ -188,7 +188,7 @@ impl Instance {
         let denial = self
             .store()
             .ok()
-            .and_then(|store| store.data().last_denial.clone());
+            .and_then(|store| store.data().explaining_denial());
         match (failure.code, denial) {
             (FailureCode::Denied, Some(denial)) => self.denied(denial),
             _ => CallError::Failed {
@@ -284,8 +284,12 @@ impl Instance {
             return;
         };
         let state = store.data();
+        let mut host_calls = state.ledger.calls();
+        if state.http.calls() > 0 {
+            host_calls.insert("http.handle".to_owned(), state.http.calls());
+        }
         let usage = Usage {
-            host_calls: state.ledger.calls(),
+            host_calls,
             bytes_in: state.ledger.bytes_in(),
             bytes_out: state.ledger.bytes_out(),
             guest_seconds: state.clock.guest_seconds(),

@@ -11,6 +11,7 @@ mod cache;
 mod call;
 mod columns;
 mod contract;
+mod effect;
 mod engine;
 mod grants;
 mod inspect;
@@ -35,8 +36,9 @@ pub use sandcast_kernels::{DeviceChoice, DeviceOptions, Precision};
 pub use call::{CallError, Failure, FailureCode, Usage};
 pub use columns::{ConformError, conform};
 pub use grants::{
-    Access, ByteSize, Capability, Checkpointing, ComputeGrant, FileGrant, Grants, Limits, LogGrant,
-    LogLevel, RandomGrant, TimeSpan,
+    Access, ByteSize, Capability, Checkpointing, ComputeGrant, FileGrant, Grants, HttpCredential,
+    HttpGrant, HttpMethod, HttpScheme, Limits, LogGrant, LogLevel, RandomGrant, SecretSource,
+    TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
 pub use load::LoadError;

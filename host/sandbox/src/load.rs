@@ -8,7 +8,7 @@ use wasmtime::component::{Component, Linker};
 
 use crate::bindings::{adapter, connector, policy, validator};
 use crate::contract::{CONTRACT_VERSION, role_export};
-use crate::grants::{Capability, Grants, clock, compute, config, files, log, noise, random};
+use crate::grants::{Capability, Grants, clock, compute, config, files, http, log, noise, random};
 use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;
 use crate::plugin::{Plugin, RolePre};
@@ -219,6 +219,13 @@ async fn check_and_compile(
             reason,
         })?;
     }
+    for grant in &grants.http {
+        http::check(grant).map_err(|reason| LoadError::BadGrant {
+            name: name.to_owned(),
+            grant: "http".into(),
+            reason,
+        })?;
+    }
     let component = sandbox.compile(name, inspection.digest, bytes).await?;
     let pre = link(sandbox, &component, &inspection, role).map_err(|error| LoadError::Compile {
         name: name.to_owned(),
@@ -362,6 +369,9 @@ fn link(
     config::link(&mut linker)?;
     if needs(Capability::Files) {
         files::link(&mut linker)?;
+    }
+    if needs(Capability::Http) {
+        http::link(&mut linker)?;
     }
     if needs(Capability::Clock) {
         clock::link(&mut linker)?;

@@ -10,8 +10,10 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::bindings::adapter::sandcast::plugin::types;
 use crate::columns::Batch;
+use crate::effect::{Actor, Denied};
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
+use crate::grants::http::HttpState;
 use crate::grants::log::LogState;
 use crate::grants::noise::Captured;
 use crate::grants::random::RandomState;
@@ -22,7 +24,7 @@ use crate::plugin::CallContext;
 use crate::sandbox::Sandbox;
 
 /// Denials of one instance that are written to the audit log; more are counted only.
-const MAX_RECORDED_DENIALS: u32 = 32;
+pub(crate) const MAX_RECORDED_DENIALS: u32 = 32;
 
 /// Who an instance is and what it may do.
 #[derive(Debug)]
@@ -57,6 +59,9 @@ pub(crate) struct State {
     pub(crate) compute: ComputeState,
     /// The last thing that was refused; explains a failure the guest reports as a denial.
     pub(crate) last_denial: Option<Denial>,
+    /// The same of what is done while the guest goes on.
+    pub(crate) denied: Denied,
+    pub(crate) http: HttpState,
     pub(crate) denials: u32,
     /// What the guest has printed and is not logged yet.
     pub(crate) printed: Captured,
@@ -80,8 +85,9 @@ impl State {
         let printed = noise::open(&mut wasi);
         let mut table = ResourceTable::new();
         table.set_max_capacity(grants.limits.resources as usize);
+        let denied = Denied::default();
         Ok(Self {
-            context,
+            context: context.clone(),
             audit: sandbox.audit().clone(),
             table,
             wasi: wasi.build(),
@@ -100,6 +106,13 @@ impl State {
                 writing: None,
             },
             last_denial: None,
+            http: HttpState::new(Actor {
+                identity: Arc::clone(&identity),
+                context: context.clone(),
+                audit: sandbox.audit().clone(),
+                denied: denied.clone(),
+            }),
+            denied,
             denials: 0,
             printed,
             held_bytes: 0,
@@ -151,6 +164,11 @@ impl State {
 }
 
 impl State {
+    /// The denial that most likely made a guest say that it was denied something.
+    pub(crate) fn explaining_denial(&self) -> Option<Denial> {
+        self.denied.last().or_else(|| self.last_denial.clone())
+    }
+
     /// Charges bytes that the host holds for the guest; they count against as much again as the
     /// guest's own memory.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), types::Failure> {

@@ -43,6 +43,8 @@ pub mod connector {
             "wasi:io/streams@0.2.12": crate::bindings::imports::wasi::io::streams,
             "wasi:filesystem/types@0.2.12": crate::bindings::imports::wasi::filesystem::types,
             "wasi:filesystem/preopens@0.2.12": crate::bindings::imports::wasi::filesystem::preopens,
+            "wasi:http/types@0.2.12": crate::bindings::imports::wasi::http::types,
+            "wasi:http/outgoing-handler@0.2.12": crate::bindings::imports::wasi::http::outgoing_handler,
         },
     });
 }
@@ -68,6 +70,8 @@ pub mod validator {
             "wasi:io/streams@0.2.12": crate::bindings::imports::wasi::io::streams,
             "wasi:filesystem/types@0.2.12": crate::bindings::imports::wasi::filesystem::types,
             "wasi:filesystem/preopens@0.2.12": crate::bindings::imports::wasi::filesystem::preopens,
+            "wasi:http/types@0.2.12": crate::bindings::imports::wasi::http::types,
+            "wasi:http/outgoing-handler@0.2.12": crate::bindings::imports::wasi::http::outgoing_handler,
         },
     });
 }
@@ -93,6 +97,8 @@ pub mod policy {
             "wasi:io/streams@0.2.12": crate::bindings::imports::wasi::io::streams,
             "wasi:filesystem/types@0.2.12": crate::bindings::imports::wasi::filesystem::types,
             "wasi:filesystem/preopens@0.2.12": crate::bindings::imports::wasi::filesystem::preopens,
+            "wasi:http/types@0.2.12": crate::bindings::imports::wasi::http::types,
+            "wasi:http/outgoing-handler@0.2.12": crate::bindings::imports::wasi::http::outgoing_handler,
         },
     });
 }
@@ -118,6 +124,8 @@ pub mod adapter {
             "wasi:io/streams@0.2.12": crate::bindings::imports::wasi::io::streams,
             "wasi:filesystem/types@0.2.12": crate::bindings::imports::wasi::filesystem::types,
             "wasi:filesystem/preopens@0.2.12": crate::bindings::imports::wasi::filesystem::preopens,
+            "wasi:http/types@0.2.12": crate::bindings::imports::wasi::http::types,
+            "wasi:http/outgoing-handler@0.2.12": crate::bindings::imports::wasi::http::outgoing_handler,
             "sandcast:plugin/compute@0.1.0": crate::bindings::imports::sandcast::plugin::compute,
             "sandcast:plugin/models@0.1.0": crate::bindings::imports::sandcast::plugin::models,
         },

@@ -73,6 +73,7 @@ pub mod config;
 pub mod files;
 pub mod forest;
 pub mod graph;
+pub mod http;
 pub mod kernels;
 pub mod log;
 pub mod random;

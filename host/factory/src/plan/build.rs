@@ -89,6 +89,7 @@ fn reference(inspection: &Inspection) -> PluginRef {
 fn is_granted(capability: Capability, grants: &Grants) -> bool {
     match capability {
         Capability::Files => !grants.files.is_empty(),
+        Capability::Http => !grants.http.is_empty(),
         Capability::Log | Capability::Config => true,
         Capability::Clock => grants.clock,
         Capability::Random => grants.random.is_some(),
@@ -98,8 +99,9 @@ fn is_granted(capability: Capability, grants: &Grants) -> bool {
 
 /// Capabilities that are asked for, imported, or granted where they need to be.
 fn capabilities(inspection: &Inspection, grants: &Grants) -> Vec<PlannedCapability> {
-    const ALL: [Capability; 6] = [
+    const ALL: [Capability; 7] = [
         Capability::Files,
+        Capability::Http,
         Capability::Log,
         Capability::Config,
         Capability::Clock,

@@ -6,10 +6,12 @@ pub(crate) mod clock;
 pub(crate) mod compute;
 pub(crate) mod config;
 pub(crate) mod files;
+pub(crate) mod http;
 pub(crate) mod log;
 pub(crate) mod noise;
 mod quantity;
 pub(crate) mod random;
+mod secrets;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,7 +20,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use compute::Checkpointing;
+pub use http::{HttpCredential, HttpGrant, HttpMethod, HttpScheme};
 pub use quantity::{ByteSize, TimeSpan};
+pub use secrets::SecretSource;
 
 /// Something that a grant opens.
 #[derive(
@@ -28,6 +32,8 @@ pub use quantity::{ByteSize, TimeSpan};
 pub enum Capability {
     /// Folders of the host, by `wasi:filesystem`.
     Files,
+    /// Requests to other machines, by `wasi:http`.
+    Http,
     /// Lines in the host's log, by `wasi:logging`.
     Log,
     /// The plugin's own configuration, by `wasi:config`; always granted.
@@ -45,6 +51,7 @@ impl Capability {
     pub fn as_str(self) -> &'static str {
         match self {
             Capability::Files => "files",
+            Capability::Http => "http",
             Capability::Log => "log",
             Capability::Config => "config",
             Capability::Clock => "clock",
@@ -59,6 +66,7 @@ impl Capability {
     pub(crate) fn grant_with(self, plugin: &str) -> String {
         let example = match self {
             Capability::Files => "files: [{ host: data, guest: /data, access: read }]",
+            Capability::Http => "http: [{ host: api.example.com, path: /v1 }]",
             Capability::Log => "log: { level: info }",
             Capability::Config => return format!("plugins.{plugin}.config"),
             Capability::Clock => "clock: true",
@@ -82,6 +90,8 @@ impl fmt::Display for Capability {
 pub struct Grants {
     /// Folders it may read or write.
     pub files: Vec<FileGrant>,
+    /// Hosts it may send requests to.
+    pub http: Vec<HttpGrant>,
     /// How much it may log.
     pub log: LogGrant,
     /// Whether it may know the time.
@@ -221,6 +231,7 @@ impl Grants {
     pub(crate) fn allows(&self, capability: Capability) -> bool {
         match capability {
             Capability::Files => !self.files.is_empty(),
+            Capability::Http => !self.http.is_empty(),
             Capability::Log | Capability::Config => true,
             Capability::Clock => self.clock,
             Capability::Random => self.random.is_some(),

@@ -394,6 +394,7 @@ fn grants_are_off_until_they_are_written_and_unknown_keys_are_refused() {
     assert_eq!(none, Grants::default());
     for capability in [
         Capability::Files,
+        Capability::Http,
         Capability::Clock,
         Capability::Random,
         Capability::Compute,

@@ -1,0 +1,135 @@
+//! What a plugin does outside of the sandbox: on record before it is done, and again when it has
+//! ended, with what it came to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use sandcast_audit::{AuditError, AuditLog, Digest, Event};
+
+use crate::grants::Capability;
+use crate::plugin::CallContext;
+use crate::state::{Denial, Identity, MAX_RECORDED_DENIALS};
+
+/// Something that is about to be done.
+pub(crate) struct Act {
+    pub(crate) capability: Capability,
+    /// What is done, such as `GET`.
+    pub(crate) action: &'static str,
+    /// To what, without payloads and secrets.
+    pub(crate) target: String,
+    /// The digest of what is left out of the target.
+    pub(crate) digest: Option<Digest>,
+    /// The reference of the secret that goes along.
+    pub(crate) secret: Option<String>,
+}
+
+/// On whose behalf something is done while the guest goes on, where nobody has its state.
+pub(crate) struct Actor {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) context: CallContext,
+    pub(crate) audit: AuditLog,
+    pub(crate) denied: Denied,
+}
+
+/// What was refused while the guest went on: how often, and the last of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Denied(Arc<Mutex<(u32, Option<Denial>)>>);
+
+impl Denied {
+    pub(crate) fn last(&self) -> Option<Denial> {
+        // A panic elsewhere leaves a whole value.
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.1.clone()
+    }
+}
+
+impl Actor {
+    /// Records that something was refused. The line of the pipeline that would grant it is made
+    /// from the capability.
+    pub(crate) fn deny(&self, capability: Capability, detail: String) {
+        let grant_with = capability.grant_with(&self.identity.name);
+        self.deny_with(capability, detail, grant_with);
+    }
+
+    /// Records that something was refused, with the line that would grant it.
+    pub(crate) fn deny_with(&self, capability: Capability, detail: String, grant_with: String) {
+        let denial = Denial {
+            capability: capability.to_string(),
+            detail,
+            grant_with,
+        };
+        let mut held = self.denied.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, last) = &mut *held;
+        let is_new = last.as_ref() != Some(&denial) && *count < MAX_RECORDED_DENIALS;
+        *count = count.saturating_add(1);
+        *last = Some(denial.clone());
+        drop(held);
+        if !is_new {
+            return;
+        }
+        let event = Event::Denied {
+            run: self.context.run.clone(),
+            plugin: self.identity.reference.clone(),
+            stage: self.context.stage.clone(),
+            capability: denial.capability,
+            detail: denial.detail,
+            grant_with: denial.grant_with,
+        };
+        if let Err(error) = self.audit.append(event) {
+            tracing::error!(%error, "a denial could not be recorded");
+        }
+    }
+
+    /// Puts something on record that is about to be done. Where that fails, it must not be done.
+    pub(crate) fn begin(self: &Arc<Self>, act: Act) -> Result<Effect, AuditError> {
+        let entry = self.audit.append(Event::Effect {
+            run: self.context.run.clone(),
+            plugin: self.identity.reference.clone(),
+            stage: self.context.stage.clone(),
+            capability: act.capability.to_string(),
+            action: act.action.to_owned(),
+            target: act.target,
+            digest: act.digest,
+            secret: act.secret,
+        })?;
+        Ok(Effect {
+            actor: Arc::clone(self),
+            entry: entry.sequence,
+            began: Instant::now(),
+            outcome: "left before its end".to_owned(),
+            bytes_out: Arc::default(),
+            bytes_in: 0,
+        })
+    }
+}
+
+/// Something under way. When it is dropped, what it came to is put on record.
+pub(crate) struct Effect {
+    actor: Arc<Actor>,
+    /// The entry that announced it.
+    entry: u64,
+    began: Instant,
+    /// How it ended, in a word or a sentence.
+    pub(crate) outcome: String,
+    pub(crate) bytes_out: Arc<AtomicU64>,
+    pub(crate) bytes_in: u64,
+}
+
+impl Drop for Effect {
+    fn drop(&mut self) {
+        let event = Event::EffectFinished {
+            run: self.actor.context.run.clone(),
+            plugin: self.actor.identity.reference.clone(),
+            stage: self.actor.context.stage.clone(),
+            effect: self.entry,
+            outcome: std::mem::take(&mut self.outcome),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+            bytes_in: self.bytes_in,
+            seconds: self.began.elapsed().as_secs_f64(),
+        };
+        if let Err(error) = self.actor.audit.append(event) {
+            tracing::error!(%error, "what an effect came to could not be recorded");
+        }
+    }
+}

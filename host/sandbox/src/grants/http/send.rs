@@ -1,0 +1,574 @@
+//! Sends a request that was authorised: looks the name up, checks every address, connects to one of
+//! these, speaks TLS where that is granted, and bounds what goes out and what comes back.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{Request, Response, Uri};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
+    WasiHttpHooks,
+};
+
+use super::address::{is_public, plain};
+use super::target::Target;
+use super::{
+    HttpCredential, HttpGrant, HttpScheme, MAX_FIELD_BYTES, MAX_TARGET_BYTES, sentence_of,
+};
+use crate::effect::{Act, Actor, Effect};
+use crate::grants::Capability;
+use crate::text;
+
+/// Fields of an answer.
+const MAX_FIELDS: usize = 128;
+
+/// Addresses of one name that are looked at.
+const MAX_ADDRESSES: usize = 32;
+
+type Answer = (
+    Response<WasiBody>,
+    Box<dyn Future<Output = Result<(), Error>> + Send>,
+);
+
+/// What sends the requests of one instance.
+pub(super) struct Sender {
+    actor: Arc<Actor>,
+    /// By grant: how many requests may be under way, and how many there were.
+    places: Vec<(Arc<Semaphore>, u32)>,
+    forbidden: ForbiddenHeaderFilter,
+    /// Requests that were asked for.
+    pub(super) calls: u64,
+}
+
+/// A request that was authorised and is on record.
+struct Permit {
+    actor: Arc<Actor>,
+    /// The grant that covers it.
+    index: usize,
+    target: Target,
+    effect: Effect,
+    place: OwnedSemaphorePermit,
+}
+
+impl Sender {
+    pub(super) fn new(actor: Arc<Actor>) -> Self {
+        let grants = &actor.identity.grants.http;
+        let credentials: Vec<HeaderName> = grants
+            .iter()
+            .filter_map(|grant| grant.credential.as_ref()?.header.parse().ok())
+            .collect();
+        let forbidden = move |name: &HeaderName| {
+            DEFAULT_FORBIDDEN_HEADERS.contains(name)
+                || NEVER.contains(&name.as_str())
+                || credentials.contains(name)
+        };
+        Self {
+            places: grants
+                .iter()
+                .map(|grant| (Arc::new(Semaphore::new(grant.at_once.get() as usize)), 0))
+                .collect(),
+            forbidden: Arc::new(forbidden),
+            calls: 0,
+            actor,
+        }
+    }
+
+    /// Authorises a request and puts it on record.
+    fn authorise(&mut self, request: &Request<WasiBody>) -> Result<Permit, Error> {
+        let actor = Arc::clone(&self.actor);
+        let grants = &actor.identity.grants.http;
+        let covered = Target::of(request.method(), request.uri()).and_then(|target| {
+            let index = target.covered_by(grants)?;
+            Ok((index, target))
+        });
+        let (index, target) = covered.map_err(|detail| {
+            actor.deny(Capability::Http, text::sentence(&detail, MAX_TARGET_BYTES));
+            Error::HttpRequestDenied
+        })?;
+        let grant = &grants[index];
+        let over = |key: &str, what: String| {
+            let name = &actor.identity.name;
+            let line = format!("plugins.{name}.grants.http[{index}].{key}");
+            let detail = text::sentence(&format!("{target}: {what}"), MAX_TARGET_BYTES);
+            actor.deny_with(Capability::Http, detail, line);
+            Error::ConnectionLimitReached
+        };
+        let (places, sent) = &mut self.places[index];
+        if *sent >= grant.requests.get() {
+            return Err(over(
+                "requests",
+                format!("it has sent {sent} requests already"),
+            ));
+        }
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            let at_once = grant.at_once;
+            return Err(over(
+                "at_once",
+                format!("{at_once} requests are under way already"),
+            ));
+        };
+        *sent += 1;
+        let credential = grant.credential.as_ref();
+        let begun = actor.begin(Act {
+            capability: Capability::Http,
+            action: target.method.as_str(),
+            target: text::sentence(&target.to_string(), MAX_TARGET_BYTES),
+            digest: target.query_digest(),
+            secret: credential.map(|credential| credential.secret.to_string()),
+        });
+        let effect = begun.map_err(|error| {
+            tracing::error!(%error, "a request could not be recorded, so it is not sent");
+            Error::InternalError(None)
+        })?;
+        Ok(Permit {
+            index,
+            target,
+            effect,
+            place,
+            actor,
+        })
+    }
+}
+
+/// What would change how a message is framed or where it goes, besides what wasmtime forbids.
+const NEVER: [&str; 8] = [
+    "host",
+    "connection",
+    "expect",
+    "forwarded",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl WasiHttpHooks for Sender {
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        Arc::clone(&self.forbidden)
+    }
+
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _guest: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
+        self.calls = self.calls.saturating_add(1);
+        let authorised = self.authorise(&request);
+        Box::new(async move { send(authorised?, request, options.unwrap_or_default()).await })
+    }
+}
+
+async fn send(
+    permit: Permit,
+    request: Request<WasiBody>,
+    options: RequestOptions,
+) -> Result<Answer, Error> {
+    let Permit {
+        actor,
+        index,
+        target,
+        mut effect,
+        place,
+    } = permit;
+    let grant = &actor.identity.grants.http[index];
+    let deadline = Instant::now() + grant.timeout.duration();
+    let sending = exchange(grant, &target, request, options, &mut effect);
+    let sent = tokio::time::timeout_at(deadline, sending)
+        .await
+        .unwrap_or(Err(Error::ConnectionTimeout));
+    match sent {
+        Ok((response, connection)) => {
+            effect.outcome = response.status().as_u16().to_string();
+            let pause = options.between_bytes_timeout.unwrap_or(Duration::MAX);
+            let body = |incoming| Bounded {
+                incoming,
+                left: grant.response_bytes.bytes(),
+                deadline: Box::pin(tokio::time::sleep_until(deadline)),
+                pause: pause.min(grant.timeout.duration()),
+                next: None,
+                effect,
+                _place: place,
+            };
+            let (parts, incoming) = response.into_parts();
+            let body = body(incoming).boxed_unsync();
+            Ok((Response::from_parts(parts, body), connection))
+        }
+        Err(error) => {
+            effect.outcome = error.to_string();
+            if matches!(error, Error::DestinationIpProhibited) {
+                let what = format!("{target}: it stands for an address that is not public");
+                let name = &actor.identity.name;
+                let line = format!("plugins.{name}.grants.http[{index}].networks");
+                let detail = text::sentence(&what, MAX_TARGET_BYTES);
+                actor.deny_with(Capability::Http, detail, line);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// One request and the beginning of its answer.
+async fn exchange(
+    grant: &HttpGrant,
+    target: &Target,
+    request: Request<WasiBody>,
+    options: RequestOptions,
+    effect: &mut Effect,
+) -> Result<
+    (
+        Response<Incoming>,
+        Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ),
+    Error,
+> {
+    let request = prepare(grant, target, request, effect)?;
+    let patience = options.connect_timeout.unwrap_or(Duration::MAX);
+    let patience = patience.min(grant.timeout.duration());
+    let connecting = connect(grant, target);
+    let stream = tokio::time::timeout(patience, connecting)
+        .await
+        .map_err(|_| Error::ConnectionTimeout)??;
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_headers(MAX_FIELDS)
+        .max_buf_size(MAX_FIELD_BYTES)
+        .handshake::<_, WasiBody>(TokioIo::new(stream))
+        .await?;
+    let mut connection = Box::pin(connection);
+    let patience = options.first_byte_timeout.unwrap_or(Duration::MAX);
+    let patience = patience.min(grant.timeout.duration());
+    let answering = tokio::time::timeout(patience, sender.send_request(request));
+    tokio::pin!(answering);
+    // The connection works only while somebody waits for it.
+    let mut is_open = true;
+    let response = loop {
+        tokio::select! {
+            biased;
+            answer = &mut answering => {
+                break answer.map_err(|_| Error::ConnectionReadTimeout)??;
+            }
+            ended = &mut connection, if is_open => {
+                is_open = false;
+                ended?;
+            }
+        }
+    };
+    let rest = async move {
+        if is_open {
+            connection.await?;
+        }
+        Ok(())
+    };
+    Ok((response, Box::new(rest)))
+}
+
+/// The request as it goes out: in origin form (RFC 9112, 3.2.1), with its one host, a bounded body
+/// and the credential.
+fn prepare(
+    grant: &HttpGrant,
+    target: &Target,
+    request: Request<WasiBody>,
+    effect: &mut Effect,
+) -> Result<Request<WasiBody>, Error> {
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    parts.uri = Uri::builder()
+        .path_and_query(path)
+        .build()
+        .map_err(|_| Error::HttpRequestUriInvalid)?;
+    let host = match target.host.parse() {
+        Ok(std::net::IpAddr::V6(address)) => format!("[{address}]"),
+        _ => target.host.clone(),
+    };
+    let host = match target.port == target.scheme.port() {
+        true => host,
+        false => format!("{host}:{}", target.port),
+    };
+    let host = HeaderValue::try_from(host).map_err(|_| Error::HttpRequestUriInvalid)?;
+    parts.headers.insert(http::header::HOST, host);
+    if let Some(credential) = &grant.credential {
+        let (name, value) = field_of(credential).map_err(|what| {
+            tracing::warn!(%what, "a credential cannot be used");
+            Error::ConfigurationError
+        })?;
+        parts.headers.insert(name, value);
+    }
+    let body = Counted {
+        body,
+        left: grant.request_bytes.bytes(),
+        limit: grant.request_bytes.bytes(),
+        sent: Arc::clone(&effect.bytes_out),
+    };
+    Ok(Request::from_parts(parts, body.boxed_unsync()))
+}
+
+/// The field that a credential is sent in.
+fn field_of(credential: &HttpCredential) -> Result<(HeaderName, HeaderValue), String> {
+    let name = credential
+        .header
+        .parse()
+        .map_err(|_| format!("`{}` is not the name of a field", credential.header))?;
+    let secret = credential
+        .secret
+        .read()
+        .map_err(|what| sentence_of(&credential.secret, &what))?;
+    let mut value = credential.prefix.as_bytes().to_vec();
+    value.extend_from_slice(secret.bytes());
+    let field = HeaderValue::from_bytes(&value);
+    value.fill(0);
+    let mut field = field.map_err(|_| {
+        sentence_of(
+            &credential.secret,
+            "holds a character that no field may hold",
+        )
+    })?;
+    field.set_sensitive(true);
+    Ok((name, field))
+}
+
+/// Says whether a credential can be sent.
+pub(super) fn check_credential(credential: &HttpCredential) -> Result<(), String> {
+    let name: HeaderName = credential
+        .header
+        .parse()
+        .map_err(|_| format!("`{}` is not the name of a field", credential.header))?;
+    if NEVER.contains(&name.as_str()) || name == http::header::CONTENT_LENGTH {
+        return Err(format!("the field `{name}` cannot hold a credential"));
+    }
+    HeaderValue::from_str(&credential.prefix)
+        .map(|_| ())
+        .map_err(|_| "the prefix holds a character that no field may hold".to_owned())
+}
+
+/// Whether a grant is for this machine alone, so that nothing is sent over a wire.
+pub(super) fn is_local(grant: &HttpGrant) -> bool {
+    let address = grant.host.parse::<std::net::IpAddr>();
+    address.is_ok_and(|address| plain(address).is_loopback())
+}
+
+/// A connection to an address that was checked.
+async fn connect(grant: &HttpGrant, target: &Target) -> Result<Box<dyn Stream>, Error> {
+    let addresses: Vec<SocketAddr> = match target.host.parse() {
+        Ok(address) => vec![SocketAddr::new(address, target.port)],
+        Err(_) => tokio::net::lookup_host((target.host.as_str(), target.port))
+            .await
+            .map_err(|_| Error::DnsError {
+                rcode: None,
+                info_code: None,
+            })?
+            .take(MAX_ADDRESSES)
+            .collect(),
+    };
+    // One address that may not be is enough: a name that stands for both is a trap.
+    let may_be = |address: &SocketAddr| {
+        let address = plain(address.ip());
+        is_public(address) || grant.networks.iter().any(|net| net.contains(&address))
+    };
+    if !addresses.iter().all(may_be) {
+        return Err(Error::DestinationIpProhibited);
+    }
+    let mut last = Error::DestinationNotFound;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return secured(grant, target, stream).await,
+            Err(error) => last = Error::Connect(error),
+        }
+    }
+    Err(last)
+}
+
+async fn secured(
+    grant: &HttpGrant,
+    target: &Target,
+    stream: TcpStream,
+) -> Result<Box<dyn Stream>, Error> {
+    // Small requests go out at once; a failure costs time only.
+    let _ = stream.set_nodelay(true);
+    match grant.scheme {
+        HttpScheme::Http => Ok(Box::new(stream)),
+        HttpScheme::Https => {
+            let config = roots(grant.certificate_authority.as_deref()).map_err(|what| {
+                tracing::warn!(%what, "no certificate authority can be trusted");
+                Error::ConfigurationError
+            })?;
+            let name = ServerName::try_from(target.host.clone())
+                .map_err(|_| Error::HttpRequestUriInvalid)?;
+            let secured = TlsConnector::from(config).connect(name, stream).await;
+            Ok(Box::new(secured.map_err(Error::Tls)?))
+        }
+    }
+}
+
+/// How TLS is spoken to whoever has a certificate of these authorities, or of the system's.
+pub(super) fn roots(authority: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    static SYSTEM: LazyLock<Result<Arc<ClientConfig>, String>> = LazyLock::new(|| {
+        let mut roots = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err(
+                "the system has no certificate authorities; install them (ca-certificates), \
+                        or name a file as `certificate_authority`"
+                    .to_owned(),
+            );
+        }
+        Ok(client_of(roots))
+    });
+    let Some(path) = authority else {
+        return SYSTEM.clone();
+    };
+    let described = path.display();
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| format!("the certificate authorities in {described}: {error}"))?;
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    match added {
+        0 => Err(format!("{described} holds no certificate authority")),
+        _ => Ok(client_of(roots)),
+    }
+}
+
+fn client_of(roots: RootCertStore) -> Arc<ClientConfig> {
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(tokio_rustls::rustls::DEFAULT_VERSIONS);
+    // The provider has the suites of both versions.
+    let builder = match builder {
+        Ok(builder) => builder,
+        Err(_) => ClientConfig::builder(),
+    };
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// What bytes are sent over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// The body of a request, counted and bounded.
+struct Counted {
+    body: WasiBody,
+    left: u64,
+    limit: u64,
+    sent: Arc<AtomicU64>,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            let bytes = data.len() as u64;
+            match self.left.checked_sub(bytes) {
+                Some(left) => self.left = left,
+                None => {
+                    return Poll::Ready(Some(Err(Error::HttpRequestBodySize(Some(self.limit)))));
+                }
+            }
+            self.sent.fetch_add(bytes, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, bounded in size and time. When it is dropped, what it came to is recorded.
+struct Bounded {
+    incoming: Incoming,
+    left: u64,
+    deadline: Pin<Box<Sleep>>,
+    pause: Duration,
+    /// When the next bytes must be there, while somebody waits for them.
+    next: Option<Pin<Box<Sleep>>>,
+    effect: Effect,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Bounded {
+    fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.effect.outcome = error.to_string();
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl Body for Bounded {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        if this.deadline.as_mut().poll(context).is_ready() {
+            return this.fail(Error::HttpResponseTimeout);
+        }
+        match Pin::new(&mut this.incoming).poll_frame(context) {
+            Poll::Pending => {
+                let pause = this.pause;
+                let next = this
+                    .next
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+                match next.as_mut().poll(context) {
+                    Poll::Ready(()) => this.fail(Error::ConnectionReadTimeout),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Err(error))) => this.fail(error.into()),
+            Poll::Ready(Some(Ok(frame))) => {
+                this.next = None;
+                if let Some(data) = frame.data_ref() {
+                    let bytes = data.len() as u64;
+                    match this.left.checked_sub(bytes) {
+                        Some(left) => this.left = left,
+                        None => return this.fail(Error::HttpResponseBodySize(None)),
+                    }
+                    this.effect.bytes_in += bytes;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
