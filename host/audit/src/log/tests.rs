@@ -2,13 +2,8 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::testing::{event, folder, key, small_event};
 use crate::verify;
-
-fn event(number: u64) -> Event {
-    Event::ServeStopped {
-        predictions: number,
-    }
-}
 
 fn predictions(entries: &[Entry]) -> Vec<u64> {
     entries
@@ -22,7 +17,7 @@ fn predictions(entries: &[Entry]) -> Vec<u64> {
 
 #[test]
 fn what_is_appended_is_read_back_in_order_and_chained() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     let first = log.append(event(1)).expect("appends");
     let second = log.append(event(2)).expect("appends");
@@ -48,7 +43,7 @@ fn a_log_in_memory_is_chained_too() {
 
 #[test]
 fn two_openings_and_many_threads_make_one_chain() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let logs = [
         AuditLog::open(dir.path()).expect("opens"),
         AuditLog::open(dir.path()).expect("opens"),
@@ -74,7 +69,7 @@ fn two_openings_and_many_threads_make_one_chain() {
 
 #[test]
 fn an_incomplete_last_line_is_dropped_and_the_log_says_so() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     log.append(event(1)).expect("appends");
     let mut file = File::options()
@@ -111,7 +106,7 @@ fn an_incomplete_last_line_is_dropped_and_the_log_says_so() {
 
 #[test]
 fn a_head_that_is_one_entry_behind_is_caught_up() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     log.append(event(1)).expect("appends");
     let head = fs::read(dir.path().join(HEAD_FILE)).expect("there is a head");
@@ -129,7 +124,7 @@ fn a_head_that_is_one_entry_behind_is_caught_up() {
 
 #[test]
 fn a_cut_log_is_not_continued() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     let first = log.append(event(1)).expect("appends");
     log.append(event(2)).expect("appends");
@@ -158,7 +153,7 @@ fn a_cut_log_is_not_continued() {
 
 #[test]
 fn a_log_without_its_head_is_not_continued() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     log.append(event(1)).expect("appends");
     let head = dir.path().join(HEAD_FILE);
@@ -180,7 +175,7 @@ fn a_log_without_its_head_is_not_continued() {
 
 #[test]
 fn a_changed_line_is_not_continued_or_read() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     log.append(event(1)).expect("appends");
     let path = dir.path().join(LOG_FILE);
@@ -202,7 +197,7 @@ fn a_changed_line_is_not_continued_or_read() {
 
 #[test]
 fn an_entry_whose_head_cannot_be_written_is_taken_back() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     log.append(event(1)).expect("appends");
     fs::create_dir(dir.path().join("head.json.new")).expect("stands in the way");
@@ -218,7 +213,7 @@ fn an_entry_whose_head_cannot_be_written_is_taken_back() {
 
 #[test]
 fn a_folder_that_cannot_be_made_is_named() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let file = dir.path().join("file");
     fs::write(&file, "").expect("writes");
     let error = AuditLog::open(&file.join("audit")).expect_err("a file is no folder");
@@ -268,7 +263,7 @@ fn this_program() -> Command {
 
 #[test]
 fn several_processes_make_one_chain() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let children: Vec<_> = (0..3)
         .map(|_| child(&mut this_program(), dir.path(), 20))
         .collect();
@@ -281,7 +276,7 @@ fn several_processes_make_one_chain() {
 
 #[test]
 fn a_killed_process_leaves_a_log_that_can_be_continued() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     for _ in 0..3 {
         let mut child = child(&mut this_program(), dir.path(), u64::MAX);
         let before = fs::metadata(dir.path().join(LOG_FILE)).map_or(0, |data| data.len());
@@ -302,7 +297,7 @@ fn a_killed_process_leaves_a_log_that_can_be_continued() {
 #[cfg(unix)]
 #[test]
 fn a_full_disk_is_an_error_and_the_chain_stays_whole() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let mut shell = Command::new("sh");
     shell.args([
         "-c",

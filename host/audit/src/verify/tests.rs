@@ -1,11 +1,12 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::{Folder, folder};
 use crate::{AuditLog, Event};
 
 /// A log with one entry for each text.
-fn log_of(texts: &[&str]) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a folder");
+fn log_of(texts: &[&str]) -> Folder {
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     for text in texts {
         let event = Event::PluginRefused {
@@ -52,7 +53,7 @@ fn an_empty_log_is_whole() {
 
 #[test]
 fn no_log_is_an_error_of_its_own() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     assert!(matches!(verify(dir.path()), Err(VerifyError::Read { .. })));
 }
 
