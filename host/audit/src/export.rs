@@ -453,3 +453,6 @@ pub(crate) fn each_leaf(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -263,6 +263,9 @@ pub enum CheckpointFault {
         /// The root of the log at that size.
         found: TreeHash,
     },
+    /// The history does not end with the checkpoint that was published.
+    #[error("the checkpoints do not end with the one in the file `checkpoint`: some were removed")]
+    Missing,
     /// No entry up to its size names a key.
     #[error("it is signed, but no entry up to it names the key of the log")]
     NoKey,
@@ -513,8 +516,10 @@ impl<'a> Verifier<'a> {
             path: self.dir.join(CHECKPOINTS_FILE),
             source,
         })?;
-        let is_last = end.last.is_some_and(|last| last.text() == published.text());
-        if is_last && size == manifest.size && manifest.origin == published.checkpoint().origin {
+        if end.last.is_none_or(|last| last.text() != published.text()) {
+            return Err(self.checkpoint_fault(CheckpointFault::Missing));
+        }
+        if size == manifest.size && manifest.origin == published.checkpoint().origin {
             return Ok(());
         }
         Err(VerifyError::ExportChanged {
