@@ -34,7 +34,7 @@ pub use digest::{Digest, DigestHasher, ParseDigestError};
 pub use entry::{Entry, entry_schema};
 pub use event::{Event, GateCheck, PluginRef};
 pub use export::{ExportError, ExportReport, Period, export};
-pub use log::{AuditError, AuditLog, Entries, read};
+pub use log::{AuditError, AuditLog, Entries, local_key, read};
 pub use note::{NoteFault, ParseKeyError, VerifierKey};
 pub use proof::{
     Proof, ProofError, ProveError, Proven, prove_consistency, prove_inclusion, verify_proof,

@@ -81,7 +81,7 @@ pub enum AuditError {
         sequence: u64,
     },
     /// The private key is not the one that the log was signed with so far.
-    #[error("{} is not there or is not the key that signs this log, {key}; put it back, or say with `sandcast audit key replace --reason …` why there must be another", path.display())]
+    #[error("{} is not there or is not the key that signs this log, {key}; put it back, or say with `sandcast audit key new --reason …` why there must be another", path.display())]
     KeyLost {
         /// Where the private key should be.
         path: PathBuf,
@@ -235,6 +235,14 @@ impl AuditLog {
             Sink::Memory(_) => None,
         }
     }
+}
+
+/// The public half of the private key that signs the log in this folder, where it is there and
+/// may be read: the key that an operator checks the log of their own state with.
+#[must_use]
+pub fn local_key(dir: &Path) -> Option<VerifierKey> {
+    let key = key_file::load(&key_file::path(dir)).ok()??;
+    Some(key.verifier())
 }
 
 /// Reads the log in a folder without opening it for writing. Each line is checked against its

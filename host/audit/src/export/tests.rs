@@ -147,7 +147,8 @@ fn an_export_of_a_period_is_held_to_the_tree_of_all() {
         assert_eq!(report.rotations, [301]);
     }
     // What is there is what was written: an entry left out or put in is found.
-    let forgeries: [(&str, fn(String) -> String); 5] = [
+    type Forgery = fn(String) -> String;
+    let forgeries: [(&str, Forgery); 5] = [
         ("log.jsonl", |text| {
             text.split_inclusive('\n').skip(1).collect()
         }),

@@ -542,7 +542,7 @@ fn a_lost_key_stops_the_log_until_an_operator_replaces_it() {
         "{error}"
     );
     assert!(
-        error.to_string().contains("sandcast audit key replace"),
+        error.to_string().contains("sandcast audit key new"),
         "{error}"
     );
     fs::write(&path, old.replace("PRIVATE", "PRIVATO")).expect("writes");
