@@ -224,6 +224,12 @@ pub(crate) fn append(
         .open(dir.join(CHECKPOINTS_FILE))?;
     file.set_len(at)?;
     // In one piece, so that a reader sees all of it or nothing.
-    file.write_all(format!("{}\n", checkpoint.text()).as_bytes())?;
-    if sync { file.sync_data() } else { Ok(()) }
+    let written = file
+        .write_all(format!("{}\n", checkpoint.text()).as_bytes())
+        .and_then(|()| if sync { file.sync_data() } else { Ok(()) });
+    if written.is_err() {
+        // Should this fail too, what is left is dropped by who signs next.
+        let _ = file.set_len(at);
+    }
+    written
 }

@@ -64,15 +64,24 @@ fn an_auditor_needs_a_key_and_the_export_alone() {
     let key = done(&state, &["key", "show"]).trim().to_owned();
     let export = folder.path().join("export");
     let exported = json(&state, &["export", text(&export), "--json"]);
-    assert_eq!((&exported["first"], &exported["last"]), (&1.into(), &6.into()));
+    assert_eq!(
+        (&exported["first"], &exported["last"]),
+        (&1.into(), &6.into())
+    );
     let kept = folder.path().join("kept");
     fs::copy(export.join("checkpoint"), &kept).expect("copies");
 
     // Where there is no state.
     let nowhere = folder.path().join("nowhere");
-    let report = json(&nowhere, &["verify", text(&export), "--key", &key, "--json"]);
+    let report = json(
+        &nowhere,
+        &["verify", text(&export), "--key", &key, "--json"],
+    );
     assert_eq!(report["is_trusted"], true);
-    assert_eq!((&report["entries"], &report["unsigned"]), (&6.into(), &0.into()));
+    assert_eq!(
+        (&report["entries"], &report["unsigned"]),
+        (&6.into(), &0.into())
+    );
     let told = run(&nowhere, &["verify", text(&export)]);
     assert_eq!(told.status.code(), Some(0));
     let told = String::from_utf8_lossy(&told.stderr).into_owned();
@@ -82,7 +91,14 @@ fn an_auditor_needs_a_key_and_the_export_alone() {
     append(&state, 3);
     let next = folder.path().join("next");
     done(&state, &["export", text(&next)]);
-    let arguments = ["verify", text(&next), "--key", &key, "--checkpoint", text(&kept)];
+    let arguments = [
+        "verify",
+        text(&next),
+        "--key",
+        &key,
+        "--checkpoint",
+        text(&kept),
+    ];
     assert!(done(&nowhere, &arguments).starts_with("whole: 9 entries"));
     // An export is never written over.
     assert!(rejected(&state, &["export", text(&next)]).contains("is there already"));
@@ -93,7 +109,9 @@ fn an_auditor_needs_a_key_and_the_export_alone() {
     done(&other, &["export", text(&next)]);
     assert!(rejected(&nowhere, &arguments).contains("did not sign"));
     let without = ["verify", text(&next), "--key", &key];
-    assert!(rejected(&nowhere, &without).contains("no checkpoint is signed by a key that was given"));
+    assert!(
+        rejected(&nowhere, &without).contains("no checkpoint is signed by a key that was given")
+    );
 }
 
 #[test]
@@ -118,18 +136,30 @@ fn proofs_are_checked_with_a_key_alone() {
     let proof = done(&state, &["prove", "3"]);
     fs::write(&path, &proof).expect("writes");
     let told = done(&nowhere, &verify);
-    assert!(told.starts_with("proven: this is entry 3 of the 6 of sandcast/"), "{told}");
-    fs::write(&path, proof.replace(r#"\"predictions\":1"#, r#"\"predictions\":9"#))
-        .expect("writes");
+    assert!(
+        told.starts_with("proven: this is entry 3 of the 6 of sandcast/"),
+        "{told}"
+    );
+    fs::write(
+        &path,
+        proof.replace(r#"\"predictions\":1"#, r#"\"predictions\":9"#),
+    )
+    .expect("writes");
     assert!(rejected(&nowhere, &verify).contains("the entry in the proof was changed"));
 
     append(&state, 2);
     fs::write(&path, done(&state, &["prove", "--since-checkpoint", "6"])).expect("writes");
     let told = done(&nowhere, &verify);
-    assert!(told.starts_with("proven: the first 6 of the 8 entries"), "{told}");
+    assert!(
+        told.starts_with("proven: the first 6 of the 8 entries"),
+        "{told}"
+    );
     assert!(rejected(&state, &["prove", "9"]).contains("no checkpoint covers entry 9"));
     let told = rejected(&nowhere, &["verify", "--proof", text(&path)]);
-    assert!(told.contains("a proof shows nothing without a key"), "{told}");
+    assert!(
+        told.contains("a proof shows nothing without a key"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -150,8 +180,14 @@ fn keys_are_rotated_and_replaced() {
     let third = done(&state, &["key", "new", "--reason", "the disk died"]);
     let third = third.trim();
     let told = rejected(&state, &["verify", "--key", &second]);
-    assert!(told.contains("REPLACED") && told.contains("the disk died"), "{told}");
+    assert!(
+        told.contains("REPLACED") && told.contains("the disk died"),
+        "{told}"
+    );
     done(&state, &["verify", "--key", &second, "--key", third]);
     let note = done(&state, &["checkpoint"]);
-    assert!(note.starts_with("sandcast/") && note.contains("\n\u{2014} sandcast/"), "{note}");
+    assert!(
+        note.starts_with("sandcast/") && note.contains("\n\u{2014} sandcast/"),
+        "{note}"
+    );
 }
