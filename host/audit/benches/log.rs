@@ -1,15 +1,18 @@
 //! What the audit log costs: `cargo bench -p sandcast-audit --bench log`. It makes logs in the
 //! folder for temporary files; `SANDCAST_BENCH_ENTRIES` says how many entries the log has that is
-//! verified, 100,000 where nothing is said.
+//! verified, 100,000 where nothing is said, and `SANDCAST_BENCH_EXPORT=1` exports it too.
 
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use sandcast_audit::{AuditLog, Digest, Event, PluginRef, RunId, Trust, verify_with};
+use sandcast_audit::{
+    AuditLog, Digest, Event, Period, PluginRef, RunId, Trust, export, prove_inclusion, verify_with,
+};
 
 fn main() {
     divan::main();
@@ -98,47 +101,77 @@ fn prove(bencher: Bencher<'_, '_>) {
     let path = dir.path().join("audit");
     bencher
         .counter(ItemsCount::new(10_000_usize))
-        .bench_local(|| sandcast_audit::prove_inclusion(&path, 5_000).expect("proves"));
+        .bench_local(|| prove_inclusion(&path, 5_000).expect("proves"));
 }
 
-/// Makes a long log, with a boundary every thousand entries, and verifies it once.
+/// Writes a long log as one from before there were keys, which is faster than to append to it;
+/// opening it makes the tree and signs. Then verifies it, exports it and verifies the export.
 fn verify_many() {
     let entries: u64 = std::env::var("SANDCAST_BENCH_ENTRIES")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(100_000);
-    let (dir, log) = log();
+    let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("audit");
-    let started = Instant::now();
-    for number in 2..=entries {
-        let event = if number % 1000 == 0 {
-            boundary()
-        } else {
-            calls(number)
-        };
-        log.append(event).expect("appends");
-    }
-    log.checkpoint().expect("signs");
-    let appended = started.elapsed().as_secs_f64();
-    let bytes = std::fs::metadata(path.join("log.jsonl"))
-        .expect("a log")
-        .len();
+    let bytes = write_log(&path, entries - 1);
+    let timed = |what: &str, work: &mut dyn FnMut()| {
+        let started = Instant::now();
+        work();
+        let seconds = started.elapsed().as_secs_f64();
+        println!(
+            "{what}: {entries} entries, {bytes} bytes in {seconds:.2} s: {:.0} entries a second, \
+             {:.0} MB a second; peak memory {}",
+            entries as f64 / seconds,
+            bytes as f64 / seconds / 1e6,
+            peak_memory()
+        );
+    };
+    let mut log = None;
+    timed("tree made anew and signed", &mut || {
+        log = Some(AuditLog::open(&path).expect("opens"));
+    });
+    let log = log.expect("is open");
     let trust = Trust {
         keys: log.key().into_iter().collect(),
         checkpoints: Vec::new(),
     };
-    let started = Instant::now();
-    let report = verify_with(&path, &trust).expect("is whole");
-    let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "verified {} entries, {} checkpoints, {bytes} bytes in {seconds:.2} s: {:.0} entries a second, \
-         {:.0} MB a second; peak memory {}; appended in {appended:.1} s",
-        report.entries,
-        report.checkpoints,
-        report.entries as f64 / seconds,
-        bytes as f64 / seconds / 1e6,
-        peak_memory()
-    );
+    timed("verified", &mut || {
+        let report = verify_with(&path, &trust).expect("is whole");
+        assert_eq!((report.entries, report.signed), (entries, entries));
+    });
+    timed("proven", &mut || {
+        prove_inclusion(&path, entries / 2).expect("proves");
+    });
+    if std::env::var_os("SANDCAST_BENCH_EXPORT").is_some() {
+        let to = dir.path().join("export");
+        timed("exported, and that verified", &mut || {
+            export(&log, &to, Period::default()).expect("exports");
+        });
+    }
+}
+
+/// A log of so many entries, and how many bytes it has.
+fn write_log(path: &Path, entries: u64) -> u64 {
+    std::fs::create_dir_all(path).expect("a folder");
+    let file = std::fs::File::create(path.join("log.jsonl")).expect("a file");
+    let mut file = std::io::BufWriter::with_capacity(1 << 20, file);
+    let event = serde_json::to_string(&serde_json::to_value(calls(7)).expect("JSON"));
+    let event = event.expect("JSON");
+    let (mut digest, mut start, mut end) = (Digest::ZERO, 0, 0);
+    for sequence in 1..=entries {
+        let body = format!(
+            "\"event\":{event},\"previous\":\"{digest}\",\"sequence\":{sequence},\
+             \"time\":\"2026-11-22T07:05:59.123456789Z\"}}"
+        );
+        digest = Digest::of(format!("{{{body}").as_bytes());
+        let line = format!("{{\"digest\":\"{digest}\",{body}\n");
+        file.write_all(line.as_bytes()).expect("writes");
+        (start, end) = (end, end + line.len() as u64);
+    }
+    file.flush().expect("writes");
+    let head = format!("{{\"digest\":\"{digest}\",\"sequence\":{entries},\"start\":{start}}}\n");
+    std::fs::write(path.join("head.json"), head).expect("writes");
+    end
 }
 
 /// The most memory that this process had, where the system says so.

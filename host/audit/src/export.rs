@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Checked};
 use crate::checkpoint::{CHECKPOINTS_FILE, CheckpointReader, Next, SignedCheckpoint};
 use crate::head::LOG_FILE;
 use crate::tiles::{Tile, Tiles};
@@ -391,11 +391,11 @@ https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint, https://c2sp.org
 }
 
 /// Calls for every leaf of a log or an export up to some size, in order: its number from 1, its
-/// hash and, where it is there, its line without newline.
+/// hash and, where it is there, its line.
 pub(crate) fn each_leaf(
     dir: &Path,
     size: u64,
-    mut work: impl FnMut(u64, crate::TreeHash, Option<&[u8]>),
+    mut work: impl FnMut(u64, crate::TreeHash, Option<&Checked<'_>>),
 ) -> Result<(), VerifyError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -434,16 +434,16 @@ pub(crate) fn each_leaf(
         }
         for checked in batch.check() {
             number += 1;
-            let fault = match checked.entry {
+            let fault = match &checked.entry {
                 Ok(entry) if entry.sequence == number => None,
                 Ok(_) => Some(Fault::Unchained),
-                Err(fault) => Some(fault),
+                Err(fault) => Some(fault.clone()),
             };
             if let Some(fault) = fault {
                 let line = number + 1 - first;
                 return Err(VerifyError::Line { path, line, fault });
             }
-            work(number, checked.leaf, checked.line.strip_suffix(b"\n"));
+            work(number, checked.leaf, Some(&checked));
         }
     }
     if last < size {

@@ -8,6 +8,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::batch::Checked;
 use crate::checkpoint::{CHECKPOINTS_FILE, CheckpointReader, Next, SignedCheckpoint};
 use crate::entry::open_line;
 use crate::event::ROTATION_TITLE;
@@ -116,7 +117,7 @@ pub fn prove_inclusion(dir: &Path, sequence: u64) -> Result<Proof, ProveError> {
     let mut line = None;
     found.read(dir, size, |number, _, entry| {
         if number == sequence {
-            line = entry.map(<[u8]>::to_vec);
+            line = entry.and_then(|entry| entry.line.strip_suffix(b"\n").map(<[u8]>::to_vec));
         }
     })?;
     let entry = line
@@ -218,23 +219,25 @@ impl Leaves {
         &mut self,
         dir: &Path,
         size: u64,
-        mut look: impl FnMut(u64, TreeHash, Option<&[u8]>),
+        mut look: impl FnMut(u64, TreeHash, Option<&Checked<'_>>),
     ) -> Result<(), ProveError> {
         let mut rotations: Vec<(u64, String)> = Vec::new();
         let mut note_rotation = |line: &[u8]| {
-            let entry = open_line(line).ok();
+            let entry = open_line(line.strip_suffix(b"\n").unwrap_or(line)).ok();
             let event = entry.as_ref().and_then(|entry| entry.key_event(line));
             if let (Some(entry), Some(Event::KeyRotated { note, .. })) = (entry, event) {
                 rotations.push((entry.sequence, note));
             }
         };
-        // Cheaper than parsing every line a second time.
-        const NAME: &[u8] = b"\"event\":\"key-rotated\"";
-        each_leaf(dir, size, |number, leaf, line| {
+        each_leaf(dir, size, |number, leaf, checked| {
             self.hashes.push(leaf);
-            look(number, leaf, line);
-            if let Some(line) = line
-                && line.windows(NAME.len()).any(|part| part == NAME)
+            look(number, leaf, checked);
+            if let Some(Checked {
+                line,
+                entry: Ok(entry),
+                ..
+            }) = checked
+                && entry.event.name == "key-rotated"
             {
                 note_rotation(line);
             }

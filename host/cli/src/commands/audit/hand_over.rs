@@ -60,7 +60,7 @@ pub(super) fn export(
         return Ok(Exit::Done);
     }
     output.line(format_args!(
-        "{}: entries {} to {} of {}, with the tree of all and {} checkpoints",
+        "{}: entries {} to {} of {}, with the tree of all; checkpoints: {}",
         arguments.folder.display(),
         count(first),
         count(last),

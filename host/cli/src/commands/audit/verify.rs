@@ -120,7 +120,7 @@ fn tell(report: &VerifyReport, source: Source, output: &Output) -> Result<(), Fa
     if let Some(key) = &report.key {
         output.line(format_args!("root   {}:{}", report.entries, report.root))?;
         output.line(format_args!(
-            "signed {} entries, by {} checkpoints",
+            "signed {} entries; checkpoints: {}",
             count(report.signed),
             count(report.checkpoints)
         ))?;
