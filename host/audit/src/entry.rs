@@ -1,3 +1,6 @@
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -8,7 +11,7 @@ use crate::{Digest, Event};
 /// A line is canonical JSON (keys sorted, no spaces): `{"digest":"<64 hex>",` and then the body
 /// `"event":…,"previous":…,"sequence":…,"time":…}`. The digest is BLAKE3 over `{` and the body,
 /// byte for byte, so checking it needs no parser.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Entry {
     /// Counted from 1; also the number of its line.
     pub sequence: u64,
@@ -22,15 +25,40 @@ pub struct Entry {
     pub digest: Digest,
 }
 
-/// An entry without knowledge of its event, so that a log with events of a newer version
-/// can still be verified and continued.
-#[derive(Deserialize)]
-pub(crate) struct RawEntry {
+/// The schema of an entry, for those who read logs with other programs.
+#[must_use]
+pub fn entry_schema() -> Value {
+    schemars::schema_for!(Entry).to_value()
+}
+
+/// An entry of which only the name of its event is known, so that a log with events of a newer
+/// version can still be verified and continued.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RawEntry<'a> {
     pub(crate) sequence: u64,
-    pub(crate) time: String,
+    #[serde(borrow)]
+    pub(crate) time: Cow<'a, str>,
     pub(crate) previous: Digest,
-    pub(crate) event: Value,
+    #[serde(borrow)]
+    pub(crate) event: RawEvent<'a>,
     pub(crate) digest: Digest,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct RawEvent<'a> {
+    #[serde(borrow, rename = "event")]
+    pub(crate) name: Cow<'a, str>,
+}
+
+impl RawEntry<'_> {
+    /// The event, where it is about the key of the log.
+    pub(crate) fn key_event(&self, line: &[u8]) -> Option<Event> {
+        if !self.event.name.starts_with("key-") {
+            return None;
+        }
+        let entry: Entry = serde_json::from_slice(line).ok()?;
+        Some(entry.event)
+    }
 }
 
 const LINE_START: &str = "{\"digest\":\"";
@@ -81,7 +109,7 @@ pub(crate) fn seal(
 }
 
 /// Checks that a line, without its newline, is what its digest was made of, and parses it.
-pub(crate) fn open_line(line: &[u8]) -> Result<RawEntry, LineFault> {
+pub(crate) fn open_line(line: &[u8]) -> Result<RawEntry<'_>, LineFault> {
     let text = std::str::from_utf8(line).map_err(|_| LineFault::Malformed)?;
     let (start, rest) = text
         .split_at_checked(LINE_START.len())
@@ -95,7 +123,7 @@ pub(crate) fn open_line(line: &[u8]) -> Result<RawEntry, LineFault> {
     if Digest::hasher().update(b"{").update(body).finish() != digest {
         return Err(LineFault::Changed);
     }
-    let entry: RawEntry = serde_json::from_slice(line).map_err(|_| LineFault::Malformed)?;
+    let entry: RawEntry<'_> = serde_json::from_slice(line).map_err(|_| LineFault::Malformed)?;
     // A second `digest` key in the body would make the parsed one differ from the checked one.
     if entry.digest == digest {
         Ok(entry)

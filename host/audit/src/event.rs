@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, RunId};
+use crate::{Digest, RunId, VerifierKey};
 
 /// Something worth remembering. In JSON the name stands under `event`, in kebab case.
 ///
 /// No event carries payloads or secrets: names, counts, digests and reasons only.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A run began.
@@ -242,10 +243,62 @@ pub enum Event {
         /// The digest of those bytes.
         dropped: Digest,
     },
+    /// An incomplete last checkpoint, left by a crash, was dropped. A new one takes its place.
+    CheckpointsRepaired {
+        /// How many bytes were dropped.
+        dropped_bytes: u64,
+        /// The digest of those bytes.
+        dropped: Digest,
+    },
+    /// The log was given its first key, which signs it from here on.
+    KeyCreated {
+        /// The key; its name is the name of the log.
+        key: VerifierKey,
+    },
+    /// The key in force named the one that signs from here on.
+    KeyRotated {
+        /// The new key.
+        key: VerifierKey,
+        /// A note signed by the key that was in force, whose text is the line `sandcast audit key
+        /// rotation`, the name of the log, the number of this entry, the digest of the entry
+        /// before it, and the new key.
+        note: String,
+    },
+    /// An operator gave the log a new key without the signature of the old one, which is lost or
+    /// cannot be trusted any more. Who checks the log must be told the new key in another way.
+    KeyReplaced {
+        /// The new key.
+        key: VerifierKey,
+        /// What happened to the old one, in the words of the operator.
+        reason: String,
+    },
+}
+
+/// The first line of what a key signs when it gives way to another: no checkpoint begins so,
+/// for the second line of one is a number.
+pub(crate) const ROTATION_TITLE: &str = "sandcast audit key rotation";
+
+/// What a key signs when it gives way to another: bound to one place of one log.
+pub(crate) fn rotation_text(key: &VerifierKey, sequence: u64, previous: &Digest) -> String {
+    format!(
+        "{ROTATION_TITLE}\n{}\n{sequence}\n{previous}\n{key}\n",
+        key.name()
+    )
 }
 
 impl Event {
-    /// Whether the log is pushed to the disk itself before the event counts as recorded.
+    /// The key that is in force from this event on, where it is about that.
+    pub(crate) fn key(&self) -> Option<&VerifierKey> {
+        match self {
+            Self::KeyCreated { key }
+            | Self::KeyRotated { key, .. }
+            | Self::KeyReplaced { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Whether the log is pushed to the disk itself before the event counts as recorded, and a
+    /// checkpoint signed after it.
     pub(crate) fn is_boundary(&self) -> bool {
         matches!(
             self,
@@ -257,12 +310,15 @@ impl Event {
                 | Self::ServeStarted { .. }
                 | Self::ServeStopped { .. }
                 | Self::LogRepaired { .. }
+                | Self::KeyCreated { .. }
+                | Self::KeyRotated { .. }
+                | Self::KeyReplaced { .. }
         )
     }
 }
 
 /// Which plugin did something: enough to find the very bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct PluginRef {
     /// The id in its manifest, such as `sandcast/connector-csv`.
     pub id: String,
@@ -275,7 +331,7 @@ pub struct PluginRef {
 }
 
 /// One condition of the gate and what it came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GateCheck {
     /// The expression as written.
     pub expression: String,

@@ -4,32 +4,53 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
+use crate::{Digest, TreeHash, VerifierKey};
 
 pub(crate) const LOG_FILE: &str = "log.jsonl";
 pub(crate) const HEAD_FILE: &str = "head.json";
 
-/// Where the chain ends: what `head.json` holds. It is what makes a cut tail visible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Where the chain ends: what `head.json` holds. It is what makes a cut tail visible, and what
+/// lets the tree grow without the entries before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Head {
     /// The digest of the last entry.
     pub(crate) digest: Digest,
-    /// Its number.
+    /// The key in force after it.
+    #[serde(default)]
+    pub(crate) key: Option<VerifierKey>,
+    /// Its number, which is also the size of the tree.
     pub(crate) sequence: u64,
     /// The byte of the log at which its line starts.
     pub(crate) start: u64,
+    /// The roots of the tree's perfect subtrees, the largest first. Logs from before there was a
+    /// tree have none; it is then made from the entries, once.
+    #[serde(default)]
+    pub(crate) tree: Option<Vec<TreeHash>>,
 }
 
 impl Head {
     /// The one way in which a head is spelt.
-    fn to_text(self) -> String {
+    fn to_text(&self) -> String {
         let Self {
             digest,
+            key,
             sequence,
             start,
+            tree,
         } = self;
-        format!("{{\"digest\":\"{digest}\",\"sequence\":{sequence},\"start\":{start}}}\n")
+        let key = key
+            .as_ref()
+            .map(|key| format!("\"key\":\"{key}\","))
+            .unwrap_or_default();
+        let tree = tree.as_ref().map(|roots| {
+            let roots: Vec<String> = roots.iter().map(|root| format!("\"{root}\"")).collect();
+            format!(",\"tree\":[{}]", roots.join(","))
+        });
+        let tree = tree.unwrap_or_default();
+        format!(
+            "{{\"digest\":\"{digest}\",{key}\"sequence\":{sequence},\"start\":{start}{tree}}}\n"
+        )
     }
 
     /// Reads the head of a folder. `Ok(None)` when there is none.
@@ -49,7 +70,7 @@ impl Head {
     }
 
     /// Replaces the head of a folder in one step.
-    pub(crate) fn store(self, dir: &Path, sync: bool) -> io::Result<()> {
+    pub(crate) fn store(&self, dir: &Path, sync: bool) -> io::Result<()> {
         let temporary = dir.join("head.json.new");
         let mut file = fs::File::create(&temporary)?;
         io::Write::write_all(&mut file, self.to_text().as_bytes())?;

@@ -1,22 +1,44 @@
-//! The append-only, hash-chained record of what every plugin was granted and did.
+//! The append-only, hash-chained and signed record of what every plugin was granted and did.
 //!
 //! [`AuditLog::append`] writes one [`Event`] as one line of `log.jsonl`; each [`Entry`] holds the
 //! digest of the one before it, and `head.json` holds the last, so that [`verify`] finds a byte
-//! that changed and an entry that was removed, repeated, moved or cut off. The chain is not
-//! signed: whoever can rewrite the whole folder can forge it, so keep the head elsewhere too
-//! where that matters.
+//! that changed and an entry that was removed, repeated, moved or cut off. The lines are also the
+//! leaves of a Merkle tree, whose root is signed at the boundaries of runs: whoever rewrites the
+//! whole folder does not have the key, which is kept outside of it, and whoever has the key cannot
+//! tell two stories to those who keep checkpoints. [`export`](fn@export) makes a folder for an
+//! auditor, and [`prove_inclusion`] and [`prove_consistency`] make proofs that stand on their own.
+//!
+//! The forms are public ones: RFC 6962 for the tree and its proofs, and C2SP `signed-note`,
+//! `tlog-checkpoint` and `tlog-tiles` for the rest.
 
+mod batch;
+mod checkpoint;
 mod digest;
 mod entry;
 mod event;
+mod export;
 mod head;
+mod key_file;
 mod log;
+mod note;
+mod proof;
 mod run_id;
+#[cfg(test)]
+mod testing;
+mod tiles;
+mod tree;
 mod verify;
 
+pub use checkpoint::{Checkpoint, SignedCheckpoint};
 pub use digest::{Digest, DigestHasher, ParseDigestError};
-pub use entry::Entry;
+pub use entry::{Entry, entry_schema};
 pub use event::{Event, GateCheck, PluginRef};
-pub use log::{AuditError, AuditLog, Entries, read};
+pub use export::{ExportError, ExportReport, Period, export};
+pub use log::{AuditError, AuditLog, Entries, local_key, read};
+pub use note::{NoteFault, ParseKeyError, VerifierKey};
+pub use proof::{
+    Proof, ProofError, ProveError, Proven, prove_consistency, prove_inclusion, verify_proof,
+};
 pub use run_id::{ParseRunIdError, RunId};
-pub use verify::{Fault, VerifyError, VerifyReport, verify};
+pub use tree::{ParseTreeHashError, TreeHash};
+pub use verify::{CheckpointFault, Fault, Trust, VerifyError, VerifyReport, verify, verify_with};

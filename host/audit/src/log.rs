@@ -5,15 +5,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 
+use crate::checkpoint::{self, CHECKPOINTS_FILE, Checkpoint, SignedCheckpoint};
 use crate::entry::{open_line, seal};
+use crate::event::rotation_text;
 use crate::head::{HEAD_FILE, Head, LOG_FILE};
-use crate::{Digest, Entry, Event};
+use crate::key_file;
+use crate::note::LogKey;
+use crate::tree::{Frontier, TreeHash};
+use crate::{Digest, Entry, Event, VerifierKey};
 
 /// The log of one state folder. Clones append to the same log; so may other processes.
 ///
 /// Every entry is handed to the operating system before [`append`](Self::append) returns, so it
 /// survives the death of the process. At the boundaries of runs and at registrations it is also
-/// pushed to the disk, so those survive a loss of power.
+/// pushed to the disk, so those survive a loss of power, and a checkpoint of the whole log is
+/// signed.
 #[derive(Debug, Clone)]
 pub struct AuditLog {
     sink: Arc<Mutex<Sink>>,
@@ -21,7 +27,7 @@ pub struct AuditLog {
 
 #[derive(Debug)]
 enum Sink {
-    Folder(Folder),
+    Folder(Box<Folder>),
     Memory(Vec<Entry>),
 }
 
@@ -67,12 +73,39 @@ pub enum AuditError {
         offset: u64,
     },
     /// Entries at the end are gone.
-    #[error("the audit log {} ends before entry {sequence}, which its head names: its tail was cut off, or lost with the power; keep the folder as evidence and move it away to start a new log", path.display())]
+    #[error("the audit log {} ends before entry {sequence}, which its head or a checkpoint names: its tail was cut off, or lost with the power; keep the folder as evidence and move it away to start a new log", path.display())]
     Cut {
         /// The file.
         path: PathBuf,
-        /// The entry that the head names.
+        /// The entry that the head or a checkpoint names.
         sequence: u64,
+    },
+    /// The private key is not the one that the log was signed with so far.
+    #[error("{} is not there or is not the key that signs this log, {key}; put it back, or say with `sandcast audit key new --reason …` why there must be another", path.display())]
+    KeyLost {
+        /// Where the private key should be.
+        path: PathBuf,
+        /// The key in force.
+        key: VerifierKey,
+    },
+    /// A private key cannot be read or written, or is damaged.
+    #[error("cannot use the private key {} of the audit log; it is one line that begins with PRIVATE+KEY, in a file that only its owner may read", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// There is nothing to sign with: a log in memory.
+    #[error("this audit log is kept in memory and has no key")]
+    NoKey,
+    /// The history of checkpoints cannot be read or appended to.
+    #[error("cannot sign a checkpoint into {}; `sandcast audit verify` says whether it is whole", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
     },
     /// The file that names the last entry is gone or is not one.
     #[error("{} is missing or damaged, so nobody can tell whether the audit log is whole; keep the folder as evidence and move it away to start a new log", path.display())]
@@ -84,14 +117,73 @@ pub enum AuditError {
 
 impl AuditLog {
     /// Opens the log in a folder, which is made if it is not there. An incomplete last line, left
-    /// by a crash, is dropped and a [`Event::LogRepaired`] appended.
+    /// by a crash, is dropped and a [`Event::LogRepaired`] appended. A log without a key is given
+    /// one, in a file beside the folder that only its owner may read, and [`Event::KeyCreated`]
+    /// says so. What the process before left unsigned is signed.
     ///
     /// # Errors
-    /// When the folder cannot be written to, or its log does not end where its head says.
+    /// When the folder cannot be written to, its log does not end where its head says, or the
+    /// private key is not the one that the log was signed with.
     pub fn open(dir: &Path) -> Result<Self, AuditError> {
+        let folder = Folder::open(dir, Folder::take_key)?;
         Ok(Self {
-            sink: Arc::new(Mutex::new(Sink::Folder(Folder::open(dir)?))),
+            sink: Arc::new(Mutex::new(Sink::Folder(Box::new(folder)))),
         })
+    }
+
+    /// Gives the log in a folder a new key that the old one does not vouch for, because it is
+    /// lost or cannot be trusted any more; [`Event::KeyReplaced`] says why. Who checks the log
+    /// must be told the new key in another way.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), except that the old private key need not be there.
+    pub fn replace_key(dir: &Path, reason: &str) -> Result<VerifierKey, AuditError> {
+        let folder = Folder::open(dir, |folder| folder.replace_key(reason))?;
+        folder.tail.key.ok_or(AuditError::NoKey)
+    }
+
+    /// Gives the log a new key that the old one vouches for in [`Event::KeyRotated`]. The old
+    /// private key is gone afterwards.
+    ///
+    /// # Errors
+    /// When the keys or the entry cannot be written; the old key then stays.
+    pub fn rotate_key(&self) -> Result<VerifierKey, AuditError> {
+        self.in_folder(|folder| folder.locked(Folder::rotate_key))
+    }
+
+    /// The key in force, which is what an auditor must be told; none for a log in memory.
+    #[must_use]
+    pub fn key(&self) -> Option<VerifierKey> {
+        self.in_folder(|folder| folder.tail.key.clone().ok_or(AuditError::NoKey))
+            .ok()
+    }
+
+    /// Signs a checkpoint of everything so far, unless the last one is of that already, and
+    /// pushes all of it to the disk.
+    ///
+    /// # Errors
+    /// When it cannot be signed or written, or the log was damaged meanwhile.
+    pub fn checkpoint(&self) -> Result<SignedCheckpoint, AuditError> {
+        self.in_folder(|folder| {
+            folder.locked(|folder| {
+                folder.catch_up()?;
+                folder
+                    .file
+                    .sync_data()
+                    .map_err(|source| folder.cannot_write(source))?;
+                folder.sign(true)
+            })
+        })
+    }
+
+    fn in_folder<T>(
+        &self,
+        work: impl FnOnce(&mut Folder) -> Result<T, AuditError>,
+    ) -> Result<T, AuditError> {
+        match &mut *self.sink.lock().unwrap_or_else(PoisonError::into_inner) {
+            Sink::Folder(folder) => work(folder),
+            Sink::Memory(_) => Err(AuditError::NoKey),
+        }
     }
 
     /// A log that is kept in memory and dies with its last clone.
@@ -145,6 +237,14 @@ impl AuditLog {
     }
 }
 
+/// The public half of the private key that signs the log in this folder, where it is there and
+/// may be read: the key that an operator checks the log of their own state with.
+#[must_use]
+pub fn local_key(dir: &Path) -> Option<VerifierKey> {
+    let key = key_file::load(&key_file::path(dir)).ok()??;
+    Some(key.verifier())
+}
+
 /// Reads the log in a folder without opening it for writing. Each line is checked against its
 /// digest; the chain between lines is not, that is [`verify`](crate::verify)'s work.
 ///
@@ -196,21 +296,56 @@ impl Iterator for Entries {
 }
 
 /// The last entry that this process knows of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Tail {
-    head: Head,
+    digest: Digest,
+    /// The byte of the log at which its line starts.
+    start: u64,
     /// The byte after its line: where the next one goes.
     end: u64,
+    /// The tree of it and all before, whose size is its number.
+    tree: Frontier,
+    /// The key in force after it.
+    key: Option<VerifierKey>,
 }
 
-const EMPTY: Tail = Tail {
-    head: Head {
-        digest: Digest::ZERO,
-        sequence: 0,
-        start: 0,
-    },
-    end: 0,
-};
+impl Tail {
+    const fn empty() -> Self {
+        Self {
+            digest: Digest::ZERO,
+            start: 0,
+            end: 0,
+            tree: Frontier::new(),
+            key: None,
+        }
+    }
+
+    fn sequence(&self) -> u64 {
+        self.tree.size()
+    }
+
+    fn head(&self) -> Head {
+        Head {
+            digest: self.digest,
+            key: self.key.clone(),
+            sequence: self.sequence(),
+            start: self.start,
+            tree: Some(self.tree.roots().to_vec()),
+        }
+    }
+
+    /// Goes on to the entry whose line, with its newline, comes next.
+    fn step(&mut self, digest: Digest, line: &[u8], key: Option<&VerifierKey>) {
+        self.digest = digest;
+        self.start = self.end;
+        self.end += line.len() as u64;
+        let body = line.strip_suffix(b"\n").unwrap_or(line);
+        self.tree.push(TreeHash::leaf(body));
+        if let Some(key) = key {
+            self.key = Some(key.clone());
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Folder {
@@ -218,10 +353,17 @@ struct Folder {
     path: PathBuf,
     file: File,
     tail: Tail,
+    /// The private half of the key in force.
+    signer: Option<LogKey>,
+    /// Whether a checkpoint should have been signed and could not be.
+    owes_checkpoint: bool,
 }
 
 impl Folder {
-    fn open(dir: &Path) -> Result<Self, AuditError> {
+    fn open(
+        dir: &Path,
+        settle_key: impl FnOnce(&mut Self) -> Result<(), AuditError>,
+    ) -> Result<Self, AuditError> {
         let path = dir.join(LOG_FILE);
         fs::create_dir_all(dir).map_err(|source| AuditError::Open {
             path: dir.to_owned(),
@@ -240,13 +382,13 @@ impl Folder {
             dir: dir.to_owned(),
             path,
             file,
-            tail: EMPTY,
+            tail: Tail::empty(),
+            signer: None,
+            owes_checkpoint: false,
         };
         folder.locked(|folder| {
             let head = Head::load(&folder.dir).map_err(|error| match error.kind() {
-                io::ErrorKind::InvalidData => AuditError::Head {
-                    path: folder.dir.join(HEAD_FILE),
-                },
+                io::ErrorKind::InvalidData => folder.no_head(),
                 _ => AuditError::Read {
                     path: folder.dir.join(HEAD_FILE),
                     source: error,
@@ -254,17 +396,38 @@ impl Folder {
             })?;
             match head {
                 Some(head) => folder.tail = folder.find(head)?,
-                // A crash between the very first entry and its head leaves one entry.
-                None if folder.lines_from(0)?.lines.len() > 1 => {
-                    return Err(AuditError::Head {
-                        path: folder.dir.join(HEAD_FILE),
-                    });
+                None => {
+                    // A crash between the very first entry and its head leaves one entry.
+                    let mut tail = Tail::empty();
+                    folder.follow(&mut tail)?;
+                    if tail.sequence() > 1 {
+                        return Err(folder.no_head());
+                    }
                 }
-                None => {}
             }
-            folder.catch_up()
+            folder.catch_up()?;
+            settle_key(folder)?;
+            // What the process before could not sign any more is signed now.
+            let last = folder.last_checkpoint()?;
+            let signed = last.map_or(0, |last| last.checkpoint().size);
+            if signed > folder.tail.sequence() {
+                return Err(AuditError::Cut {
+                    path: folder.path.clone(),
+                    sequence: signed,
+                });
+            }
+            if signed < folder.tail.sequence() {
+                folder.sign_or_owe();
+            }
+            Ok(())
         })?;
         Ok(folder)
+    }
+
+    fn no_head(&self) -> AuditError {
+        AuditError::Head {
+            path: self.dir.join(HEAD_FILE),
+        }
     }
 
     fn append(&mut self, event: Event) -> Result<Entry, AuditError> {
@@ -272,6 +435,111 @@ impl Folder {
             folder.catch_up()?;
             folder.write(event)
         })
+    }
+
+    /// Finds the private key, or makes the first one, and finishes what a crash left half done.
+    fn take_key(&mut self) -> Result<(), AuditError> {
+        let path = key_file::path(&self.dir);
+        let next_path = key_file::next_path(&self.dir);
+        let load = |path: &Path| {
+            key_file::load(path).map_err(|source| AuditError::Key {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let current = load(&path)?;
+        let Some(in_force) = self.tail.key.clone() else {
+            // There may be one: a crash came before the entry.
+            let key = match current {
+                Some(key) => key,
+                None => {
+                    let key = self.make_key(&new_origin()?)?;
+                    self.store_key(&path, &key)?;
+                    key
+                }
+            };
+            let verifier = key.verifier();
+            tracing::info!(key = %verifier, file = %path.display(), "a new key signs the audit log");
+            self.signer = Some(key);
+            self.put(Event::KeyCreated { key: verifier })?;
+            return Ok(());
+        };
+        if let Some(key) = current.filter(|key| key.verifier() == in_force) {
+            self.signer = Some(key);
+            return Ok(());
+        }
+        // A crash came between the entry that names the new key and the last step.
+        match load(&next_path)? {
+            Some(key) if key.verifier() == in_force => {
+                self.signer = Some(key);
+                self.settle_next_key()
+            }
+            _ => Err(AuditError::KeyLost {
+                path,
+                key: in_force,
+            }),
+        }
+    }
+
+    fn rotate_key(&mut self) -> Result<VerifierKey, AuditError> {
+        self.catch_up()?;
+        let old = self.signer.take().ok_or(AuditError::NoKey)?;
+        let result = self.rotate_from(&old);
+        // The old one stays where it did not come to an entry.
+        if self.tail.key.as_ref() == Some(&old.verifier()) {
+            self.signer = Some(old);
+        }
+        result
+    }
+
+    fn rotate_from(&mut self, old: &LogKey) -> Result<VerifierKey, AuditError> {
+        let new = self.make_key(old.verifier().name())?;
+        self.store_key(&key_file::next_path(&self.dir), &new)?;
+        let key = new.verifier();
+        let text = rotation_text(&key, self.tail.sequence() + 1, &self.tail.digest);
+        self.put(Event::KeyRotated {
+            key: key.clone(),
+            note: old.sign(&text),
+        })?;
+        self.signer = Some(new);
+        self.settle_next_key()?;
+        self.sign_or_owe();
+        Ok(key)
+    }
+
+    fn replace_key(&mut self, reason: &str) -> Result<(), AuditError> {
+        let Some(lost) = self.tail.key.clone() else {
+            return self.take_key();
+        };
+        let new = self.make_key(lost.name())?;
+        self.store_key(&key_file::next_path(&self.dir), &new)?;
+        self.put(Event::KeyReplaced {
+            key: new.verifier(),
+            reason: reason.to_owned(),
+        })?;
+        self.signer = Some(new);
+        self.settle_next_key()
+    }
+
+    fn make_key(&self, name: &str) -> Result<LogKey, AuditError> {
+        LogKey::generate(name).map_err(|error| AuditError::Key {
+            path: key_file::path(&self.dir),
+            source: io::Error::other(error),
+        })
+    }
+
+    fn store_key(&self, path: &Path, key: &LogKey) -> Result<(), AuditError> {
+        key_file::store(path, key).map_err(|source| AuditError::Key {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// The last step of a change of keys: the log names the new one already.
+    fn settle_next_key(&self) -> Result<(), AuditError> {
+        let path = key_file::path(&self.dir);
+        fs::rename(key_file::next_path(&self.dir), &path)
+            .map_err(|source| AuditError::Key { path, source })
     }
 
     /// Runs something while no other process appends.
@@ -291,7 +559,8 @@ impl Folder {
         result
     }
 
-    /// The tail at the entry that a head names.
+    /// The tail at the entry that a head names, or, for a head from before there was a tree, at
+    /// the start, from where catching up makes the tree.
     fn find(&self, head: Head) -> Result<Tail, AuditError> {
         let cut = || AuditError::Cut {
             path: self.path.clone(),
@@ -306,17 +575,24 @@ impl Folder {
             })?;
         let body = line.strip_suffix(b"\n").ok_or_else(cut)?;
         match open_line(body) {
-            Ok(entry) if entry.digest == head.digest && entry.sequence == head.sequence => {
-                Ok(Tail {
-                    head,
-                    end: head.start + line.len() as u64,
-                })
+            Ok(entry) if entry.digest == head.digest && entry.sequence == head.sequence => {}
+            _ => {
+                return Err(AuditError::Damaged {
+                    path: self.path.clone(),
+                    offset: head.start,
+                });
             }
-            _ => Err(AuditError::Damaged {
-                path: self.path.clone(),
-                offset: head.start,
-            }),
         }
+        let Some(roots) = head.tree else {
+            return Ok(Tail::empty());
+        };
+        Ok(Tail {
+            digest: head.digest,
+            start: head.start,
+            end: head.start + line.len() as u64,
+            tree: Frontier::from_parts(head.sequence, roots).ok_or_else(|| self.no_head())?,
+            key: head.key,
+        })
     }
 
     /// Takes in what other processes have appended, and drops what a crash left incomplete.
@@ -328,30 +604,16 @@ impl Folder {
         if length < self.tail.end {
             return Err(AuditError::Cut {
                 path: self.path.clone(),
-                sequence: self.tail.head.sequence,
+                sequence: self.tail.sequence(),
             });
         }
-        let Lines { lines, torn } = self.lines_from(self.tail.end)?;
-        for line in lines {
-            let head = self.tail.head;
-            let start = self.tail.end;
-            let damaged = || AuditError::Damaged {
-                path: self.path.clone(),
-                offset: start,
-            };
-            let entry = open_line(&line[..line.len() - 1]).map_err(|_| damaged())?;
-            if entry.sequence != head.sequence + 1 || entry.previous != head.digest {
-                return Err(damaged());
-            }
-            let head = Head {
-                digest: entry.digest,
-                sequence: entry.sequence,
-                start,
-            };
-            self.tail = Tail {
-                head,
-                end: start + line.len() as u64,
-            };
+        let mut tail = self.tail.clone();
+        let torn = self.follow(&mut tail)?;
+        let is_other_key = tail.key != self.tail.key;
+        self.tail = tail;
+        // Another process has changed keys; before the first opening has its key there is none.
+        if is_other_key && self.signer.is_some() {
+            self.take_key()?;
         }
         if torn.is_empty() {
             return Ok(());
@@ -370,54 +632,127 @@ impl Folder {
         Ok(())
     }
 
-    /// Appends at the known tail, or leaves the log as it was.
-    fn write(&mut self, event: Event) -> Result<Entry, AuditError> {
-        let sync = event.is_boundary();
-        let before = self.tail;
-        let (entry, line) = seal(before.head.sequence + 1, now(), before.head.digest, event)
-            .map_err(|source| AuditError::Encode { source })?;
-        let head = Head {
-            digest: entry.digest,
-            sequence: entry.sequence,
-            start: before.end,
-        };
-        let written = self
-            .file
-            .write_all(line.as_bytes())
-            .and_then(|()| if sync { self.file.sync_data() } else { Ok(()) })
-            .and_then(|()| head.store(&self.dir, sync));
-        if let Err(source) = written {
-            // Should this fail too, the next append finds an incomplete line and drops it.
-            if let Err(error) = self.file.set_len(before.end) {
-                tracing::warn!(%error, "cannot take back an incomplete audit entry");
-            }
-            return Err(self.cannot_write(source));
-        }
-        self.tail = Tail {
-            head,
-            end: before.end + line.len() as u64,
-        };
-        Ok(entry)
-    }
-
-    fn lines_from(&self, offset: u64) -> Result<Lines, AuditError> {
+    /// Takes a tail over the complete lines that follow it. Returns what stands after the last.
+    fn follow(&self, tail: &mut Tail) -> Result<Vec<u8>, AuditError> {
         let failed = |source| AuditError::Read {
             path: self.path.clone(),
             source,
         };
-        let mut reader = self.reader_at(offset).map_err(failed)?;
-        let mut found = Lines {
-            lines: Vec::new(),
-            torn: Vec::new(),
-        };
+        let mut reader = self.reader_at(tail.end).map_err(failed)?;
+        let mut line = Vec::new();
         loop {
-            let mut line = Vec::new();
+            line.clear();
             reader.read_until(b'\n', &mut line).map_err(failed)?;
-            if !line.ends_with(b"\n") {
-                found.torn = line;
-                return Ok(found);
+            let Some(body) = line.strip_suffix(b"\n") else {
+                return Ok(line);
+            };
+            let damaged = || AuditError::Damaged {
+                path: self.path.clone(),
+                offset: tail.end,
+            };
+            let entry = open_line(body).map_err(|_| damaged())?;
+            if entry.sequence != tail.sequence() + 1 || entry.previous != tail.digest {
+                return Err(damaged());
             }
-            found.lines.push(line);
+            let event = entry.key_event(body);
+            let digest = entry.digest;
+            tail.step(digest, &line, event.as_ref().and_then(Event::key));
+        }
+    }
+
+    /// Appends at the known tail, or leaves the log as it was; after a boundary, signs.
+    fn write(&mut self, event: Event) -> Result<Entry, AuditError> {
+        let is_boundary = event.is_boundary();
+        let entry = self.put(event)?;
+        if is_boundary || self.owes_checkpoint {
+            self.sign_or_owe();
+        }
+        Ok(entry)
+    }
+
+    /// Appends at the known tail, or leaves the log as it was.
+    fn put(&mut self, event: Event) -> Result<Entry, AuditError> {
+        let sync = event.is_boundary();
+        let (entry, line) = seal(self.tail.sequence() + 1, now(), self.tail.digest, event)
+            .map_err(|source| AuditError::Encode { source })?;
+        let mut tail = self.tail.clone();
+        tail.step(entry.digest, line.as_bytes(), entry.event.key());
+        let written = self
+            .file
+            .write_all(line.as_bytes())
+            .and_then(|()| if sync { self.file.sync_data() } else { Ok(()) })
+            .and_then(|()| tail.head().store(&self.dir, sync));
+        if let Err(source) = written {
+            // Should this fail too, the next append finds an incomplete line and drops it.
+            if let Err(error) = self.file.set_len(self.tail.end) {
+                tracing::warn!(%error, "cannot take back an incomplete audit entry");
+            }
+            return Err(self.cannot_write(source));
+        }
+        self.tail = tail;
+        Ok(entry)
+    }
+
+    /// Signs what there is. The entries stand without it, so a failure is told and made up for at
+    /// the next append; `verify` says how many entries no checkpoint covers.
+    fn sign_or_owe(&mut self) {
+        if self.signer.is_none() {
+            return;
+        }
+        self.owes_checkpoint = match self.sign(false) {
+            Ok(_) => false,
+            Err(error) => {
+                tracing::warn!(%error, "the audit log is not signed up to its end");
+                true
+            }
+        };
+    }
+
+    /// Signs a checkpoint of what there is, or finds the one of it. It need not reach the disk
+    /// itself to hold: after a loss of power the next opening signs anew.
+    fn sign(&mut self, sync: bool) -> Result<SignedCheckpoint, AuditError> {
+        let failed = |source| self.no_checkpoint(source);
+        let mut end = checkpoint::end(&self.dir).map_err(failed)?;
+        if !end.torn.is_empty() {
+            tracing::warn!(
+                bytes = end.torn.len(),
+                "dropping an incomplete last checkpoint of the audit log"
+            );
+            // First: a crash in between says it again, which is better than not at all.
+            self.put(Event::CheckpointsRepaired {
+                dropped_bytes: end.torn.len() as u64,
+                dropped: Digest::of(&end.torn),
+            })?;
+        }
+        if let Some(last) = end
+            .last
+            .take_if(|last| last.checkpoint().size == self.tail.sequence())
+        {
+            return Ok(last);
+        }
+        let signer = self.signer.as_ref().ok_or(AuditError::NoKey)?;
+        let checkpoint = Checkpoint {
+            origin: signer.verifier().name().to_owned(),
+            size: self.tail.sequence(),
+            root: self.tail.tree.root(),
+        };
+        let failed = |source| self.no_checkpoint(source);
+        let signed = SignedCheckpoint::sign(checkpoint, signer)
+            .map_err(|fault| failed(io::Error::other(fault)))?;
+        checkpoint::append(&self.dir, &signed, end.end, sync).map_err(failed)?;
+        Ok(signed)
+    }
+
+    fn last_checkpoint(&self) -> Result<Option<SignedCheckpoint>, AuditError> {
+        let end = checkpoint::end(&self.dir).map_err(|source| self.no_checkpoint(source))?;
+        // What a crash left is dropped by signing.
+        Ok(end.last.filter(|_| end.torn.is_empty()))
+    }
+
+    fn no_checkpoint(&self, source: io::Error) -> AuditError {
+        AuditError::Checkpoint {
+            path: self.dir.join(CHECKPOINTS_FILE),
+            source,
         }
     }
 
@@ -445,11 +780,13 @@ impl Folder {
     }
 }
 
-struct Lines {
-    /// Complete lines, each with its newline.
-    lines: Vec<Vec<u8>>,
-    /// What follows the last newline.
-    torn: Vec<u8>,
+/// The name of a new log.
+fn new_origin() -> Result<String, AuditError> {
+    let number = getrandom::u32().map_err(|error| AuditError::Key {
+        path: PathBuf::from(LOG_FILE),
+        source: io::Error::other(error),
+    })?;
+    Ok(format!("sandcast/{number:08x}"))
 }
 
 fn now() -> String {

@@ -3,6 +3,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::str::FromStr;
 
 use jiff::{Timestamp, tz::TimeZone};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
@@ -80,6 +81,20 @@ impl<'de> Deserialize<'de> for RunId {
         String::deserialize(deserializer)?
             .parse()
             .map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for RunId {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RunId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "The name of a run: date, time and six hex characters",
+            "type": "string",
+            "pattern": "^[0-9]{8}-[0-9]{6}-[0-9a-f]{6}$",
+        })
     }
 }
 

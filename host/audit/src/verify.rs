@@ -1,13 +1,30 @@
-use std::collections::HashMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Read as _, Take};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::Digest;
-use crate::entry::{LineFault, RawEntry, open_line};
+use crate::batch::{Batch, Checked};
+use crate::checkpoint::{CHECKPOINTS_FILE, CheckpointReader, Next, SignedCheckpoint};
+use crate::entry::open_line;
+use crate::event::rotation_text;
+use crate::export::{CHECKPOINT_FILE, KEYS_FILE, Manifest};
 use crate::head::{HEAD_FILE, Head, LOG_FILE};
+use crate::note::{Note, NoteFault, VerifierKey};
+use crate::tiles::{Tile, Tiles, read_leaves};
+use crate::tree::{Frontier, TreeHash};
+use crate::{Digest, Event};
+
+/// What the one who checks a log knows about it from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// Keys of the log that were handed over in another way than with the log. Keys that one of
+    /// them gave way to, by a signature in the log, are trusted too. Without any, the log is held
+    /// to the keys that it names itself, which says nothing about who wrote it.
+    pub keys: Vec<VerifierKey>,
+    /// Checkpoints kept from earlier: the log must still contain what they are of.
+    pub checkpoints: Vec<SignedCheckpoint>,
+}
 
 /// What a log that is whole looks like.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -25,6 +42,22 @@ pub struct VerifyReport {
     pub unsealed: u64,
     /// The lines that say that an incomplete line was dropped after a crash.
     pub repairs: Vec<u64>,
+    /// The root of the tree of all entries.
+    pub root: TreeHash,
+    /// The key in force at the end, if the log has one. Its name is the log's.
+    pub key: Option<VerifierKey>,
+    /// Whether a key that the caller trusts leads to that one.
+    pub is_trusted: bool,
+    /// The entries that gave the log another key with the signature of the one before.
+    pub rotations: Vec<u64>,
+    /// The entries that gave the log another key without that.
+    pub replacements: Vec<u64>,
+    /// How many checkpoints there are.
+    pub checkpoints: u64,
+    /// How many entries the last checkpoint covers. Those after it have no signature yet.
+    pub signed: u64,
+    /// The entries whose content is here; all of them, but for an export of some.
+    pub present: (u64, u64),
 }
 
 /// Why a log is not whole, or could not be looked at.
@@ -72,6 +105,63 @@ pub enum VerifyError {
         /// The entry it names, or 0 if it cannot be read.
         sequence: u64,
     },
+    /// A checkpoint is wrong, on its own or for this log.
+    #[error("{}, line {line}: {fault}", path.display())]
+    Checkpoint {
+        /// The file of checkpoints.
+        path: PathBuf,
+        /// The line it starts at, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        fault: CheckpointFault,
+    },
+    /// A checkpoint that was kept from earlier does not belong to this log.
+    #[error("the checkpoint of {size} entries that was kept from earlier: {fault}")]
+    Kept {
+        /// Its size.
+        size: u64,
+        /// Why not.
+        fault: CheckpointFault,
+    },
+    /// Keys were given, and none of them, nor one that they gave way to, signed a checkpoint.
+    #[error(
+        "{}: no checkpoint is signed by a key that was given, so nothing says who wrote this log; the key it names is {}",
+        path.display(),
+        key.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
+    )]
+    Untrusted {
+        /// The log.
+        path: PathBuf,
+        /// The key in force at its end.
+        key: Option<VerifierKey>,
+    },
+    /// The key was replaced by one that no given key vouches for.
+    #[error(
+        "{}, entry {sequence}: the key was REPLACED by {key} without a signature of the one before, because: {reason}; ask the operator in another way whether that is so, and then give the new key too",
+        path.display()
+    )]
+    Replaced {
+        /// The log.
+        path: PathBuf,
+        /// The entry that says so.
+        sequence: u64,
+        /// The new key.
+        key: VerifierKey,
+        /// Why, in the words of the operator.
+        reason: String,
+    },
+    /// The file that says what an export holds is missing or was changed.
+    #[error("{} was changed: it does not describe this export", path.display())]
+    ExportChanged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of an export is not what the entries make.
+    #[error("{} was changed or is missing: it is not what the entries of the log make; ask for the export again", path.display())]
+    TileChanged {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// What is wrong with a line.
@@ -115,85 +205,118 @@ pub enum Fault {
         "the chain is broken: this entry was not written after the line above; one of the two was replaced"
     )]
     Unchained,
+    /// A first key for a log that has one.
+    #[error(
+        "a first key is named here, but the log has a key already: this entry was not written by sandcast"
+    )]
+    KeyAgain,
+    /// A change of keys that the key in force did not sign.
+    #[error(
+        "the change to another key is not signed by the key in force: whoever wrote this entry does not have that key"
+    )]
+    Rotation,
+    /// An entry about keys that names no key that could sign this log.
+    #[error("the key that this entry names is not one for this log")]
+    Key,
 }
 
-/// Checks every entry of the log in a folder, and that the log ends where its head says.
+/// What is wrong with a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CheckpointFault {
+    /// It is not a checkpoint.
+    #[error("this is not a signed checkpoint")]
+    Malformed,
+    /// It ends too early: a crash cut it short, or somebody did.
+    #[error(
+        "the last checkpoint is incomplete; if a crash did that, the next run drops it, says so in the log and signs anew"
+    )]
+    Incomplete,
+    /// It is not of a larger log than the one above.
+    #[error(
+        "this checkpoint is of {size} entries and stands after one of {before}: checkpoints were removed, repeated or reordered"
+    )]
+    Order {
+        /// Its size.
+        size: u64,
+        /// The size of the one above.
+        before: u64,
+    },
+    /// It is of more entries than there are.
+    #[error(
+        "the tail was cut off: the checkpoint is of {size} entries, the log ends at entry {entries}"
+    )]
+    Beyond {
+        /// Its size.
+        size: u64,
+        /// How many entries there are.
+        entries: u64,
+    },
+    /// The log has another root at its size.
+    #[error(
+        "the log and the checkpoint are two histories: of their first {size} entries the log has the root {found}, the checkpoint {wanted}; keep both as evidence"
+    )]
+    Forked {
+        /// Its size.
+        size: u64,
+        /// Its root.
+        wanted: TreeHash,
+        /// The root of the log at that size.
+        found: TreeHash,
+    },
+    /// The history does not end with the checkpoint that was published.
+    #[error("the checkpoints do not end with the one in the file `checkpoint`: some were removed")]
+    Missing,
+    /// No entry up to its size names a key.
+    #[error("it is signed, but no entry up to it names the key of the log")]
+    NoKey,
+    /// It is not signed as it must be.
+    #[error("at {size} entries: {fault}")]
+    Note {
+        /// Its size.
+        size: u64,
+        /// What is wrong.
+        fault: NoteFault,
+    },
+}
+
+/// Checks every entry of the log in a folder, that the log ends where its head says, and every
+/// signature by the keys that the log names. The folder may be that of a log in use, whose
+/// writers are not held up, or an export.
 ///
 /// # Errors
 /// At the first fault, with its line and cause; or when a file cannot be read.
 pub fn verify(dir: &Path) -> Result<VerifyReport, VerifyError> {
-    let path = dir.join(LOG_FILE);
-    let head_path = dir.join(HEAD_FILE);
-    let head = match Head::load(dir) {
-        Ok(head) => head,
+    verify_with(dir, &Trust::default())
+}
+
+/// As [`verify`], and holds the log to what is known about it from elsewhere.
+///
+/// # Errors
+/// As [`verify`]; and when the log is not the one that is known.
+pub fn verify_with(dir: &Path, trust: &Trust) -> Result<VerifyReport, VerifyError> {
+    let mut checkpoints = trust.checkpoints.clone();
+    checkpoints.sort_by_key(|kept| kept.checkpoint().size);
+    let trust = Trust {
+        keys: trust.keys.clone(),
+        checkpoints,
+    };
+    let mut verifier = Verifier::new(dir, &trust)?;
+    match Manifest::load(dir) {
+        Ok(Some(manifest)) => verifier.export(&manifest)?,
+        Ok(None) => verifier.live()?,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(VerifyError::HeadChanged {
-                path: head_path,
-                sequence: 0,
+            return Err(VerifyError::ExportChanged {
+                path: dir.join(crate::export::MANIFEST_FILE),
             });
         }
         Err(source) => {
             return Err(VerifyError::Read {
-                path: head_path,
+                path: dir.join(crate::export::MANIFEST_FILE),
                 source,
             });
         }
-    };
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(source) => return Err(VerifyError::Read { path, source }),
-    };
-
-    let mut chain = Chain::default();
-    let mut sealed = false;
-    for (number, start, line) in lines(&bytes) {
-        let entry = chain
-            .take(number, line)
-            .map_err(|fault| explain(fault, number, &bytes, &chain))
-            .map_err(|fault| VerifyError::Line {
-                path: path.clone(),
-                line: number,
-                fault,
-            })?;
-        if let Some(head) = head.filter(|head| head.sequence == entry.sequence) {
-            if (head.digest, head.start) != (entry.digest, start) {
-                return Err(VerifyError::HeadChanged {
-                    path: head_path,
-                    sequence: head.sequence,
-                });
-            }
-            sealed = true;
-        }
     }
-    let found = chain.report.entries;
-    match head {
-        Some(head) if head.sequence > found => {
-            return Err(VerifyError::Cut {
-                path,
-                expected: head.sequence,
-                found,
-            });
-        }
-        // A head that names entry 0 names nothing.
-        Some(head) if !sealed => {
-            return Err(VerifyError::HeadChanged {
-                path: head_path,
-                sequence: head.sequence,
-            });
-        }
-        Some(head) => chain.report.unsealed = found - head.sequence,
-        // A crash between the very first entry and its head leaves one entry.
-        None if found > 1 => return Err(VerifyError::HeadMissing { path: head_path }),
-        None => chain.report.unsealed = found,
-    }
-    Ok(chain.report)
-}
-
-#[derive(Default)]
-struct Chain {
-    report: VerifyReport,
-    /// The digest of each entry so far, by sequence.
-    digests: Vec<Digest>,
+    verifier.finish()
 }
 
 impl Default for VerifyReport {
@@ -205,80 +328,621 @@ impl Default for VerifyReport {
             last_time: None,
             unsealed: 0,
             repairs: Vec::new(),
+            root: TreeHash::empty(),
+            key: None,
+            is_trusted: false,
+            rotations: Vec::new(),
+            replacements: Vec::new(),
+            checkpoints: 0,
+            signed: 0,
+            present: (0, 0),
         }
     }
 }
 
-impl Chain {
-    fn take(&mut self, number: u64, line: &[u8]) -> Result<RawEntry, Fault> {
-        let body = line.strip_suffix(b"\n").ok_or(Fault::Incomplete)?;
-        let entry = open_line(body).map_err(|fault| match fault {
-            LineFault::Malformed => Fault::Malformed,
-            LineFault::Changed => Fault::Changed,
+/// A log as it goes by, once, from its first entry to its last.
+struct Verifier<'a> {
+    dir: &'a Path,
+    path: PathBuf,
+    trust: &'a Trust,
+    /// Of `trust.checkpoints`, by size, those that are still to come.
+    kept: usize,
+    log: BufReader<Take<File>>,
+    head: Option<Head>,
+    checkpoints: Option<CheckpointReader<BufReader<Take<File>>>>,
+    /// The next checkpoint to come.
+    next: Option<SignedCheckpoint>,
+    tree: Frontier,
+    /// The byte at which the next line starts.
+    offset: u64,
+    /// The number of the next line.
+    line: u64,
+    is_sealed: bool,
+    /// How many entries are covered by checkpoints of keys that were given or follow from those.
+    trusted: u64,
+    /// The last replacement of a key that nobody vouched for.
+    replaced: Option<(u64, VerifierKey, String)>,
+    report: VerifyReport,
+}
+
+impl<'a> Verifier<'a> {
+    /// Takes hold of the files as they are now: what is appended later is not looked at.
+    fn new(dir: &'a Path, trust: &'a Trust) -> Result<Self, VerifyError> {
+        let path = dir.join(LOG_FILE);
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            |source| VerifyError::Read { path, source }
+        };
+        let log = File::open(&path).map_err(failed(&path))?;
+        // Between two writes, so that no line is met half written. Where a file system has no
+        // locks nobody else writes either, or the fault that is found names the last line.
+        let is_locked = log.lock_shared().is_ok();
+        let head_path = dir.join(HEAD_FILE);
+        let head = match Head::load(dir) {
+            Ok(head) => head,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(VerifyError::HeadChanged {
+                    path: head_path,
+                    sequence: 0,
+                });
+            }
+            Err(source) => {
+                return Err(VerifyError::Read {
+                    path: head_path,
+                    source,
+                });
+            }
+        };
+        let length = log.metadata().map_err(failed(&path))?.len();
+        let checkpoints_path = dir.join(CHECKPOINTS_FILE);
+        let checkpoints = match File::open(&checkpoints_path) {
+            Ok(file) => {
+                let length = file.metadata().map_err(failed(&checkpoints_path))?.len();
+                let reader = BufReader::new(file.take(length));
+                Some(CheckpointReader::new(reader))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => {
+                return Err(VerifyError::Read {
+                    path: checkpoints_path,
+                    source,
+                });
+            }
+        };
+        if is_locked {
+            log.unlock().map_err(failed(&path))?;
+        }
+        let mut verifier = Self {
+            dir,
+            path,
+            trust,
+            kept: 0,
+            log: BufReader::with_capacity(1 << 18, log.take(length)),
+            head,
+            checkpoints,
+            next: None,
+            tree: Frontier::new(),
+            offset: 0,
+            line: 1,
+            is_sealed: false,
+            trusted: 0,
+            replaced: None,
+            report: VerifyReport::default(),
+        };
+        verifier.next_checkpoint()?;
+        Ok(verifier)
+    }
+
+    /// The log of a state folder: every entry is there, and a head says where they end.
+    fn live(&mut self) -> Result<(), VerifyError> {
+        self.lines(u64::MAX, &mut None)?;
+        self.report.present = (self.tree.size().min(1), self.tree.size());
+        let found = self.tree.size();
+        let head_path = self.dir.join(HEAD_FILE);
+        match &self.head {
+            Some(head) if head.sequence > found => Err(VerifyError::Cut {
+                path: self.path.clone(),
+                expected: head.sequence,
+                found,
+            }),
+            // A head that names entry 0 names nothing.
+            Some(head) if !self.is_sealed => Err(VerifyError::HeadChanged {
+                path: head_path,
+                sequence: head.sequence,
+            }),
+            Some(head) => {
+                self.report.unsealed = found - head.sequence;
+                Ok(())
+            }
+            // A crash between the very first entry and its head leaves one entry.
+            None if found > 1 => Err(VerifyError::HeadMissing { path: head_path }),
+            None => {
+                self.report.unsealed = found;
+                Ok(())
+            }
+        }
+    }
+
+    /// A folder that was exported: some or all entries, the tree of all in tiles, and the
+    /// checkpoint that the tree belongs to.
+    fn export(&mut self, manifest: &Manifest) -> Result<(), VerifyError> {
+        self.head = None;
+        let mut tiles = Some(Tiles::new(manifest.is_whole()));
+        let mut keys = Keys::open(self.dir)?;
+        self.hashes(manifest.first - 1, manifest, &mut tiles, &mut keys)?;
+        if manifest.last >= manifest.first {
+            self.lines(manifest.last, &mut tiles)?;
+            // What is missing at the end of the lines is a cut, not an omission.
+            if self.tree.size() < manifest.last {
+                return Err(VerifyError::Cut {
+                    path: self.path.clone(),
+                    expected: manifest.last,
+                    found: self.tree.size(),
+                });
+            }
+        }
+        let rest = match self.log.fill_buf() {
+            Ok(rest) => rest.len(),
+            Err(source) => return Err(self.cannot_read(source)),
+        };
+        if rest > 0 {
+            return Err(self.line_fault(Fault::Malformed));
+        }
+        self.hashes(manifest.size, manifest, &mut tiles, &mut keys)?;
+        if keys.next.is_some() || keys.is_malformed {
+            return Err(VerifyError::ExportChanged { path: keys.path });
+        }
+        for tile in tiles.into_iter().flat_map(Tiles::finish) {
+            self.compare(&tile)?;
+        }
+        self.report.present = (manifest.first, manifest.last);
+        self.published(manifest)
+    }
+
+    /// The file `checkpoint` of an export is the last of the history, of exactly this size.
+    fn published(&self, manifest: &Manifest) -> Result<(), VerifyError> {
+        let path = self.dir.join(CHECKPOINT_FILE);
+        let changed = |fault| VerifyError::Checkpoint {
+            path: path.clone(),
+            line: 1,
+            fault,
+        };
+        let text = fs::read_to_string(&path).map_err(|_| changed(CheckpointFault::Malformed))?;
+        let published =
+            SignedCheckpoint::parse(&text).map_err(|_| changed(CheckpointFault::Malformed))?;
+        let size = published.checkpoint().size;
+        self.fits(&published).map_err(changed)?;
+        let end = crate::checkpoint::end(self.dir).map_err(|source| VerifyError::Read {
+            path: self.dir.join(CHECKPOINTS_FILE),
+            source,
         })?;
-        if entry.sequence != number {
-            return Err(Fault::Reordered {
-                sequence: entry.sequence,
-                expected: number,
+        if end.last.is_none_or(|last| last.text() != published.text()) {
+            return Err(self.checkpoint_fault(CheckpointFault::Missing));
+        }
+        if size == manifest.size && manifest.origin == published.checkpoint().origin {
+            return Ok(());
+        }
+        Err(VerifyError::ExportChanged {
+            path: self.dir.join(crate::export::MANIFEST_FILE),
+        })
+    }
+
+    /// Takes the lines of the log as entries, up to the one with this number.
+    fn lines(&mut self, last: u64, tiles: &mut Option<Tiles>) -> Result<(), VerifyError> {
+        let mut batch = Batch::default();
+        while self.tree.size() < last {
+            let wanted = last - self.tree.size();
+            batch
+                .fill(&mut self.log, wanted)
+                .map_err(|source| self.cannot_read(source))?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for checked in batch.check() {
+                self.entry(&checked)?;
+                if let Some(tiles) = tiles {
+                    for tile in tiles.push(checked.leaf, checked.line.strip_suffix(b"\n")) {
+                        self.compare(&tile)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes leaves from the tiles, up to and with this number of them, where the entries
+    /// themselves were not exported. Entries about keys are there all the same.
+    fn hashes(
+        &mut self,
+        up_to: u64,
+        manifest: &Manifest,
+        tiles: &mut Option<Tiles>,
+        keys: &mut Keys,
+    ) -> Result<(), VerifyError> {
+        let first = self.tree.size() + 1;
+        if first > up_to {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        read_leaves(self.dir, manifest.size, first..=up_to, |_, leaf| {
+            if result.is_ok() {
+                result = self.hash(leaf, tiles, keys);
+            }
+        })?;
+        result
+    }
+
+    /// One leaf of which only the hash is here, unless it is about keys.
+    fn hash(
+        &mut self,
+        leaf: TreeHash,
+        tiles: &mut Option<Tiles>,
+        keys: &mut Keys,
+    ) -> Result<(), VerifyError> {
+        let sequence = self.tree.size() + 1;
+        self.tree.push(leaf);
+        if let Some(line) = keys.take(sequence)? {
+            let is_entry = TreeHash::leaf(&line) == leaf;
+            let entry = open_line(&line).ok().filter(|_| is_entry);
+            let Some(event) = entry.as_ref().and_then(|entry| entry.key_event(&line)) else {
+                return Err(VerifyError::ExportChanged {
+                    path: keys.path.clone(),
+                });
+            };
+            let previous = entry.map_or(Digest::ZERO, |entry| entry.previous);
+            self.key_event(event, &previous)
+                .map_err(|fault| VerifyError::Line {
+                    path: keys.path.clone(),
+                    line: keys.line,
+                    fault,
+                })?;
+        }
+        // The chain cannot be followed over entries that are not here; the tree can.
+        self.report.head = Digest::ZERO;
+        self.settle()?;
+        if let Some(tiles) = tiles {
+            for tile in tiles.push(leaf, None) {
+                self.compare(&tile)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&self, tile: &Tile) -> Result<(), VerifyError> {
+        let path = self.dir.join(&tile.path);
+        match fs::read(&path) {
+            Ok(bytes) if bytes == tile.bytes => Ok(()),
+            _ => Err(VerifyError::TileChanged { path }),
+        }
+    }
+
+    /// One line that was checked on its own: is it the entry that belongs here?
+    fn entry(&mut self, checked: &Checked<'_>) -> Result<(), VerifyError> {
+        let entry = match &checked.entry {
+            Ok(entry) => entry,
+            Err(fault) => return Err(self.line_fault(fault.clone())),
+        };
+        let expected = self.tree.size() + 1;
+        if entry.sequence != expected {
+            return Err(self.misplaced(entry.sequence, expected, &entry.digest));
+        }
+        // Before the first line of an export of some there is nothing to compare with.
+        let follows_gap = self.line == 1 && expected > 1;
+        if entry.previous != self.report.head && !follows_gap {
+            return Err(self.line_fault(Fault::Unchained));
+        }
+        self.tree.push(checked.leaf);
+        if let Some(event) = entry.key_event(checked.line) {
+            self.key_event(event, &entry.previous)
+                .map_err(|fault| self.line_fault(fault))?;
+        } else if entry.event.name.starts_with("key-") {
+            return Err(self.line_fault(Fault::Key));
+        }
+        if entry.event.name == "log-repaired" {
+            self.report.repairs.push(self.line);
+        }
+        self.report.head = entry.digest;
+        if self.report.first_time.is_none() {
+            self.report.first_time = Some(entry.time.clone().into_owned());
+        }
+        let last = self.report.last_time.get_or_insert_default();
+        last.clear();
+        last.push_str(&entry.time);
+        if let Some(head) = self.head.as_ref().filter(|head| head.sequence == expected) {
+            let is_same_tree = head
+                .tree
+                .as_ref()
+                .is_none_or(|roots| roots == self.tree.roots());
+            let is_same_key = head.tree.is_none() || head.key == self.report.key;
+            let is_same_place = (head.digest, head.start) == (entry.digest, self.offset);
+            if !(is_same_tree && is_same_key && is_same_place) {
+                return Err(VerifyError::HeadChanged {
+                    path: self.dir.join(HEAD_FILE),
+                    sequence: head.sequence,
+                });
+            }
+            self.is_sealed = true;
+        }
+        self.line += 1;
+        self.offset += checked.line.len() as u64;
+        self.settle()
+    }
+
+    /// An entry that names a key, already in the tree.
+    fn key_event(&mut self, event: Event, previous: &Digest) -> Result<(), Fault> {
+        let sequence = self.tree.size();
+        let Some(key) = event.key().cloned() else {
+            return Ok(());
+        };
+        let is_given = self.trust.keys.contains(&key);
+        match (&self.report.key, event) {
+            (None, Event::KeyCreated { .. }) => self.report.is_trusted = is_given,
+            (Some(_), Event::KeyCreated { .. }) => return Err(Fault::KeyAgain),
+            (None, _) => return Err(Fault::Rotation),
+            (Some(old), _) if old.name() != key.name() => return Err(Fault::Key),
+            (Some(old), Event::KeyRotated { note, .. }) => {
+                let note = Note::parse(&note).map_err(|_| Fault::Rotation)?;
+                let text = rotation_text(&key, sequence, previous);
+                if note.text != text || note.check(old).is_err() {
+                    return Err(Fault::Rotation);
+                }
+                self.report.is_trusted |= is_given;
+                self.report.rotations.push(sequence);
+            }
+            (Some(_), event) => {
+                self.report.is_trusted = is_given;
+                self.report.replacements.push(sequence);
+                if let Event::KeyReplaced { reason, .. } = event {
+                    self.replaced = (!is_given).then(|| (sequence, key.clone(), reason));
+                }
+            }
+        }
+        self.report.key = Some(key);
+        Ok(())
+    }
+
+    /// Checks the checkpoints of the size that the tree has now.
+    fn settle(&mut self) -> Result<(), VerifyError> {
+        let size = self.tree.size();
+        if self
+            .next
+            .as_ref()
+            .is_some_and(|next| next.checkpoint().size == size)
+            && let Some(next) = self.next.take()
+        {
+            self.fits(&next)
+                .map_err(|fault| self.checkpoint_fault(fault))?;
+            self.report.checkpoints += 1;
+            self.report.signed = size;
+            if self.report.is_trusted {
+                self.trusted = size;
+            }
+            self.next_checkpoint()?;
+        }
+        while let Some(kept) = self.trust.checkpoints.get(self.kept)
+            && kept.checkpoint().size <= size
+        {
+            self.fits(kept)
+                .map_err(|fault| VerifyError::Kept { size, fault })?;
+            self.kept += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether a checkpoint is one of the log up to here.
+    fn fits(&self, signed: &SignedCheckpoint) -> Result<(), CheckpointFault> {
+        let checkpoint = signed.checkpoint();
+        let size = self.tree.size();
+        let key = self.report.key.as_ref().ok_or(CheckpointFault::NoKey)?;
+        let found = self.tree.root();
+        if checkpoint.size == size && checkpoint.root != found && signed.check(key).is_ok() {
+            return Err(CheckpointFault::Forked {
+                size,
+                wanted: checkpoint.root,
+                found,
             });
         }
-        if entry.previous != self.report.head {
-            return Err(Fault::Unchained);
+        signed
+            .check(key)
+            .map_err(|fault| CheckpointFault::Note { size, fault })?;
+        if checkpoint.size == size {
+            Ok(())
+        } else {
+            Err(CheckpointFault::Malformed)
         }
-        self.report.entries = number;
-        self.report.head = entry.digest;
-        self.report
-            .first_time
-            .get_or_insert_with(|| entry.time.clone());
-        self.report.last_time = Some(entry.time.clone());
-        if entry.event.get("event").and_then(serde_json::Value::as_str) == Some("log-repaired") {
-            self.report.repairs.push(number);
-        }
-        self.digests.push(entry.digest);
-        Ok(entry)
     }
-}
 
-/// Finds out how an entry came to stand where another belongs.
-fn explain(fault: Fault, number: u64, bytes: &[u8], chain: &Chain) -> Fault {
-    let Fault::Reordered { sequence, expected } = fault else {
-        return fault;
-    };
-    let further_down: HashMap<u64, Digest> = lines(bytes)
-        .skip_while(|(line, ..)| *line < number)
-        .filter_map(|(_, _, line)| open_line(line.strip_suffix(b"\n")?).ok())
-        .map(|entry| (entry.sequence, entry.digest))
-        .collect();
-    if sequence > expected {
-        if further_down.contains_key(&expected) {
-            return Fault::Reordered { sequence, expected };
-        }
-        return Fault::Removed {
-            from: expected,
-            to: sequence - 1,
+    fn next_checkpoint(&mut self) -> Result<(), VerifyError> {
+        let Some(reader) = &mut self.checkpoints else {
+            return Ok(());
         };
+        let next = reader.next().map_err(|source| VerifyError::Read {
+            path: self.dir.join(CHECKPOINTS_FILE),
+            source,
+        })?;
+        let fault = match next {
+            Next::Checkpoint(signed) if signed.checkpoint().size > self.report.signed => {
+                self.next = Some(signed);
+                return Ok(());
+            }
+            Next::Checkpoint(signed) => CheckpointFault::Order {
+                size: signed.checkpoint().size,
+                before: self.report.signed,
+            },
+            Next::Malformed => CheckpointFault::Malformed,
+            Next::Torn => CheckpointFault::Incomplete,
+            Next::End => return Ok(()),
+        };
+        Err(self.checkpoint_fault(fault))
     }
-    let above = sequence
-        .checked_sub(1)
-        .and_then(|place| chain.digests.get(usize::try_from(place).ok()?));
-    match above {
-        Some(digest) if further_down.get(&sequence) == Some(digest) => {
-            Fault::Duplicated { of: sequence }
+
+    fn finish(mut self) -> Result<VerifyReport, VerifyError> {
+        let entries = self.tree.size();
+        self.report.entries = entries;
+        self.report.root = self.tree.root();
+        let beyond = |size| CheckpointFault::Beyond { size, entries };
+        if let Some(next) = &self.next {
+            return Err(self.checkpoint_fault(beyond(next.checkpoint().size)));
         }
-        _ => Fault::Unchained,
+        if let Some(kept) = self.trust.checkpoints.get(self.kept) {
+            let size = kept.checkpoint().size;
+            let fault = beyond(size);
+            return Err(VerifyError::Kept { size, fault });
+        }
+        if self.trust.keys.is_empty() {
+            return Ok(self.report);
+        }
+        if let Some((sequence, key, reason)) = self.replaced {
+            return Err(VerifyError::Replaced {
+                path: self.path,
+                sequence,
+                key,
+                reason,
+            });
+        }
+        // A key that is only named has vouched for nothing.
+        if !self.report.is_trusted || self.trusted == 0 {
+            return Err(VerifyError::Untrusted {
+                path: self.path,
+                key: self.report.key,
+            });
+        }
+        self.report.signed = self.trusted;
+        Ok(self.report)
+    }
+
+    fn line_fault(&self, fault: Fault) -> VerifyError {
+        VerifyError::Line {
+            path: self.path.clone(),
+            line: self.line,
+            fault,
+        }
+    }
+
+    fn checkpoint_fault(&self, fault: CheckpointFault) -> VerifyError {
+        VerifyError::Checkpoint {
+            path: self.dir.join(CHECKPOINTS_FILE),
+            line: self.checkpoints.as_ref().map_or(0, |reader| reader.line),
+            fault,
+        }
+    }
+
+    fn cannot_read(&self, source: io::Error) -> VerifyError {
+        VerifyError::Read {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    /// Finds out how an entry came to stand where another belongs, by a second look at the file.
+    fn misplaced(&self, sequence: u64, expected: u64, digest: &Digest) -> VerifyError {
+        let first = expected - self.line + 1;
+        let found = if sequence > expected {
+            self.find(|_, other, _| other == expected)
+        } else {
+            // Every line above was in its place.
+            self.find(|line, other, found| line < self.line && other == sequence && found == digest)
+        };
+        match found {
+            Err(source) => self.cannot_read(source),
+            Ok(true) if sequence > expected => {
+                self.line_fault(Fault::Reordered { sequence, expected })
+            }
+            Ok(false) if sequence > expected => self.line_fault(Fault::Removed {
+                from: expected,
+                to: sequence - 1,
+            }),
+            Ok(true) => self.line_fault(Fault::Duplicated {
+                of: sequence + 1 - first,
+            }),
+            Ok(false) => self.line_fault(Fault::Unchained),
+        }
+    }
+
+    /// Whether there is such an entry: the number of its line, its own number, its digest.
+    fn find(&self, wanted: impl Fn(u64, u64, &Digest) -> bool) -> io::Result<bool> {
+        let mut reader = BufReader::new(File::open(&self.path)?);
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            if reader.read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            let entry = line.strip_suffix(b"\n").map(open_line);
+            if let Some(Ok(entry)) = entry
+                && wanted(number, entry.sequence, &entry.digest)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
-/// Line number from 1, the byte it starts at, and the line with its newline if it has one.
-fn lines(bytes: &[u8]) -> impl Iterator<Item = (u64, u64, &[u8])> {
-    bytes
-        .split_inclusive(|byte| *byte == b'\n')
-        .scan((0, 0), |(number, start), line| {
-            *number += 1;
-            let this = (*number, *start, line);
-            *start += line.len() as u64;
-            Some(this)
-        })
+/// The entries about keys that an export of some entries has beside them.
+struct Keys {
+    path: PathBuf,
+    reader: Option<BufReader<File>>,
+    /// The next entry: its number and its line without newline.
+    next: Option<(u64, Vec<u8>)>,
+    line: u64,
+    is_malformed: bool,
+}
+
+impl Keys {
+    fn open(dir: &Path) -> Result<Self, VerifyError> {
+        let path = dir.join(KEYS_FILE);
+        let reader = match File::open(&path) {
+            Ok(file) => Some(BufReader::new(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(VerifyError::Read { path, source }),
+        };
+        let mut keys = Self {
+            path,
+            reader,
+            next: None,
+            line: 0,
+            is_malformed: false,
+        };
+        keys.advance()?;
+        Ok(keys)
+    }
+
+    fn advance(&mut self) -> Result<(), VerifyError> {
+        self.next = None;
+        let Some(reader) = &mut self.reader else {
+            return Ok(());
+        };
+        let mut line = Vec::new();
+        reader
+            .read_until(b'\n', &mut line)
+            .map_err(|source| VerifyError::Read {
+                path: self.path.clone(),
+                source,
+            })?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let number = line
+            .pop_if(|last| *last == b'\n')
+            .and_then(|_| open_line(&line).ok())
+            .map(|entry| entry.sequence);
+        match number {
+            Some(number) => self.next = Some((number, line)),
+            None => self.is_malformed = true,
+        }
+        Ok(())
+    }
+
+    /// The line of an entry, if it is one about keys.
+    fn take(&mut self, number: u64) -> Result<Option<Vec<u8>>, VerifyError> {
+        let Some((_, line)) = self.next.take_if(|(next, _)| *next == number) else {
+            return Ok(None);
+        };
+        self.line += 1;
+        self.advance()?;
+        Ok(Some(line))
+    }
 }
 
 #[cfg(test)]

@@ -2,13 +2,8 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::testing::{event, folder, key, small_event};
 use crate::verify;
-
-fn event(number: u64) -> Event {
-    Event::ServeStopped {
-        predictions: number,
-    }
-}
 
 fn predictions(entries: &[Entry]) -> Vec<u64> {
     entries
@@ -22,18 +17,20 @@ fn predictions(entries: &[Entry]) -> Vec<u64> {
 
 #[test]
 fn what_is_appended_is_read_back_in_order_and_chained() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     let first = log.append(event(1)).expect("appends");
     let second = log.append(event(2)).expect("appends");
-    assert_eq!((first.sequence, first.previous), (1, Digest::ZERO));
-    assert_eq!((second.sequence, second.previous), (2, first.digest));
-    assert_eq!(log.entries().expect("reads"), vec![first, second.clone()]);
+    let entries = log.entries().expect("reads");
+    assert_eq!(entries[0].event, Event::KeyCreated { key: key(&log) });
+    assert_eq!((first.sequence, first.previous), (2, entries[0].digest));
+    assert_eq!((second.sequence, second.previous), (3, first.digest));
+    assert_eq!(entries[1..], [first, second.clone()]);
 
     let log = AuditLog::open(dir.path()).expect("opens again");
     let third = log.append(event(3)).expect("appends");
-    assert_eq!((third.sequence, third.previous), (3, second.digest));
-    assert_eq!(verify(dir.path()).expect("is whole").entries, 3);
+    assert_eq!((third.sequence, third.previous), (4, second.digest));
+    assert_eq!(verify(dir.path()).expect("is whole").entries, 4);
 }
 
 #[test]
@@ -48,7 +45,7 @@ fn a_log_in_memory_is_chained_too() {
 
 #[test]
 fn two_openings_and_many_threads_make_one_chain() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let logs = [
         AuditLog::open(dir.path()).expect("opens"),
         AuditLog::open(dir.path()).expect("opens"),
@@ -65,7 +62,7 @@ fn two_openings_and_many_threads_make_one_chain() {
             }
         }
     });
-    assert_eq!(verify(dir.path()).expect("is whole").entries, 100);
+    assert_eq!(verify(dir.path()).expect("is whole").entries, 101);
     let mut seen = predictions(&logs[0].entries().expect("reads"));
     seen.sort_unstable();
     seen.dedup();
@@ -74,7 +71,7 @@ fn two_openings_and_many_threads_make_one_chain() {
 
 #[test]
 fn an_incomplete_last_line_is_dropped_and_the_log_says_so() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     log.append(event(1)).expect("appends");
     let mut file = File::options()
@@ -89,12 +86,12 @@ fn an_incomplete_last_line_is_dropped_and_the_log_says_so() {
 
     // Both a new opening and one that was there before notice.
     let entry = log.append(event(2)).expect("appends");
-    assert_eq!(entry.sequence, 3);
+    assert_eq!(entry.sequence, 4);
     let report = verify(dir.path()).expect("is whole again");
-    assert_eq!((report.entries, report.repairs), (3, vec![2]));
+    assert_eq!((report.entries, report.repairs), (4, vec![3]));
     let entries = log.entries().expect("reads");
     assert_eq!(
-        entries[1].event,
+        entries[2].event,
         Event::LogRepaired {
             dropped_bytes: 13,
             dropped: Digest::of(b"{\"digest\":\"12")
@@ -105,13 +102,13 @@ fn an_incomplete_last_line_is_dropped_and_the_log_says_so() {
     AuditLog::open(dir.path()).expect("opens and repairs");
     assert_eq!(
         verify(dir.path()).expect("is whole again").repairs,
-        vec![2, 4]
+        vec![3, 5]
     );
 }
 
 #[test]
 fn a_head_that_is_one_entry_behind_is_caught_up() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     log.append(event(1)).expect("appends");
     let head = fs::read(dir.path().join(HEAD_FILE)).expect("there is a head");
@@ -124,46 +121,56 @@ fn a_head_that_is_one_entry_behind_is_caught_up() {
         .append(event(3))
         .expect("appends");
     let report = verify(dir.path()).expect("is whole");
-    assert_eq!((report.entries, report.unsealed), (3, 0));
+    assert_eq!((report.entries, report.unsealed), (4, 0));
 }
 
 #[test]
 fn a_cut_log_is_not_continued() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
-    let first = log.append(event(1)).expect("appends");
+    log.append(event(1)).expect("appends");
     log.append(event(2)).expect("appends");
     let path = dir.path().join(LOG_FILE);
     let text = fs::read_to_string(&path).expect("reads");
-    let line = text.lines().next().expect("a line");
-    fs::write(&path, format!("{line}\n")).expect("writes");
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    fs::write(&path, lines[..2].concat()).expect("writes");
 
     assert!(matches!(
         log.append(event(3)),
-        Err(AuditError::Cut { sequence: 2, .. })
+        Err(AuditError::Cut { sequence: 3, .. })
     ));
     let error = AuditLog::open(dir.path()).expect_err("is cut");
     assert!(
-        matches!(error, AuditError::Cut { sequence: 2, .. }),
+        matches!(error, AuditError::Cut { sequence: 3, .. }),
         "{error}"
     );
-    assert_eq!(
-        read(dir.path())
-            .expect("opens")
-            .collect::<Result<Vec<_>, _>>()
-            .expect("reads"),
-        vec![first]
+    let left = read(dir.path()).expect("opens");
+    let left: Vec<Entry> = left.collect::<Result<_, _>>().expect("reads");
+    assert_eq!(predictions(&left), [1]);
+
+    // A head that is cut too does not hide it: the checkpoints know.
+    let head = Head {
+        digest: left[1].digest,
+        key: Some(key(&log)),
+        sequence: 2,
+        start: lines[0].len() as u64,
+        tree: None,
+    };
+    head.store(dir.path(), false).expect("writes");
+    let error = AuditLog::open(dir.path()).expect_err("is cut");
+    assert!(
+        matches!(error, AuditError::Cut { sequence: 3, .. }),
+        "{error}"
     );
 }
 
 #[test]
 fn a_log_without_its_head_is_not_continued() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
-    log.append(event(1)).expect("appends");
     let head = dir.path().join(HEAD_FILE);
     fs::remove_file(&head).expect("removes");
-    AuditLog::open(dir.path()).expect("one entry may have been cut off from its head by a crash");
+    AuditLog::open(dir.path()).expect("a crash may come between the first entry and its head");
 
     log.append(event(2)).expect("appends");
     fs::remove_file(&head).expect("removes");
@@ -180,29 +187,32 @@ fn a_log_without_its_head_is_not_continued() {
 
 #[test]
 fn a_changed_line_is_not_continued_or_read() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     log.append(event(1)).expect("appends");
     let path = dir.path().join(LOG_FILE);
     let text = fs::read_to_string(&path).expect("reads");
+    let first = text.find('\n').expect("a line") as u64 + 1;
     fs::write(
         &path,
         text.replace("\"predictions\":1", "\"predictions\":2"),
     )
     .expect("writes");
-    assert!(matches!(
-        AuditLog::open(dir.path()),
-        Err(AuditError::Damaged { offset: 0, .. })
-    ));
-    assert!(matches!(
-        log.entries(),
-        Err(AuditError::Damaged { offset: 0, .. })
-    ));
+    let errors = [
+        AuditLog::open(dir.path()).expect_err("is damaged"),
+        log.entries().expect_err("is damaged"),
+    ];
+    for error in errors {
+        assert!(
+            matches!(error, AuditError::Damaged { offset, .. } if offset == first),
+            "{error}"
+        );
+    }
 }
 
 #[test]
 fn an_entry_whose_head_cannot_be_written_is_taken_back() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     log.append(event(1)).expect("appends");
     fs::create_dir(dir.path().join("head.json.new")).expect("stands in the way");
@@ -210,16 +220,16 @@ fn an_entry_whose_head_cannot_be_written_is_taken_back() {
         log.append(event(2)),
         Err(AuditError::Write { .. })
     ));
-    assert_eq!(verify(dir.path()).expect("is whole").entries, 1);
+    assert_eq!(verify(dir.path()).expect("is whole").entries, 2);
     fs::remove_dir(dir.path().join("head.json.new")).expect("removes");
-    assert_eq!(log.append(event(3)).expect("appends").sequence, 2);
+    assert_eq!(log.append(event(3)).expect("appends").sequence, 3);
     assert_eq!(predictions(&log.entries().expect("reads")), [1, 3]);
 }
 
 #[test]
 fn a_folder_that_cannot_be_made_is_named() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let file = dir.path().join("file");
+    let dir = folder();
+    let file = dir.state().join("file");
     fs::write(&file, "").expect("writes");
     let error = AuditLog::open(&file.join("audit")).expect_err("a file is no folder");
     assert!(error.to_string().contains("audit"), "{error}");
@@ -268,7 +278,7 @@ fn this_program() -> Command {
 
 #[test]
 fn several_processes_make_one_chain() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let children: Vec<_> = (0..3)
         .map(|_| child(&mut this_program(), dir.path(), 20))
         .collect();
@@ -276,12 +286,12 @@ fn several_processes_make_one_chain() {
         assert!(child.wait().expect("ends").success());
     }
     let report = verify(dir.path()).expect("is whole");
-    assert_eq!((report.entries, report.repairs.len()), (60, 0));
+    assert_eq!((report.entries, report.repairs.len()), (61, 0));
 }
 
 #[test]
 fn a_killed_process_leaves_a_log_that_can_be_continued() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     for _ in 0..3 {
         let mut child = child(&mut this_program(), dir.path(), u64::MAX);
         let before = fs::metadata(dir.path().join(LOG_FILE)).map_or(0, |data| data.len());
@@ -302,7 +312,7 @@ fn a_killed_process_leaves_a_log_that_can_be_continued() {
 #[cfg(unix)]
 #[test]
 fn a_full_disk_is_an_error_and_the_chain_stays_whole() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let mut shell = Command::new("sh");
     shell.args([
         "-c",
@@ -333,4 +343,248 @@ fn a_full_disk_is_an_error_and_the_chain_stays_whole() {
         verify(dir.path()).expect("is whole").entries,
         report.entries + 1
     );
+}
+
+/// What is left when a process is killed between two writes of one append.
+#[test]
+fn a_crash_between_any_two_writes_is_recovered_from() {
+    let dir = folder();
+    let log = dir.open();
+    log.append(small_event(1)).expect("appends");
+    let before = [HEAD_FILE, CHECKPOINTS_FILE].map(|name| (name, dir.file(name)));
+    log.append(event(2)).expect("appends and signs");
+    drop(log);
+    let after = [LOG_FILE, HEAD_FILE, CHECKPOINTS_FILE].map(|name| (name, dir.file(name)));
+    let restore = |files: &[(&str, Vec<u8>)]| {
+        for (name, bytes) in files {
+            fs::write(dir.path().join(name), bytes).expect("writes");
+        }
+    };
+
+    // Between the line and the head; between the head and the checkpoint.
+    for left in [before.to_vec(), before[1..].to_vec()] {
+        restore(&after);
+        restore(&left);
+        let report = verify(dir.path()).expect("is whole");
+        assert_eq!((report.entries, report.signed), (3, 1));
+        let log = dir.open();
+        let report = verify(dir.path()).expect("is whole");
+        assert_eq!(
+            (report.entries, report.signed, report.repairs.len()),
+            (3, 3, 0)
+        );
+        let bytes = dir.file(CHECKPOINTS_FILE);
+        assert_eq!(
+            bytes, after[2].1,
+            "the same checkpoint is signed, to the byte"
+        );
+        log.append(small_event(4)).expect("goes on");
+    }
+
+    // Within the checkpoint, at any byte of it.
+    let start = before[1].1.len();
+    for end in (start + 1)..after[2].1.len() {
+        restore(&after);
+        fs::write(dir.path().join(CHECKPOINTS_FILE), &after[2].1[..end]).expect("writes");
+        let error = verify(dir.path()).expect_err("is torn");
+        let wanted = format!(
+            "checkpoints, line {}: the last checkpoint is incomplete",
+            before[1].1.iter().filter(|byte| **byte == b'\n').count() + 1
+        );
+        assert!(error.to_string().contains(&wanted), "{error}");
+        let log = dir.open();
+        let torn = &after[2].1[start..end];
+        let wanted = Event::CheckpointsRepaired {
+            dropped_bytes: torn.len() as u64,
+            dropped: Digest::of(torn),
+        };
+        assert_eq!(log.entries().expect("reads")[3].event, wanted);
+        let report = verify(dir.path()).expect("is whole");
+        assert_eq!(
+            (report.entries, report.signed, report.checkpoints),
+            (4, 4, 2)
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_is_made_up_for() {
+    let dir = folder();
+    let log = dir.open();
+    let path = dir.path().join(CHECKPOINTS_FILE);
+    let kept = dir.file(CHECKPOINTS_FILE);
+    fs::remove_file(&path).expect("removes");
+    fs::create_dir(&path).expect("stands in the way");
+    log.append(event(1)).expect("the entry itself is recorded");
+    assert!(matches!(
+        log.checkpoint(),
+        Err(AuditError::Checkpoint { .. })
+    ));
+    fs::remove_dir(&path).expect("removes");
+    fs::write(&path, kept).expect("writes");
+    log.append(small_event(2)).expect("appends");
+    assert_eq!(verify(dir.path()).expect("is whole").signed, 3);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_new_log_has_a_key_that_only_its_owner_may_read_outside_of_its_folder() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = folder();
+    let log = AuditLog::open(&dir.path().join("")).expect("opens, with a slash at the end");
+    let path = dir.state().join("audit.key");
+    let mode = fs::metadata(&path).expect("a key").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let text = fs::read_to_string(&path).expect("reads");
+    let name = key(&log).name().to_owned();
+    assert!(text.starts_with(&format!("PRIVATE+KEY+{name}+")));
+    assert!(name.starts_with("sandcast/"));
+    // The base64 of a key may have a plus too.
+    let secret = text.trim_end().splitn(5, '+').last().expect("parts");
+    assert_eq!(secret.len(), 44);
+    for entry in fs::read_dir(dir.path()).expect("reads") {
+        let bytes = fs::read(entry.expect("a file").path()).expect("reads");
+        assert!(!String::from_utf8_lossy(&bytes).contains(secret));
+    }
+    assert!(!format!("{log:?}").contains(secret));
+    // The same key from then on.
+    assert_eq!(dir.open().key(), log.key());
+}
+
+#[test]
+fn a_log_from_before_there_were_keys_goes_on_with_one() {
+    let dir = folder();
+    fs::create_dir_all(dir.path()).expect("a folder");
+    let (first, line) = seal(1, now(), Digest::ZERO, event(1)).expect("seals");
+    let (second, other) = seal(2, now(), first.digest, event(2)).expect("seals");
+    fs::write(dir.path().join(LOG_FILE), format!("{line}{other}")).expect("writes");
+    let head = Head {
+        digest: second.digest,
+        key: None,
+        sequence: 2,
+        start: line.len() as u64,
+        tree: None,
+    };
+    head.store(dir.path(), false).expect("writes");
+    let text = String::from_utf8(dir.file(HEAD_FILE)).expect("text");
+    assert!(!text.contains("tree") && !text.contains("key"), "{text}");
+    let report = verify(dir.path()).expect("is whole");
+    assert_eq!((report.entries, report.signed, report.key), (2, 0, None));
+
+    let log = dir.open();
+    let report = verify(dir.path()).expect("is whole");
+    assert_eq!((report.entries, report.signed), (3, 3));
+    assert_eq!(report.key, log.key());
+}
+
+#[test]
+fn a_key_gives_way_to_another_and_other_processes_follow() {
+    let dir = folder();
+    let (one, other) = (dir.open(), dir.open());
+    let first = key(&one);
+    let second = one.rotate_key().expect("rotates");
+    assert_ne!(first, second);
+    assert_eq!(first.name(), second.name());
+    other
+        .append(event(1))
+        .expect("appends and signs with the new key");
+    assert_eq!(key(&other), second);
+    let third = other.rotate_key().expect("rotates");
+    assert_eq!(key(&dir.open()), third);
+    let report = verify(dir.path()).expect("is whole");
+    assert_eq!((report.rotations, report.key), (vec![2, 4], Some(third)));
+    assert_eq!(report.checkpoints, 4);
+    assert!(!dir.state().join("audit.key.next").exists());
+}
+
+#[test]
+fn a_crash_while_keys_change_leaves_one_of_the_two() {
+    let dir = folder();
+    let path = dir.state().join("audit.key");
+    let next = dir.state().join("audit.key.next");
+    let log = dir.open();
+    let old = fs::read(&path).expect("a key");
+    let first = key(&log);
+
+    // Before the entry: the old one stays.
+    fs::write(
+        &next,
+        LogKey::generate(first.name()).expect("random").to_text(),
+    )
+    .expect("writes");
+    assert_eq!(key(&dir.open()), first);
+    // After it: the new one takes its place.
+    let second = log.rotate_key().expect("rotates");
+    drop(log);
+    fs::rename(&path, &next).expect("renames");
+    fs::write(&path, &old).expect("writes");
+    assert_eq!(key(&dir.open()), second);
+    assert!(!next.exists());
+    verify(dir.path()).expect("is whole");
+
+    // Between the first key and its entry.
+    let dir = folder();
+    let made = LogKey::generate("sandcast/00000000").expect("random");
+    key_file::store(&dir.state().join("audit.key"), &made).expect("writes");
+    assert_eq!(key(&dir.open()), made.verifier());
+}
+
+#[test]
+fn a_lost_key_stops_the_log_until_an_operator_replaces_it() {
+    let dir = folder();
+    let log = dir.open();
+    let first = key(&log);
+    drop(log);
+    let path = dir.state().join("audit.key");
+    let old = fs::read_to_string(&path).expect("a key");
+    fs::remove_file(&path).expect("removes");
+    let error = AuditLog::open(dir.path()).expect_err("there is no key");
+    assert!(
+        matches!(&error, AuditError::KeyLost { key, .. } if *key == first),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("sandcast audit key new"),
+        "{error}"
+    );
+    fs::write(&path, old.replace("PRIVATE", "PRIVATO")).expect("writes");
+    assert!(matches!(
+        AuditLog::open(dir.path()),
+        Err(AuditError::Key { .. })
+    ));
+
+    let second = AuditLog::replace_key(dir.path(), "the disk died").expect("replaces");
+    let log = dir.open();
+    assert_eq!(key(&log), second);
+    log.append(event(1)).expect("appends");
+    let report = verify(dir.path()).expect("is whole");
+    assert_eq!(report.replacements, [2]);
+}
+
+#[test]
+fn a_checkpoint_is_signed_once_for_what_there_is() {
+    let dir = folder();
+    let log = dir.open();
+    log.append(small_event(1)).expect("appends");
+    let report = verify(dir.path()).expect("is whole");
+    assert_eq!((report.entries, report.signed), (2, 1));
+    let checkpoint = log.checkpoint().expect("signs");
+    assert_eq!(log.checkpoint().expect("finds"), checkpoint);
+    let text = format!(
+        "{}\n2\n{}\n\n\u{2014} {} ",
+        key(&log).name(),
+        verify(dir.path()).expect("is whole").root,
+        key(&log).name()
+    );
+    assert!(
+        checkpoint.text().starts_with(&text),
+        "{}",
+        checkpoint.text()
+    );
+    assert_eq!(checkpoint.check(&key(&log)), Ok(()));
+    assert_eq!(verify(dir.path()).expect("is whole").checkpoints, 2);
+    assert!(matches!(
+        AuditLog::in_memory().checkpoint(),
+        Err(AuditError::NoKey)
+    ));
 }

@@ -37,7 +37,7 @@ impl Place {
         registration
     }
 
-    /// The names of the events in the log, in order.
+    /// The names of the events in the log, in order, after the one that names its key.
     fn logged(&self) -> Vec<String> {
         let entries = self.audit.entries().expect("the log reads");
         let name = |entry: &sandcast_audit::Entry| match &entry.event {
@@ -47,7 +47,7 @@ impl Place {
             } => format!("{alias} {from:?} {to}"),
             other => format!("{other:?}"),
         };
-        entries.iter().map(name).collect()
+        entries.iter().skip(1).map(name).collect()
     }
 }
 

@@ -1,163 +1,61 @@
-//! `sandcast audit`: the record of what every plugin was granted and did.
+//! `sandcast audit show`: entries as lines, or as JSON.
 
 use std::path::Path;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use console::style;
 use sandcast_audit::{Entry, Event, RunId};
 use serde_json::Value;
 
 use crate::{
-    arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
-    state,
     table::count,
 };
 
-const EXAMPLES: &str = "\
-Examples:
-  sandcast audit verify                          is every entry as it was written, and none missing?
-  sandcast audit show                            the last 50 entries, a line each
-  sandcast audit show --run 20261121-201530-4f3a9c --all
-  sandcast audit show --event denied --json | jq .   what was refused, to whom
-
-Each entry holds the digest of the one before it. Whoever changes, removes or reorders one must
-rewrite everything after it and the head; keep the head that `verify` prints somewhere else, and
-even that is found out.";
-
-/// Verify or read the audit log
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct AuditArguments {
-    #[command(subcommand)]
-    action: AuditAction,
+pub(super) struct ShowArguments {
+    /// Only those of one run
+    #[arg(long, value_name = "RUN")]
+    run: Option<RunId>,
+    /// Only those of one kind, such as `denied`, `decided` or `registered`
+    #[arg(long, value_name = "KIND")]
+    event: Option<String>,
+    /// The last so many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    last: usize,
+    /// All of them
+    #[arg(long, conflicts_with = "last")]
+    all: bool,
 }
 
-#[derive(Debug, Subcommand)]
-enum AuditAction {
-    /// Check the whole chain; exit 1 names the first line that is not as it was written
-    Verify {
-        /// A head printed by an earlier `verify`, as `sequence:digest`: the log must still contain it
-        #[arg(long, value_name = "HEAD")]
-        contains: Option<String>,
-    },
-    /// Print entries, oldest first
-    Show {
-        /// Only those of one run
-        #[arg(long, value_name = "RUN")]
-        run: Option<RunId>,
-        /// Only those of one kind, such as `denied`, `decided` or `registered`
-        #[arg(long, value_name = "KIND")]
-        event: Option<String>,
-        /// The last so many
-        #[arg(long, value_name = "N", default_value_t = 50)]
-        last: usize,
-        /// All of them
-        #[arg(long, conflicts_with = "last")]
-        all: bool,
-    },
-}
-
-pub(crate) fn execute(
-    arguments: &AuditArguments,
-    global: &GlobalArguments,
+pub(super) fn execute(
+    folder: &Path,
+    arguments: &ShowArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let folder = state::nearest(global.state.as_deref())?.join("audit");
-    match &arguments.action {
-        AuditAction::Verify { contains } => verify(&folder, contains.as_deref(), output),
-        AuditAction::Show {
-            run,
-            event,
-            last,
-            all,
-        } => {
-            let wanted = |entry: &Entry| {
-                let value = &serde_json::to_value(&entry.event).unwrap_or_default();
-                run.as_ref()
-                    .is_none_or(|run| value["run"].as_str() == Some(run.as_str()))
-                    && event
-                        .as_ref()
-                        .is_none_or(|kind| value["event"].as_str() == Some(kind))
-            };
-            let mut entries = Vec::new();
-            for entry in sandcast_audit::read(&folder).or_reject()? {
-                let entry = entry.or_reject()?;
-                if wanted(&entry) {
-                    entries.push(entry);
-                }
-            }
-            if !all {
-                entries.drain(..entries.len().saturating_sub(*last));
-            }
-            show(&entries, output)
-        }
-    }
-}
-
-fn verify(folder: &Path, contains: Option<&str>, output: &Output) -> Result<Exit, Failure> {
-    let report = sandcast_audit::verify(folder).or_reject()?;
-    if let Some(head) = contains {
-        require_entry(folder, head)?;
-    }
-    if output.wants_json() {
-        output.json(&serde_json::json!({
-            "whole": true,
-            "entries": report.entries,
-            "head": format!("{}:{}", report.entries, report.head),
-            "first_time": report.first_time,
-            "last_time": report.last_time,
-            "unsealed": report.unsealed,
-            "repairs": report.repairs,
-        }))?;
-        return Ok(Exit::Done);
-    }
-    let mark = style("whole").green().bold();
-    output.line(format_args!(
-        "{mark}: {} entries, each chained to the one before",
-        count(report.entries)
-    ))?;
-    if let (Some(first), Some(last)) = (&report.first_time, &report.last_time) {
-        output.line(format_args!("from   {first}\nto     {last}"))?;
-    }
-    output.line(format_args!("head   {}:{}", report.entries, report.head))?;
-    if report.unsealed > 0 {
-        output.warn(format_args!(
-            "the last {} entries came after the head was written: a crash; the next entry seals them",
-            report.unsealed
-        ));
-    }
-    if !report.repairs.is_empty() {
-        output.warn(format_args!(
-            "an incomplete line was dropped after a crash, as the entries at lines {:?} say",
-            report.repairs
-        ));
-    }
-    Ok(Exit::Done)
-}
-
-fn require_entry(folder: &Path, head: &str) -> Result<(), Failure> {
-    let malformed = || {
-        Failure::rejected_because(
-            format_args!("`{head}` is not a head"),
-            "one is a sequence number, a colon and 64 hexadecimal characters, as `verify` prints it",
-        )
+    let wanted = |entry: &Entry| {
+        let value = &serde_json::to_value(&entry.event).unwrap_or_default();
+        arguments
+            .run
+            .as_ref()
+            .is_none_or(|run| value["run"].as_str() == Some(run.as_str()))
+            && arguments
+                .event
+                .as_ref()
+                .is_none_or(|kind| value["event"].as_str() == Some(kind))
     };
-    let (sequence, digest) = head.split_once(':').ok_or_else(malformed)?;
-    let sequence: u64 = sequence.parse().map_err(|_| malformed())?;
+    let mut entries = Vec::new();
     for entry in sandcast_audit::read(folder).or_reject()? {
         let entry = entry.or_reject()?;
-        if entry.sequence == sequence && entry.digest.to_string() == digest {
-            return Ok(());
+        if wanted(&entry) {
+            entries.push(entry);
         }
     }
-    Err(Failure::rejected_because(
-        format_args!(
-            "the log does not contain the entry {head}: it was rewritten, or is another log"
-        ),
-        format_args!("keep {} as evidence", folder.display()),
-    ))
+    if !arguments.all {
+        entries.drain(..entries.len().saturating_sub(arguments.last));
+    }
+    show(&entries, output)
 }
 
 fn show(entries: &[Entry], output: &Output) -> Result<Exit, Failure> {
@@ -189,8 +87,8 @@ fn show(entries: &[Entry], output: &Output) -> Result<Exit, Failure> {
 fn colored_kind(kind: &str) -> console::StyledObject<String> {
     let padded = style(format!("{kind:<18}"));
     match kind {
-        "denied" | "plugin-refused" | "stage-failed" => padded.red(),
-        "gated" | "decided" => padded.yellow(),
+        "denied" | "plugin-refused" | "stage-failed" | "key-replaced" => padded.red(),
+        "gated" | "decided" | "key-rotated" => padded.yellow(),
         "registered" | "alias-moved" => padded.green(),
         _ => padded,
     }
@@ -345,6 +243,13 @@ fn describe(event: &Event) -> String {
             count(*rows),
             count(*failures)
         ),
+        Event::KeyCreated { key } => format!("{key} signs from here on"),
+        Event::KeyRotated { key, .. } => {
+            format!("{key} signs from here on, as the key before it signed")
+        }
+        Event::KeyReplaced { key, reason } => {
+            format!("{key} signs from here on, WITHOUT the key before it: {reason}")
+        }
         other => serde_json::to_value(other)
             .map(without_name)
             .unwrap_or_default(),

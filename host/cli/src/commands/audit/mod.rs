@@ -1,0 +1,92 @@
+//! `sandcast audit`: the record of what every plugin was granted and did.
+
+mod hand_over;
+mod keys;
+mod show;
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use sandcast_audit::AuditLog;
+
+use crate::{
+    arguments::GlobalArguments,
+    failure::{Exit, Failure, OrReject as _},
+    output::Output,
+    state,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sandcast audit verify                          is every entry as it was written, and none missing?
+  sandcast audit show                            the last 50 entries, a line each
+  sandcast audit show --run 20261121-201530-4f3a9c --all
+  sandcast audit show --event denied --json | jq .   what was refused, to whom
+  sandcast audit key show                        the public key, for an auditor
+  sandcast audit export ../for-the-auditor       a folder that can be checked without this one
+  sandcast audit verify ../for-the-auditor --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
+  sandcast audit prove 42 > proof.json           one entry, shown to be in the log
+  sandcast audit verify --proof proof.json --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
+
+Each entry holds the digest of the one before it, and at the start and the end of each run a
+checkpoint of all of them is signed. The private key lies beside the log, never in it: whoever
+rewrites the log without it is found out by anybody who has the public key. Whoever has it can tell
+another story only to those who keep no checkpoint: keep one, and give it to `verify --checkpoint`.";
+
+/// Verify, read, sign or hand over the audit log
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct AuditArguments {
+    #[command(subcommand)]
+    action: AuditAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditAction {
+    /// Check the log, an export or a proof; exit 1 names the first thing that is not as it was written
+    Verify(verify::VerifyArguments),
+    /// Print entries, oldest first
+    Show(show::ShowArguments),
+    /// Sign a checkpoint of everything so far and print it
+    Checkpoint,
+    /// The keys that sign the log
+    Key(keys::KeyArguments),
+    /// Write a folder that an auditor can check with the public key alone
+    Export(hand_over::ExportArguments),
+    /// Print a proof that an entry is in the log, or that an older log is the start of this one
+    Prove(hand_over::ProveArguments),
+}
+
+pub(crate) fn execute(
+    arguments: &AuditArguments,
+    global: &GlobalArguments,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    // An export or a proof is checked where there is no state.
+    if let AuditAction::Verify(arguments) = &arguments.action {
+        return verify::execute(arguments, global, output);
+    }
+    let folder = || -> Result<PathBuf, Failure> {
+        Ok(state::nearest(global.state.as_deref())?.join("audit"))
+    };
+    match &arguments.action {
+        AuditAction::Verify(arguments) => verify::execute(arguments, global, output),
+        AuditAction::Show(arguments) => show::execute(&folder()?, arguments, output),
+        AuditAction::Checkpoint => keys::checkpoint(&open(folder()?)?, output),
+        AuditAction::Key(arguments) => keys::execute(&folder()?, arguments, output),
+        AuditAction::Export(arguments) => hand_over::export(&open(folder()?)?, arguments, output),
+        AuditAction::Prove(arguments) => hand_over::prove(folder, arguments, output),
+    }
+}
+
+/// Opens a log that is there for writing.
+fn open(folder: PathBuf) -> Result<AuditLog, Failure> {
+    if !folder.join("log.jsonl").is_file() {
+        return Err(Failure::rejected_because(
+            format_args!("there is no audit log in {}", folder.display()),
+            "`sandcast run` begins one",
+        ));
+    }
+    AuditLog::open(&folder).or_reject()
+}

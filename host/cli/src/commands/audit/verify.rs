@@ -1,0 +1,256 @@
+//! `sandcast audit verify`: whether a log, an export or a proof is what it says.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use console::style;
+use sandcast_audit::{
+    Proof, Proven, SignedCheckpoint, Trust, VerifierKey, VerifyError, VerifyReport,
+};
+
+use crate::{
+    arguments::GlobalArguments,
+    failure::{Exit, Failure, OrReject as _},
+    output::Output,
+    state,
+    table::count,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArguments {
+    /// An export, or a folder with a log [default: the log of the state]
+    #[arg(value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// A public key that you have from the operator, not from the folder; the keys that it gave way
+    /// to follow from it. May be given several times [default: the key of the state]
+    #[arg(long, value_name = "KEY")]
+    key: Vec<VerifierKey>,
+    /// A checkpoint that you kept: the log must still contain it. May be given several times
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+    /// Check this proof, of `sandcast audit prove`, and nothing else
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["folder", "contains", "checkpoint"])]
+    proof: Option<PathBuf>,
+    /// A head printed by an earlier `verify`, as `sequence:digest`: the log must still contain it
+    #[arg(long, value_name = "HEAD")]
+    contains: Option<String>,
+}
+
+/// Where the keys come from that a log is held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Source {
+    /// Somebody gave them.
+    Given,
+    /// The private key beside the log.
+    State,
+    /// The log itself.
+    Log,
+}
+
+pub(super) fn execute(
+    arguments: &VerifyArguments,
+    global: &GlobalArguments,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    if let Some(path) = &arguments.proof {
+        return proof(path, &arguments.key, output);
+    }
+    let folder = match &arguments.folder {
+        // A state folder is as good as the log in it.
+        Some(folder) if folder.join("audit/log.jsonl").is_file() => folder.join("audit"),
+        Some(folder) => folder.clone(),
+        None => state::nearest(global.state.as_deref())?.join("audit"),
+    };
+    let (keys, source) = match sandcast_audit::local_key(&folder) {
+        _ if !arguments.key.is_empty() => (arguments.key.clone(), Source::Given),
+        Some(key) => (vec![key], Source::State),
+        None => (Vec::new(), Source::Log),
+    };
+    let checkpoints = arguments.checkpoint.iter().map(|path| kept(path));
+    let trust = Trust {
+        keys,
+        checkpoints: checkpoints.collect::<Result<_, _>>()?,
+    };
+    let report = sandcast_audit::verify_with(&folder, &trust).map_err(|error| match &error {
+        // A disk that fails says nothing about the log.
+        VerifyError::Read { source, .. } if source.kind() != io::ErrorKind::NotFound => {
+            Failure::from(error)
+        }
+        _ => Failure::from(error).into_rejection(),
+    })?;
+    if let Some(head) = &arguments.contains {
+        require_entry(&folder, head)?;
+    }
+    if output.wants_json() {
+        let mut value = serde_json::to_value(&report)?;
+        value["whole"] = true.into();
+        value["head"] = format!("{}:{}", report.entries, report.head).into();
+        value["key_from"] = serde_json::to_value(source)?;
+        value["unsigned"] = (report.entries - report.signed).into();
+        output.json(&value)?;
+        return Ok(Exit::Done);
+    }
+    tell(&report, source, output)?;
+    Ok(Exit::Done)
+}
+
+fn tell(report: &VerifyReport, source: Source, output: &Output) -> Result<(), Failure> {
+    let mark = style("whole").green().bold();
+    let (first, last) = report.present;
+    if (first, last) == (1, report.entries) || report.entries == 0 {
+        output.line(format_args!(
+            "{mark}: {} entries, each chained to the one before",
+            count(report.entries)
+        ))?;
+    } else {
+        output.line(format_args!(
+            "{mark}: entries {} to {} of {}, as the tree of all has them",
+            count(first),
+            count(last),
+            count(report.entries)
+        ))?;
+    }
+    if let (Some(first), Some(last)) = (&report.first_time, &report.last_time) {
+        output.line(format_args!("from   {first}\nto     {last}"))?;
+    }
+    output.line(format_args!("head   {}:{}", report.entries, report.head))?;
+    if let Some(key) = &report.key {
+        output.line(format_args!("root   {}:{}", report.entries, report.root))?;
+        output.line(format_args!(
+            "signed {} entries; checkpoints: {}",
+            count(report.signed),
+            count(report.checkpoints)
+        ))?;
+        output.line(format_args!("key    {key}"))?;
+    }
+    warn(report, source, output);
+    Ok(())
+}
+
+/// What is no fault, and still something to know.
+fn warn(report: &VerifyReport, source: Source, output: &Output) {
+    if report.key.is_none() {
+        output.warn("this log is not signed: it shows damage, not a forger who rewrote it whole; the next run signs it");
+    } else if source == Source::Log {
+        output.warn(
+            "the key is the one that the log itself names: whoever wrote the log anew could name theirs; \
+             get the key from the operator and give it with --key",
+        );
+    }
+    let unsigned = report.entries - report.signed;
+    if report.key.is_some() && unsigned > 0 {
+        output.warn(format_args!(
+            "the last {} entries are not signed yet; `sandcast audit checkpoint` signs them",
+            count(unsigned)
+        ));
+    }
+    if !report.replacements.is_empty() {
+        output.warn(format_args!(
+            "the key was REPLACED without a signature of the one before, at the entries {:?}; ask the \
+             operator whether that is so: `sandcast audit show --event key-replaced` says why",
+            report.replacements
+        ));
+    }
+    if report.unsealed > 0 {
+        output.warn(format_args!(
+            "the last {} entries came after the head was written: a crash; the next entry seals them",
+            report.unsealed
+        ));
+    }
+    if !report.repairs.is_empty() {
+        output.warn(format_args!(
+            "an incomplete line was dropped after a crash, as the entries at lines {:?} say",
+            report.repairs
+        ));
+    }
+}
+
+/// A checkpoint that somebody kept in a file.
+fn kept(path: &Path) -> Result<SignedCheckpoint, Failure> {
+    let text = fs::read_to_string(path).map_err(|error| cannot_read(path, &error))?;
+    SignedCheckpoint::parse(&text).map_err(|fault| {
+        Failure::rejected_because(
+            format_args!("{} is not a checkpoint: {fault}", path.display()),
+            "it is what `sandcast audit checkpoint` prints, and the file `checkpoint` of an export",
+        )
+    })
+}
+
+fn proof(path: &Path, keys: &[VerifierKey], output: &Output) -> Result<Exit, Failure> {
+    if keys.is_empty() {
+        return Err(Failure::rejected_because(
+            "a proof shows nothing without a key to hold it to",
+            "give the key that you have from the operator with --key",
+        ));
+    }
+    let text = fs::read(path).map_err(|error| cannot_read(path, &error))?;
+    let proof: Proof = serde_json::from_slice(&text).map_err(|error| {
+        Failure::rejected_because(
+            format_args!("{} is not a proof: {error}", path.display()),
+            "`sandcast audit prove` prints one",
+        )
+    })?;
+    let proven = sandcast_audit::verify_proof(&proof, keys).or_reject()?;
+    if output.wants_json() {
+        output.json(&proven)?;
+        return Ok(Exit::Done);
+    }
+    let mark = style("proven").green().bold();
+    match proven {
+        Proven::Inclusion {
+            origin,
+            sequence,
+            entry,
+            size,
+            key,
+        } => output.line(format_args!(
+            "{mark}: this is entry {sequence} of the {} of {origin}\n{entry}\nkey    {key}",
+            count(size)
+        ))?,
+        Proven::Consistency {
+            origin,
+            old_size,
+            size,
+            key,
+        } => output.line(format_args!(
+            "{mark}: the first {} of the {} entries of {origin} are those of the older checkpoint\n\
+             key    {key}",
+            count(old_size),
+            count(size)
+        ))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn cannot_read(path: &Path, error: &io::Error) -> Failure {
+    Failure::rejected_because(
+        format_args!("cannot read {}: {error}", path.display()),
+        "name a file that is there",
+    )
+}
+
+fn require_entry(folder: &Path, head: &str) -> Result<(), Failure> {
+    let malformed = || {
+        Failure::rejected_because(
+            format_args!("`{head}` is not a head"),
+            "one is a sequence number, a colon and 64 hexadecimal characters, as `verify` prints it",
+        )
+    };
+    let (sequence, digest) = head.split_once(':').ok_or_else(malformed)?;
+    let sequence: u64 = sequence.parse().map_err(|_| malformed())?;
+    for entry in sandcast_audit::read(folder).or_reject()? {
+        let entry = entry.or_reject()?;
+        if entry.sequence == sequence && entry.digest.to_string() == digest {
+            return Ok(());
+        }
+    }
+    Err(Failure::rejected_because(
+        format_args!(
+            "the log does not contain the entry {head}: it was rewritten, or is another log"
+        ),
+        format_args!("keep {} as evidence", folder.display()),
+    ))
+}
