@@ -88,7 +88,7 @@ fn colored_kind(kind: &str) -> console::StyledObject<String> {
     let padded = style(format!("{kind:<18}"));
     match kind {
         "denied" | "plugin-refused" | "stage-failed" | "key-replaced" => padded.red(),
-        "gated" | "decided" | "key-rotated" => padded.yellow(),
+        "gated" | "decided" | "effect" | "key-rotated" => padded.yellow(),
         "registered" | "alias-moved" => padded.green(),
         _ => padded,
     }
@@ -169,6 +169,31 @@ fn describe(event: &Event) -> String {
                 plugin.id
             )
         }
+        Event::Effect {
+            plugin,
+            stage,
+            target,
+            secret,
+            ..
+        } => {
+            let with = secret.as_ref().map_or_else(String::new, |secret| format!(", with {secret}"));
+            format!("{} in {stage}: {target}{with}", plugin.id)
+        }
+        Event::EffectFinished {
+            plugin,
+            stage,
+            effect,
+            outcome,
+            bytes_out,
+            bytes_in,
+            seconds,
+            ..
+        } => format!(
+            "{} in {stage}: entry {effect} ended: {outcome}, {} out, {} in, {seconds:.3} s",
+            plugin.id,
+            crate::table::bytes(*bytes_out),
+            crate::table::bytes(*bytes_in)
+        ),
         Event::CallsFinished {
             plugin,
             stage,
