@@ -69,6 +69,9 @@ pub enum Event {
         name: String,
         /// What it was granted.
         grants: serde_json::Value,
+        /// The digest of what pipelines may grant at most, where there is such a thing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ceiling: Option<Digest>,
         /// The interfaces it imports.
         imports: Vec<String>,
     },

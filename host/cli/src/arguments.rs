@@ -3,8 +3,11 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use sandcast_factory::config::read_ceiling;
 use sandcast_kernels::{DeviceChoice, DeviceOptions};
 use sandcast_sandbox::{ByteSize, SandboxConfig};
+
+use crate::failure::{Failure, OrReject as _};
 
 use crate::commands::{
     audit, bench, build, completions, data, doctor, generate, inspect, models, plan, predict,
@@ -59,6 +62,15 @@ pub(crate) struct GlobalArguments {
         value_name = "FOLDER"
     )]
     pub(crate) state: Option<PathBuf>,
+    /// What pipelines may grant at most: the operator's file; `sandcast schema ceiling` describes it
+    #[arg(
+        long,
+        global = true,
+        env = "SANDCAST_CEILING",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub(crate) ceiling: Option<PathBuf>,
     /// Print the result as JSON on stdout
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -71,6 +83,17 @@ pub(crate) struct GlobalArguments {
     /// When to use colours; NO_COLOR is respected
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: Color,
+}
+
+impl GlobalArguments {
+    /// A sandbox under the operator's ceiling.
+    pub(crate) fn sandbox(&self) -> Result<SandboxConfig, Failure> {
+        let ceiling = self.ceiling.as_deref().map(read_ceiling).transpose();
+        Ok(SandboxConfig {
+            ceiling: ceiling.or_reject()?,
+            ..SandboxConfig::default()
+        })
+    }
 }
 
 /// Where tensor programs run.
@@ -97,11 +120,11 @@ impl DeviceArguments {
     }
 
     /// A sandbox whose tensor programs run there.
-    pub(crate) fn sandbox(&self) -> SandboxConfig {
-        SandboxConfig {
+    pub(crate) fn sandbox(&self, global: &GlobalArguments) -> Result<SandboxConfig, Failure> {
+        Ok(SandboxConfig {
             device: self.options(),
-            ..SandboxConfig::default()
-        }
+            ..global.sandbox()?
+        })
     }
 }
 

@@ -36,9 +36,9 @@ pub use sandcast_kernels::{DeviceChoice, DeviceOptions, Precision};
 pub use call::{CallError, Failure, FailureCode, Usage};
 pub use columns::{ConformError, conform};
 pub use grants::{
-    Access, ByteSize, Capability, Checkpointing, ComputeGrant, FileGrant, Grants, HttpCredential,
-    HttpGrant, HttpMethod, HttpScheme, Limits, LogGrant, LogLevel, RandomGrant, SecretSource,
-    TimeSpan,
+    Access, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing, ComputeGrant, Excess,
+    FileGrant, Grants, HttpCredential, HttpGrant, HttpMethod, HttpScheme, Limits, LogGrant,
+    LogLevel, RandomGrant, SecretSource, TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
 pub use load::LoadError;

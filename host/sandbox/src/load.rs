@@ -8,7 +8,9 @@ use wasmtime::component::{Component, Linker};
 
 use crate::bindings::{adapter, connector, policy, validator};
 use crate::contract::{CONTRACT_VERSION, role_export};
-use crate::grants::{Capability, Grants, clock, compute, config, files, http, log, noise, random};
+use crate::grants::{
+    Capability, Excess, Grants, clock, compute, config, files, http, log, noise, random,
+};
 use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;
 use crate::plugin::{Plugin, RolePre};
@@ -118,6 +120,17 @@ pub enum LoadError {
         /// The capability that opens it.
         capability: String,
     },
+    /// The grants are over the operator's ceiling.
+    #[error(
+        "the grants of plugin `{name}` are over the ceiling of this host: {}; grant less at `plugins.{name}.grants`, or have the operator raise the ceiling",
+        sentence(excesses)
+    )]
+    OverCeiling {
+        /// The plugin as the pipeline names it.
+        name: String,
+        /// Every part that is.
+        excesses: Vec<Excess>,
+    },
     /// A grant cannot be given.
     #[error("the grant at `plugins.{name}.grants.{grant}` cannot be given: {reason}")]
     BadGrant {
@@ -154,6 +167,12 @@ pub enum LoadError {
     },
 }
 
+/// Excesses in one sentence.
+fn sentence(excesses: &[Excess]) -> String {
+    let texts: Vec<String> = excesses.iter().map(ToString::to_string).collect();
+    texts.join(", ")
+}
+
 /// Loads a component: checks, compiles, links, and records how it went.
 pub(crate) async fn load(
     sandbox: &Sandbox,
@@ -169,6 +188,7 @@ pub(crate) async fn load(
             plugin: plugin.reference().clone(),
             name: name.to_owned(),
             grants: serde_json::to_value(plugin.grants()).unwrap_or_default(),
+            ceiling: sandbox.ceiling().map(|(_, digest)| *digest),
             imports: plugin
                 .inspection()
                 .imports
@@ -212,6 +232,15 @@ async fn check_and_compile(
     check_contract(name, &inspection)?;
     check_role(name, &inspection, role)?;
     check_imports(name, &inspection, &grants)?;
+    if let Some((ceiling, _)) = sandbox.ceiling() {
+        let excesses = ceiling.excesses(&inspection.manifest.id, &grants);
+        if !excesses.is_empty() {
+            return Err(LoadError::OverCeiling {
+                name: name.to_owned(),
+                excesses,
+            });
+        }
+    }
     for grant in &grants.files {
         files::check(grant).map_err(|reason| LoadError::BadGrant {
             name: name.to_owned(),

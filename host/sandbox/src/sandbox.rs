@@ -14,7 +14,7 @@ use wasmtime::component::Component;
 
 use crate::cache::Cache;
 use crate::engine;
-use crate::grants::Grants;
+use crate::grants::{Ceiling, Grants};
 use crate::load::{self, LoadError};
 use crate::manifest::Role;
 use crate::plugin::Plugin;
@@ -40,6 +40,8 @@ pub struct SandboxConfig {
     pub pooling: Pooling,
     /// Where tensor programs run, and how.
     pub device: DeviceOptions,
+    /// What pipelines may grant at most; anything when absent.
+    pub ceiling: Option<Ceiling>,
     /// The largest component that is read.
     pub max_component_bytes: u64,
     /// How long one component may compile.
@@ -52,6 +54,7 @@ impl Default for SandboxConfig {
             cache_dir: None,
             pooling: Pooling::Auto,
             device: DeviceOptions::default(),
+            ceiling: None,
             max_component_bytes: 64 << 20,
             compile_timeout: Duration::from_secs(300),
         }
@@ -96,6 +99,7 @@ struct Shared {
     workers: Workers,
     audit: AuditLog,
     cache: Option<Arc<Cache>>,
+    ceiling: Option<(Ceiling, Digest)>,
     max_component_bytes: u64,
     compile_timeout: Duration,
     /// Components compiled or loaded by this process, the latest last.
@@ -145,6 +149,10 @@ impl Sandbox {
                 workers,
                 audit,
                 cache,
+                ceiling: config.ceiling.map(|ceiling| {
+                    let digest = ceiling.digest();
+                    (ceiling, digest)
+                }),
                 max_component_bytes: config.max_component_bytes,
                 compile_timeout: config.compile_timeout,
                 compiled: Mutex::new(Vec::new()),
@@ -172,6 +180,11 @@ impl Sandbox {
     /// Where tensor programs run.
     pub fn device(&self) -> &Device {
         &self.shared.device
+    }
+
+    /// What pipelines may grant at most, and its digest.
+    pub(crate) fn ceiling(&self) -> Option<&(Ceiling, Digest)> {
+        self.shared.ceiling.as_ref()
     }
 
     /// The host's own folder.

@@ -81,7 +81,7 @@ pub(crate) async fn execute(
     let prompts = prompts(&arguments.prompt)?;
     let workspace = Workspace::open_with(
         &state::nearest(global.state.as_deref())?,
-        arguments.device.sandbox(),
+        arguments.device.sandbox(global)?,
     )?;
     let version = super::models::resolve(&workspace, &arguments.model)?;
     let model = ServedModel::load(&workspace, &version)

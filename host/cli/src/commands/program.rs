@@ -221,7 +221,7 @@ async fn of_pipeline(path: &Path, global: &GlobalArguments) -> Result<Graph, Fai
     if !folder.is_dir() {
         return Err(never_run());
     }
-    let workspace = Workspace::open(&folder)?;
+    let workspace = Workspace::open_with(&folder, global.sandbox()?)?;
     let declared = sandcast_factory::declare(&workspace, &pipeline).await;
     let declared = declared.map_err(|error| match error {
         DeclareError::NoRows { .. } => never_run(),

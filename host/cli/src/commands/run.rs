@@ -60,7 +60,7 @@ pub(crate) async fn execute(
         build_pipeline(&pipeline, output)?;
     }
     let folder = state::beside(&arguments.pipeline, global.state.as_deref());
-    let workspace = Workspace::open_with(&folder, arguments.device.sandbox())?;
+    let workspace = Workspace::open_with(&folder, arguments.device.sandbox(global)?)?;
 
     let watcher = Arc::new(Watcher::new(output));
     let cancel = CancellationToken::new();

@@ -1,6 +1,6 @@
-//! `sandcast schema`: the JSON Schema of a pipeline file.
+//! `sandcast schema`: the JSON Schemas of the files that people write.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{
     failure::{Exit, Failure},
@@ -10,17 +10,34 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   sandcast schema > pipeline.schema.json
+  sandcast schema ceiling > ceiling.schema.json
 
 An editor with a YAML language server completes and checks pipeline files with it when their first
 line is:
   # yaml-language-server: $schema=pipeline.schema.json";
 
-/// Print the JSON Schema of pipeline files
+/// Print the JSON Schema of pipeline files, or of another file
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct SchemaArguments {}
+pub(crate) struct SchemaArguments {
+    /// Of which file
+    #[arg(value_enum, default_value_t = Which::Pipeline)]
+    file: Which,
+}
 
-pub(crate) fn execute(_arguments: &SchemaArguments, output: &Output) -> Result<Exit, Failure> {
-    output.json(&sandcast_factory::config::schema())?;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// A pipeline
+    Pipeline,
+    /// What pipelines may grant at most
+    Ceiling,
+}
+
+pub(crate) fn execute(arguments: &SchemaArguments, output: &Output) -> Result<Exit, Failure> {
+    let schema = match arguments.file {
+        Which::Pipeline => sandcast_factory::config::schema(),
+        Which::Ceiling => sandcast_factory::config::ceiling_schema(),
+    };
+    output.json(&schema)?;
     Ok(Exit::Done)
 }

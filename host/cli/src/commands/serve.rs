@@ -52,7 +52,7 @@ pub(crate) async fn execute(
 ) -> Result<Exit, Failure> {
     let workspace = Workspace::open_with(
         &state::nearest(global.state.as_deref())?,
-        arguments.device.sandbox(),
+        arguments.device.sandbox(global)?,
     )?;
     let audit = workspace.audit().clone();
     let defaults = ServeConfig::default();

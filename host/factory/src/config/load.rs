@@ -98,7 +98,7 @@ fn digest(sections: &Sections) -> Digest {
 }
 
 /// How YAML is read: no surprises, and no more than a pipeline needs.
-fn reading() -> serde_saphyr::Options {
+pub(super) fn reading() -> serde_saphyr::Options {
     serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::Error,
         strict_booleans: true,

@@ -3,6 +3,7 @@
 //! A mistake in the file is a [`ConfigError`]: a diagnostic with the line, the column, the text
 //! around it and, where there is one, the nearest right name.
 
+mod ceiling;
 mod diagnostic;
 mod features;
 mod grants;
@@ -21,6 +22,7 @@ use sandcast_sandbox::{ControlPoint, Grants, Precision, Role, TaskKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use ceiling::{CeilingError, ceiling_schema, read_ceiling};
 pub use diagnostic::{ConfigError, InvalidPipeline, Problem};
 pub use features::FeatureSelection;
 pub use names::nearest;

@@ -2,6 +2,7 @@
 //! instance, its linking, and the tests that it is allowed and that it is denied.
 //! What is not granted is not linked.
 
+mod ceiling;
 pub(crate) mod clock;
 pub(crate) mod compute;
 pub(crate) mod config;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use ceiling::{Ceiling, CeilingVersion, Excess};
 pub use compute::Checkpointing;
 pub use http::{HttpCredential, HttpGrant, HttpMethod, HttpScheme};
 pub use quantity::{ByteSize, TimeSpan};

@@ -176,7 +176,9 @@ fn describe(event: &Event) -> String {
             secret,
             ..
         } => {
-            let with = secret.as_ref().map_or_else(String::new, |secret| format!(", with {secret}"));
+            let with = secret
+                .as_ref()
+                .map_or_else(String::new, |secret| format!(", with {secret}"));
             format!("{} in {stage}: {target}{with}", plugin.id)
         }
         Event::EffectFinished {

@@ -197,6 +197,18 @@ fn authorization() -> String {
 
 /// Says whether a grant can be given at all.
 pub(crate) fn check(grant: &HttpGrant) -> Result<(), String> {
+    check_target(grant)?;
+    if let Some(credential) = &grant.credential {
+        credential
+            .secret
+            .read()
+            .map_err(|what| sentence_of(&credential.secret, &what))?;
+    }
+    send::roots(grant.certificate_authority.as_deref()).map(|_| ())
+}
+
+/// Says whether a grant makes sense, wherever it is given.
+pub(crate) fn check_target(grant: &HttpGrant) -> Result<(), String> {
     let host = &grant.host;
     let name = host.strip_prefix("*.").unwrap_or(host);
     if target::host_of(name).as_deref() != Some(name) {
@@ -230,12 +242,8 @@ pub(crate) fn check(grant: &HttpGrant) -> Result<(), String> {
                 "a credential for `{host}` would be sent in the clear; use https"
             ));
         }
-        credential
-            .secret
-            .read()
-            .map_err(|what| sentence_of(&credential.secret, &what))?;
     }
-    send::roots(grant.certificate_authority.as_deref()).map(|_| ())
+    Ok(())
 }
 
 /// What an instance has of HTTP.

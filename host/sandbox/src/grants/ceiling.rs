@@ -1,0 +1,542 @@
+//! The operator's ceiling: what a pipeline may grant at most, in a file that is not the pipeline's.
+//!
+//! A pipeline's grants narrow it. Every part of every grant is held against it here, and a part that
+//! is new does not compile until somebody says what its ceiling is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use sandcast_audit::Digest;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Access, ByteSize, ComputeGrant, FileGrant, Grants, HttpCredential, HttpGrant, Limits, LogGrant,
+    RandomGrant, TimeSpan,
+};
+
+/// What pipelines may grant at most, by plugin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ceiling {
+    /// The version of the file's layout: 1.
+    pub version: CeilingVersion,
+    /// By the id in a plugin's manifest, such as `sandcast/connector-csv`, or `sandcast/*` for every
+    /// one that begins so; the longest that fits counts. A plugin that none fits gets what every
+    /// plugin gets: its log, its configuration and the default limits.
+    pub plugins: BTreeMap<String, Grants>,
+}
+
+/// The version of the layout of a [`Ceiling`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "u32", into = "u32")]
+#[schemars(with = "u32", extend("const" = 1))]
+pub struct CeilingVersion;
+
+impl TryFrom<u32> for CeilingVersion {
+    type Error = String;
+
+    fn try_from(version: u32) -> Result<Self, String> {
+        match version {
+            1 => Ok(Self),
+            other => Err(format!("version {other} is not known; this host reads 1")),
+        }
+    }
+}
+
+impl From<CeilingVersion> for u32 {
+    fn from(CeilingVersion: CeilingVersion) -> Self {
+        1
+    }
+}
+
+/// A part of a grant that is over the ceiling.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Excess {
+    /// Where it stands below `grants`, such as `http[0].methods`.
+    pub key: String,
+    /// What is asked for.
+    pub asked: String,
+    /// What there may be at most.
+    pub most: String,
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, asked, most } = self;
+        write!(formatter, "`{key}` is {asked}, and may be at most {most}")
+    }
+}
+
+impl Ceiling {
+    /// What a plugin may be granted at most, by its id.
+    pub fn of(&self, id: &str) -> Grants {
+        let fits = |pattern: &str| match pattern.strip_suffix('*') {
+            None => pattern == id,
+            Some(beginning) => id.starts_with(beginning),
+        };
+        let longest = self
+            .plugins
+            .iter()
+            .filter(|(pattern, _)| fits(pattern))
+            // An id itself is longer than whatever it begins with.
+            .max_by_key(|(pattern, _)| (!pattern.ends_with('*'), pattern.len()));
+        longest.map_or_else(Grants::default, |(_, grants)| grants.clone())
+    }
+
+    /// What makes no sense in it: a folder that is not absolute, a request that cannot be granted.
+    ///
+    /// # Errors
+    /// A sentence with the place.
+    pub fn check(&self) -> Result<(), String> {
+        for (pattern, grants) in &self.plugins {
+            for (index, file) in grants.files.iter().enumerate() {
+                if !file.host.is_absolute() {
+                    let host = file.host.display();
+                    return Err(format!(
+                        "plugins.{pattern}.files[{index}].host: `{host}` is not absolute"
+                    ));
+                }
+            }
+            for (index, request) in grants.http.iter().enumerate() {
+                super::http::check_target(request)
+                    .map_err(|what| format!("plugins.{pattern}.http[{index}]: {what}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Its digest, for records: of its JSON form, in which keys have one order.
+    pub fn digest(&self) -> Digest {
+        // Every part of it is text, numbers and lists.
+        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// Every part of a plugin's grants that is over its ceiling.
+    pub fn excesses(&self, id: &str, grants: &Grants) -> Vec<Excess> {
+        let mut found = Vec::new();
+        compare(grants, &self.of(id), &mut Found(&mut found));
+        found
+    }
+}
+
+struct Found<'a>(&'a mut Vec<Excess>);
+
+impl Found<'_> {
+    fn add(&mut self, key: impl Into<String>, asked: impl fmt::Display, most: impl fmt::Display) {
+        self.0.push(Excess {
+            key: key.into(),
+            asked: asked.to_string(),
+            most: most.to_string(),
+        });
+    }
+
+    fn at_most<T: PartialOrd + fmt::Display>(&mut self, key: &str, asked: T, most: T) {
+        if asked > most {
+            self.add(key, asked, most);
+        }
+    }
+}
+
+fn compare(asked: &Grants, most: &Grants, found: &mut Found<'_>) {
+    let Grants {
+        files,
+        http,
+        log,
+        clock,
+        random,
+        compute,
+        limits,
+    } = asked;
+    for (index, file) in files.iter().enumerate() {
+        if !most.files.iter().any(|most| is_within(file, most)) {
+            let folders = most.files.iter().map(folder_text).collect();
+            found.add(
+                format!("files[{index}]"),
+                folder_text(file),
+                any_of(folders),
+            );
+        }
+    }
+    for (index, request) in http.iter().enumerate() {
+        if !most.http.iter().any(|most| covers(most, request)) {
+            let hosts = most.http.iter().map(request_text).collect();
+            found.add(
+                format!("http[{index}]"),
+                request_text(request),
+                any_of(hosts),
+            );
+        }
+    }
+    compare_log(log, &most.log, found);
+    if *clock && !most.clock {
+        found.add("clock", true, false);
+    }
+    match (random, &most.random) {
+        (Some(_), None) => found.add("random", "granted", "nothing"),
+        (Some(RandomGrant { seed: None }), Some(RandomGrant { seed: Some(_) })) => {
+            found.add("random.seed", "the system's", "a seed");
+        }
+        (None, _) | (Some(_), Some(_)) => {}
+    }
+    match (compute, &most.compute) {
+        (Some(_), None) => found.add("compute", "granted", "nothing"),
+        (Some(asked), Some(most)) => compare_compute(asked, most, found),
+        (None, _) => {}
+    }
+    compare_limits(limits, &most.limits, found);
+}
+
+fn any_of(texts: Vec<String>) -> String {
+    if texts.is_empty() {
+        "nothing".to_owned()
+    } else {
+        texts.join(" or ")
+    }
+}
+
+fn folder_text(grant: &FileGrant) -> String {
+    let access = match grant.access {
+        Access::Read => "read",
+        Access::ReadWrite => "read-write",
+    };
+    format!("{} {access}", grant.host.display())
+}
+
+/// Whether a folder lies in another one, links followed, and is no more open than it.
+fn is_within(asked: &FileGrant, most: &FileGrant) -> bool {
+    let FileGrant {
+        host,
+        guest: _,
+        access,
+    } = asked;
+    // What cannot be followed is not there, and then the grant cannot be given anyway.
+    let real = |path: &Path| path.canonicalize().ok();
+    let inside = match (real(host), real(&most.host)) {
+        (Some(host), Some(most)) => host.starts_with(most),
+        _ => false,
+    };
+    inside && (*access == Access::Read || most.access == Access::ReadWrite)
+}
+
+fn request_text(grant: &HttpGrant) -> String {
+    let port = grant
+        .port
+        .map_or_else(String::new, |port| format!(":{port}"));
+    let methods: Vec<&str> = grant.methods.iter().map(|method| method.as_str()).collect();
+    let credential = match &grant.credential {
+        None => String::new(),
+        Some(credential) => format!(" with {}", credential.secret),
+    };
+    format!(
+        "{} {}://{}{port}{}{credential}",
+        methods.join(","),
+        grant.scheme.as_str(),
+        grant.host,
+        grant.path
+    )
+}
+
+/// Whether every request that one grant covers is covered by another, with no larger bounds.
+fn covers(most: &HttpGrant, asked: &HttpGrant) -> bool {
+    let HttpGrant {
+        host,
+        scheme,
+        port,
+        methods,
+        path,
+        networks,
+        credential,
+        certificate_authority,
+        requests,
+        at_once,
+        request_bytes,
+        response_bytes,
+        timeout,
+    } = asked;
+    let is_host = *host == most.host
+        || most.host.strip_prefix('*').is_some_and(|above| {
+            let name = host.strip_prefix('*').unwrap_or(host);
+            name.len() > above.len() && name.ends_with(above)
+        });
+    let is_port = scheme == &most.scheme
+        && port.map_or(scheme.port(), Into::into)
+            == most.port.map_or(most.scheme.port(), Into::into);
+    let is_below = path
+        .strip_prefix(&most.path)
+        .is_some_and(|rest| most.path.ends_with('/') || rest.is_empty() || rest.starts_with('/'));
+    let is_network = networks
+        .iter()
+        .all(|network| most.networks.iter().any(|most| most.contains(network)));
+    let is_credential = match (credential, &most.credential) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(asked), Some(most)) => {
+            let HttpCredential {
+                header,
+                prefix,
+                secret,
+            } = asked;
+            header.eq_ignore_ascii_case(&most.header)
+                && *prefix == most.prefix
+                && *secret == most.secret
+        }
+    };
+    is_host
+        && is_port
+        && methods.iter().all(|method| most.methods.contains(method))
+        && is_below
+        && is_network
+        && is_credential
+        // Another authority could speak for the host; only the operator's own may.
+        && *certificate_authority == most.certificate_authority
+        && requests <= &most.requests
+        && at_once <= &most.at_once
+        && request_bytes <= &most.request_bytes
+        && response_bytes <= &most.response_bytes
+        && timeout <= &most.timeout
+}
+
+fn compare_log(asked: &LogGrant, most: &LogGrant, found: &mut Found<'_>) {
+    let LogGrant {
+        level,
+        bytes_per_second,
+        message_bytes,
+    } = asked;
+    if *level > most.level {
+        let name = |level| format!("{level:?}").to_lowercase();
+        found.add("log.level", name(*level), name(most.level));
+    }
+    found.at_most::<ByteSize>(
+        "log.bytes_per_second",
+        *bytes_per_second,
+        most.bytes_per_second,
+    );
+    found.at_most::<ByteSize>("log.message_bytes", *message_bytes, most.message_bytes);
+}
+
+fn compare_compute(asked: &ComputeGrant, most: &ComputeGrant, found: &mut Found<'_>) {
+    let ComputeGrant {
+        memory,
+        time,
+        programs,
+        handles,
+    } = asked;
+    found.at_most::<ByteSize>("compute.memory", *memory, most.memory);
+    found.at_most::<TimeSpan>("compute.time", *time, most.time);
+    found.at_most("compute.programs", *programs, most.programs);
+    found.at_most("compute.handles", *handles, most.handles);
+}
+
+fn compare_limits(asked: &Limits, most: &Limits, found: &mut Found<'_>) {
+    let Limits {
+        memory,
+        call_timeout,
+        total_timeout,
+        table_elements,
+        instances,
+        resources,
+        output_rows,
+        output_bytes,
+    } = asked;
+    found.at_most::<ByteSize>("limits.memory", *memory, most.memory);
+    found.at_most::<TimeSpan>("limits.call_timeout", *call_timeout, most.call_timeout);
+    found.at_most::<TimeSpan>("limits.total_timeout", *total_timeout, most.total_timeout);
+    found.at_most(
+        "limits.table_elements",
+        *table_elements,
+        most.table_elements,
+    );
+    found.at_most("limits.instances", *instances, most.instances);
+    found.at_most("limits.resources", *resources, most.resources);
+    found.at_most("limits.output_rows", *output_rows, most.output_rows);
+    found.at_most::<ByteSize>("limits.output_bytes", *output_bytes, most.output_bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn grants(text: Value) -> Grants {
+        serde_json::from_value(text).expect("grants")
+    }
+
+    fn ceiling(plugins: Value) -> Ceiling {
+        serde_json::from_value(json!({ "version": 1, "plugins": plugins })).expect("a ceiling")
+    }
+
+    fn keys(ceiling: &Ceiling, asked: Value) -> Vec<String> {
+        let excesses = ceiling.excesses("acme/crm", &grants(asked));
+        excesses.into_iter().map(|excess| excess.key).collect()
+    }
+
+    #[test]
+    fn the_longest_pattern_that_fits_counts() {
+        let ceiling = ceiling(json!({
+            "*": {},
+            "acme/*": { "clock": true },
+            "acme/crm": { "clock": true, "random": {} },
+            "acme/crm*": { "compute": {} },
+        }));
+        for (id, clock, random) in [
+            ("acme/crm", true, true),
+            ("acme/other", true, false),
+            ("other/crm", false, false),
+        ] {
+            let most = ceiling.of(id);
+            assert_eq!((most.clock, most.random.is_some()), (clock, random), "{id}");
+        }
+        assert!(ceiling.of("acme/crm-2").compute.is_some());
+        assert_eq!(Ceiling::default().of("acme/crm"), Grants::default());
+    }
+
+    #[test]
+    fn what_is_within_passes_and_what_is_over_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir_all(folder.path().join("data/inner")).expect("a folder");
+        std::fs::create_dir_all(folder.path().join("data2")).expect("a folder");
+        std::os::unix::fs::symlink(folder.path().join("data2"), folder.path().join("data/link"))
+            .expect("a link");
+        let at = |name: &str| folder.path().join(name);
+        let ceiling = ceiling(json!({ "acme/*": {
+            "files": [{ "host": at("data"), "guest": "/any", "access": "read" }],
+            "http": [{ "host": "*.example.com", "path": "/v1", "methods": ["GET", "POST"],
+                       "networks": ["10.0.0.0/8"],
+                       "credential": { "prefix": "Bearer ", "secret": { "env": "TOKEN" } } }],
+            "log": { "level": "warn" },
+            "random": { "seed": 1 },
+            "compute": { "memory": "2GiB" },
+            "limits": { "memory": "512MiB" },
+        } }));
+        let within = json!({
+            "files": [{ "host": at("data/inner"), "guest": "/data" }, { "host": at("data"), "guest": "/d" }],
+            "http": [
+                { "host": "api.example.com", "path": "/v1/people", "networks": ["10.1.0.0/16"] },
+                { "host": "*.eu.example.com", "path": "/v1", "methods": ["POST"], "requests": 10,
+                  "credential": { "prefix": "Bearer ", "secret": { "env": "TOKEN" } } },
+            ],
+            "log": { "level": "error" },
+            "random": { "seed": 99 },
+            "compute": { "memory": "2GiB", "time": "1m" },
+            "limits": { "memory": "512MiB", "call_timeout": "1s" },
+        });
+        assert_eq!(keys(&ceiling, within), Vec::<String>::new());
+        for (asked, key) in [
+            (
+                json!({ "files": [{ "host": at("data"), "guest": "/d", "access": "read-write" }] }),
+                "files[0]",
+            ),
+            (
+                json!({ "files": [{ "host": at("data2"), "guest": "/d" }] }),
+                "files[0]",
+            ),
+            (
+                json!({ "files": [{ "host": at("data/link"), "guest": "/d" }] }),
+                "files[0]",
+            ),
+            (
+                json!({ "files": [{ "host": at("data/../data2"), "guest": "/d" }] }),
+                "files[0]",
+            ),
+            (
+                json!({ "files": [{ "host": at("nowhere"), "guest": "/d" }] }),
+                "files[0]",
+            ),
+            (
+                json!({ "http": [{ "host": "example.com", "path": "/v1" }] }),
+                "http[0]",
+            ),
+            (
+                json!({ "http": [{ "host": "badexample.com", "path": "/v1" }] }),
+                "http[0]",
+            ),
+            (
+                json!({ "http": [{ "host": "*.com", "path": "/v1" }] }),
+                "http[0]",
+            ),
+            (json!({ "http": [{ "host": "a.example.com" }] }), "http[0]"),
+            (
+                json!({ "http": [{ "host": "a.example.com", "path": "/v10" }] }),
+                "http[0]",
+            ),
+            (
+                json!({ "http": [{ "host": "a.example.com", "path": "/v1", "port": 8443 }] }),
+                "http[0]",
+            ),
+            (
+                json!({ "http": [{ "host": "a.example.com", "path": "/v1", "scheme": "http" }] }),
+                "http[0]",
+            ),
+            (
+                json!({ "http": [{ "host": "a.example.com", "path": "/v1", "methods": ["DELETE"] }] }),
+                "http[0]",
+            ),
+            (
+                json!({ "http": [{ "host": "a.example.com", "path": "/v1", "networks": ["0.0.0.0/0"] }] }),
+                "http[0]",
+            ),
+            (
+                json!({ "http": [{ "host": "a.example.com", "path": "/v1", "requests": 1001 }] }),
+                "http[0]",
+            ),
+            (
+                json!({ "http": [{ "host": "a.example.com", "path": "/v1", "timeout": "1h" }] }),
+                "http[0]",
+            ),
+            (
+                json!({ "http": [{ "host": "a.example.com", "path": "/v1", "certificate_authority": "/ca" }] }),
+                "http[0]",
+            ),
+            (
+                json!({ "http": [{ "host": "a.example.com", "path": "/v1",
+                "credential": { "prefix": "Bearer ", "secret": { "env": "OTHER" } } }] }),
+                "http[0]",
+            ),
+            (json!({ "log": { "level": "info" } }), "log.level"),
+            (
+                json!({ "log": { "level": "warn", "message_bytes": "1MiB" } }),
+                "log.message_bytes",
+            ),
+            (json!({ "clock": true }), "clock"),
+            (json!({ "random": {} }), "random.seed"),
+            (json!({ "compute": { "memory": "3GiB" } }), "compute.memory"),
+            (json!({ "compute": { "time": "1h" } }), "compute.time"),
+            (json!({ "compute": { "programs": 17 } }), "compute.programs"),
+            (json!({ "limits": { "memory": "1GiB" } }), "limits.memory"),
+            (
+                json!({ "limits": { "output_rows": 9_000_000 } }),
+                "limits.output_rows",
+            ),
+        ] {
+            let mut asked_for = asked.clone();
+            if asked.get("log").is_none() {
+                asked_for["log"] = json!({ "level": "warn" });
+            }
+            assert_eq!(keys(&ceiling, asked_for), [key], "{asked}");
+        }
+        let none =
+            Ceiling::default().excesses("x", &grants(json!({ "compute": {}, "random": {} })));
+        assert_eq!(
+            none.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "`random` is granted, and may be at most nothing",
+                "`compute` is granted, and may be at most nothing",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_of_another_version_or_with_unknown_keys_is_refused() {
+        for text in [
+            json!({ "version": 2, "plugins": {} }),
+            json!({ "version": 1 }),
+            json!({ "version": 1, "plugins": {}, "more": 1 }),
+            json!({ "version": 1, "plugins": { "a": { "network": true } } }),
+        ] {
+            serde_json::from_value::<Ceiling>(text.clone()).expect_err(&text.to_string());
+        }
+    }
+}
