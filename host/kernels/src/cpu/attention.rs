@@ -353,9 +353,16 @@ fn share<const FUSED: bool>(scores: &mut [f32], count: usize, scale: f32) {
     }
     scores[count..].fill(f32::NEG_INFINITY);
     let largest = rows::maximum(scores);
-    for score in scores.iter_mut() {
+    // The exponential of what does not count would be subnormal on its way to 0, which is slow.
+    scores[count..].fill(largest);
+    let (chunks, rest) = scores.as_chunks_mut::<{ rows::LANES }>();
+    for score in chunks.as_flattened_mut() {
         *score = math::exponential::<FUSED>(*score - largest);
     }
+    for score in rest {
+        *score = math::exponential::<FUSED>(*score - largest);
+    }
+    scores[count..].fill(0.0);
     let inverse = 1.0 / rows::sum(scores);
     for score in scores.iter_mut() {
         *score *= inverse;
