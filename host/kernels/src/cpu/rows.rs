@@ -13,7 +13,7 @@ const STRIP: usize = 512;
 
 /// Joins lanes by a fixed tree: the upper half to the lower, until one is left.
 #[inline(always)]
-fn join_lanes(lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn join_lanes(lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     let eight: [f32; 8] = std::array::from_fn(|lane| join(lanes[lane], lanes[lane + 8]));
     let four: [f32; 4] = std::array::from_fn(|lane| join(eight[lane], eight[lane + 4]));
     let two = [join(four[0], four[2]), join(four[1], four[3])];
@@ -86,11 +86,16 @@ pub(super) fn dot(left: &[f32], right: &[f32]) -> f32 {
     lanes_of_two(left, right, 0.0, |a, b| a * b, |a, b| a + b)
 }
 
-/// The largest of those that are numbers, by one comparison: for a softmax, to whose sum what is
+/// The second where it is greater, by one comparison.
+#[inline(always)]
+pub(super) fn greater(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
+/// The largest of those that are numbers: for a softmax, to whose sum what is
 /// not a number gets anyway.
 #[inline(always)]
 pub(super) fn maximum(values: &[f32]) -> f32 {
-    let greater = |a: f32, b: f32| if b > a { b } else { a };
     lanes(values, f32::NEG_INFINITY, |value| value, greater)
 }
 
