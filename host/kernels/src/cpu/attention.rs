@@ -344,20 +344,77 @@ fn softmax_body<const FUSED: bool>(scores: &mut [f32], sight: Sight) {
     }
 }
 
-/// Scores to shares. `scores` may go on behind those that count, which then become 0, so that
-/// registers are full.
+/// Lanes of scores, one register of the widest kind.
+type Lanes = [f32; rows::LANES];
+
+/// Scores to shares. `scores` may go on behind the `count` that count, but not by whole lanes; the
+/// rest becomes 0.
 #[inline(always)]
 fn share<const FUSED: bool>(scores: &mut [f32], count: usize, scale: f32) {
-    for score in scores.iter_mut() {
-        *score *= scale;
+    let (lanes, rest) = scores.as_chunks_mut::<{ rows::LANES }>();
+    if rest.is_empty() {
+        if let Some((last, before)) = lanes.split_last_mut() {
+            share_lanes::<FUSED>(before, last, count, scale);
+        }
+    } else {
+        let mut last = [0.0; rows::LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        share_lanes::<FUSED>(lanes, &mut last, count, scale);
+        rest.copy_from_slice(&last[..rest.len()]);
     }
-    scores[count..].fill(f32::NEG_INFINITY);
-    let largest = rows::maximum(scores);
-    for score in scores.iter_mut() {
-        *score = math::exponential::<FUSED>(*score - largest);
+}
+
+/// The same over whole lanes, of which only the last may hold what does not count. Nothing is
+/// written in part, since reading it back as a whole would wait.
+#[inline(always)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "a loop over lanes by number becomes vector code, one over several iterators not"
+)]
+fn share_lanes<const FUSED: bool>(
+    before: &mut [Lanes],
+    last: &mut Lanes,
+    count: usize,
+    scale: f32,
+) {
+    let own = count - before.len() * rows::LANES;
+    let counts: [bool; rows::LANES] = std::array::from_fn(|lane| lane < own);
+    let mut largest = [f32::NEG_INFINITY; rows::LANES];
+    for scores in before.iter_mut() {
+        for (score, largest) in scores.iter_mut().zip(&mut largest) {
+            *score *= scale;
+            *largest = rows::greater(*largest, *score);
+        }
     }
-    let inverse = 1.0 / rows::sum(scores);
-    for score in scores.iter_mut() {
+    for lane in 0..rows::LANES {
+        let score = last[lane] * scale;
+        last[lane] = if counts[lane] {
+            score
+        } else {
+            f32::NEG_INFINITY
+        };
+        largest[lane] = rows::greater(largest[lane], last[lane]);
+    }
+    let largest = rows::join_lanes(largest, rows::greater);
+    let mut sums = [0.0; rows::LANES];
+    for scores in before.iter_mut() {
+        for (score, sum) in scores.iter_mut().zip(&mut sums) {
+            *score = math::exponential::<FUSED>(*score - largest);
+            *sum += *score;
+        }
+    }
+    for lane in 0..rows::LANES {
+        // The exponential of what does not count would be subnormal on its way to 0: slow.
+        let score = if counts[lane] { last[lane] } else { largest };
+        let share = math::exponential::<FUSED>(score - largest);
+        last[lane] = if counts[lane] { share } else { 0.0 };
+        sums[lane] += last[lane];
+    }
+    let inverse = 1.0 / rows::join_lanes(sums, |a, b| a + b);
+    for score in before.as_flattened_mut() {
+        *score *= inverse;
+    }
+    for score in last {
         *score *= inverse;
     }
 }

@@ -14,9 +14,6 @@ use crate::plan::{Instruction, Multiplication, PANEL, Place, Plan, Right};
 /// Elements of a product after which its epilogue runs, so that they are still near.
 const EPILOGUE_ELEMENTS: usize = 4096;
 
-/// Rows of a product that are computed at a time.
-const ROWS_AT_ONCE: usize = 14;
-
 /// Runs a plan.
 ///
 /// # Safety
@@ -415,15 +412,16 @@ unsafe fn multiply(of: &Multiplication, memory: &Memory<'_>, piece: Piece, level
             unsafe { multiply::multiply_rows(level, &product, 0, m) };
             continue;
         };
-        let rows_at_once = (EPILOGUE_ELEMENTS / n)
-            .max(1)
-            .next_multiple_of(ROWS_AT_ONCE);
-        let mut row = 0;
-        while row < m {
-            let rows = rows_at_once.min(m - row);
+        // Whole tiles at a time, and all of nearly the same height.
+        let tiles = m.div_ceil(multiply::tile_rows(level));
+        let tiles_at_once = (EPILOGUE_ELEMENTS * tiles / (m * n)).max(1);
+        let mut tile = 0;
+        while tile < tiles {
+            let first = m * tile / tiles;
+            tile = (tile + tiles_at_once).min(tiles);
+            let row = m * tile / tiles;
             // SAFETY: as above.
-            unsafe { multiply::multiply_rows(level, &product, row, rows) };
-            row += rows;
+            unsafe { multiply::multiply_rows(level, &product, first, row - first) };
             let ready = (index * m + row) * n;
             if ready - waiting >= EPILOGUE_ELEMENTS || ready == batch * m * n {
                 run_map(level, epilogue, memory, piece, waiting, ready);

@@ -4,9 +4,10 @@
 use super::level::for_each_level;
 use super::math;
 use super::memory::Memory;
+use super::vector::prefetch;
 use crate::graph::{BinaryOperation, Comparison, DType, UnaryOperation};
 use crate::ir::Map;
-use crate::plan::{Load, MapProgram, MapStep, Source, Splat, Target};
+use crate::plan::{ALIGNMENT, Load, MapProgram, MapStep, Source, Splat, Target};
 use crate::random::{GROUP, Purpose, Stream};
 
 /// Elements of a block.
@@ -58,14 +59,35 @@ fn run_map_body<const FUSED: bool>(
     let mut first = start;
     while first < end {
         let count = (end - first).min(BLOCK);
-        for load in &program.loads {
+        for step in &program.steps {
+            if let Target::Dense(dense) = step.target {
+                // Where nothing was yet is often far: the next block's place is asked for.
+                let block = memory.at(program.dense[dense as usize], first + count);
+                let next = block.wrapping_add(first + count);
+                for line in (0..BLOCK).step_by(ALIGNMENT) {
+                    prefetch(next.wrapping_add(line));
+                }
+            }
+        }
+        let loads = program.loads.iter();
+        for load in loads.filter(|load| first == start || !repeats(load)) {
             // SAFETY: as above.
             gather(load, memory, first, unsafe {
                 register_mut(memory, load.register, count)
             });
         }
-        for step in &program.steps {
-            run_step::<FUSED>(step, program, memory, piece, first, count);
+        let mut steps = program.steps.as_slice();
+        while let [step, rest @ ..] = steps {
+            steps = match rest {
+                [next, rest @ ..] if are_gelu_and_slope(step, next) => {
+                    run_gelu_and_slope::<FUSED>([step, next], program, memory, first, count);
+                    rest
+                }
+                _ => {
+                    run_step::<FUSED>(step, program, memory, piece, first, count);
+                    rest
+                }
+            };
         }
         for (register, dense) in &program.stores {
             // SAFETY: the plan lets a store share its place only with operands at the same
@@ -92,6 +114,15 @@ fn run_map_body<const FUSED: bool>(
 unsafe fn register_mut<'a>(memory: &'a Memory<'_>, register: u16, count: usize) -> &'a mut [f32] {
     // SAFETY: inside the span of registers, and the caller's promise.
     unsafe { std::slice::from_raw_parts_mut(memory.register(register, count), count) }
+}
+
+/// Whether every block that begins a whole number of blocks after another has the same elements: a
+/// row that is repeated, like the scale of a norm.
+fn repeats(load: &Load) -> bool {
+    match load.axes.as_slice() {
+        [outer, inner] => outer.stride == 0 && BLOCK.is_multiple_of(inner.extent),
+        _ => false,
+    }
 }
 
 /// Fills a block with elements that do not lie one after the other.
@@ -135,32 +166,50 @@ fn gather(load: &Load, memory: &Memory<'_>, first: usize, block: &mut [f32]) {
     }
 }
 
+/// The block of an operand.
+///
+/// # Safety
+/// Nothing writes it while the slice is alive.
 #[inline(always)]
-fn run_step<const FUSED: bool>(
-    step: &MapStep,
+unsafe fn operand<'a>(
+    source: Source,
     program: &MapProgram,
-    memory: &Memory<'_>,
-    piece: Piece,
+    memory: &'a Memory<'_>,
     first: usize,
     count: usize,
-) {
-    let source = |source: Source| {
-        let from = match source {
-            Source::Register(register) => memory.register(register, count),
-            Source::Dense(dense) => {
-                // SAFETY: inside the span.
-                unsafe {
-                    memory
-                        .at(program.dense[dense as usize], first + count)
-                        .add(first)
-                }
+) -> &'a [f32] {
+    let from = match source {
+        Source::Register(register) => memory.register(register, count),
+        Source::Dense(dense) => {
+            // SAFETY: inside the span.
+            unsafe {
+                memory
+                    .at(program.dense[dense as usize], first + count)
+                    .add(first)
             }
-        };
-        // SAFETY: nothing writes it during the step: the target is a register that no operand
-        // has, or memory that nothing else of the program has.
-        unsafe { std::slice::from_raw_parts(from, count) }
+        }
     };
-    let to = match step.target {
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(from, count) }
+}
+
+/// The block of a result.
+///
+/// # Safety
+/// Nothing else reads or writes it while the slice is alive.
+#[inline(always)]
+#[expect(
+    clippy::mut_from_ref,
+    reason = "a run writes through its shared description"
+)]
+unsafe fn result<'a>(
+    target: Target,
+    program: &MapProgram,
+    memory: &'a Memory<'_>,
+    first: usize,
+    count: usize,
+) -> &'a mut [f32] {
+    let to = match target {
         Target::Register(register) => memory.register(register, count),
         Target::Dense(dense) => {
             // SAFETY: inside the span.
@@ -171,9 +220,57 @@ fn run_step<const FUSED: bool>(
             }
         }
     };
-    // SAFETY: as above.
-    let out = unsafe { std::slice::from_raw_parts_mut(to, count) };
-    let [a, b, c] = step.operands.map(source);
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(to, count) }
+}
+
+/// Whether two steps are gelu and its derivative at the same operand, as in the forward half of a
+/// training: they have most of their work in common.
+fn are_gelu_and_slope(step: &MapStep, next: &MapStep) -> bool {
+    step.map == Map::Unary(UnaryOperation::Gelu)
+        && next.map == Map::GeluSlope
+        && step.operands[0] == next.operands[0]
+        && step.target != next.target
+}
+
+#[inline(always)]
+fn run_gelu_and_slope<const FUSED: bool>(
+    steps: [&MapStep; 2],
+    program: &MapProgram,
+    memory: &Memory<'_>,
+    first: usize,
+    count: usize,
+) {
+    // SAFETY: as of each step by itself; the targets are two, and the operand of both is neither.
+    let (a, [out, slope]) = unsafe {
+        (
+            operand(steps[0].operands[0], program, memory, first, count),
+            steps.map(|step| result(step.target, program, memory, first, count)),
+        )
+    };
+    for ((out, slope), a) in out.iter_mut().zip(slope).zip(a) {
+        (*out, *slope) = math::gelu_and_slope::<FUSED>(*a);
+    }
+}
+
+#[inline(always)]
+fn run_step<const FUSED: bool>(
+    step: &MapStep,
+    program: &MapProgram,
+    memory: &Memory<'_>,
+    piece: Piece,
+    first: usize,
+    count: usize,
+) {
+    // SAFETY: nothing writes an operand during the step: the target is a register that no operand
+    // has, or memory that nothing else of the program has.
+    let (out, [a, b, c]) = unsafe {
+        (
+            result(step.target, program, memory, first, count),
+            step.operands
+                .map(|source| operand(source, program, memory, first, count)),
+        )
+    };
     if let Map::Dropout { node, rate } = step.map {
         let base = piece.first_row as u64 * step.row_elements as u64;
         let stream = Stream::new(piece.seed, Purpose::Dropout, node, piece.step);

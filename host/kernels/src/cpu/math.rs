@@ -141,44 +141,56 @@ pub(crate) fn softplus<const FUSED: bool>(x: f32) -> f32 {
     positive + logarithm_of_one_plus::<FUSED>(exponential::<FUSED>(-x.abs()))
 }
 
-/// The normal distribution function: erfc(-x / sqrt(2)) / 2, where erfc(z) is
-/// t exp(P(t) - z²) with t = 1 / (1 + z/2) for z >= 0, a form of Press et al., Numerical
-/// Recipes, 6.2.
+/// exp(-x²/2), the normal density but for its factor.
 #[inline(always)]
-fn normal_distribution<const FUSED: bool>(x: f32) -> f32 {
-    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let t = 1.0 / multiply_add::<FUSED>(z, 0.5, 1.0);
-    let series = polynomial::<FUSED, 10>(
+fn bell<const FUSED: bool>(x: f32) -> f32 {
+    exponential::<FUSED>(-0.5 * x * x)
+}
+
+/// The normal distribution function of x, of which `bell` is [`bell`]: erfc(-x / sqrt(2)) / 2,
+/// where erfc(z) is t P(t) exp(-z²) with t = 1 / (1 + z/2) for z >= 0, a form of Abramowitz and
+/// Stegun, 7.1.26.
+#[inline(always)]
+fn normal_distribution<const FUSED: bool>(x: f32, bell: f32) -> f32 {
+    let t = 1.0 / multiply_add::<FUSED>(x.abs(), 0.353_553_4, 1.0);
+    let series = polynomial::<FUSED, 9>(
         t,
         [
-            -1.265_441_4,
-            0.998_492_54,
-            0.387_899_5,
-            0.028_358_232,
-            0.020_192_52,
-            -0.116_780_76,
-            -0.651_256_9,
-            1.122_407_4,
-            -0.666_065_9,
-            0.142_194_78,
+            0.282_086_43,
+            0.282_375_3,
+            0.243_103_76,
+            0.202_686_88,
+            -0.026_625_697,
+            0.278_067_2,
+            -0.487_199_96,
+            0.284_574_99,
+            -0.059_068_967,
         ],
     );
-    let tail = 0.5 * t * exponential::<FUSED>(multiply_add::<FUSED>(-z, z, series));
+    let tail = 0.5 * t * (series * bell);
     if x < 0.0 { tail } else { 1.0 - tail }
 }
 
 /// x times the normal distribution function (Hendrycks and Gimpel 2016, the exact form).
 #[inline(always)]
 pub(crate) fn gelu<const FUSED: bool>(x: f32) -> f32 {
-    x * normal_distribution::<FUSED>(x)
+    gelu_and_slope::<FUSED>(x).0
 }
 
 /// The derivative of [`gelu`].
 #[inline(always)]
 pub(crate) fn gelu_slope<const FUSED: bool>(x: f32) -> f32 {
+    gelu_and_slope::<FUSED>(x).1
+}
+
+/// [`gelu`] and its derivative, which have most of their work in common.
+#[inline(always)]
+pub(crate) fn gelu_and_slope<const FUSED: bool>(x: f32) -> (f32, f32) {
     const INVERSE_SQRT_TAU: f32 = 0.398_942_3;
-    let density = INVERSE_SQRT_TAU * exponential::<FUSED>(-0.5 * x * x);
-    multiply_add::<FUSED>(x, density, normal_distribution::<FUSED>(x))
+    let bell = bell::<FUSED>(x);
+    let share = normal_distribution::<FUSED>(x, bell);
+    let slope = multiply_add::<FUSED>(x, INVERSE_SQRT_TAU * bell, share);
+    (x * share, slope)
 }
 
 /// x times logistic(x).
@@ -459,7 +471,8 @@ pub(crate) fn error_function<const FUSED: bool>(x: f32) -> f32 {
     );
     let small = x * series;
     // 1 - erfc(|x|), which is twice the tail of the normal distribution.
-    let tail = normal_distribution::<FUSED>(-x.abs() * std::f32::consts::SQRT_2);
+    let turned = -x.abs() * std::f32::consts::SQRT_2;
+    let tail = normal_distribution::<FUSED>(turned, bell::<FUSED>(turned));
     let large = (1.0 - 2.0 * tail).copysign(x);
     if x.abs() < 1.0 { small } else { large }
 }

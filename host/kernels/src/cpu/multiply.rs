@@ -10,7 +10,7 @@
 //! time; the right one a row of a panel at a time, either where it lies or packed.
 
 use super::level::{Level, Set};
-use super::vector::{Portable, Vector};
+use super::vector::{Portable, Vector, prefetch};
 #[cfg(target_arch = "x86_64")]
 use super::vector::{V8, V16};
 use crate::plan::PANEL;
@@ -52,6 +52,17 @@ pub(crate) enum RightLayout {
     Panels { stride: usize },
 }
 
+/// Rows of the result that are kept in registers.
+pub(crate) fn tile_rows(level: Level) -> usize {
+    match level.set() {
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512 => avx512::ROWS,
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx2 => avx2::ROWS,
+        Set::Portable => portable::ROWS,
+    }
+}
+
 /// Computes rows `first..first + rows` of a product.
 ///
 /// # Safety
@@ -62,10 +73,12 @@ pub(crate) unsafe fn multiply_rows(level: Level, product: &Product, first: usize
     unsafe {
         match level.set() {
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => rows_by::<V16, 14>(product, first, rows, &avx512::TABLES),
+            Set::Avx512 => rows_by::<V16, { avx512::ROWS }>(product, first, rows, &avx512::TABLES),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => rows_by::<V8, 6>(product, first, rows, &avx2::TABLES),
-            Set::Portable => rows_by::<Portable, 4>(product, first, rows, &portable::TABLES),
+            Set::Avx2 => rows_by::<V8, { avx2::ROWS }>(product, first, rows, &avx2::TABLES),
+            Set::Portable => {
+                rows_by::<Portable, { portable::ROWS }>(product, first, rows, &portable::TABLES)
+            }
         }
     }
 }
@@ -205,6 +218,13 @@ unsafe fn tile<V: Vector, const ROWS: usize, const REGISTERS: usize, const PARTI
                 *start = V::load_part(tile.bias.add(register * V::LANES), count);
             }
         }
+        // Where the results go is often far; by the time they are there, so is their memory.
+        for index in 0..ROWS {
+            for register in 0..REGISTERS {
+                let to = index * tile.target_stride + register * V::LANES;
+                prefetch(tile.target.wrapping_add(to));
+            }
+        }
         let mut sums = [start; ROWS];
         let (mut left, mut right) = (tile.left, tile.right);
         for _ in 0..tile.k {
@@ -298,7 +318,9 @@ macro_rules! tables {
                 unsafe { row::<$vector>(of) }
             }
 
-            pub(super) static TABLES: Tables<$rows> = Tables {
+            pub(super) const ROWS: usize = $rows;
+
+            pub(super) static TABLES: Tables<ROWS> = Tables {
                 tiles: [
                     [[$(tile_of::<$height, 1, false>),*], [$(tile_of::<$height, 2, false>),*]],
                     [[$(tile_of::<$height, 1, true>),*], [$(tile_of::<$height, 2, true>),*]],

@@ -11,39 +11,63 @@ pub(super) const LANES: usize = 16;
 /// Rows of at most so many elements are taken several at a time.
 const STRIP: usize = 512;
 
-/// Folds `value(0..count)` over lanes.
+/// Joins lanes by a fixed tree: the upper half to the lower, until one is left.
+#[inline(always)]
+pub(super) fn join_lanes(lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|lane| join(lanes[lane], lanes[lane + 8]));
+    let four: [f32; 4] = std::array::from_fn(|lane| join(eight[lane], eight[lane + 4]));
+    let two = [join(four[0], four[2]), join(four[1], four[3])];
+    join(two[0], two[1])
+}
+
+/// Folds `value` of each number over lanes. Whole chunks are arrays, so that a chunk becomes one
+/// step of vector code.
 #[inline(always)]
 fn lanes(
-    count: usize,
+    values: &[f32],
     start: f32,
-    value: impl Fn(usize) -> f32,
+    value: impl Fn(f32) -> f32,
     join: impl Fn(f32, f32) -> f32,
 ) -> f32 {
     let mut lanes = [start; LANES];
-    let whole = count / LANES * LANES;
-    let mut first = 0;
-    while first < whole {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum = join(*sum, value(first + lane));
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, number) in lanes.iter_mut().zip(chunk) {
+            *lane = join(*lane, value(*number));
         }
-        first += LANES;
     }
-    for (lane, sum) in lanes.iter_mut().enumerate().take(count - whole) {
-        *sum = join(*sum, value(whole + lane));
+    for (lane, number) in lanes.iter_mut().zip(rest) {
+        *lane = join(*lane, value(*number));
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] = join(lanes[lane], lanes[lane + width]);
+    join_lanes(lanes, join)
+}
+
+/// Folds `value` of the numbers of two rows over lanes; `right` is as long as `left`.
+#[inline(always)]
+fn lanes_of_two(
+    left: &[f32],
+    right: &[f32],
+    start: f32,
+    value: impl Fn(f32, f32) -> f32,
+    join: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let mut lanes = [start; LANES];
+    let (left_chunks, left_rest) = left.as_chunks::<LANES>();
+    let (right_chunks, right_rest) = right.as_chunks::<LANES>();
+    for (left, right) in left_chunks.iter().zip(right_chunks) {
+        for (lane, (left, right)) in lanes.iter_mut().zip(left.iter().zip(right)) {
+            *lane = join(*lane, value(*left, *right));
         }
-        width /= 2;
     }
-    lanes[0]
+    for (lane, (left, right)) in lanes.iter_mut().zip(left_rest.iter().zip(right_rest)) {
+        *lane = join(*lane, value(*left, *right));
+    }
+    join_lanes(lanes, join)
 }
 
 #[inline(always)]
 pub(super) fn sum(values: &[f32]) -> f32 {
-    lanes(values.len(), 0.0, |index| values[index], |a, b| a + b)
+    lanes(values, 0.0, |value| value, |a, b| a + b)
 }
 
 #[inline(always)]
@@ -59,23 +83,20 @@ fn smaller(a: f32, b: f32) -> f32 {
 /// The sum of products; `right` is as long as `left`.
 #[inline(always)]
 pub(super) fn dot(left: &[f32], right: &[f32]) -> f32 {
-    let right = &right[..left.len()];
-    lanes(
-        left.len(),
-        0.0,
-        |index| left[index] * right[index],
-        |a, b| a + b,
-    )
+    lanes_of_two(left, right, 0.0, |a, b| a * b, |a, b| a + b)
 }
 
+/// The second where it is greater, by one comparison.
+#[inline(always)]
+pub(super) fn greater(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
+/// The largest of those that are numbers: for a softmax, to whose sum what is
+/// not a number gets anyway.
 #[inline(always)]
 pub(super) fn maximum(values: &[f32]) -> f32 {
-    lanes(
-        values.len(),
-        f32::NEG_INFINITY,
-        |index| values[index],
-        larger,
-    )
+    lanes(values, f32::NEG_INFINITY, |value| value, greater)
 }
 
 for_each_level! {
@@ -119,7 +140,7 @@ fn reduce_by(
     }
     if inner == 1 {
         for (row, target) in source.chunks_exact(count).zip(target) {
-            *target = lanes(count, start, |index| row[index], join);
+            *target = lanes(row, start, |value| value, join);
         }
         return;
     }
@@ -255,9 +276,8 @@ fn cross_entropy_body<const FUSED: bool>(
             let total = if count <= STRIP {
                 sum(&scratch[place * count..][..count])
             } else {
-                let exponential =
-                    |index: usize| math::exponential::<FUSED>(logits[index] - largest);
-                lanes(count, 0.0, exponential, |a, b| a + b)
+                let exponential = |logit| math::exponential::<FUSED>(logit - largest);
+                lanes(logits, 0.0, exponential, |a, b| a + b)
             };
             *target = math::logarithm::<FUSED>(total) + (largest - logits[*label as usize]);
         }
@@ -309,8 +329,8 @@ fn cross_entropy_slope_body<const FUSED: bool>(
 fn moments(row: &[f32], epsilon: f32) -> (f32, f32) {
     let share = 1.0 / row.len() as f32;
     let mean = sum(row) * share;
-    let square = |index: usize| (row[index] - mean) * (row[index] - mean);
-    let variance = lanes(row.len(), 0.0, square, |a, b| a + b) * share;
+    let square = |value: f32| (value - mean) * (value - mean);
+    let variance = lanes(row, 0.0, square, |a, b| a + b) * share;
     (mean, 1.0 / (variance + epsilon).sqrt())
 }
 
@@ -373,8 +393,8 @@ fn normalize_slope_body<const FUSED: bool>(
     for ((row, slopes), out) in rows.zip(target.chunks_exact_mut(count)) {
         let (mean, inverse) = moments(row, epsilon);
         let slope_mean = sum(slopes) * share;
-        let product = |index: usize| slopes[index] * ((row[index] - mean) * inverse);
-        let correlation = lanes(count, 0.0, product, |a, b| a + b) * share;
+        let product = |value: f32, slope: f32| slope * ((value - mean) * inverse);
+        let correlation = lanes_of_two(row, slopes, 0.0, product, |a, b| a + b) * share;
         for ((out, value), slope) in out.iter_mut().zip(row).zip(slopes) {
             let normal = (value - mean) * inverse;
             *out = inverse * (slope - slope_mean - normal * correlation);

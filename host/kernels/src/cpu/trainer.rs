@@ -44,7 +44,6 @@ pub(crate) struct CpuTrainer<'a> {
 /// What one shard needs to itself.
 #[derive(Debug, Default)]
 struct Shard {
-    workspace: Workspace,
     gradient: AlignedBuffer,
     /// Rows of inputs, gathered.
     staged: Vec<AlignedBuffer>,
@@ -104,27 +103,24 @@ impl<'a> CpuTrainer<'a> {
         let mut symbols = feeds.symbols.clone();
         symbols[self.rows_symbol as usize] = rows.len();
         let plan = program.plan(Which::Step, &symbols);
-        self.stage(shard, feeds, rows);
+        // A shard uses the slab of one before it, which is still near.
+        self.engine.with_workspace(|workspace| {
+            self.stage(workspace, &mut shard.staged, feeds, rows);
+            shard.losses.reserve(rows.len());
+            shard.weights.reserve(rows.len());
+            workspace.outputs.extend([
+                Span::writable(shard.losses.as_mut_slice()),
+                Span::writable(shard.weights.as_mut_slice()),
+            ]);
+            let shared = Span::read_only(self.shared.as_slice());
+            let gradients = Span::writable(shard.gradient.as_mut_slice());
+            // SAFETY: what the run writes is the shard's or the workspace's; the rest is borrowed
+            // for as long.
+            unsafe { workspace.run(&plan, self.engine.common(shared), gradients, piece) }
+        })?;
         let Shard {
-            workspace,
-            gradient,
-            losses,
-            weights,
-            ..
+            losses, weights, ..
         } = shard;
-        losses.reserve(rows.len());
-        weights.reserve(rows.len());
-        workspace.outputs.clear();
-        workspace
-            .outputs
-            .push(Span::writable(losses.as_mut_slice()));
-        workspace
-            .outputs
-            .push(Span::writable(weights.as_mut_slice()));
-        let shared = Span::read_only(self.shared.as_slice());
-        let gradients = Span::writable(gradient.as_mut_slice());
-        // SAFETY: what the run writes is the shard's; the rest is borrowed for as long.
-        unsafe { workspace.run(&plan, self.engine.common(shared), gradients, piece)? };
         let weights = program
             .graph()
             .loss
@@ -140,18 +136,21 @@ impl<'a> CpuTrainer<'a> {
 
     /// Points the inputs of a shard at its rows: where they lie, if they lie one after the
     /// other, else gathered.
-    fn stage(&self, shard: &mut Shard, feeds: &Bound<'_>, rows: &[u32]) {
+    fn stage(
+        &self,
+        workspace: &mut Workspace,
+        staged: &mut Vec<AlignedBuffer>,
+        feeds: &Bound<'_>,
+        rows: &[u32],
+    ) {
         let inputs = &self.engine.program.inputs;
-        shard
-            .staged
-            .resize_with(inputs.len(), AlignedBuffer::default);
-        shard.workspace.inputs.clear();
+        staged.resize_with(inputs.len(), AlignedBuffer::default);
         let first = rows.first().map_or(0, |row| *row as usize);
         let in_order = rows
             .iter()
             .enumerate()
             .all(|(place, row)| *row as usize == first + place);
-        for ((input, tensor), staged) in inputs.iter().zip(&feeds.inputs).zip(&mut shard.staged) {
+        for ((input, tensor), staged) in inputs.iter().zip(&feeds.inputs).zip(staged) {
             let span = match tensor {
                 None => Span::EMPTY,
                 Some(tensor) if input.shape.first() != Some(&Extent::Symbol(self.rows_symbol)) => {
@@ -168,7 +167,7 @@ impl<'a> CpuTrainer<'a> {
                     }
                 }
             };
-            shard.workspace.inputs.push(span);
+            workspace.inputs.push(span);
         }
     }
 

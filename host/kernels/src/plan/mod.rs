@@ -28,7 +28,7 @@ pub(crate) const PANEL: usize = 32;
 pub(crate) const ALIGNMENT: usize = 16;
 
 /// Rows of the query of an attention that are taken at a time.
-pub(crate) const ATTENTION_ROWS: usize = 64;
+pub(crate) const ATTENTION_ROWS: usize = 32;
 
 /// A piece of memory that a run has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -91,28 +91,28 @@ INLINE float softplus(float x) {
     return positive + logarithm_of_one_plus(exponential(-fabsf(x)));
 }
 
-INLINE float normal_distribution(float x) {
-    float z = fabsf(x) * 0.70710678f;
-    float t = 1.0f / fmaf(z, 0.5f, 1.0f);
-    float series = 0.14219478f;
-    series = fmaf(series, t, -0.6660659f);
-    series = fmaf(series, t, 1.1224074f);
-    series = fmaf(series, t, -0.6512569f);
-    series = fmaf(series, t, -0.11678076f);
-    series = fmaf(series, t, 0.02019252f);
-    series = fmaf(series, t, 0.028358232f);
-    series = fmaf(series, t, 0.3878995f);
-    series = fmaf(series, t, 0.99849254f);
-    series = fmaf(series, t, -1.2654414f);
-    float tail = 0.5f * t * exponential(fmaf(-z, z, series));
+INLINE float bell(float x) { return exponential(-0.5f * x * x); }
+
+INLINE float normal_distribution(float x, float bell) {
+    float t = 1.0f / fmaf(fabsf(x), 0.3535534f, 1.0f);
+    float series = -0.059068967f;
+    series = fmaf(series, t, 0.28457499f);
+    series = fmaf(series, t, -0.48719996f);
+    series = fmaf(series, t, 0.2780672f);
+    series = fmaf(series, t, -0.026625697f);
+    series = fmaf(series, t, 0.20268688f);
+    series = fmaf(series, t, 0.24310376f);
+    series = fmaf(series, t, 0.2823753f);
+    series = fmaf(series, t, 0.28208643f);
+    float tail = 0.5f * t * (series * bell);
     return x < 0.0f ? tail : 1.0f - tail;
 }
 
-INLINE float gelu(float x) { return x * normal_distribution(x); }
+INLINE float gelu(float x) { return x * normal_distribution(x, bell(x)); }
 
 INLINE float gelu_slope(float x) {
-    float density = 0.3989423f * exponential(-0.5f * x * x);
-    return fmaf(x, density, normal_distribution(x));
+    float density = bell(x);
+    return fmaf(x, 0.3989423f * density, normal_distribution(x, density));
 }
 
 INLINE float silu(float x) { return x * logistic(x); }
@@ -285,7 +285,8 @@ INLINE float error_function(float x) {
     series = fmaf(series, z, -0.37612638f);
     series = fmaf(series, z, 1.1283792f);
     float small = x * series;
-    float tail = normal_distribution(-fabsf(x) * 1.41421356f);
+    float turned = -fabsf(x) * 1.41421356f;
+    float tail = normal_distribution(turned, bell(turned));
     float large = copysignf(1.0f - 2.0f * tail, x);
     return fabsf(x) < 1.0f ? small : large;
 }
