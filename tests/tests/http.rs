@@ -100,7 +100,9 @@ fn answer(mut stream: TcpStream, heard: &Mutex<Vec<String>>) {
         .and_then(|length| length.parse().ok())
         .unwrap_or(0);
     let mut body = Vec::new();
-    let _ = stream.by_ref().take(length).read_to_end(&mut body);
+    let _ = std::io::Read::by_ref(&mut stream)
+        .take(length)
+        .read_to_end(&mut body);
     let whole = |status: &str, body: &str| {
         let length = body.len();
         format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}")
