@@ -365,12 +365,9 @@ fn share<const FUSED: bool>(scores: &mut [f32], count: usize, scale: f32) {
 }
 
 /// The same over whole lanes, of which only the last may hold what does not count. Nothing is
-/// written in part, since reading it back as a whole would wait.
+/// written in part, since reading it back as a whole would wait. Loops over the last lanes go by
+/// number: over several iterators they do not become vector code.
 #[inline(always)]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "a loop over lanes by number becomes vector code, one over several iterators not"
-)]
 fn share_lanes<const FUSED: bool>(
     before: &mut [Lanes],
     last: &mut Lanes,

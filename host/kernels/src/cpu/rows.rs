@@ -92,8 +92,8 @@ pub(super) fn greater(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
-/// The largest of those that are numbers: for a softmax, to whose sum what is
-/// not a number gets anyway.
+/// The largest of those that are numbers: for a softmax, to whose sum what is not a number gets
+/// anyway.
 #[inline(always)]
 pub(super) fn maximum(values: &[f32]) -> f32 {
     lanes(values, f32::NEG_INFINITY, |value| value, greater)
