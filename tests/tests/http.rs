@@ -316,7 +316,6 @@ async fn what_is_not_granted_is_refused_and_nothing_is_sent() {
         json!({ "url": server.url("/v1"), "fields": [["transfer-encoding", "chunked"]] }),
         json!({ "url": server.url("/v1"), "fields": [["connection", "keep-alive"]] }),
         json!({ "url": server.url("/v1"), "fields": [["x", "1\r\nevil: 2"]] }),
-        json!({ "url": server.url("/v1"), "fields": [["content-length", "3"]] }),
     ] {
         let told = bench.ask(v1.clone(), config.clone()).await;
         let told = told.replace(&port.to_string(), "PORT");
@@ -397,6 +396,7 @@ async fn sizes_times_and_numbers_are_bounded() {
         json!({ "url": server.url("/fields") }),
         json!({ "url": server.url("/cut") }),
         json!({ "url": server.url("/nonsense") }),
+        json!({ "url": server.url("/ok"), "fields": [["content-length", "3"]] }),
         json!({ "url": server.url("/ok"), "behaviour": "ask-again", "times": 3 }),
         json!({ "url": server.url("/ok"), "behaviour": "ask-again", "times": 4 }),
         json!({ "url": server.url("/ok"), "behaviour": "ask-at-once", "times": 2 }),
@@ -500,6 +500,8 @@ fn tls_server() -> Server {
         if !head.is_empty() {
             heard.lock().expect("no panic").push(head);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nsafe");
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
         }
     })
 }

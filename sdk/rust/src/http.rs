@@ -307,5 +307,27 @@ fn failure(method: &str, address: &Address<'_>, code: &ErrorCode) -> Failure {
         }
         _ => FailureCode::Unavailable,
     };
-    Failure::new(kind, format!("{}: {code}", address.text(method)))
+    Failure::new(kind, format!("{}: {}", address.text(method), words(code)))
+}
+
+/// What an error comes to for whoever reads it.
+fn words(code: &ErrorCode) -> String {
+    let words = match code {
+        ErrorCode::HttpRequestDenied => "not granted",
+        ErrorCode::DestinationIpProhibited => "it stands for an address that is not granted",
+        ErrorCode::ConnectionLimitReached => "no more requests are granted",
+        ErrorCode::HttpRequestBodySize(_) => "the request is longer than is granted",
+        ErrorCode::HttpResponseBodySize(_) => "the answer is longer than is granted",
+        ErrorCode::HttpRequestUriInvalid => "this is not an address",
+        ErrorCode::DnsError(_) => "the name of the host is not known",
+        ErrorCode::ConnectionRefused => "the connection was refused",
+        ErrorCode::ConnectionTimeout => "no connection in time",
+        ErrorCode::HttpResponseTimeout | ErrorCode::ConnectionReadTimeout => "no answer in time",
+        ErrorCode::TlsProtocolError | ErrorCode::TlsCertificateError => {
+            "the host could not show that it is the one"
+        }
+        ErrorCode::HttpProtocolError => "the answer is not one of HTTP, or was cut off",
+        other => return other.to_string(),
+    };
+    words.to_owned()
 }

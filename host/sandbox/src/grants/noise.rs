@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
-use wasmtime::component::Linker;
+use wasmtime::component::{HasData, Linker, Resource};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream, WasiCli, WasiCliView};
 use wasmtime_wasi::p2::bindings::cli;
+use wasmtime_wasi::p2::bindings::io::error;
 use wasmtime_wasi::{ResourceTable, WasiCtxBuilder, WasiView};
 
 use super::LogLevel;
 use crate::state::State;
+use crate::text;
 
 /// Bytes of output kept until they are written to the log; more are dropped.
 const MAX_PENDING_BYTES: usize = 64 << 10;
@@ -91,15 +93,42 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 
 /// Links `wasi:io`, which opens nothing by itself: streams and pollables come from elsewhere.
 pub(crate) fn link_io(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    use wasmtime_wasi::p2::bindings::io::{error, poll, streams};
+    use wasmtime_wasi::p2::bindings::io::{poll, streams};
 
     struct Io;
-    impl wasmtime::component::HasData for Io {
+    impl HasData for Io {
         type Data<'a> = &'a mut ResourceTable;
     }
-    error::add_to_linker::<State, Io>(linker, |state| state.ctx().table)?;
+    error::add_to_linker::<State, Errors>(linker, |state| ErrorsView(state.ctx().table))?;
     poll::add_to_linker::<State, Io>(linker, |state| state.ctx().table)?;
     streams::add_to_linker::<State, Io>(linker, |state| state.ctx().table)
+}
+
+struct Errors;
+
+impl HasData for Errors {
+    type Data<'a> = ErrorsView<'a>;
+}
+
+/// Errors of streams as a guest may know them: one sentence. Wasmtime's own form holds where in the
+/// host they came from.
+struct ErrorsView<'a>(&'a mut ResourceTable);
+
+/// Bytes of the sentence.
+const MAX_ERROR_BYTES: usize = 512;
+
+impl error::Host for ErrorsView<'_> {}
+
+impl error::HostError for ErrorsView<'_> {
+    fn to_debug_string(&mut self, error: Resource<error::Error>) -> wasmtime::Result<String> {
+        let error = self.0.get(&error)?;
+        Ok(text::sentence(&error.to_string(), MAX_ERROR_BYTES))
+    }
+
+    fn drop(&mut self, error: Resource<error::Error>) -> wasmtime::Result<()> {
+        self.0.delete(error)?;
+        Ok(())
+    }
 }
 
 impl IsTerminal for Captured {

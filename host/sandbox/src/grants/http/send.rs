@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -191,10 +191,22 @@ async fn send(
     } = permit;
     let grant = &actor.identity.grants.http[index];
     let deadline = Instant::now() + grant.timeout.duration();
-    let sending = exchange(grant, &target, request, options, &mut effect);
-    let sent = tokio::time::timeout_at(deadline, sending)
-        .await
-        .unwrap_or(Err(Error::ConnectionTimeout));
+    let connecting = connect(grant, &target);
+    let patience = options.connect_timeout.unwrap_or(Duration::MAX);
+    let connecting = tokio::time::timeout(patience, connecting);
+    let connected = match tokio::time::timeout_at(deadline, connecting).await {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(_)) | Err(_) => Err(Error::ConnectionTimeout),
+    };
+    let sent = match connected {
+        Err(error) => Err(error),
+        Ok(stream) => {
+            let asking = exchange(grant, &target, stream, request, options, &mut effect);
+            tokio::time::timeout_at(deadline, asking)
+                .await
+                .unwrap_or(Err(Error::HttpResponseTimeout))
+        }
+    };
     match sent {
         Ok((response, connection)) => {
             effect.outcome = response.status().as_u16().to_string();
@@ -230,6 +242,7 @@ async fn send(
 async fn exchange(
     grant: &HttpGrant,
     target: &Target,
+    stream: Box<dyn Stream>,
     request: Request<WasiBody>,
     options: RequestOptions,
     effect: &mut Effect,
@@ -240,13 +253,7 @@ async fn exchange(
     ),
     Error,
 > {
-    let request = prepare(grant, target, request, effect)?;
-    let patience = options.connect_timeout.unwrap_or(Duration::MAX);
-    let patience = patience.min(grant.timeout.duration());
-    let connecting = connect(grant, target);
-    let stream = tokio::time::timeout(patience, connecting)
-        .await
-        .map_err(|_| Error::ConnectionTimeout)??;
+    let (request, is_over) = prepare(grant, target, request, effect)?;
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_headers(MAX_FIELDS)
         .max_buf_size(MAX_FIELD_BYTES)
@@ -254,7 +261,6 @@ async fn exchange(
         .await?;
     let mut connection = Box::pin(connection);
     let patience = options.first_byte_timeout.unwrap_or(Duration::MAX);
-    let patience = patience.min(grant.timeout.duration());
     let answering = tokio::time::timeout(patience, sender.send_request(request));
     tokio::pin!(answering);
     // The connection works only while somebody waits for it.
@@ -263,7 +269,11 @@ async fn exchange(
         tokio::select! {
             biased;
             answer = &mut answering => {
-                break answer.map_err(|_| Error::ConnectionReadTimeout)??;
+                let answer = answer.map_err(|_| Error::ConnectionReadTimeout)?;
+                break answer.map_err(|error| match is_over.load(Ordering::Relaxed) {
+                    true => Error::HttpRequestBodySize(Some(grant.request_bytes.bytes())),
+                    false => error.into(),
+                })?;
             }
             ended = &mut connection, if is_open => {
                 is_open = false;
@@ -281,13 +291,13 @@ async fn exchange(
 }
 
 /// The request as it goes out: in origin form (RFC 9112, 3.2.1), with its one host, a bounded body
-/// and the credential.
+/// and the credential; and whether its body turned out too long.
 fn prepare(
     grant: &HttpGrant,
     target: &Target,
     request: Request<WasiBody>,
     effect: &mut Effect,
-) -> Result<Request<WasiBody>, Error> {
+) -> Result<(Request<WasiBody>, Arc<AtomicBool>), Error> {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = Uri::builder()
@@ -311,13 +321,15 @@ fn prepare(
         })?;
         parts.headers.insert(name, value);
     }
+    let is_over = Arc::new(AtomicBool::new(false));
     let body = Counted {
         body,
         left: grant.request_bytes.bytes(),
-        limit: grant.request_bytes.bytes(),
+        is_over: Arc::clone(&is_over),
         sent: Arc::clone(&effect.bytes_out),
     };
-    Ok(Request::from_parts(parts, body.boxed_unsync()))
+    let request = Request::from_parts(parts, body.boxed_unsync());
+    Ok((request, is_over))
 }
 
 /// The field that a credential is sent in.
@@ -468,7 +480,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 struct Counted {
     body: WasiBody,
     left: u64,
-    limit: u64,
+    /// Whether it was longer than it may be.
+    is_over: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
 }
 
@@ -488,7 +501,8 @@ impl Body for Counted {
             match self.left.checked_sub(bytes) {
                 Some(left) => self.left = left,
                 None => {
-                    return Poll::Ready(Some(Err(Error::HttpRequestBodySize(Some(self.limit)))));
+                    self.is_over.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Some(Err(Error::HttpRequestBodySize(None))));
                 }
             }
             self.sent.fetch_add(bytes, Ordering::Relaxed);
