@@ -323,8 +323,7 @@ fn check_imports(name: &str, inspection: &Inspection, grants: &Grants) -> Result
         if import.functions.is_empty() {
             continue;
         }
-        let is_always_granted = matches!(capability, Capability::Log | Capability::Config);
-        let asks = is_always_granted
+        let asks = capability.is_always_granted()
             || inspection
                 .manifest
                 .capabilities

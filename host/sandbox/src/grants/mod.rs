@@ -12,6 +12,7 @@ pub(crate) mod noise;
 mod quantity;
 pub(crate) mod random;
 mod secrets;
+mod words;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -47,6 +48,22 @@ pub enum Capability {
 }
 
 impl Capability {
+    /// Every capability.
+    pub const ALL: [Capability; 7] = [
+        Capability::Files,
+        Capability::Http,
+        Capability::Log,
+        Capability::Config,
+        Capability::Clock,
+        Capability::Random,
+        Capability::Compute,
+    ];
+
+    /// Whether every plugin has it without a grant.
+    pub fn is_always_granted(self) -> bool {
+        matches!(self, Capability::Log | Capability::Config)
+    }
+
     /// The key under `grants`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -228,7 +245,7 @@ pub struct Limits {
 
 impl Grants {
     /// Whether a capability is granted.
-    pub(crate) fn allows(&self, capability: Capability) -> bool {
+    pub fn allows(&self, capability: Capability) -> bool {
         match capability {
             Capability::Files => !self.files.is_empty(),
             Capability::Http => !self.http.is_empty(),
