@@ -38,7 +38,7 @@ The risk is a sum of points, at most 100, each with its reason and with what wou
 20, moderate below 45, high below 70, then critical. Without a pipeline, what a plugin asks for and
 imports counts as if it were granted as narrowly as can be.";
 
-/// Show what a plugin asks for, imports, is granted and has used, and how much harm it could do
+/// Show what a plugin asks for, imports, is granted, has used and could do
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InspectArguments {
