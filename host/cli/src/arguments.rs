@@ -8,7 +8,7 @@ use sandcast_sandbox::{ByteSize, SandboxConfig};
 
 use crate::commands::{
     audit, bench, build, completions, data, doctor, generate, inspect, models, plan, predict,
-    program, run, runs, schema, serve,
+    program, run, runs, schema, serve, sign,
 };
 
 const LONG_ABOUT: &str = "\
@@ -119,6 +119,8 @@ pub(crate) enum Command {
     Runs(runs::RunsArguments),
     Inspect(inspect::InspectArguments),
     Build(build::BuildArguments),
+    Sign(sign::SignArguments),
+    VerifyPlugin(sign::VerifyPluginArguments),
     Models(models::ModelsArguments),
     Data(data::DataArguments),
     Serve(serve::ServeArguments),

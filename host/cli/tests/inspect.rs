@@ -21,6 +21,7 @@ struct Shell<'a> {
     asks: &'a [(&'a str, &'a str)],
     imports: &'a [(&'a str, &'a [&'a str])],
     license: &'a str,
+    role: &'a str,
 }
 
 impl Shell<'_> {
@@ -30,7 +31,7 @@ impl Shell<'_> {
             .map(|(name, reason)| json!({ "capability": name, "reason": reason }))
             .collect();
         let manifest = json!({
-            "id": "acme/fetch", "version": self.version, "role": "connector", "contract": "0.1.0",
+            "id": "acme/fetch", "version": self.version, "role": self.role, "contract": "0.1.0",
             "vendor": "Acme", "contact": "security@acme.example", "license": self.license,
             "description": "Fetches rows.", "capabilities": asks,
         });
@@ -44,10 +45,11 @@ impl Shell<'_> {
             format!(r#"(import "{interface}" (instance {functions}))"#)
         });
         let imports: String = imports.collect();
+        let role = self.role;
         let text = format!(
             r#"(component {imports}
                  (instance $role)
-                 (export "sandcast:plugin/connector@0.1.0" (instance $role))
+                 (export "sandcast:plugin/{role}@0.1.0" (instance $role))
                  (@custom "sandcast:manifest" "{manifest}"))"#
         );
         wat::parse_str(text).expect("a component in text")
@@ -69,6 +71,7 @@ const OLD: Shell<'_> = Shell {
     ],
     imports: &[FILES, DATA],
     license: "Apache-2.0",
+    role: "connector",
 };
 
 /// It also sends requests, and says nothing of it.
@@ -77,6 +80,7 @@ const NEW: Shell<'_> = Shell {
     asks: &[("files", "reads the files that it brings in")],
     imports: &[FILES, HTTP, DATA],
     license: "",
+    role: "connector",
 };
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
@@ -388,4 +392,93 @@ fn check_sarif(log: &Value) {
             }
         }
     }
+}
+
+fn sandcast(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sandcast"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("SANDCAST_STATE")
+        .env("NO_COLOR", "1")
+        .output()
+        .expect("the program starts")
+}
+
+/// A command that must end with this exit code, and everything it says.
+fn ends(folder: &Path, arguments: &[&str], code: i32) -> String {
+    let output = sandcast(folder, arguments);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    said
+}
+
+#[test]
+fn a_vendor_signs_and_an_operator_checks() {
+    let folder = folder();
+    let folder = folder.path();
+    OLD.write(folder, "fetch.wasm");
+    let make = |name: &str| {
+        let file = format!("{name}.key");
+        let made = ends(folder, &["sign", "--new-key", name, "--key", &file], 0);
+        made.trim_end().to_owned()
+    };
+    let (acme, other) = (make("acme.example"), make("other.example"));
+    let again = ["sign", "--new-key", "acme.example", "--key", "acme.example.key"];
+    assert!(ends(folder, &again, 1).contains("is there already"));
+    let odd = ["sign", "--new-key", "a b", "--key", "odd.key"];
+    assert!(ends(folder, &odd, 1).contains("cannot name a key"));
+
+    let verify = |key: &str, code: i32| {
+        ends(folder, &["verify-plugin", "fetch.wasm", "--key", key], code)
+    };
+    assert!(verify(&acme, 1).contains("it is not signed"));
+    ends(folder, &["sign", "fetch.wasm", "--key", "acme.example.key"], 0);
+    assert!(verify(&acme, 0).contains("signed by acme.example+"));
+    assert!(verify(&other, 1).contains("signed by acme.example ("));
+    let inspected = parsed(folder, &["fetch.wasm", "--json"]);
+    let signers = inspected["signature"]["signers"].as_array().expect("a list");
+    assert_eq!(signers.len(), 1, "{inspected}");
+
+    // A pipeline says who may; `inspect` and `verify-plugin` hold the component to it.
+    pipeline(folder, "fetch.wasm", "{ files: [{ host: data, guest: /data }] }");
+    let file = folder.join("pipeline.yaml");
+    let plain = fs::read_to_string(&file).expect("read");
+    let trusting = |role: &str, key: &str| {
+        let text = format!("{plain}trust: {{ {role}: {{ keys: [\"{key}\"] }} }}\n");
+        fs::write(&file, text).expect("written");
+    };
+    let checked = ["verify-plugin", "fetch.wasm", "--pipeline", "."];
+    assert!(ends(folder, &checked, 1).contains("does not say who may sign"));
+    trusting("connector", &acme);
+    ends(folder, &checked, 0);
+    let told = |arguments: &[&str]| ends(folder, arguments, 0);
+    let inspect = ["inspect", "fetch.wasm", "--pipeline", "."];
+    assert!(told(&inspect).contains("who may"));
+    trusting("connector", &other);
+    assert!(told(&inspect).contains("no key that may sign a connector signed it"));
+    trusting("adapter", &acme);
+    assert!(ends(folder, &checked, 1).contains("does not say who may sign"));
+
+    // What is not trusted is not planned, and not run; the refusal is on record.
+    let adapter = Shell {
+        role: "adapter",
+        imports: &[],
+        asks: &[],
+        ..OLD
+    };
+    adapter.write(folder, "other.wasm");
+    trusting("connector", &acme);
+    assert!(ends(folder, &["plan", "."], 0).contains("signed by acme.example"));
+    trusting("connector", &other);
+    assert!(ends(folder, &["plan", "."], 1).contains("NOT TRUSTED"));
+    let refused = ends(folder, &["run", "."], 1);
+    assert!(refused.contains("`trust.connector.keys`"), "{refused}");
+    let show = ["audit", "show", "--event", "plugin-refused", "--json"];
+    let entries = ends(folder, &show, 0);
+    assert!(entries.contains("no key that may sign a connector"), "{entries}");
+
+    // Another component under the same signature.
+    NEW.write(folder, "fetch.wasm");
+    assert!(verify(&acme, 1).contains("is of another component"));
 }

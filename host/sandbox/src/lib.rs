@@ -27,6 +27,7 @@ mod plugin;
 mod risk;
 mod roles;
 mod sandbox;
+mod signature;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -46,7 +47,7 @@ pub use grants::{
     TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
-pub use load::LoadError;
+pub use load::{LoadError, Origin};
 pub use manifest::{AdapterFacts, CapabilityRequest, Manifest, Role};
 pub use model::{Field, Kind, Model, ModelError, Task, TaskKind, fields_of, schema_of};
 pub use plugin::{CallContext, Plugin};
@@ -58,4 +59,5 @@ pub use roles::{
     TrainProgress, TrainReport, Trained, Validator, Verdict,
 };
 pub use sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};
+pub use signature::{SignatureError, TrustRule, check_trust, sign, signers, verify};
 pub use text::sentence;

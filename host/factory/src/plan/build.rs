@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sandcast_audit::{Digest, DigestHasher, PluginRef};
-use sandcast_sandbox::{Capability, ControlPoint, Grants, Inspection, TaskKind};
+use sandcast_sandbox::{Capability, ControlPoint, Grants, Inspection, TaskKind, check_trust};
 use serde::Serialize;
 
 use super::{Plan, PlanError, PlannedCapability, PlannedPlugin, PlannedStage, Reuse};
@@ -49,6 +49,8 @@ pub fn plan(
                 wanted,
             });
         }
+        let rule = sections.trust.get(&section.role);
+        let trusted = check_trust(inspection, component.signature.as_deref(), rule);
         plugins.push(PlannedPlugin {
             name: name.clone(),
             plugin: reference(inspection),
@@ -56,6 +58,8 @@ pub fn plan(
             size_bytes: inspection.size_bytes,
             capabilities: capabilities(inspection, &section.grants),
             grants: section.grants.clone(),
+            untrusted: trusted.as_ref().err().map(ToString::to_string),
+            signed_by: trusted.unwrap_or_default(),
         });
     }
     let stages = Recipes {

@@ -68,6 +68,15 @@ fn write_plugin(
         reference.role,
         reference.digest.short()
     )?;
+    if let Some(key) = &plugin.signed_by {
+        writeln!(formatter, "│  {stem}    signed by {}", key.name())?;
+    }
+    if let Some(reason) = &plugin.untrusted {
+        writeln!(
+            formatter,
+            "│  {stem}    NOT TRUSTED, so the plugin will be refused: {reason}"
+        )?;
+    }
     for capability in &plugin.capabilities {
         writeln!(formatter, "│  {stem}    {}", said(capability, plugin))?;
     }

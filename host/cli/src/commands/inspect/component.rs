@@ -4,9 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use console::style;
-use sandcast_factory::{Pipeline, PluginUsage, config::PluginSection, plan::Component, usage_in};
+use sandcast_audit::VerifierKey;
+use sandcast_factory::{
+    Pipeline, PluginUsage,
+    config::PluginSection,
+    plan::{Component, read_signature},
+    usage_in,
+};
 use sandcast_sandbox::{
-    CapabilityView, Grants, Inspection, Risk, RiskLevel, Surroundings, capabilities, risk, sentence,
+    CapabilityView, Grants, Inspection, Risk, RiskLevel, Surroundings, TrustRule, capabilities,
+    check_trust, risk, sentence, signers,
 };
 use serde::Serialize;
 
@@ -28,9 +35,22 @@ struct Told<'a> {
     inspection: &'a Inspection,
     /// Where the grants are from.
     pipeline: Option<InPipeline>,
+    /// Who signed it, where it has a signature or the pipeline says who may sign.
+    signature: Option<Signed>,
     capabilities: Vec<CapabilityView>,
     usage: Option<PluginUsage>,
     risk: Risk,
+}
+
+/// What is known of a signature.
+#[derive(Serialize)]
+struct Signed {
+    /// The names and hashes of the keys that say they signed it.
+    signers: Vec<String>,
+    /// The key that signed it and may, where a pipeline says who may.
+    trusted: Option<VerifierKey>,
+    /// Why the signature is not enough.
+    fault: Option<String>,
 }
 
 /// A component as a pipeline has it.
@@ -42,6 +62,8 @@ struct InPipeline {
     plugin: String,
     grants: Grants,
     pinned: bool,
+    /// Who may sign plugins of its role.
+    trust: Option<TrustRule>,
     #[serde(skip)]
     folder: PathBuf,
     /// Columns that the pipeline says are sensitive.
@@ -50,7 +72,7 @@ struct InPipeline {
 }
 
 /// Where the component of a file or of a plugin's crate is, and what it is.
-pub(super) fn read(path: &Path) -> Result<(PathBuf, Inspection), Failure> {
+pub(crate) fn read(path: &Path) -> Result<(PathBuf, Inspection), Failure> {
     let file = if path.join("plugin.toml").is_file() {
         let file = sandcast_build::component_path(path).or_reject()?;
         if !file.is_file() {
@@ -110,8 +132,11 @@ pub(super) fn execute(
         let path = path.strip_prefix(folder).unwrap_or(path);
         path.display().to_string()
     });
+    let note = read_signature(&file)?;
+    let rule = pipeline.as_ref().and_then(|it| it.trust.as_ref());
     let told = Told {
         file: shown(&file),
+        signature: signed(&inspection, note.as_deref(), rule),
         inspection: &inspection,
         pipeline,
         capabilities,
@@ -128,6 +153,25 @@ pub(super) fn execute(
         tell(&told, output)?;
     }
     Ok(Exit::Done)
+}
+
+/// Looks at the signature of a component, with the keys that a pipeline trusts where there is one.
+fn signed(
+    inspection: &Inspection,
+    note: Option<&str>,
+    rule: Option<&TrustRule>,
+) -> Option<Signed> {
+    if note.is_none() && rule.is_none() {
+        return None;
+    }
+    let signers = note.map_or(Ok(Vec::new()), |note| signers(inspection, note));
+    let trusted = check_trust(inspection, note, rule);
+    let faults = [signers.as_ref().err(), trusted.as_ref().err()];
+    Some(Signed {
+        fault: faults.into_iter().flatten().next().map(ToString::to_string),
+        signers: signers.unwrap_or_default(),
+        trusted: trusted.unwrap_or_default(),
+    })
 }
 
 /// The state whose audit log knows what was used, if there is one.
@@ -200,6 +244,7 @@ fn in_pipeline(
         plugin: name.clone(),
         grants: section.grants.clone(),
         pinned: section.digest.is_some(),
+        trust: pipeline.sections.trust.get(&inspection.role).cloned(),
         folder: pipeline.folder.clone(),
         sensitive: pipeline.sections.evaluate.slices.clone(),
     })
@@ -233,7 +278,10 @@ fn tell(told: &Told<'_>, output: &Output) -> Result<(), Failure> {
         bytes(inspection.size_bytes),
         inspection.digest
     ))?;
-    let facts = facts_of(inspection);
+    let mut facts = facts_of(inspection);
+    if let Some(signed) = &told.signature {
+        facts.row(["signed by".to_owned(), signed_by(signed)]);
+    }
     if !facts.is_empty() {
         output.line(facts)?;
     }
@@ -255,6 +303,18 @@ fn tell(told: &Told<'_>, output: &Output) -> Result<(), Failure> {
         output.note(unknown);
     }
     Ok(())
+}
+
+fn signed_by(signed: &Signed) -> String {
+    let names = match &signed.signers[..] {
+        [] => "nobody".to_owned(),
+        names => sentence(&names.join(", "), 512),
+    };
+    match (&signed.fault, &signed.trusted) {
+        (Some(fault), _) => format!("{names}; {}", style(fault).red()),
+        (None, Some(key)) => format!("{} ({:08x}), who may", key.name(), key.hash()),
+        (None, None) => format!("{names}; {}", style("not checked against a key").dim()),
+    }
 }
 
 fn facts_of(inspection: &Inspection) -> Table {

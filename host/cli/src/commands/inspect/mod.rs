@@ -6,6 +6,8 @@ mod component;
 mod of_run;
 mod sarif;
 
+pub(crate) use component::read;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
