@@ -29,7 +29,7 @@ fn with_ending(dir: &Path, ending: &str) -> PathBuf {
 ///
 /// # Errors
 /// When it cannot be read, or, as `InvalidData`, when it is not a key.
-pub(crate) fn load(path: &Path) -> io::Result<Option<LogKey>> {
+pub fn load(path: &Path) -> io::Result<Option<LogKey>> {
     let mut text = String::new();
     match File::open(path) {
         Ok(file) => file.take(4096).read_to_string(&mut text)?,
@@ -42,7 +42,10 @@ pub(crate) fn load(path: &Path) -> io::Result<Option<LogKey>> {
 }
 
 /// Writes a key that only its owner may read, onto the disk itself.
-pub(crate) fn store(path: &Path, key: &LogKey) -> io::Result<()> {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn store(path: &Path, key: &LogKey) -> io::Result<()> {
     let temporary = with_ending(path, ".new");
     // Left by a crash, it may have other permissions.
     match fs::remove_file(&temporary) {

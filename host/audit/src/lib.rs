@@ -35,7 +35,9 @@ pub use entry::{Entry, entry_schema};
 pub use event::{Event, GateCheck, PluginRef};
 pub use export::{ExportError, ExportReport, Period, export};
 pub use log::{AuditError, AuditLog, Entries, local_key, read};
-pub use note::{NoteFault, ParseKeyError, VerifierKey};
+// What signs the log signs plugins, too: the same forms, so that an auditor needs to know one.
+pub use key_file::{load as load_key, store as store_key};
+pub use note::{LogKey, Note, NoteFault, ParseKeyError, VerifierKey};
 pub use proof::{
     Proof, ProofError, ProveError, Proven, prove_consistency, prove_inclusion, verify_proof,
 };

@@ -173,9 +173,10 @@ impl FromStr for VerifierKey {
     }
 }
 
-/// A private key with the name of the log it signs for. It is not `Debug` or `Display`, so that
-/// it does not get into a message; its memory is wiped when it is dropped.
-pub(crate) struct LogKey {
+/// A private key with the name of the log, or of the vendor, that it signs for. It is not `Display`,
+/// and its `Debug` has the public half alone, so that it does not get into a message; its memory is
+/// wiped when it is dropped.
+pub struct LogKey {
     name: String,
     key: SigningKey,
 }
@@ -188,7 +189,10 @@ impl fmt::Debug for LogKey {
 
 impl LogKey {
     /// A new key from the system's randomness.
-    pub(crate) fn generate(name: &str) -> Result<Self, getrandom::Error> {
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn generate(name: &str) -> Result<Self, getrandom::Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed)?;
         Ok(Self {
@@ -197,7 +201,9 @@ impl LogKey {
         })
     }
 
-    pub(crate) fn verifier(&self) -> VerifierKey {
+    /// The public half.
+    #[must_use]
+    pub fn verifier(&self) -> VerifierKey {
         VerifierKey {
             name: self.name.clone(),
             key: self.key.verifying_key().to_bytes(),
@@ -227,7 +233,8 @@ impl LogKey {
     }
 
     /// The note with this text, which ends in a newline, and one signature.
-    pub(crate) fn sign(&self, text: &str) -> String {
+    #[must_use]
+    pub fn sign(&self, text: &str) -> String {
         let mut signature = [0; 68];
         signature[..4].copy_from_slice(&self.verifier().hash().to_be_bytes());
         signature[4..].copy_from_slice(&self.key.sign(text.as_bytes()).to_bytes());
@@ -258,14 +265,18 @@ pub enum NoteFault {
 
 /// A note, taken apart; nothing of it is checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Note {
+pub struct Note {
     /// With its last newline, without the empty line.
-    pub(crate) text: String,
+    pub text: String,
     signatures: Vec<(String, u32, [u8; 64])>,
 }
 
 impl Note {
-    pub(crate) fn parse(note: &str) -> Result<Self, NoteFault> {
+    /// Takes a note apart.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn parse(note: &str) -> Result<Self, NoteFault> {
         let is_control = |letter: char| letter < ' ' && letter != '\n';
         if note.len() > MAX_NOTE_BYTES || note.contains(is_control) || !note.ends_with('\n') {
             return Err(NoteFault::Malformed);
@@ -292,8 +303,20 @@ impl Note {
         })
     }
 
+    /// The names and hashes of the keys that say they signed it. Nothing of that is checked.
+    #[must_use]
+    pub fn signers(&self) -> Vec<String> {
+        self.signatures
+            .iter()
+            .map(|(name, hash, _)| format!("{name} ({hash:08x})"))
+            .collect()
+    }
+
     /// Checks that this key signed the text.
-    pub(crate) fn check(&self, key: &VerifierKey) -> Result<(), NoteFault> {
+    ///
+    /// # Errors
+    /// When it did not, or what it signed was another text.
+    pub fn check(&self, key: &VerifierKey) -> Result<(), NoteFault> {
         let hash = key.hash();
         let mut of_key = self
             .signatures
@@ -302,12 +325,7 @@ impl Note {
             .map(|(_, _, signature)| Signature::from_bytes(signature));
         let Some(signature) = of_key.next() else {
             return Err(NoteFault::OtherKey {
-                signers: self
-                    .signatures
-                    .iter()
-                    .map(|(name, hash, _)| format!("{name} ({hash:08x})"))
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                signers: self.signers().join(", "),
             });
         };
         let is_only = of_key.next().is_none();

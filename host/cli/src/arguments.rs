@@ -11,7 +11,7 @@ use crate::failure::{Failure, OrReject as _};
 
 use crate::commands::{
     audit, bench, build, completions, data, doctor, generate, inspect, models, plan, predict,
-    program, run, runs, schema, serve,
+    program, run, runs, schema, serve, sign,
 };
 
 const LONG_ABOUT: &str = "\
@@ -142,6 +142,8 @@ pub(crate) enum Command {
     Runs(runs::RunsArguments),
     Inspect(inspect::InspectArguments),
     Build(build::BuildArguments),
+    Sign(sign::SignArguments),
+    VerifyPlugin(sign::VerifyPluginArguments),
     Models(models::ModelsArguments),
     Data(data::DataArguments),
     Serve(serve::ServeArguments),

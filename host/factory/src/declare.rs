@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use sandcast_audit::{Digest, PluginRef};
 use sandcast_estate::{Dataset, ReadError};
 use sandcast_sandbox::{
-    CallContext, CallError, Declaration, Field, Kind, LoadError, Role, Task, TaskKind, fields_of,
+    CallContext, CallError, Declaration, Field, Kind, LoadError, Origin, Role, Task, TaskKind, fields_of,
 };
 use thiserror::Error;
 
@@ -123,9 +123,13 @@ pub async fn declare(workspace: &Workspace, pipeline: &Pipeline) -> Result<Decla
         return Err(other_rows(format!("there is no plugin `{}`", train.plugin)));
     };
     let (name, grants) = (&train.plugin, section.grants.clone());
+    let origin = Origin {
+        signature: component.signature.as_deref(),
+        trust: sections.trust.get(&Role::Adapter),
+    };
     let plugin = workspace
         .sandbox()
-        .load(name, &component.bytes, Role::Adapter, grants)
+        .load_from(name, &component.bytes, Role::Adapter, grants, origin)
         .await
         .map_err(Box::new)?;
     let mut adapter = plugin.adapter(&CallContext::new(None, "declare")).await?;

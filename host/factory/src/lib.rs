@@ -17,6 +17,7 @@ pub mod report;
 pub mod run;
 pub mod stages;
 mod state;
+mod usage;
 pub mod workspace;
 
 pub use config::{ConfigError, Pipeline};
@@ -28,4 +29,5 @@ pub use run::{CHECKPOINT_EVERY, Observer, RunError, RunEvent, RunOptions, RunOut
 pub use state::{
     DatasetRecord, OutboxError, RunRecord, RunStatus, StageRecord, StageStatus, StateError,
 };
+pub use usage::{PluginUsage, usage_in};
 pub use workspace::{Workspace, WorkspaceError, plan_in};

@@ -118,7 +118,7 @@ impl Import {
     }
 
     /// Whether this host offers the interface at all, under whatever grant.
-    pub(crate) fn is_offered(&self) -> bool {
+    pub fn is_offered(&self) -> bool {
         let path = self
             .interface
             .split_once('@')

@@ -9,8 +9,10 @@
 mod bindings;
 mod cache;
 mod call;
+mod capabilities;
 mod columns;
 mod contract;
+mod diff;
 mod effect;
 mod engine;
 mod grants;
@@ -22,8 +24,10 @@ mod load;
 mod manifest;
 mod model;
 mod plugin;
+mod risk;
 mod roles;
 mod sandbox;
+mod signature;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -34,17 +38,20 @@ pub use sandcast_kernels::trees::ForestPlan;
 pub use sandcast_kernels::{DeviceChoice, DeviceOptions, Precision};
 
 pub use call::{CallError, Failure, FailureCode, Usage};
+pub use capabilities::{CapabilityView, capabilities};
 pub use columns::{ConformError, conform};
+pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use grants::{
     Access, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing, ComputeGrant, Excess,
     FileGrant, Grants, HttpCredential, HttpGrant, HttpMethod, HttpScheme, Limits, LogGrant,
     LogLevel, RandomGrant, SecretSource, TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
-pub use load::LoadError;
+pub use load::{LoadError, Origin};
 pub use manifest::{AdapterFacts, CapabilityRequest, Manifest, Role};
 pub use model::{Field, Kind, Model, ModelError, Task, TaskKind, fields_of, schema_of};
 pub use plugin::{CallContext, Plugin};
+pub use risk::{Risk, RiskFactor, RiskLevel, RiskReason, Surroundings, risk};
 pub use roles::{
     Adapter, Chunk, Comparison, Connector, ControlPoint, Cost, Decision, Declaration, Description,
     Effect, EpochReport, Filter, Finding, GenerationOptions, Literal, Obligation, Policy,
@@ -52,3 +59,5 @@ pub use roles::{
     TrainProgress, TrainReport, Trained, Validator, Verdict,
 };
 pub use sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};
+pub use signature::{SignatureError, TrustRule, check_trust, sign, signers, verify};
+pub use text::sentence;

@@ -15,6 +15,7 @@ use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;
 use crate::plugin::{Plugin, RolePre};
 use crate::sandbox::Sandbox;
+use crate::signature::{self, SignatureError, TrustRule};
 use crate::state::{Identity, State};
 use crate::text;
 
@@ -131,6 +132,14 @@ pub enum LoadError {
         /// Every part that is.
         excesses: Vec<Excess>,
     },
+    /// Who may sign plugins of its role did not sign it.
+    #[error("plugin `{name}` is refused: {source}")]
+    Untrusted {
+        /// The plugin as the pipeline names it.
+        name: String,
+        /// What is wrong with its signature.
+        source: SignatureError,
+    },
     /// A grant cannot be given.
     #[error("the grant at `plugins.{name}.grants.{grant}` cannot be given: {reason}")]
     BadGrant {
@@ -173,6 +182,15 @@ fn sentence(excesses: &[Excess]) -> String {
     texts.join(", ")
 }
 
+/// Where a component is from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin<'a> {
+    /// The signed note beside it, if there is one.
+    pub signature: Option<&'a str>,
+    /// Who may sign the plugins of its role; without a rule anybody, and nobody has to.
+    pub trust: Option<&'a TrustRule>,
+}
+
 /// Loads a component: checks, compiles, links, and records how it went.
 pub(crate) async fn load(
     sandbox: &Sandbox,
@@ -180,8 +198,9 @@ pub(crate) async fn load(
     bytes: &[u8],
     role: Role,
     grants: Grants,
+    origin: Origin<'_>,
 ) -> Result<Plugin, LoadError> {
-    let outcome = check_and_compile(sandbox, name, bytes, role, grants).await;
+    let outcome = check_and_compile(sandbox, name, bytes, role, grants, origin).await;
     let event = match &outcome {
         Ok(plugin) => Event::PluginLoaded {
             run: None,
@@ -219,6 +238,7 @@ async fn check_and_compile(
     bytes: &[u8],
     role: Role,
     grants: Grants,
+    origin: Origin<'_>,
 ) -> Result<Plugin, LoadError> {
     let limit_bytes = sandbox.max_component_bytes();
     if bytes.len() as u64 > limit_bytes {
@@ -229,6 +249,12 @@ async fn check_and_compile(
         });
     }
     let inspection = inspect_named(name, bytes)?;
+    signature::check_trust(&inspection, origin.signature, origin.trust).map_err(|source| {
+        LoadError::Untrusted {
+            name: name.to_owned(),
+            source,
+        }
+    })?;
     check_contract(name, &inspection)?;
     check_role(name, &inspection, role)?;
     check_imports(name, &inspection, &grants)?;
@@ -352,8 +378,7 @@ fn check_imports(name: &str, inspection: &Inspection, grants: &Grants) -> Result
         if import.functions.is_empty() {
             continue;
         }
-        let is_always_granted = matches!(capability, Capability::Log | Capability::Config);
-        let asks = is_always_granted
+        let asks = capability.is_always_granted()
             || inspection
                 .manifest
                 .capabilities

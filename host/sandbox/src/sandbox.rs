@@ -15,7 +15,7 @@ use wasmtime::component::Component;
 use crate::cache::Cache;
 use crate::engine;
 use crate::grants::{Ceiling, Grants};
-use crate::load::{self, LoadError};
+use crate::load::{self, LoadError, Origin};
 use crate::manifest::Role;
 use crate::plugin::Plugin;
 use crate::text;
@@ -174,7 +174,24 @@ impl Sandbox {
         role: Role,
         grants: Grants,
     ) -> Result<Plugin, LoadError> {
-        load::load(self, name, component, role, grants).await
+        self.load_from(name, component, role, grants, Origin::default())
+            .await
+    }
+
+    /// The same for a component whose signature is held to a rule before anything else of it is
+    /// looked at.
+    ///
+    /// # Errors
+    /// As for [`Sandbox::load`], and when the rule refuses it.
+    pub async fn load_from(
+        &self,
+        name: &str,
+        component: &[u8],
+        role: Role,
+        grants: Grants,
+        origin: Origin<'_>,
+    ) -> Result<Plugin, LoadError> {
+        load::load(self, name, component, role, grants, origin).await
     }
 
     /// Where tensor programs run.

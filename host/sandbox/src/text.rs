@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 /// At most so many bytes of a text, with a mark where it was cut, and control characters made
 /// visible: a guest can neither flood a terminal nor drive it.
-pub(crate) fn sentence(text: &str, max_bytes: usize) -> String {
+pub fn sentence(text: &str, max_bytes: usize) -> String {
     let (kept, cut) = cut(text, max_bytes);
     let mut shown = visible(kept).into_owned();
     if cut {

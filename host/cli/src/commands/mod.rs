@@ -16,6 +16,7 @@ pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod schema;
 pub(crate) mod serve;
+pub(crate) mod sign;
 
 use crate::{
     arguments::{Arguments, Command},
@@ -31,6 +32,8 @@ pub(crate) async fn execute(arguments: Arguments, output: &Output) -> Result<Exi
         Command::Run(arguments) => run::execute(arguments, global, output).await,
         Command::Runs(arguments) => runs::execute(arguments, global, output),
         Command::Inspect(arguments) => inspect::execute(arguments, global, output),
+        Command::Sign(arguments) => sign::sign(arguments, output),
+        Command::VerifyPlugin(arguments) => sign::verify(arguments, output),
         Command::Build(arguments) => build::execute(arguments, output),
         Command::Models(arguments) => models::execute(arguments, global, output),
         Command::Data(arguments) => data::execute(arguments, global, output).await,

@@ -48,10 +48,8 @@ pub(crate) fn execute(
         output.text(&plan)?;
     }
     let refused = plan.plugins.iter().any(|plugin| {
-        plugin
-            .capabilities
-            .iter()
-            .any(|capability| capability.is_missing())
+        let mut capabilities = plugin.capabilities.iter();
+        plugin.untrusted.is_some() || capabilities.any(|capability| capability.is_missing())
     });
     Ok(if refused { Exit::Rejected } else { Exit::Done })
 }

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use sandcast_audit::Digest;
-use sandcast_sandbox::{ControlPoint, Grants, Precision, Role, TaskKind};
+use sandcast_sandbox::{ControlPoint, Grants, Precision, Role, TaskKind, TrustRule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,10 @@ pub struct Sections {
     pub seed: u64,
     /// The components that take part, by the name the rest of the file calls them.
     pub plugins: BTreeMap<String, PluginSection>,
+    /// Who may sign plugins, by role. A plugin of a role that stands here is refused unless its `.sig`
+    /// file holds a signature of one of the keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trust: BTreeMap<Role, TrustRule>,
     /// Where rows come from, by the name that `dataset.sql` calls them.
     pub sources: BTreeMap<String, SourceSection>,
     /// How the sources become one table. May be left out when there is one source.

@@ -33,6 +33,7 @@ pub(super) fn check(sections: &Sections, source: &Spans) -> Vec<Problem> {
     }
     check.names();
     check.plugins_used();
+    check.trust();
     check.data();
     check.training();
     check.gate();
@@ -181,6 +182,19 @@ impl Check<'_> {
             }
         }
         self.plugin("train.plugin", &sections.train.plugin, Role::Adapter);
+    }
+
+    /// A rule without keys would refuse everything, or nothing.
+    fn trust(&mut self) {
+        for (role, rule) in &self.sections.trust {
+            if rule.keys.is_empty() {
+                self.value(
+                    &format!("trust.{role}.keys"),
+                    format!("nobody may sign a {role}"),
+                    "write a public key, as `sandcast sign --new-key` prints it, or leave the role out",
+                );
+            }
+        }
     }
 
     fn data(&mut self) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sandcast_audit::{Digest, DigestHasher, PluginRef};
-use sandcast_sandbox::{Capability, ControlPoint, Grants, Inspection, TaskKind};
+use sandcast_sandbox::{Capability, ControlPoint, Grants, Inspection, TaskKind, check_trust};
 use serde::Serialize;
 
 use super::{Plan, PlanError, PlannedCapability, PlannedPlugin, PlannedStage, Reuse};
@@ -49,6 +49,8 @@ pub fn plan(
                 wanted,
             });
         }
+        let rule = sections.trust.get(&section.role);
+        let trusted = check_trust(inspection, component.signature.as_deref(), rule);
         plugins.push(PlannedPlugin {
             name: name.clone(),
             plugin: reference(inspection),
@@ -56,6 +58,8 @@ pub fn plan(
             size_bytes: inspection.size_bytes,
             capabilities: capabilities(inspection, &section.grants),
             grants: section.grants.clone(),
+            untrusted: trusted.as_ref().err().map(ToString::to_string),
+            signed_by: trusted.unwrap_or_default(),
         });
     }
     let stages = Recipes {
@@ -85,31 +89,10 @@ fn reference(inspection: &Inspection) -> PluginRef {
     }
 }
 
-/// Whether a grant opens a capability.
-fn is_granted(capability: Capability, grants: &Grants) -> bool {
-    match capability {
-        Capability::Files => !grants.files.is_empty(),
-        Capability::Http => !grants.http.is_empty(),
-        Capability::Log | Capability::Config => true,
-        Capability::Clock => grants.clock,
-        Capability::Random => grants.random.is_some(),
-        Capability::Compute => grants.compute.is_some(),
-    }
-}
-
 /// Capabilities that are asked for, imported, or granted where they need to be.
 fn capabilities(inspection: &Inspection, grants: &Grants) -> Vec<PlannedCapability> {
-    const ALL: [Capability; 7] = [
-        Capability::Files,
-        Capability::Http,
-        Capability::Log,
-        Capability::Config,
-        Capability::Clock,
-        Capability::Random,
-        Capability::Compute,
-    ];
     let mut capabilities = Vec::new();
-    for capability in ALL {
+    for capability in Capability::ALL {
         let name = capability.as_str();
         let asked = inspection
             .manifest
@@ -120,8 +103,8 @@ fn capabilities(inspection: &Inspection, grants: &Grants) -> Vec<PlannedCapabili
             let can_call = !import.noise && !import.functions.is_empty();
             can_call && import.capability == Some(capability)
         });
-        let granted = is_granted(capability, grants);
-        let always = matches!(capability, Capability::Log | Capability::Config);
+        let granted = grants.allows(capability);
+        let always = capability.is_always_granted();
         if asked.is_some() || imported || (granted && !always) {
             capabilities.push(PlannedCapability {
                 capability: name.to_owned(),

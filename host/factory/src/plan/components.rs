@@ -14,6 +14,9 @@ use crate::config::{Pipeline, PluginSection};
 /// The largest component that is read.
 const MAX_COMPONENT_BYTES: u64 = 256 << 20;
 
+/// What is read of a signature; a longer one is cut off and then none.
+const MAX_SIGNATURE_BYTES: u64 = 64 << 10;
+
 /// A component as it was read.
 #[derive(Debug, Clone)]
 pub struct Component {
@@ -23,6 +26,8 @@ pub struct Component {
     pub inspection: Inspection,
     /// Its bytes.
     pub bytes: Arc<[u8]>,
+    /// The signed note beside it, if there is one.
+    pub signature: Option<Arc<str>>,
 }
 
 impl Component {
@@ -64,10 +69,16 @@ impl Component {
             path: path.clone(),
             source: Box::new(source),
         })?;
+        let signature = read_signature(&path).map_err(|source| PlanError::Read {
+            plugin: name.to_owned(),
+            path: signature_path(&path),
+            source,
+        })?;
         Ok(Component {
             path,
             inspection,
             bytes: bytes.into(),
+            signature: signature.map(Arc::from),
         })
     }
 
@@ -81,6 +92,27 @@ impl Component {
             .map(|(name, section)| Ok((name.clone(), Component::read(name, section)?)))
             .collect()
     }
+}
+
+/// Where the signature of a component is: `plugin.wasm.sig` for `plugin.wasm`.
+pub fn signature_path(component: &Path) -> PathBuf {
+    let mut path = component.as_os_str().to_owned();
+    path.push(".sig");
+    path.into()
+}
+
+/// The signed note beside a component, as it is; `None` where there is none.
+///
+/// # Errors
+/// If it is there and cannot be read as text.
+pub fn read_signature(component: &Path) -> std::io::Result<Option<String>> {
+    let mut text = String::new();
+    match File::open(signature_path(component)) {
+        Ok(file) => file.take(MAX_SIGNATURE_BYTES).read_to_string(&mut text)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(text))
 }
 
 /// Where the component of a plugin's source is.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use sandcast_sandbox::Access;
+use sandcast_sandbox::Capability;
 
 use super::{Plan, PlannedCapability, PlannedPlugin, Reuse};
 
@@ -68,6 +68,15 @@ fn write_plugin(
         reference.role,
         reference.digest.short()
     )?;
+    if let Some(key) = &plugin.signed_by {
+        writeln!(formatter, "│  {stem}    signed by {}", key.name())?;
+    }
+    if let Some(reason) = &plugin.untrusted {
+        writeln!(
+            formatter,
+            "│  {stem}    NOT TRUSTED, so the plugin will be refused: {reason}"
+        )?;
+    }
     for capability in &plugin.capabilities {
         writeln!(formatter, "│  {stem}    {}", said(capability, plugin))?;
     }
@@ -77,27 +86,11 @@ fn write_plugin(
 impl PlannedPlugin {
     /// What is granted of a capability, in words.
     pub(crate) fn said_of(&self, capability: &PlannedCapability) -> String {
-        let grants = &self.grants;
-        match capability.capability.as_str() {
-            "files" => {
-                let files = grants.files.iter().map(|grant| {
-                    let access = match grant.access {
-                        Access::Read => "read",
-                        Access::ReadWrite => "read and write",
-                    };
-                    format!("{access} {} as {}", shortened(&grant.host), grant.guest)
-                });
-                files.collect::<Vec<_>>().join(", ")
-            }
-            "compute" => grants.compute.as_ref().map_or_else(String::new, |compute| {
-                format!(
-                    "{} of tensors, {} of computing",
-                    compute.memory, compute.time
-                )
-            }),
-            "log" => format!("{} a second", grants.log.bytes_per_second),
-            _ => "yes".to_owned(),
-        }
+        Capability::ALL
+            .into_iter()
+            .find(|known| known.as_str() == capability.capability)
+            .and_then(|known| self.grants.in_words(known, shortened))
+            .unwrap_or_default()
     }
 }
 

@@ -10,14 +10,14 @@ mod display;
 
 use std::path::PathBuf;
 
-use sandcast_audit::{Digest, PluginRef, RunId};
+use sandcast_audit::{Digest, PluginRef, RunId, VerifierKey};
 use sandcast_sandbox::{Grants, LoadError, Role};
 use serde::Serialize;
 use thiserror::Error;
 
 pub(crate) use build::json;
 pub use build::plan;
-pub use components::Component;
+pub use components::{Component, read_signature, signature_path};
 
 /// What will be done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,6 +57,12 @@ pub struct PlannedPlugin {
     pub capabilities: Vec<PlannedCapability>,
     /// What it is granted.
     pub grants: Grants,
+    /// The key that signed it and may, where the pipeline says who may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<VerifierKey>,
+    /// Why its signature will have it refused, if it will.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untrusted: Option<String>,
 }
 
 /// A capability that a plugin asks for, imports or is granted.

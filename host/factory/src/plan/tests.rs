@@ -43,6 +43,7 @@ fn component(name: &str, role: Role, capability: Option<Capability>) -> Componen
             exports: Vec::new(),
         },
         bytes: Vec::new().into(),
+        signature: None,
     }
 }
 
@@ -175,4 +176,19 @@ fn a_plugin_that_is_another_is_refused() {
     components.insert("csv".to_owned(), component("csv", Role::Validator, None));
     let error = plan(&pipeline(GOOD), &components).expect_err("a validator reads nothing");
     assert!(matches!(error, PlanError::OtherRole { .. }), "{error}");
+}
+
+#[test]
+fn a_plugin_that_nobody_signed_is_said_to_be_refused() {
+    let mut pipeline = pipeline(GOOD);
+    let rule = sandcast_sandbox::TrustRule {
+        required: true,
+        keys: Vec::new(),
+    };
+    pipeline.sections.trust.insert(Role::Connector, rule);
+    let plan = plan(&pipeline, &components()).expect("a plan");
+    let untrusted = plan.plugins.iter().filter(|it| it.untrusted.is_some());
+    let untrusted: Vec<&str> = untrusted.map(|it| it.name.as_str()).collect();
+    assert_eq!(untrusted, ["csv"]);
+    assert!(plan.to_string().contains("NOT TRUSTED"), "{plan}");
 }

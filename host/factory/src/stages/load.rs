@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sandcast_sandbox::{ControlPoint, Plugin, Role};
+use sandcast_sandbox::{ControlPoint, Origin, Plugin, Role};
 use serde_json::json;
 
 use super::line::{Halt, Line, StageNotes, Stop};
@@ -65,8 +65,13 @@ pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
                     .without_obligations(STAGE)?;
             }
             let sandbox = line.workspace.sandbox();
+            let origin = Origin {
+                signature: component.signature.as_deref(),
+                trust: line.sections().trust.get(&section.role),
+            };
+            let (bytes, grants) = (&component.bytes, section.grants.clone());
             let plugin = sandbox
-                .load(name, &component.bytes, section.role, section.grants.clone())
+                .load_from(name, bytes, section.role, grants, origin)
                 .await?;
             loaded.plugins.insert(name.clone(), plugin);
         }

@@ -13,6 +13,7 @@ pub(crate) mod noise;
 mod quantity;
 pub(crate) mod random;
 mod secrets;
+mod words;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -49,6 +50,22 @@ pub enum Capability {
 }
 
 impl Capability {
+    /// Every capability.
+    pub const ALL: [Capability; 7] = [
+        Capability::Files,
+        Capability::Http,
+        Capability::Log,
+        Capability::Config,
+        Capability::Clock,
+        Capability::Random,
+        Capability::Compute,
+    ];
+
+    /// Whether every plugin has it without a grant.
+    pub fn is_always_granted(self) -> bool {
+        matches!(self, Capability::Log | Capability::Config)
+    }
+
     /// The key under `grants`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -230,7 +247,7 @@ pub struct Limits {
 
 impl Grants {
     /// Whether a capability is granted.
-    pub(crate) fn allows(&self, capability: Capability) -> bool {
+    pub fn allows(&self, capability: Capability) -> bool {
         match capability {
             Capability::Files => !self.files.is_empty(),
             Capability::Http => !self.http.is_empty(),

@@ -1,0 +1,468 @@
+//! One component: the four columns, what does not fit, and the risk.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use console::style;
+use sandcast_audit::VerifierKey;
+use sandcast_factory::{
+    Pipeline, PluginUsage,
+    config::PluginSection,
+    plan::{Component, read_signature},
+    usage_in,
+};
+use sandcast_sandbox::{
+    CapabilityView, Grants, Inspection, Risk, RiskLevel, Surroundings, TrustRule, capabilities,
+    check_trust, risk, sentence, signers,
+};
+use serde::Serialize;
+
+use super::{InspectArguments, sarif, write_sarif};
+use crate::{
+    arguments::GlobalArguments,
+    commands::build::shown,
+    failure::{Exit, Failure, OrReject as _},
+    output::Output,
+    state,
+    table::{Table, bytes, count},
+};
+
+/// What is told of a component, as `--json` prints it.
+#[derive(Serialize)]
+struct Told<'a> {
+    file: String,
+    #[serde(flatten)]
+    inspection: &'a Inspection,
+    /// Where the grants are from.
+    pipeline: Option<InPipeline>,
+    /// Who signed it, where it has a signature or the pipeline says who may sign.
+    signature: Option<Signed>,
+    capabilities: Vec<CapabilityView>,
+    usage: Option<PluginUsage>,
+    risk: Risk,
+}
+
+/// What is known of a signature.
+#[derive(Serialize)]
+struct Signed {
+    /// The names and hashes of the keys that say they signed it.
+    signers: Vec<String>,
+    /// The key that signed it and may, where a pipeline says who may.
+    trusted: Option<VerifierKey>,
+    /// Why the signature is not enough.
+    fault: Option<String>,
+}
+
+/// A component as a pipeline has it.
+#[derive(Serialize)]
+struct InPipeline {
+    /// The pipeline file.
+    file: String,
+    /// The name of the plugin there.
+    plugin: String,
+    grants: Grants,
+    pinned: bool,
+    /// Who may sign plugins of its role.
+    trust: Option<TrustRule>,
+    #[serde(skip)]
+    folder: PathBuf,
+    /// Columns that the pipeline says are sensitive.
+    #[serde(skip)]
+    sensitive: Vec<String>,
+}
+
+/// Where the component of a file or of a plugin's crate is, and what it is.
+pub(crate) fn read(path: &Path) -> Result<(PathBuf, Inspection), Failure> {
+    let file = if path.join("plugin.toml").is_file() {
+        let file = sandcast_build::component_path(path).or_reject()?;
+        if !file.is_file() {
+            return Err(Failure::rejected_because(
+                format_args!("{} is not built", path.display()),
+                format_args!("sandcast build {}", path.display()),
+            ));
+        }
+        file
+    } else {
+        path.to_path_buf()
+    };
+    let component = std::fs::read(&file).map_err(|error| {
+        Failure::rejected_because(
+            format_args!("cannot read {}: {error}", file.display()),
+            "give a component file, or the crate folder of a plugin",
+        )
+    })?;
+    let inspection = sandcast_sandbox::inspect(&component).or_reject()?;
+    Ok((file, inspection))
+}
+
+pub(super) fn execute(
+    target: &Path,
+    arguments: &InspectArguments,
+    global: &GlobalArguments,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let (file, inspection) = read(target)?;
+    let pipeline = match &arguments.pipeline {
+        None => None,
+        Some(path) => Some(in_pipeline(
+            path,
+            arguments.plugin.as_deref(),
+            &file,
+            &inspection,
+        )?),
+    };
+    let usage = match state_folder(arguments, global) {
+        None => None,
+        Some(folder) => usage_in(&folder, &inspection.digest)?,
+    };
+    let grants = pipeline.as_ref().map(|it| &it.grants);
+    let used = usage.as_ref().map(|usage| &usage.calls);
+    let risk = risk(
+        &inspection,
+        &Surroundings {
+            grants,
+            used,
+            sensitive: pipeline.as_ref().map_or(&[], |it| &it.sensitive),
+            pinned: pipeline.as_ref().map(|it| it.pinned),
+        },
+    );
+    // Folders are told as the pipeline writes them.
+    let folder = pipeline.as_ref().map_or(Path::new(""), |it| &it.folder);
+    let capabilities = capabilities(&inspection, grants, used, &risk, |path| {
+        let path = path.strip_prefix(folder).unwrap_or(path);
+        path.display().to_string()
+    });
+    let note = read_signature(&file)?;
+    let rule = pipeline.as_ref().and_then(|it| it.trust.as_ref());
+    let told = Told {
+        file: shown(&file),
+        signature: signed(&inspection, note.as_deref(), rule),
+        inspection: &inspection,
+        pipeline,
+        capabilities,
+        usage,
+        risk,
+    };
+    let log = sarif::of_component(&told.file, &inspection, &told.risk);
+    if write_sarif(arguments, output, &log)? {
+        return Ok(Exit::Done);
+    }
+    if output.wants_json() {
+        output.json(&told)?;
+    } else {
+        tell(&told, output)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Looks at the signature of a component, with the keys that a pipeline trusts where there is one.
+fn signed(
+    inspection: &Inspection,
+    note: Option<&str>,
+    rule: Option<&TrustRule>,
+) -> Option<Signed> {
+    if note.is_none() && rule.is_none() {
+        return None;
+    }
+    let signers = note.map_or(Ok(Vec::new()), |note| signers(inspection, note));
+    let trusted = check_trust(inspection, note, rule);
+    let faults = [signers.as_ref().err(), trusted.as_ref().err()];
+    Some(Signed {
+        fault: faults.into_iter().flatten().next().map(ToString::to_string),
+        signers: signers.unwrap_or_default(),
+        trusted: trusted.unwrap_or_default(),
+    })
+}
+
+/// The state whose audit log knows what was used, if there is one.
+fn state_folder(arguments: &InspectArguments, global: &GlobalArguments) -> Option<PathBuf> {
+    match &arguments.pipeline {
+        Some(pipeline) => Some(state::beside(pipeline, global.state.as_deref())),
+        None => state::nearest(global.state.as_deref()).ok(),
+    }
+}
+
+/// Finds a component in a pipeline: by the name it is said to have there, else by its file, else by
+/// its digest.
+fn in_pipeline(
+    path: &Path,
+    name: Option<&str>,
+    file: &Path,
+    inspection: &Inspection,
+) -> Result<InPipeline, Failure> {
+    let pipeline = Pipeline::load(path).map_err(Failure::rejected)?;
+    let plugins = &pipeline.sections.plugins;
+    let mut names: Vec<&String> = match name {
+        Some(name) => plugins.keys().filter(|it| *it == name).collect(),
+        None => with_file(plugins, file),
+    };
+    if names.is_empty() && name.is_none() {
+        let is_same = |name: &String, section: &PluginSection| {
+            let other = Component::read(name, section);
+            other.is_ok_and(|other| other.inspection.digest == inspection.digest)
+        };
+        let same = plugins
+            .iter()
+            .filter(|(name, section)| is_same(name, section));
+        names = same.map(|(name, _)| name).collect();
+    }
+    let list = |names: Vec<&String>| {
+        let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+        names.join(", ")
+    };
+    let name = match names[..] {
+        [name] => name,
+        [] => {
+            return Err(Failure::rejected_because(
+                format_args!(
+                    "{} has no plugin {}",
+                    pipeline.path.display(),
+                    name.map_or_else(
+                        || format!("with the component {}", file.display()),
+                        |name| format!("`{name}`")
+                    )
+                ),
+                format_args!(
+                    "it has {}; name the one that this is for with --plugin",
+                    list(plugins.keys().collect())
+                ),
+            ));
+        }
+        _ => {
+            return Err(Failure::rejected_because(
+                format_args!(
+                    "{} has this component more than once",
+                    pipeline.path.display()
+                ),
+                format_args!("name the one that is meant with --plugin: {}", list(names)),
+            ));
+        }
+    };
+    let section = &plugins[name];
+    Ok(InPipeline {
+        file: shown(&pipeline.path),
+        plugin: name.clone(),
+        grants: section.grants.clone(),
+        pinned: section.digest.is_some(),
+        trust: pipeline.sections.trust.get(&inspection.role).cloned(),
+        folder: pipeline.folder.clone(),
+        sensitive: pipeline.sections.evaluate.slices.clone(),
+    })
+}
+
+fn with_file<'a>(plugins: &'a BTreeMap<String, PluginSection>, file: &Path) -> Vec<&'a String> {
+    let Ok(file) = file.canonicalize() else {
+        return Vec::new();
+    };
+    let is_there = |section: &PluginSection| {
+        let path = if section.source.is_dir() {
+            sandcast_build::component_path(&section.source).ok()
+        } else {
+            Some(section.source.clone())
+        };
+        let path = path.and_then(|path| path.canonicalize().ok());
+        path.is_some_and(|path| path == file)
+    };
+    let same = plugins.iter().filter(|(_, section)| is_there(section));
+    same.map(|(name, _)| name).collect()
+}
+
+fn tell(told: &Told<'_>, output: &Output) -> Result<(), Failure> {
+    let inspection = told.inspection;
+    let manifest = &inspection.manifest;
+    output.line(format_args!(
+        "{} {}  {}  {}  {}",
+        style(&manifest.id).bold(),
+        sentence(&manifest.version, 64),
+        inspection.role,
+        bytes(inspection.size_bytes),
+        inspection.digest
+    ))?;
+    let mut facts = facts_of(inspection);
+    if let Some(signed) = &told.signature {
+        facts.row(["signed by".to_owned(), signed_by(signed)]);
+    }
+    if !facts.is_empty() {
+        output.line(facts)?;
+    }
+    output.line(format_args!("\n{}", columns(told)))?;
+    let unfitting: Vec<&String> = told
+        .capabilities
+        .iter()
+        .flat_map(|row| &row.remarks)
+        .collect();
+    if !unfitting.is_empty() {
+        output.line("\nwhat does not fit")?;
+        for remark in unfitting {
+            output.line(format_args!("  {}", style(remark).yellow()))?;
+        }
+    }
+    output.line(format_args!("\n{}", risk_in_words(&told.risk)))?;
+    let unknown = unknown(told);
+    if !unknown.is_empty() {
+        output.note(unknown);
+    }
+    Ok(())
+}
+
+fn signed_by(signed: &Signed) -> String {
+    let names = match &signed.signers[..] {
+        [] => "nobody".to_owned(),
+        names => sentence(&names.join(", "), 512),
+    };
+    match (&signed.fault, &signed.trusted) {
+        (Some(fault), _) => format!("{names}; {}", style(fault).red()),
+        (None, Some(key)) => format!("{} ({:08x}), who may", key.name(), key.hash()),
+        (None, None) => format!("{names}; {}", style("not checked against a key").dim()),
+    }
+}
+
+fn facts_of(inspection: &Inspection) -> Table {
+    let manifest = &inspection.manifest;
+    let mut facts = Table::indented(2);
+    let mut fact = |what: &str, text: &str| {
+        if !text.is_empty() {
+            facts.row([what.to_owned(), sentence(text, 512)]);
+        }
+    };
+    fact("does", &manifest.description);
+    fact("vendor", &manifest.vendor);
+    fact("contact", &manifest.contact);
+    fact("licence", &manifest.license);
+    fact("contract", &inspection.contract);
+    if let Some(adapter) = &manifest.adapter {
+        fact("data", &adapter.data_sourcing);
+        fact("meant for", &adapter.intended_use);
+        fact("updates", &adapter.update_cadence);
+    }
+    facts
+}
+
+/// What is asked for, imported, granted and used, an interface to a line.
+fn columns(told: &Told<'_>) -> Table {
+    let unknown = || "–".to_owned();
+    let mut table = Table::with_headings([
+        "capability",
+        "asks for it because",
+        "imports",
+        "granted",
+        "used",
+    ]);
+    for row in &told.capabilities {
+        let asks = row
+            .asks
+            .clone()
+            .unwrap_or_else(|| style("does not ask").red().to_string());
+        let mut imports = row.imports.iter().map(|interface| {
+            if row.noise {
+                format!("{interface} {}", style("(noise)").dim())
+            } else {
+                interface.clone()
+            }
+        });
+        let granted = match (&told.pipeline, &row.granted) {
+            (_, Some(words)) => words.clone(),
+            (Some(_), None) => "no".to_owned(),
+            (None, None) => unknown(),
+        };
+        let used = match row.used {
+            None => unknown(),
+            Some(0) => "never".to_owned(),
+            Some(1) => "1 call".to_owned(),
+            Some(calls) => format!("{} calls", count(calls)),
+        };
+        let denied = told
+            .usage
+            .as_ref()
+            .and_then(|usage| usage.denials.get(&row.capability))
+            .map_or_else(String::new, |denied| format!(", {} denied", count(*denied)));
+        table.row([
+            row.capability.clone(),
+            asks,
+            imports.next().unwrap_or_else(|| "nothing of it".to_owned()),
+            granted,
+            format!("{used}{denied}"),
+        ]);
+        for interface in imports {
+            table.row([String::new(), String::new(), interface]);
+        }
+    }
+    add_rest(&mut table, told.inspection);
+    table
+}
+
+/// Imports that no capability opens: what every plugin has, what a standard library brings along,
+/// and what this host does not know.
+fn add_rest(table: &mut Table, inspection: &Inspection) {
+    let groups = [
+        (true, false, "always", "opens nothing by itself"),
+        (
+            true,
+            true,
+            "noise",
+            "its language's standard library; denied and counted",
+        ),
+        (false, false, "unknown", "this host does not offer it"),
+    ];
+    for (offered, noise, name, because) in groups {
+        let imports = inspection.imports.iter();
+        let imports = imports
+            .filter(|it| it.capability.is_none() && !it.functions.is_empty())
+            .filter(|it| it.is_offered() == offered && (!offered || it.noise == noise));
+        for (number, import) in imports.enumerate() {
+            let once = |text: &str| match number {
+                0 => style(text).dim().to_string(),
+                _ => String::new(),
+            };
+            let interface = sentence(&import.interface, 256);
+            table.row([once(name), once(because), interface]);
+        }
+    }
+}
+
+/// The score, and its reasons, each with what would lower it.
+pub(super) fn risk_in_words(risk: &Risk) -> String {
+    let mut table = Table::indented(2).numbers_at(&[0]);
+    for reason in risk.reasons.iter().filter(|reason| reason.points > 0) {
+        table.row([
+            reason.points.to_string(),
+            reason.factor.to_string(),
+            reason.because.clone(),
+        ]);
+        table.row([
+            String::new(),
+            String::new(),
+            style(format!("lower it: {}", reason.lowered_by))
+                .dim()
+                .to_string(),
+        ]);
+    }
+    let head = format!("risk {} of 100, {}", risk.score, level(risk.level));
+    if table.is_empty() {
+        head
+    } else {
+        format!("{head}\n{table}")
+    }
+}
+
+pub(super) fn level(level: RiskLevel) -> String {
+    let word = style(level.as_str());
+    match level {
+        RiskLevel::Low => word.green(),
+        RiskLevel::Moderate => word.yellow(),
+        RiskLevel::High | RiskLevel::Critical => word.red().bold(),
+    }
+    .to_string()
+}
+
+/// What a dash stands for.
+fn unknown(told: &Told<'_>) -> String {
+    let mut said = Vec::new();
+    if told.pipeline.is_none() {
+        said.push("what is granted is known with --pipeline");
+    }
+    if told.usage.is_none() {
+        said.push("no use of this component is on record in a state folder; name one with --state");
+    }
+    said.join("; ")
+}
