@@ -298,7 +298,10 @@ fn gains_are_errors_in_sarif_until_they_are_approved() {
     let levels = |arguments: &[&str]| {
         let log = parsed(folder.path(), arguments);
         check_sarif(&log);
-        let results = log["runs"][0]["results"].as_array().expect("results").clone();
+        let results = log["runs"][0]["results"]
+            .as_array()
+            .expect("results")
+            .clone();
         let gains = results.into_iter().filter(|result| {
             let rule = result["ruleId"].as_str().unwrap_or_default();
             rule.ends_with("-gained")
@@ -424,24 +427,39 @@ fn a_vendor_signs_and_an_operator_checks() {
         made.trim_end().to_owned()
     };
     let (acme, other) = (make("acme.example"), make("other.example"));
-    let again = ["sign", "--new-key", "acme.example", "--key", "acme.example.key"];
+    let again = [
+        "sign",
+        "--new-key",
+        "acme.example",
+        "--key",
+        "acme.example.key",
+    ];
     assert!(ends(folder, &again, 1).contains("is there already"));
     let odd = ["sign", "--new-key", "a b", "--key", "odd.key"];
     assert!(ends(folder, &odd, 1).contains("cannot name a key"));
 
-    let verify = |key: &str, code: i32| {
-        ends(folder, &["verify-plugin", "fetch.wasm", "--key", key], code)
-    };
+    let verify =
+        |key: &str, code: i32| ends(folder, &["verify-plugin", "fetch.wasm", "--key", key], code);
     assert!(verify(&acme, 1).contains("it is not signed"));
-    ends(folder, &["sign", "fetch.wasm", "--key", "acme.example.key"], 0);
+    ends(
+        folder,
+        &["sign", "fetch.wasm", "--key", "acme.example.key"],
+        0,
+    );
     assert!(verify(&acme, 0).contains("signed by acme.example+"));
     assert!(verify(&other, 1).contains("signed by acme.example ("));
     let inspected = parsed(folder, &["fetch.wasm", "--json"]);
-    let signers = inspected["signature"]["signers"].as_array().expect("a list");
+    let signers = inspected["signature"]["signers"]
+        .as_array()
+        .expect("a list");
     assert_eq!(signers.len(), 1, "{inspected}");
 
     // A pipeline says who may; `inspect` and `verify-plugin` hold the component to it.
-    pipeline(folder, "fetch.wasm", "{ files: [{ host: data, guest: /data }] }");
+    pipeline(
+        folder,
+        "fetch.wasm",
+        "{ files: [{ host: data, guest: /data }] }",
+    );
     let file = folder.join("pipeline.yaml");
     let plain = fs::read_to_string(&file).expect("read");
     let trusting = |role: &str, key: &str| {
@@ -476,7 +494,10 @@ fn a_vendor_signs_and_an_operator_checks() {
     assert!(refused.contains("`trust.connector.keys`"), "{refused}");
     let show = ["audit", "show", "--event", "plugin-refused", "--json"];
     let entries = ends(folder, &show, 0);
-    assert!(entries.contains("no key that may sign a connector"), "{entries}");
+    assert!(
+        entries.contains("no key that may sign a connector"),
+        "{entries}"
+    );
 
     // Another component under the same signature.
     NEW.write(folder, "fetch.wasm");

@@ -10,7 +10,8 @@ use arrow::error::ArrowError;
 use sandcast_audit::{Digest, PluginRef};
 use sandcast_estate::{Dataset, ReadError};
 use sandcast_sandbox::{
-    CallContext, CallError, Declaration, Field, Kind, LoadError, Origin, Role, Task, TaskKind, fields_of,
+    CallContext, CallError, Declaration, Field, Kind, LoadError, Origin, Role, Task, TaskKind,
+    fields_of,
 };
 use thiserror::Error;
 

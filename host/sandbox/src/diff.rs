@@ -139,7 +139,9 @@ fn callable(inspection: &Inspection) -> impl Iterator<Item = &Import> {
 
 /// The name of an interface without its version.
 fn path_of(interface: &str) -> &str {
-    interface.split_once('@').map_or(interface, |(path, _)| path)
+    interface
+        .split_once('@')
+        .map_or(interface, |(path, _)| path)
 }
 
 fn capabilities_of(inspection: &Inspection) -> BTreeSet<String> {

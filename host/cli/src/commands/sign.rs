@@ -143,10 +143,7 @@ fn new_key(name: &str, arguments: &SignArguments, output: &Output) -> Result<Exi
     Ok(Exit::Done)
 }
 
-pub(crate) fn verify(
-    arguments: &VerifyPluginArguments,
-    output: &Output,
-) -> Result<Exit, Failure> {
+pub(crate) fn verify(arguments: &VerifyPluginArguments, output: &Output) -> Result<Exit, Failure> {
     let (component, inspection) = inspect::read(&arguments.plugin)?;
     let mut keys = arguments.keys.clone();
     if let Some(path) = &arguments.pipeline {
@@ -164,8 +161,7 @@ pub(crate) fn verify(
         keys.extend(rule.keys.iter().cloned());
     }
     let signature = read_signature(&component)?;
-    let key =
-        sandcast_sandbox::verify(&inspection, signature.as_deref(), &keys).or_reject()?;
+    let key = sandcast_sandbox::verify(&inspection, signature.as_deref(), &keys).or_reject()?;
     let told = Told { file: None, key };
     if output.wants_json() {
         output.json(&told)?;

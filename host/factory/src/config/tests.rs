@@ -360,3 +360,24 @@ fn the_published_schema_is_current() -> std::io::Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn who_may_sign_is_a_role_with_keys() {
+    let with = |trust: &str| parse(&format!("{GOOD}trust: {trust}\n"));
+    let refused = |trust: &str| with(trust).expect_err("this must be refused").to_string();
+    let nobody = refused("{ connector: { keys: [] } }");
+    assert!(nobody.contains("nobody may sign a connector"), "{nobody}");
+    let damaged = refused("{ connector: { keys: [acme] } }");
+    assert!(damaged.contains("not a public key"), "{damaged}");
+    assert!(refused("{ king: { keys: [] } }").contains("king"));
+    // The example of C2SP `signed-note`.
+    let key = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+    let trust = format!("{{ policy: {{ required: false, keys: [\"{key}\"] }} }}");
+    let pipeline = with(&trust).expect("a rule");
+    let rule = &pipeline.sections.trust[&sandcast_sandbox::Role::Policy];
+    assert_eq!(
+        (rule.required, rule.keys[0].to_string()),
+        (false, key.to_owned())
+    );
+    assert_ne!(pipeline.digest, parse(GOOD).expect("good").digest);
+}

@@ -102,7 +102,8 @@ fn a_gained_capability_wants_approval_by_one_of_its_names() {
 fn a_new_function_of_an_old_interface_is_a_gain() {
     let old = component("1.0.0", &["files"], vec![files()]);
     let mut more = files();
-    more.functions.push("[method]descriptor.unlink-file-at".into());
+    more.functions
+        .push("[method]descriptor.unlink-file-at".into());
     let new = component("1.1.0", &["files"], vec![more]);
     let gained = "wasi:filesystem/types#[method]descriptor.unlink-file-at";
     assert_eq!(unapproved(&old, &new, &[]), [gained]);

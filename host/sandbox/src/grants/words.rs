@@ -50,7 +50,9 @@ impl HttpGrant {
     /// Such as `GET HEAD https://api.example.com/v1 with env:TOKEN`.
     fn in_words(&self) -> String {
         let methods: Vec<&str> = self.methods.iter().map(|method| method.as_str()).collect();
-        let port = self.port.map_or_else(String::new, |port| format!(":{port}"));
+        let port = self
+            .port
+            .map_or_else(String::new, |port| format!(":{port}"));
         let mut words = format!(
             "{} {}://{}{port}{}",
             methods.join(" "),
@@ -93,10 +95,7 @@ mod tests {
             ..Grants::default()
         };
         let said = |capability| words(&grants, capability).expect("granted");
-        assert_eq!(
-            said(Capability::Files),
-            "read and write /srv/data as /data"
-        );
+        assert_eq!(said(Capability::Files), "read and write /srv/data as /data");
         assert_eq!(
             said(Capability::Http),
             "GET HEAD https://api.example.com:8443/v1 also in 10.1.0.0/16 with env:TOKEN"

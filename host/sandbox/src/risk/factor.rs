@@ -224,7 +224,11 @@ impl RiskFactor {
                 4,
                 "Its random numbers are others in every run, so a run cannot be repeated.",
             ),
-            Self::Clock => ("clock", 3, "It knows the time, so a run cannot be repeated."),
+            Self::Clock => (
+                "clock",
+                3,
+                "It knows the time, so a run cannot be repeated.",
+            ),
             Self::ClockAndRandom => (
                 "clock-and-random",
                 6,

@@ -308,24 +308,26 @@ fn components() -> impl Strategy<Value = Inspection> {
 
 fn hosts() -> impl Strategy<Value = HttpGrant> {
     let host = prop::sample::select(vec!["a.example", "*.example.com", "10.0.0.1"]);
-    (host, any::<[bool; 4]>(), 1..3_u16).prop_map(|(host, [clear, private, posts, secret], port)| {
-        let mut grant = http(host);
-        grant.port = NonZeroU16::new(port);
-        if clear {
-            grant.scheme = HttpScheme::Http;
-        }
-        if private {
-            grant.networks = vec!["10.0.0.0/8".parse().expect("a network")];
-        }
-        if posts {
-            grant.methods.push(HttpMethod::Post);
-        }
-        if secret {
-            let credential = serde_json::json!({ "secret": { "env": "TOKEN" } });
-            grant.credential = serde_json::from_value(credential).ok();
-        }
-        grant
-    })
+    (host, any::<[bool; 4]>(), 1..3_u16).prop_map(
+        |(host, [clear, private, posts, secret], port)| {
+            let mut grant = http(host);
+            grant.port = NonZeroU16::new(port);
+            if clear {
+                grant.scheme = HttpScheme::Http;
+            }
+            if private {
+                grant.networks = vec!["10.0.0.0/8".parse().expect("a network")];
+            }
+            if posts {
+                grant.methods.push(HttpMethod::Post);
+            }
+            if secret {
+                let credential = serde_json::json!({ "secret": { "env": "TOKEN" } });
+                grant.credential = serde_json::from_value(credential).ok();
+            }
+            grant
+        },
+    )
 }
 
 fn folders() -> impl Strategy<Value = FileGrant> {
@@ -351,20 +353,22 @@ fn grants() -> impl Strategy<Value = Grants> {
         prop::option::of(compute),
         (size(), time(), size()),
     )
-        .prop_map(|(files, http, clock, random, compute, (memory, total, log))| {
-            let mut grants = Grants {
-                files,
-                http,
-                clock,
-                random,
-                compute,
-                ..Grants::default()
-            };
-            grants.limits.memory = memory;
-            grants.limits.total_timeout = total;
-            grants.log.bytes_per_second = log;
-            grants
-        })
+        .prop_map(
+            |(files, http, clock, random, compute, (memory, total, log))| {
+                let mut grants = Grants {
+                    files,
+                    http,
+                    clock,
+                    random,
+                    compute,
+                    ..Grants::default()
+                };
+                grants.limits.memory = memory;
+                grants.limits.total_timeout = total;
+                grants.log.bytes_per_second = log;
+                grants
+            },
+        )
 }
 
 /// Everything of both.

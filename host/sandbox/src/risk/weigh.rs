@@ -24,10 +24,7 @@ const SYSTEM_FOLDERS: [&str; 8] = [
 const SECRET_FOLDERS: [&str; 6] = [".aws", ".azure", ".config", ".gnupg", ".kube", ".ssh"];
 
 /// Everything that adds to the risk of a component.
-pub(super) fn reasons(
-    inspection: &Inspection,
-    surroundings: &Surroundings<'_>,
-) -> Vec<RiskReason> {
+pub(super) fn reasons(inspection: &Inspection, surroundings: &Surroundings<'_>) -> Vec<RiskReason> {
     let mut weighing = Weighing {
         inspection,
         surroundings,

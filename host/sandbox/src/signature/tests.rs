@@ -84,7 +84,11 @@ fn any_changed_character_of_a_signature_is_refused_even_where_none_is_required()
     // The first byte of the signature itself, behind the hash of the key.
     rule.required = false;
     let (start, line) = note.rsplit_once(' ').expect("a signature");
-    let other = if line.as_bytes()[20] == b'A' { "B" } else { "A" };
+    let other = if line.as_bytes()[20] == b'A' {
+        "B"
+    } else {
+        "A"
+    };
     let mut line = line.to_owned();
     line.replace_range(20..21, other);
     let changed = format!("{start} {line}");
@@ -178,10 +182,9 @@ async fn the_sandbox_refuses_before_it_compiles_and_has_it_on_record() {
         signature: Some(&note),
         trust: Some(&rule_of_another_role),
     };
-    let loading =
-        bench
-            .sandbox
-            .load_from("guest", &bytes, Role::Policy, Grants::default(), origin);
+    let loading = bench
+        .sandbox
+        .load_from("guest", &bytes, Role::Policy, Grants::default(), origin);
     let error = loading.await.map(|_| ()).expect_err("another role's key");
     assert!(error.to_string().contains("`trust.policy.keys`"), "{error}");
 }

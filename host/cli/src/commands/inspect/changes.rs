@@ -125,7 +125,12 @@ fn head(diff: &InspectionDiff) -> String {
         row(&change.fact, said(&change.old), said(&change.new));
     }
     let names = if old.id == new.id {
-        format!("{} {} → {}", style(&old.id).bold(), old.version, new.version)
+        format!(
+            "{} {} → {}",
+            style(&old.id).bold(),
+            old.version,
+            new.version
+        )
     } else {
         format!(
             "{} {} → {} {}",

@@ -156,11 +156,7 @@ pub(super) fn execute(
 }
 
 /// Looks at the signature of a component, with the keys that a pipeline trusts where there is one.
-fn signed(
-    inspection: &Inspection,
-    note: Option<&str>,
-    rule: Option<&TrustRule>,
-) -> Option<Signed> {
+fn signed(inspection: &Inspection, note: Option<&str>, rule: Option<&TrustRule>) -> Option<Signed> {
     if note.is_none() && rule.is_none() {
         return None;
     }
