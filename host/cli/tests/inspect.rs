@@ -278,7 +278,7 @@ fn a_sarif_file_is_what_code_scanning_reads() {
     check_sarif(&log);
     let run = &log["runs"][0];
     assert_eq!(run["artifacts"][0]["location"]["uri"], "new%20one.wasm");
-    assert_eq!(run["properties"]["riskLevel"], "moderate");
+    assert_eq!(run["properties"]["riskLevel"], "high");
     insta::assert_json_snapshot!(run["results"]);
     // Findings beside the text, and the fingerprints of the same findings are the same.
     let both = ["new one.wasm", "--sarif-file", "found.sarif"];

@@ -162,9 +162,9 @@ fn signed(inspection: &Inspection, note: Option<&str>, rule: Option<&TrustRule>)
     }
     let signers = note.map_or(Ok(Vec::new()), |note| signers(inspection, note));
     let trusted = check_trust(inspection, note, rule);
-    let faults = [signers.as_ref().err(), trusted.as_ref().err()];
+    let fault = signers.as_ref().err().or(trusted.as_ref().err());
     Some(Signed {
-        fault: faults.into_iter().flatten().next().map(ToString::to_string),
+        fault: fault.map(ToString::to_string),
         signers: signers.unwrap_or_default(),
         trusted: trusted.unwrap_or_default(),
     })
