@@ -30,7 +30,7 @@ const MAX_CONNECTIONS: usize = 200;
 
 impl Server {
     fn start() -> Self {
-        Self::start_with(|stream, heard| answer(stream, heard))
+        Self::start_with(answer)
     }
 
     fn start_with(serve: impl Fn(TcpStream, &Mutex<Vec<String>>) + Clone + Send + 'static) -> Self {

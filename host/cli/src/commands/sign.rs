@@ -91,7 +91,7 @@ pub(crate) fn sign(arguments: &SignArguments, output: &Output) -> Result<Exit, F
         .map_err(|error| no_key(&format!("cannot be used: {error}")))?
         .ok_or_else(|| no_key("is not there"))?;
     let (component, inspection) = inspect::read(&path)?;
-    let earlier = read_signature(&component)?;
+    let earlier = read_signature(&component).or_reject()?;
     let note = sandcast_sandbox::sign(&inspection, &key, earlier.as_deref()).or_reject()?;
     let signature = signature_path(&component);
     std::fs::write(&signature, note)?;
@@ -160,7 +160,7 @@ pub(crate) fn verify(arguments: &VerifyPluginArguments, output: &Output) -> Resu
         })?;
         keys.extend(rule.keys.iter().cloned());
     }
-    let signature = read_signature(&component)?;
+    let signature = read_signature(&component).or_reject()?;
     let key = sandcast_sandbox::verify(&inspection, signature.as_deref(), &keys).or_reject()?;
     let told = Told { file: None, key };
     if output.wants_json() {
