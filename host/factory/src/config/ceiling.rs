@@ -87,7 +87,7 @@ mod tests {
         .expect("a ceiling");
         assert!(ceiling.of("acme/crm").clock);
         for (text, words) in [
-            ("", "version"),
+            ("", "unexpected end of input"),
             ("version: 2\nplugins: {}\n", "this host reads 1"),
             ("version: 1\nplugins: { a: { clok: true } }\n", "clok"),
             (

@@ -403,7 +403,7 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         let ceiling = ceiling(json!({ "acme/*": {
             "files": [{ "host": at("data"), "guest": "/any", "access": "read" }],
-            "http": [{ "host": "*.example.com", "path": "/v1", "methods": ["GET", "POST"],
+            "http": [{ "host": "*.example.com", "path": "/v1", "methods": ["GET", "HEAD", "POST"],
                        "networks": ["10.0.0.0/8"],
                        "credential": { "prefix": "Bearer ", "secret": { "env": "TOKEN" } } }],
             "log": { "level": "warn" },
