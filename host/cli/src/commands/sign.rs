@@ -20,11 +20,12 @@ const SIGN_EXAMPLES: &str = "\
 Examples:
   sandcast sign --new-key acme.example --key acme.key    a key pair; prints the public key
   sandcast sign connector.wasm --key acme.key            makes connector.wasm.sig
-  sandcast sign plugins/connector-csv --key acme.key     of the component that was built from a crate
+  sandcast sign plugins/connector-csv --key acme.key     of what was built from a crate
 
-The signature is a signed note (C2SP signed-note, Ed25519) over the digest, the id, the version and the
-role of the component, beside it; the component stays as it is. Several may sign: what others signed of
-the same component is kept. Whoever has the key file can sign; it is written for its owner alone.
+The signature is a signed note (C2SP signed-note, Ed25519) over the digest, the id, the version and
+the role of the component, beside it; the component stays as it is. Several may sign: what others
+signed of the same component is kept. Whoever has the key file can sign; it is written for its owner
+alone.
 
 A pipeline says who may sign the plugins of a role:
   trust:
@@ -91,7 +92,7 @@ pub(crate) fn sign(arguments: &SignArguments, output: &Output) -> Result<Exit, F
         .map_err(|error| no_key(&format!("cannot be used: {error}")))?
         .ok_or_else(|| no_key("is not there"))?;
     let (component, inspection) = inspect::read(&path)?;
-    let earlier = read_signature(&component)?;
+    let earlier = read_signature(&component).or_reject()?;
     let note = sandcast_sandbox::sign(&inspection, &key, earlier.as_deref()).or_reject()?;
     let signature = signature_path(&component);
     std::fs::write(&signature, note)?;
@@ -160,7 +161,7 @@ pub(crate) fn verify(arguments: &VerifyPluginArguments, output: &Output) -> Resu
         })?;
         keys.extend(rule.keys.iter().cloned());
     }
-    let signature = read_signature(&component)?;
+    let signature = read_signature(&component).or_reject()?;
     let key = sandcast_sandbox::verify(&inspection, signature.as_deref(), &keys).or_reject()?;
     let told = Told { file: None, key };
     if output.wants_json() {

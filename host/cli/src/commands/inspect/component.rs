@@ -132,7 +132,7 @@ pub(super) fn execute(
         let path = path.strip_prefix(folder).unwrap_or(path);
         path.display().to_string()
     });
-    let note = read_signature(&file)?;
+    let note = read_signature(&file).or_reject()?;
     let rule = pipeline.as_ref().and_then(|it| it.trust.as_ref());
     let told = Told {
         file: shown(&file),
@@ -282,16 +282,13 @@ fn tell(told: &Told<'_>, output: &Output) -> Result<(), Failure> {
         output.line(facts)?;
     }
     output.line(format_args!("\n{}", columns(told)))?;
-    let unfitting: Vec<&String> = told
-        .capabilities
-        .iter()
-        .flat_map(|row| &row.remarks)
-        .collect();
-    if !unfitting.is_empty() {
-        output.line("\nwhat does not fit")?;
-        for remark in unfitting {
-            output.line(format_args!("  {}", style(remark).yellow()))?;
+    let mut heading = Some("\nwhat does not fit");
+    let reasons = told.risk.reasons.iter();
+    for reason in reasons.filter(|reason| reason.factor.is_mismatch()) {
+        if let Some(heading) = heading.take() {
+            output.line(heading)?;
         }
+        output.line(format_args!("  {}", style(&reason.because).yellow()))?;
     }
     output.line(format_args!("\n{}", risk_in_words(&told.risk)))?;
     let unknown = unknown(told);
