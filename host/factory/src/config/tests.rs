@@ -374,7 +374,7 @@ fn who_may_sign_is_a_role_with_keys() {
     let key = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
     let trust = format!("{{ policy: {{ required: false, keys: [\"{key}\"] }} }}");
     let pipeline = with(&trust).expect("a rule");
-    let rule = &pipeline.sections.trust[&sandcast_sandbox::Role::Policy];
+    let rule = &pipeline.sections.trust[&Role::Policy];
     assert_eq!(
         (rule.required, rule.keys[0].to_string()),
         (false, key.to_owned())
