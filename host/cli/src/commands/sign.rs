@@ -20,11 +20,12 @@ const SIGN_EXAMPLES: &str = "\
 Examples:
   sandcast sign --new-key acme.example --key acme.key    a key pair; prints the public key
   sandcast sign connector.wasm --key acme.key            makes connector.wasm.sig
-  sandcast sign plugins/connector-csv --key acme.key     of the component that was built from a crate
+  sandcast sign plugins/connector-csv --key acme.key     of what was built from a crate
 
-The signature is a signed note (C2SP signed-note, Ed25519) over the digest, the id, the version and the
-role of the component, beside it; the component stays as it is. Several may sign: what others signed of
-the same component is kept. Whoever has the key file can sign; it is written for its owner alone.
+The signature is a signed note (C2SP signed-note, Ed25519) over the digest, the id, the version and
+the role of the component, beside it; the component stays as it is. Several may sign: what others
+signed of the same component is kept. Whoever has the key file can sign; it is written for its owner
+alone.
 
 A pipeline says who may sign the plugins of a role:
   trust:

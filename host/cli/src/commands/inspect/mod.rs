@@ -36,9 +36,9 @@ What the manifest asks for and why; what the binary really imports; what the pip
 was used, from the host's own ledger. A plugin that imports what it does not ask for, or asks for
 what it never uses, is worth a question to its vendor.
 
-The risk is a sum of points, at most 100, each with its reason and with what would lower it: low below
-20, moderate below 45, high below 70, then critical. Without a pipeline, what a plugin asks for and
-imports counts as if it were granted as narrowly as can be.";
+The risk is a sum of points, at most 100, each with its reason and with what would lower it: low
+below 20, moderate below 45, high below 70, then critical. Without a pipeline, what a plugin asks
+for and imports counts as if it were granted as narrowly as can be.";
 
 /// Show what a plugin asks for, imports, is granted, has used and could do
 #[derive(Debug, Args)]
