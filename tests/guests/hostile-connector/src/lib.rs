@@ -164,7 +164,7 @@ impl Connector for Hostile {
 
     fn schema(&mut self) -> Result<Vec<Field>, Failure> {
         Ok(match self.behaviour {
-            Behaviour::WideSchema => (0..1_000_000)
+            Behaviour::WideSchema => (0..200_000)
                 .map(|place| field(&format!("column_{place}"), Kind::Int64, false))
                 .collect(),
             Behaviour::TwinColumns => vec![field("number", Kind::Int64, false); 2],
@@ -174,7 +174,7 @@ impl Connector for Hostile {
 
     fn partitions(&mut self) -> Result<Vec<Split>, Failure> {
         Ok(match self.behaviour {
-            Behaviour::ManySplits => (0..1_000_000)
+            Behaviour::ManySplits => (0..200_000)
                 .map(|place| Split::whole(&place.to_string()))
                 .collect(),
             Behaviour::TwinSplits => vec![Split::whole("all"), Split::whole("all")],
