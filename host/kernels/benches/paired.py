@@ -1,8 +1,10 @@
-"""Runs `paired.rs` and its peers in PyTorch in turn, round after round, and prints the medians of
+"""Runs `paired.rs` and its peers in PyTorch or ONNX Runtime in turn, round after round, and prints the medians of
 both and their ratio. Other work on the machine then weighs on both alike.
 
 Usage, from the root of the repository, with a Python that has PyTorch:
-  python3 host/kernels/benches/paired.py [rounds] [mlp | gpt | text file]
+  python3 host/kernels/benches/paired.py [rounds] [mlp | onnx | gpt | text file]
+
+`onnx` is the perceptron's predictions beside ONNX Runtime, and wants a Python with that.
 
 With a text file, both decoders learn it in 2,000 steps, once.
 """
@@ -18,6 +20,11 @@ CASES = {
     "mlp": [
         ("train", "1", "51200"),
         ("train", "2", "51200"),
+        ("infer", "1", "1"),
+        ("infer", "1", "1024"),
+        ("infer", "2", "1024"),
+    ],
+    "onnx": [
         ("infer", "1", "1"),
         ("infer", "1", "1024"),
         ("infer", "2", "1024"),
@@ -64,13 +71,15 @@ def figure(command, case):
 def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     chosen = sys.argv[2] if len(sys.argv) > 2 else None
-    cases = CASES.get(chosen) if chosen else [case for each in CASES.values() for case in each]
+    cases = CASES.get(chosen) if chosen else CASES["mlp"] + CASES["gpt"]
     if cases is None:
         cases, rounds = [("quality", "1", chosen)], 1
     ours = [built()]
-    print(f"medians of {rounds} rounds (least to most), sandcast and torch in turn")
+    peer = "onnxruntime" if chosen == "onnx" else "torch"
+    print(f"medians of {rounds} rounds (least to most), sandcast and {peer} in turn")
     for case in cases:
-        theirs = [sys.executable, str(HERE / PEERS.get(case[0], "torch_gpt.py"))]
+        script = PEERS.get(case[0], "torch_gpt.py") if peer == "torch" else "onnx_mlp.py"
+        theirs = [sys.executable, str(HERE / script)]
         pairs = [(figure(ours, case), figure(theirs, case)) for _ in range(rounds)]
         unit, more = UNITS[pairs[0][0][0]]
         pairs = [(a[1], b[1]) for a, b in pairs]
@@ -81,7 +90,7 @@ def main():
             cells.append(form.format(middle, least, most))
         ratios = [a / b if more else b / a for a, b in pairs]
         print(
-            f"{case[0]} {case[2]}, {case[1]} threads: {cells[0]} {unit}, torch {cells[1]} {unit}, "
+            f"{case[0]} {case[2]}, {case[1]} threads: {cells[0]} {unit}, {peer} {cells[1]} {unit}, "
             f"{statistics.median(ratios):.2f} times as good"
         )
 
