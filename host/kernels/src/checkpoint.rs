@@ -4,11 +4,11 @@
 //! never one of other data, another plan or other weights. What it holds is what a step changes:
 //! the weights, what the optimizer remembers, the best weights so far, and what there is to report.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{TrainerState, WeightedLoss};
@@ -16,7 +16,7 @@ use crate::device::DeviceKind;
 use crate::error::RunError;
 use crate::feeds::Bound;
 use crate::program::Program;
-use crate::tensor::{Tensor, TensorData};
+use crate::tensor::TensorData;
 use crate::train::{EpochReport, Place, Schedule, TrainPlan, TrainReport};
 
 /// What a change of the format changes, so that no other version's is taken.
@@ -25,6 +25,9 @@ const FORMAT: &str = "sandcast checkpoint 1";
 /// The keys of the metadata: the state, and the digest of it and of the numbers.
 const STATE_KEY: &str = "sandcast.training";
 const DIGEST_KEY: &str = "sandcast.digest";
+
+/// Numbers that are hashed at once.
+const HASHED_AT_ONCE: usize = 1 << 16;
 
 const WEIGHTS: &str = "weights";
 const MOMENTS: [&str; 2] = ["first-moment", "second-moment"];
@@ -107,29 +110,24 @@ impl Checkpoint {
         let state = serde_json::to_string(&state).unwrap_or_default();
         let [first, second] = &trainer.moments;
         let parts = [
-            (WEIGHTS, &trainer.weights),
-            (MOMENTS[0], first),
-            (MOMENTS[1], second),
-            (BEST, &trainer.best),
-        ]
-        .map(|(name, values)| {
-            let bytes: Vec<u8> = values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect();
-            (name, values.len(), bytes)
-        });
-        let digest = digest(&state, parts.iter().map(|(_, _, bytes)| bytes.as_slice()));
-        let views = parts.iter().filter_map(|(name, length, bytes)| {
-            let view = TensorView::new(Dtype::F32, vec![*length], bytes).ok()?;
-            Some((*name, view))
-        });
+            (WEIGHTS, Part::of(&trainer.weights)),
+            (MOMENTS[0], Part::of(first)),
+            (MOMENTS[1], Part::of(second)),
+            (BEST, Part::of(&trainer.best)),
+        ];
+        let mut hasher = hasher_of(&state);
+        for (_, part) in &parts {
+            hash_numbers(&mut hasher, part.values, f32::to_le_bytes);
+        }
         let metadata = HashMap::from([
             (STATE_KEY.to_owned(), state),
-            (DIGEST_KEY.to_owned(), digest),
+            (
+                DIGEST_KEY.to_owned(),
+                hasher.finalize().to_hex().to_string(),
+            ),
         ]);
         // The names differ and the sizes agree, so there is nothing to refuse.
-        safetensors::serialize(views, Some(metadata)).unwrap_or_default()
+        safetensors::serialize(parts, Some(metadata)).unwrap_or_default()
     }
 
     /// Reads what [`Checkpoint::to_bytes`] wrote under the same key.
@@ -158,7 +156,12 @@ impl Checkpoint {
             part(BEST)?,
         ];
         let text = entry(STATE_KEY)?;
-        if *entry(DIGEST_KEY)? != digest(text, views.iter().map(|view| view.data())) {
+        let mut hasher = hasher_of(text);
+        for view in &views {
+            hash_count(&mut hasher, view.data().len() / 4);
+            hasher.update(view.data());
+        }
+        if *entry(DIGEST_KEY)? != hasher.finalize().to_hex().to_string() {
             return Err(bad("its content does not match its digest".into()));
         }
         let state: StateText = serde_json::from_str(text)
@@ -200,6 +203,40 @@ impl Checkpoint {
                 best,
             },
         })
+    }
+}
+
+/// Numbers as a tensor that becomes bytes only while it is written, one after the other.
+struct Part<'a> {
+    values: &'a [f32],
+    shape: [usize; 1],
+}
+
+impl<'a> Part<'a> {
+    fn of(values: &'a [f32]) -> Self {
+        Self {
+            values,
+            shape: [values.len()],
+        }
+    }
+}
+
+impl View for Part<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let bytes = self.values.iter().flat_map(|value| value.to_le_bytes());
+        Cow::Owned(bytes.collect())
+    }
+
+    fn data_len(&self) -> usize {
+        self.values.len() * 4
     }
 }
 
@@ -251,27 +288,27 @@ pub(crate) fn key(
     for number in plan_numbers(plan) {
         field(&number.to_le_bytes());
     }
-    let mut buffer = Vec::new();
     for values in weights {
-        little_endian(values.iter().map(|value| value.to_le_bytes()), &mut buffer);
-        field(&buffer);
+        hash_numbers(&mut hasher, values, f32::to_le_bytes);
     }
     for feeds in feeds {
-        let Some(feeds) = feeds else {
-            field(b"none");
-            continue;
-        };
-        for tensor in &feeds.inputs {
+        let inputs = feeds.map_or(&[][..], |feeds| &feeds.inputs);
+        hash_count(&mut hasher, inputs.len());
+        for tensor in inputs {
+            // One that is not given has more axes than any that is.
             let Some(tensor) = tensor else {
-                field(b"none");
+                hash_count(&mut hasher, usize::MAX);
                 continue;
             };
+            hash_count(&mut hasher, tensor.shape().len());
             for extent in tensor.shape() {
-                field(&(*extent as u64).to_le_bytes());
+                hash_count(&mut hasher, *extent);
             }
-            field(&(tensor.stride().unwrap_or(0) as u64).to_le_bytes());
-            numbers_of(tensor, &mut buffer);
-            field(&buffer);
+            hash_count(&mut hasher, tensor.stride().unwrap_or(0));
+            match tensor.data() {
+                TensorData::F32(values) => hash_numbers(&mut hasher, values, f32::to_le_bytes),
+                TensorData::I32(values) => hash_numbers(&mut hasher, values, i32::to_le_bytes),
+            }
         }
     }
     *hasher.finalize().as_bytes()
@@ -325,20 +362,19 @@ fn plan_numbers(plan: &TrainPlan) -> Vec<u64> {
     numbers
 }
 
-fn numbers_of(tensor: &Tensor, buffer: &mut Vec<u8>) {
-    match tensor.data() {
-        TensorData::F32(values) => {
-            little_endian(values.iter().map(|value| value.to_le_bytes()), buffer);
-        }
-        TensorData::I32(values) => {
-            little_endian(values.iter().map(|value| value.to_le_bytes()), buffer);
-        }
-    }
+fn hash_count(hasher: &mut blake3::Hasher, count: usize) {
+    hasher.update(&(count as u64).to_le_bytes());
 }
 
-fn little_endian(values: impl Iterator<Item = [u8; 4]>, buffer: &mut Vec<u8>) {
-    buffer.clear();
-    buffer.extend(values.flatten());
+/// Hashes numbers a block at a time: the data may be as large as the memory that it lies in.
+fn hash_numbers<T: Copy>(hasher: &mut blake3::Hasher, values: &[T], bytes: fn(T) -> [u8; 4]) {
+    hash_count(hasher, values.len());
+    let mut block = Vec::new();
+    for part in values.chunks(HASHED_AT_ONCE) {
+        block.clear();
+        block.extend(part.iter().flat_map(|value| bytes(*value)));
+        hasher.update(&block);
+    }
 }
 
 fn numbers(bytes: &[u8]) -> Vec<f32> {
@@ -348,15 +384,12 @@ fn numbers(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-fn digest<'a>(state: &str, parts: impl Iterator<Item = &'a [u8]>) -> String {
+/// What the digest of a checkpoint begins with: its state.
+fn hasher_of(state: &str) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&(state.len() as u64).to_le_bytes());
+    hash_count(&mut hasher, state.len());
     hasher.update(state.as_bytes());
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    hasher.finalize().to_hex().to_string()
+    hasher
 }
 
 fn hexadecimal(digest: &[u8; 32]) -> String {

@@ -9,7 +9,10 @@ use sandcast_audit::{AuditError, AuditLog, Digest, Event};
 
 use crate::grants::Capability;
 use crate::plugin::CallContext;
-use crate::state::{Denial, Identity, MAX_RECORDED_DENIALS};
+use crate::state::{Denial, Identity};
+
+/// Denials of one instance that are written to the audit log; more are counted only.
+const MAX_RECORDED_DENIALS: u32 = 32;
 
 /// Something that is about to be done.
 pub(crate) struct Act {
@@ -24,42 +27,39 @@ pub(crate) struct Act {
     pub(crate) secret: Option<String>,
 }
 
-/// On whose behalf something is done while the guest goes on, where nobody has its state.
+/// On whose behalf something is done or refused, also while the guest goes on and nobody has its
+/// state.
 pub(crate) struct Actor {
     pub(crate) identity: Arc<Identity>,
     pub(crate) context: CallContext,
     pub(crate) audit: AuditLog,
-    pub(crate) denied: Denied,
-}
-
-/// What was refused while the guest went on: how often, and the last of it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Denied(Arc<Mutex<(u32, Option<Denial>)>>);
-
-impl Denied {
-    pub(crate) fn last(&self) -> Option<Denial> {
-        // A panic elsewhere leaves a whole value.
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.1.clone()
-    }
+    /// How often something was refused, and the last of it.
+    pub(crate) denied: Mutex<(u32, Option<Denial>)>,
 }
 
 impl Actor {
+    /// The last thing that was refused; explains a failure the guest reports as a denial.
+    pub(crate) fn last_denial(&self) -> Option<Denial> {
+        // A panic elsewhere leaves a whole value.
+        let held = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        held.1.clone()
+    }
+
     /// Records that something was refused. The line of the pipeline that would grant it is made
     /// from the capability.
     pub(crate) fn deny(&self, capability: Capability, detail: String) {
         let grant_with = capability.grant_with(&self.identity.name);
-        self.deny_with(capability, detail, grant_with);
+        self.deny_with(capability.as_str(), detail, grant_with);
     }
 
     /// Records that something was refused, with the line that would grant it.
-    pub(crate) fn deny_with(&self, capability: Capability, detail: String, grant_with: String) {
+    pub(crate) fn deny_with(&self, capability: &str, detail: String, grant_with: String) {
         let denial = Denial {
-            capability: capability.to_string(),
+            capability: capability.to_owned(),
             detail,
             grant_with,
         };
-        let mut held = self.denied.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, last) = &mut *held;
         let is_new = last.as_ref() != Some(&denial) && *count < MAX_RECORDED_DENIALS;
         *count = count.saturating_add(1);
@@ -68,6 +68,13 @@ impl Actor {
         if !is_new {
             return;
         }
+        tracing::warn!(
+            plugin.id = %self.identity.reference.id,
+            stage = %self.context.stage,
+            capability = %denial.capability,
+            detail = %denial.detail,
+            "denied"
+        );
         let event = Event::Denied {
             run: self.context.run.clone(),
             plugin: self.identity.reference.clone(),

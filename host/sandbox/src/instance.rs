@@ -55,7 +55,7 @@ impl Instance {
         let state = store.data();
         Self {
             plugin: state.identity.name.clone(),
-            stage: state.context.stage.clone(),
+            stage: state.actor.context.stage.clone(),
             store: Mutex::new(Some(store)),
             recorded,
             in_call: false,
@@ -297,9 +297,9 @@ impl Instance {
         };
         if self.recorded {
             let event = Event::CallsFinished {
-                run: state.context.run.clone(),
+                run: state.actor.context.run.clone(),
                 plugin: state.identity.reference.clone(),
-                stage: state.context.stage.clone(),
+                stage: state.actor.context.stage.clone(),
                 host_calls: usage.host_calls.clone(),
                 bytes_in: usage.bytes_in,
                 bytes_out: usage.bytes_out,
@@ -307,7 +307,7 @@ impl Instance {
                 peak_memory_bytes: usage.peak_memory_bytes,
                 outcome: outcome.to_owned(),
             };
-            if let Err(error) = state.audit.append(event) {
+            if let Err(error) = state.actor.audit.append(event) {
                 tracing::error!(%error, plugin = %self.plugin, "the end of an instance could not be recorded");
             }
         }

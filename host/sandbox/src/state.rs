@@ -1,16 +1,16 @@
 //! What the host keeps for one instance.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
-use sandcast_audit::{AuditLog, Event, PluginRef};
+use sandcast_audit::PluginRef;
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::bindings::adapter::sandcast::plugin::types;
 use crate::columns::Batch;
-use crate::effect::{Actor, Denied};
+use crate::effect::Actor;
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
 use crate::grants::http::HttpState;
@@ -22,9 +22,6 @@ use crate::ledger::Ledger;
 use crate::limits::{CallClock, Meter};
 use crate::plugin::CallContext;
 use crate::sandbox::Sandbox;
-
-/// Denials of one instance that are written to the audit log; more are counted only.
-pub(crate) const MAX_RECORDED_DENIALS: u32 = 32;
 
 /// Who an instance is and what it may do.
 #[derive(Debug)]
@@ -46,8 +43,6 @@ pub(crate) struct Denial {
 /// The data of a Store.
 pub(crate) struct State {
     pub(crate) identity: Arc<Identity>,
-    pub(crate) context: CallContext,
-    pub(crate) audit: AuditLog,
     pub(crate) table: ResourceTable,
     pub(crate) wasi: WasiCtx,
     pub(crate) meter: Meter,
@@ -57,12 +52,9 @@ pub(crate) struct State {
     pub(crate) config: ConfigState,
     pub(crate) random: RandomState,
     pub(crate) compute: ComputeState,
-    /// The last thing that was refused; explains a failure the guest reports as a denial.
-    pub(crate) last_denial: Option<Denial>,
-    /// The same of what is done while the guest goes on.
-    pub(crate) denied: Denied,
+    /// Whose effects and denials are put on record.
+    pub(crate) actor: Arc<Actor>,
     pub(crate) http: HttpState,
-    pub(crate) denials: u32,
     /// What the guest has printed and is not logged yet.
     pub(crate) printed: Captured,
     /// Bytes that the host holds for the guest, such as batches the guest has made.
@@ -85,10 +77,13 @@ impl State {
         let printed = noise::open(&mut wasi);
         let mut table = ResourceTable::new();
         table.set_max_capacity(grants.limits.resources as usize);
-        let denied = Denied::default();
-        Ok(Self {
-            context: context.clone(),
+        let actor = Arc::new(Actor {
+            identity: Arc::clone(&identity),
+            context,
             audit: sandbox.audit().clone(),
+            denied: Mutex::default(),
+        });
+        Ok(Self {
             table,
             wasi: wasi.build(),
             meter: Meter::new(&grants.limits),
@@ -105,15 +100,8 @@ impl State {
                 checkpoints: None,
                 writing: None,
             },
-            last_denial: None,
-            http: HttpState::new(Actor {
-                identity: Arc::clone(&identity),
-                context: context.clone(),
-                audit: sandbox.audit().clone(),
-                denied: denied.clone(),
-            }),
-            denied,
-            denials: 0,
+            http: HttpState::new(Arc::clone(&actor)),
+            actor,
             printed,
             held_bytes: 0,
             identity,
@@ -129,44 +117,12 @@ impl State {
 
     /// Records that something was refused, with the line that would grant it.
     pub(crate) fn deny_with(&mut self, capability: &str, detail: String, grant_with: String) {
-        let denial = Denial {
-            capability: capability.to_owned(),
-            detail,
-            grant_with,
-        };
-        if self.last_denial.as_ref() == Some(&denial) {
-            self.denials = self.denials.saturating_add(1);
-            return;
-        }
-        if self.denials < MAX_RECORDED_DENIALS {
-            tracing::warn!(
-                plugin.id = %self.identity.reference.id,
-                stage = %self.context.stage,
-                capability = %denial.capability,
-                detail = %denial.detail,
-                "denied"
-            );
-            let event = Event::Denied {
-                run: self.context.run.clone(),
-                plugin: self.identity.reference.clone(),
-                stage: self.context.stage.clone(),
-                capability: denial.capability.clone(),
-                detail: denial.detail.clone(),
-                grant_with: denial.grant_with.clone(),
-            };
-            if let Err(error) = self.audit.append(event) {
-                tracing::error!(%error, "a denial could not be recorded");
-            }
-        }
-        self.denials = self.denials.saturating_add(1);
-        self.last_denial = Some(denial);
+        self.actor.deny_with(capability, detail, grant_with);
     }
-}
 
-impl State {
     /// The denial that most likely made a guest say that it was denied something.
     pub(crate) fn explaining_denial(&self) -> Option<Denial> {
-        self.denied.last().or_else(|| self.last_denial.clone())
+        self.actor.last_denial()
     }
 
     /// Charges bytes that the host holds for the guest; they count against as much again as the

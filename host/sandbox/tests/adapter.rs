@@ -398,6 +398,42 @@ async fn a_training_that_was_cut_off_goes_on_to_the_same_model() {
 }
 
 #[tokio::test]
+async fn keeping_a_training_never_makes_it_fail() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bench = Bench::keeping_in(folder.path());
+    let mut outcomes = Vec::new();
+    for kib in (0..14).map(|step| 256 << (step / 2) | (128 << (step / 2)) * (step % 2)) {
+        let mut trains = Vec::new();
+        for checkpoints in [
+            None,
+            Some(Checkpointing {
+                every: Duration::ZERO,
+                resume: true,
+            }),
+        ] {
+            let memory = ByteSize::from_kib(kib);
+            let mut adapter = bench
+                .adapter(ComputeGrant {
+                    memory,
+                    ..ComputeGrant::default()
+                })
+                .await;
+            let input = TrainInput {
+                checkpoints,
+                ..input(json!({ "epochs": 2 }))
+            };
+            trains.push(adapter.train(input).await.is_ok());
+        }
+        assert_eq!(trains[0], trains[1], "in {kib} KiB");
+        outcomes.push(trains[0]);
+    }
+    assert!(
+        outcomes.contains(&true) && outcomes.contains(&false),
+        "{outcomes:?}"
+    );
+}
+
+#[tokio::test]
 async fn training_that_nobody_waits_for_stops() {
     let bench = Bench::new();
     let mut adapter = bench.adapter(ComputeGrant::default()).await;

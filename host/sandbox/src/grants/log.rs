@@ -159,8 +159,13 @@ pub(crate) fn write(
         return Ok(());
     }
     let plugin = state.identity.reference.id.as_str();
-    let stage = state.context.stage.as_str();
-    let run = state.context.run.as_ref().map_or("", |run| run.as_str());
+    let stage = state.actor.context.stage.as_str();
+    let run = state
+        .actor
+        .context
+        .run
+        .as_ref()
+        .map_or("", |run| run.as_str());
     match level {
         LogLevel::Error => {
             tracing::error!(target: "plugin", { plugin.id = plugin, run.id = run, stage = stage, context = context }, "{message}");

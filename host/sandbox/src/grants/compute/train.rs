@@ -121,15 +121,19 @@ async fn work(
         ));
     };
 
+    // What a checkpoint takes while it is written: a copy of the session and the file. A training
+    // that has no room for it goes on without.
+    let room = super::session_bytes(owned.program()).saturating_mul(3);
+    let mut checkpoints = state.compute.checkpoints.clone();
+    let kept = checkpoints.is_some() && state.compute.budget.take_memory(room).is_ok();
+    if !kept && checkpoints.take().is_some() {
+        tracing::info!("a training is not kept: the memory that is granted has no room for it");
+    }
     let (watch, cancel) = Watch::new(state);
     let job = Job {
         session: owned,
         plan: plan_of(plan),
-        checkpoints: state
-            .compute
-            .checkpoints
-            .clone()
-            .map(|(cache, how)| Checkpoints::new(cache, how)),
+        checkpoints: checkpoints.map(|(cache, how)| Checkpoints::new(cache, how)),
         watch,
     };
     let started = Instant::now();
@@ -137,6 +141,9 @@ async fn work(
     drop(cancel);
     state.computed(started);
     state.compute.budget.give_memory(scratch);
+    if kept {
+        state.compute.budget.give_memory(room);
+    }
 
     let (session_back, outcome) = done.map_err(|error| {
         wasmtime::Error::msg(format!(

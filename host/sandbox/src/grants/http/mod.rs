@@ -253,12 +253,12 @@ pub(crate) struct HttpState {
 }
 
 impl HttpState {
-    pub(crate) fn new(actor: Actor) -> Self {
+    pub(crate) fn new(actor: Arc<Actor>) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(MAX_FIELD_BYTES);
         Self {
             context,
-            sender: Sender::new(Arc::new(actor)),
+            sender: Sender::new(actor),
         }
     }
 

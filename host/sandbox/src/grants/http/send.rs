@@ -108,7 +108,7 @@ impl Sender {
             let name = &actor.identity.name;
             let line = format!("plugins.{name}.grants.http[{index}].{key}");
             let detail = text::sentence(&format!("{target}: {what}"), MAX_TARGET_BYTES);
-            actor.deny_with(Capability::Http, detail, line);
+            actor.deny_with(Capability::Http.as_str(), detail, line);
             Error::ConnectionLimitReached
         };
         let (places, sent) = &mut self.places[index];
@@ -231,7 +231,7 @@ async fn send(
                 let name = &actor.identity.name;
                 let line = format!("plugins.{name}.grants.http[{index}].networks");
                 let detail = text::sentence(&what, MAX_TARGET_BYTES);
-                actor.deny_with(Capability::Http, detail, line);
+                actor.deny_with(Capability::Http.as_str(), detail, line);
             }
             Err(error)
         }
