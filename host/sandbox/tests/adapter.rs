@@ -402,7 +402,7 @@ async fn keeping_a_training_never_makes_it_fail() {
     let folder = tempfile::tempdir().expect("a folder");
     let bench = Bench::keeping_in(folder.path());
     let mut outcomes = Vec::new();
-    for kib in (0..14).map(|step| 256 << (step / 2) | (128 << (step / 2)) * (step % 2)) {
+    for kib in (0..14).map(|step| (256 + 128 * (step % 2)) << (step / 2)) {
         let mut trains = Vec::new();
         for checkpoints in [
             None,
