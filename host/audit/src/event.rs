@@ -158,6 +158,23 @@ pub enum Event {
         /// How it ended, such as `done`, `trap` or `timeout`.
         outcome: String,
     },
+    /// What an instance of a plugin was asked and answered was kept, so that it can be replayed.
+    Recorded {
+        /// The run, if any.
+        run: Option<RunId>,
+        /// The plugin.
+        plugin: PluginRef,
+        /// The stage it ran in.
+        stage: String,
+        /// The digest of the recording.
+        recording: Digest,
+        /// Calls in it.
+        calls: u64,
+        /// Calls from the plugin into the host in it.
+        host_calls: u64,
+        /// Its size, without the rows, models and components it refers to.
+        bytes: u64,
+    },
     /// A policy decided.
     Decided {
         /// The run, if any.
@@ -178,6 +195,9 @@ pub enum Event {
         reasons: Vec<String>,
         /// What must be done along with it.
         obligations: Vec<serde_json::Value>,
+        /// The recording of it, where the policy was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recording: Option<Digest>,
     },
     /// The gate judged a model.
     Gated {

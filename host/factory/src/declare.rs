@@ -137,7 +137,7 @@ pub async fn declare(workspace: &Workspace, pipeline: &Pipeline) -> Result<Decla
     let declaration = adapter
         .declare(&task, &cardinalities, &train.hyperparameters)
         .await?;
-    adapter.finish();
+    adapter.finish()?;
     Ok(Declared {
         adapter: planned.plugin.clone(),
         dataset: dataset.digest,

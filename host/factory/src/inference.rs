@@ -191,13 +191,16 @@ impl ServedModel {
         let rows = rows::arranged(&self.schema, rows)?;
         let mut adapter = self.plugin.adapter(&self.context).await?;
         if rows.num_rows() <= CHUNK_ROWS {
-            return Ok(adapter.predict(&self.model, &rows).await?);
+            let predicted = adapter.predict(&self.model, &rows).await?;
+            adapter.finish()?;
+            return Ok(predicted);
         }
         let mut answers = Vec::with_capacity(rows.num_rows().div_ceil(CHUNK_ROWS));
         for start in (0..rows.num_rows()).step_by(CHUNK_ROWS) {
             let chunk = rows.slice(start, CHUNK_ROWS.min(rows.num_rows() - start));
             answers.push(adapter.predict(&self.model, &chunk).await?);
         }
+        adapter.finish()?;
         let schema = answers
             .first()
             .map_or_else(|| rows.schema(), RecordBatch::schema);
@@ -240,6 +243,7 @@ impl ServedModel {
             })?;
         let mut adapter = self.plugin.adapter(&self.context).await?;
         let written = adapter.generate(&self.model, &rows, options, watch).await?;
+        adapter.finish()?;
         // The sandbox has checked the columns and what they hold.
         let [texts, tokens, finishes] = written.columns() else {
             return Ok(Vec::new());
@@ -322,7 +326,7 @@ async fn ask(
     };
     let mut instance = plugin.policy(context, &policy.config).await?;
     let mut decision = instance.decide(&request).await?;
-    instance.finish();
+    let recording = instance.finish()?.recording;
     workspace.audit().append(Event::Decided {
         run: None,
         plugin: Some(plugin.reference().clone()),
@@ -337,6 +341,7 @@ async fn ask(
             .iter()
             .map(|it| json!({ "kind": it.kind, "parameters": it.parameters }))
             .collect(),
+        recording,
     })?;
     let conditions = decision
         .obligations

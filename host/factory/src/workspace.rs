@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sandcast_audit::{AuditError, AuditLog, RunId};
 use sandcast_estate::Estate;
-use sandcast_sandbox::{Sandbox, SandboxConfig, SandboxError};
+use sandcast_sandbox::{Recordings, Sandbox, SandboxConfig, SandboxError};
 use thiserror::Error;
 
 use crate::config::Pipeline;
@@ -114,6 +114,9 @@ impl Workspace {
         sandbox
             .cache_dir
             .get_or_insert_with(|| folder.join("cache"));
+        sandbox
+            .recordings
+            .get_or_insert_with(|| Recordings::at(folder.join("recordings")));
         let sandbox = Sandbox::new(sandbox, audit.clone())?;
         Ok(Workspace {
             folder,

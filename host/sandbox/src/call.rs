@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use sandcast_audit::Digest;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -64,6 +65,9 @@ pub struct Usage {
     pub guest_seconds: f64,
     /// The most linear memory it held.
     pub peak_memory_bytes: u64,
+    /// Its recording, where it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<Digest>,
 }
 
 /// Why a call into a plugin gave no answer. Every message names plugin and stage.

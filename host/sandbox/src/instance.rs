@@ -3,11 +3,13 @@
 //! Every call goes `begin`, the generated function under a timeout, `end`. A call that does not
 //! reach `end`, and one that ends in a trap or out of time, takes the Store with it.
 
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
-use sandcast_audit::Event;
+use sandcast_audit::{Digest, Event};
+use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::error::Elapsed;
 use wasmtime::component::Resource;
@@ -17,8 +19,10 @@ use crate::bindings::adapter::sandcast::plugin::{compute, types};
 use crate::call::{CallError, Failure, FailureCode, Usage};
 use crate::columns::Batch;
 use crate::grants::compute::PredictorParts;
+use crate::grants::http::Exchanges;
 use crate::grants::noise;
 use crate::limits::{OutOfTime, OverLimit, TimeLimit};
+use crate::recording::{Call, Divergence, Outcome, Recorder, Recordings, Trace};
 use crate::state::{Denial, State};
 use crate::text;
 
@@ -40,7 +44,17 @@ pub(crate) struct Instance {
     recorded: bool,
     in_call: bool,
     usage: Option<Usage>,
+    /// Keeps what it is asked and answers, where that is kept.
+    recorder: Option<Recorder>,
+    /// What followed its calls into the host, once the Store is gone.
+    ended: Option<Ended>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// What is left of a Store that was recorded or replayed.
+struct Ended {
+    trace: Trace,
+    exchanges: Option<Exchanges>,
 }
 
 /// A call that has begun.
@@ -51,7 +65,12 @@ pub(crate) struct Begun<'a> {
 }
 
 impl Instance {
-    pub(crate) fn new(store: Store<State>, recorded: bool, permit: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(
+        store: Store<State>,
+        recorded: bool,
+        permit: OwnedSemaphorePermit,
+        recorder: Option<Recorder>,
+    ) -> Self {
         let state = store.data();
         Self {
             plugin: state.identity.name.clone(),
@@ -60,6 +79,8 @@ impl Instance {
             recorded,
             in_call: false,
             usage: None,
+            recorder,
+            ended: None,
             _permit: permit,
         }
     }
@@ -94,12 +115,113 @@ impl Instance {
             noise::flush(store.data_mut());
         }
         let error = match outcome {
-            Ok(Ok(value)) => return Ok(value),
+            Ok(Ok(value)) => match self.unkept() {
+                None => return Ok(value),
+                Some(detail) => CallError::OverLimit {
+                    plugin: self.plugin.clone(),
+                    stage: self.stage.clone(),
+                    limit: "recording.bytes".to_owned(),
+                    detail,
+                },
+            },
             Ok(Err(error)) => self.explain(&error),
             Err(_) => self.out_of_time(TimeLimit::Call),
         };
         self.close(outcome_of(&error));
         Err(error)
+    }
+
+    /// Why what was done cannot be kept, where it is to be.
+    fn unkept(&mut self) -> Option<String> {
+        let state = self.store().ok()?.data_mut();
+        let trace = state.ledger.trace()?;
+        trace.seal();
+        if trace.is_over() {
+            return Some("its calls into the host are more than is kept of them".to_owned());
+        }
+        match &state.exchanges {
+            Some(Exchanges::Record(kept)) => kept.failure(),
+            _ => None,
+        }
+    }
+
+    /// Whether what it does is kept.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.recorder.is_some()
+    }
+
+    /// Keeps a call and what it came to, where that is kept. What cannot be kept is not answered.
+    pub(crate) fn keep<T>(
+        &mut self,
+        outcome: Result<T, CallError>,
+        call: impl FnOnce(&Recordings) -> io::Result<Call>,
+        answer: impl FnOnce(&Recordings, &T) -> io::Result<Value>,
+    ) -> Result<T, CallError> {
+        let host_calls = self.host_calls();
+        let Some(recorder) = &mut self.recorder else {
+            return outcome;
+        };
+        let parts = recorder.parts();
+        let kept = call(parts).and_then(|call| {
+            let said = match &outcome {
+                Ok(value) => Outcome::Returned {
+                    answer: answer(parts, value)?,
+                },
+                Err(error) => Outcome::failed(error),
+            };
+            Ok((call, said))
+        });
+        match kept {
+            Ok((call, said)) => {
+                recorder.add(call, said, host_calls);
+                outcome
+            }
+            Err(error) => {
+                self.close("failed");
+                Err(self.unwritten(&error))
+            }
+        }
+    }
+
+    fn unwritten(&self, error: &io::Error) -> CallError {
+        self.host(format!(
+            "what it did could not be recorded, so it counts for nothing: {error}"
+        ))
+    }
+
+    /// Calls into the host that have ended, where they are followed.
+    pub(crate) fn host_calls(&mut self) -> u64 {
+        self.trace().map_or(0, |trace| {
+            trace.seal();
+            trace.count()
+        })
+    }
+
+    /// Where a replay first did something else, once so many calls should have been made.
+    pub(crate) fn divergence(&mut self, calls: u64) -> Option<Divergence> {
+        let trace = self.trace()?;
+        trace.seal();
+        trace.divergence(calls)
+    }
+
+    fn trace(&mut self) -> Option<&mut Trace> {
+        if self.ended.is_some() {
+            return self.ended.as_mut().map(|ended| &mut ended.trace);
+        }
+        self.store().ok()?.data_mut().ledger.trace()
+    }
+
+    /// Writes what was kept.
+    fn write_recording(&mut self) -> io::Result<Option<Digest>> {
+        let (Some(recorder), Some(ended)) = (self.recorder.take(), self.ended.take()) else {
+            return Ok(None);
+        };
+        let exchanges = match ended.exchanges {
+            Some(Exchanges::Record(kept)) => kept.exchanges(),
+            _ => Vec::new(),
+        };
+        let traced = ended.trace.into_recorded().unwrap_or_default();
+        recorder.write(traced, exchanges)
     }
 
     /// Takes the guest's own answer: its failure is an error, but the Store lives on.
@@ -171,10 +293,15 @@ impl Instance {
         }
     }
 
-    /// Ends the instance and says what it used.
-    pub(crate) fn finish(mut self) -> Usage {
+    /// Ends the instance and says what it used. What was to be recorded is on record then.
+    pub(crate) fn finish(mut self) -> Result<Usage, CallError> {
         self.close("finished");
-        self.usage.take().unwrap_or_default()
+        let written = self.write_recording();
+        let recording = written.map_err(|error| self.unwritten(&error))?;
+        Ok(Usage {
+            recording,
+            ..self.usage.take().unwrap_or_default()
+        })
     }
 
     fn failed(&mut self, failure: types::Failure) -> CallError {
@@ -241,7 +368,7 @@ impl Instance {
         }
         // What the system did not give for an instance, before any of the guest ran, is none of the
         // guest's doing.
-        if let Some(system) = error.root_cause().downcast_ref::<std::io::Error>()
+        if let Some(system) = error.root_cause().downcast_ref::<io::Error>()
             && error.downcast_ref::<WasmBacktrace>().is_none()
         {
             return self.host(system.to_string());
@@ -283,7 +410,13 @@ impl Instance {
         else {
             return;
         };
+        let mut store = store;
+        let trace = store.data_mut().ledger.take_trace();
         let state = store.data();
+        self.ended = trace.map(|trace| Ended {
+            trace,
+            exchanges: state.exchanges.clone(),
+        });
         let mut host_calls = state.ledger.calls();
         if state.http.calls() > 0 {
             host_calls.insert("http.handle".to_owned(), state.http.calls());
@@ -294,6 +427,7 @@ impl Instance {
             bytes_out: state.ledger.bytes_out(),
             guest_seconds: state.clock.guest_seconds(),
             peak_memory_bytes: state.meter.peak_memory_bytes(),
+            recording: None,
         };
         if self.recorded {
             let event = Event::CallsFinished {
@@ -322,6 +456,9 @@ impl Drop for Instance {
         } else {
             "finished"
         });
+        if let Err(error) = self.write_recording() {
+            tracing::error!(%error, plugin = %self.plugin, "what an instance did could not be recorded");
+        }
     }
 }
 
@@ -345,7 +482,7 @@ fn wasmtime_demangle(symbol: &str) -> String {
     }
 }
 
-fn outcome_of(error: &CallError) -> &'static str {
+pub(crate) fn outcome_of(error: &CallError) -> &'static str {
     match error {
         CallError::Trap { .. } => "trapped",
         CallError::Timeout { .. } => "out of time",
@@ -353,6 +490,7 @@ fn outcome_of(error: &CallError) -> &'static str {
         CallError::OverLimit { .. } => "over a limit",
         CallError::Denied { .. } => "denied",
         CallError::BadOutput { .. } => "bad output",
+        CallError::Host { .. } => "host",
         _ => "failed",
     }
 }

@@ -2,18 +2,36 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::recording::Trace;
+
 /// Names are the host's own, so there are only so many.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     calls: Vec<(&'static str, u64)>,
     bytes_in: u64,
     bytes_out: u64,
+    /// The calls one by one, where they are recorded or replayed.
+    trace: Option<Box<Trace>>,
 }
 
 impl Ledger {
+    /// A ledger that also follows the calls one by one.
+    pub(crate) fn tracing(trace: Option<Trace>) -> Self {
+        Self {
+            trace: trace.map(Box::new),
+            ..Self::default()
+        }
+    }
+
     /// Counts a call into the host. The names in use are few and the last one used is likely the
     /// next, so they are searched from the front and moved there.
     pub(crate) fn count(&mut self, name: &'static str) {
+        if let Some(trace) = &mut self.trace {
+            trace.begin(name);
+        }
         match self
             .calls
             .iter()
@@ -32,11 +50,43 @@ impl Ledger {
     /// Counts bytes that go into the guest.
     pub(crate) fn count_bytes_in(&mut self, bytes: usize) {
         self.bytes_in = self.bytes_in.saturating_add(bytes as u64);
+        if let Some(trace) = &mut self.trace {
+            trace.add_bytes(bytes, 0);
+        }
     }
 
     /// Counts bytes that come out of the guest.
     pub(crate) fn count_bytes_out(&mut self, bytes: usize) {
         self.bytes_out = self.bytes_out.saturating_add(bytes as u64);
+        if let Some(trace) = &mut self.trace {
+            trace.add_bytes(0, bytes);
+        }
+    }
+
+    /// Notes what else tells the call under way from others, where calls are told apart.
+    pub(crate) fn saw<B: AsRef<[u8]>>(&mut self, what: impl FnOnce() -> B) {
+        if let Some(trace) = &mut self.trace {
+            trace.saw(what().as_ref());
+        }
+    }
+
+    /// Something from outside, such as the time: in a replay what it was then.
+    pub(crate) fn outside<T: Serialize + DeserializeOwned>(
+        &mut self,
+        now: impl FnOnce() -> T,
+    ) -> wasmtime::Result<T> {
+        match &mut self.trace {
+            Some(trace) => trace.outside(now),
+            None => Ok(now()),
+        }
+    }
+
+    pub(crate) fn trace(&mut self) -> Option<&mut Trace> {
+        self.trace.as_deref_mut()
+    }
+
+    pub(crate) fn take_trace(&mut self) -> Option<Trace> {
+        self.trace.take().map(|trace| *trace)
     }
 
     pub(crate) fn calls(&self) -> BTreeMap<String, u64> {

@@ -24,6 +24,7 @@ mod load;
 mod manifest;
 mod model;
 mod plugin;
+mod recording;
 mod risk;
 mod roles;
 mod sandbox;
@@ -44,13 +45,17 @@ pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use grants::{
     Access, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing, ComputeGrant, Excess,
     FileGrant, Grants, HttpCredential, HttpGrant, HttpMethod, HttpScheme, Limits, LogGrant,
-    LogLevel, RandomGrant, SecretSource, TimeSpan,
+    LogLevel, RandomGrant, RecordingGrant, SecretSource, TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
 pub use load::{LoadError, Origin};
 pub use manifest::{AdapterFacts, CapabilityRequest, Manifest, Role};
 pub use model::{Field, Kind, Model, ModelError, Task, TaskKind, fields_of, schema_of};
 pub use plugin::{CallContext, Plugin};
+pub use recording::{
+    Call, Divergence, HostCall, Outcome, RecordedCall, Recording, RecordingError, Recordings,
+    Replay, ReplayError, ReplayedCall, replay,
+};
 pub use risk::{Risk, RiskFactor, RiskLevel, RiskReason, Surroundings, risk};
 pub use roles::{
     Adapter, Chunk, Comparison, Connector, ControlPoint, Cost, Decision, Declaration, Description,

@@ -14,6 +14,7 @@ use crate::grants::{
 use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;
 use crate::plugin::{Plugin, RolePre};
+use crate::recording::Playback;
 use crate::sandbox::Sandbox;
 use crate::signature::{self, SignatureError, TrustRule};
 use crate::state::{Identity, State};
@@ -281,8 +282,60 @@ async fn check_and_compile(
             reason,
         })?;
     }
+    if grants.recording.is_some() {
+        keep_component(sandbox, bytes, role, &grants).map_err(|reason| LoadError::BadGrant {
+            name: name.to_owned(),
+            grant: "recording".into(),
+            reason,
+        })?;
+    }
+    let (identity, pre) = prepare(sandbox, name, bytes, role, grants, &inspection).await?;
+    Ok(Plugin::new(sandbox.clone(), identity, inspection, pre))
+}
+
+/// What a replay runs is kept before anything of it is run.
+fn keep_component(
+    sandbox: &Sandbox,
+    bytes: &[u8],
+    role: Role,
+    grants: &Grants,
+) -> Result<(), String> {
+    if role == Role::Connector {
+        return Err(
+            "connectors are not recorded: what they read is kept with the dataset, by its digest"
+                .into(),
+        );
+    }
+    if !grants.files.is_empty() {
+        return Err(
+            "what a plugin does with folders is not recorded, so it has either folders or a \
+             recording; give it what it needs in its configuration or as data"
+                .into(),
+        );
+    }
+    let recordings = sandbox
+        .recordings()
+        .ok_or("there is no folder for recordings")?;
+    let kept = recordings.put(bytes).map(|_| ());
+    kept.map_err(|error| {
+        format!(
+            "the recordings in {} cannot be written: {error}",
+            recordings.folder().display()
+        )
+    })
+}
+
+/// Compiles and links what was checked.
+async fn prepare(
+    sandbox: &Sandbox,
+    name: &str,
+    bytes: &[u8],
+    role: Role,
+    grants: Grants,
+    inspection: &Inspection,
+) -> Result<(Arc<Identity>, RolePre), LoadError> {
     let component = sandbox.compile(name, inspection.digest, bytes).await?;
-    let pre = link(sandbox, &component, &inspection, role).map_err(|error| LoadError::Compile {
+    let pre = link(sandbox, &component, inspection, role).map_err(|error| LoadError::Compile {
         name: name.to_owned(),
         reason: text::sentence(&format!("{error:#}"), 1024),
     })?;
@@ -297,11 +350,27 @@ async fn check_and_compile(
         reference,
         grants,
     };
-    Ok(Plugin::new(
-        sandbox.clone(),
-        Arc::new(identity),
-        inspection,
-        pre,
+    Ok((Arc::new(identity), pre))
+}
+
+/// A component of which a recorded instance is lived again. It was authorised then; now it is given
+/// nothing of the world, and its load is on no record.
+pub(crate) async fn replayed(
+    sandbox: &Sandbox,
+    name: &str,
+    bytes: &[u8],
+    role: Role,
+    grants: Grants,
+    playback: Arc<Playback>,
+) -> Result<Plugin, LoadError> {
+    let inspection = inspect_named(name, bytes)?;
+    check_contract(name, &inspection)?;
+    check_role(name, &inspection, role)?;
+    check_imports(name, &inspection, &grants)?;
+    let (identity, pre) = prepare(sandbox, name, bytes, role, grants, &inspection).await?;
+    let sandbox = sandbox.clone();
+    Ok(Plugin::replayed(
+        sandbox, identity, inspection, pre, playback,
     ))
 }
 

@@ -13,6 +13,7 @@ use crate::inspect::Inspection;
 use crate::instance::Instance;
 use crate::limits;
 use crate::manifest::{Manifest, Role};
+use crate::recording::{Playback, Recorder};
 use crate::roles::{Adapter, Connector, Policy, Validator};
 use crate::sandbox::Sandbox;
 use crate::state::{Identity, State};
@@ -48,6 +49,8 @@ struct Made {
     identity: Arc<Identity>,
     inspection: Inspection,
     pre: RolePre,
+    /// What its instances are given in place of the world.
+    playback: Option<Arc<Playback>>,
 }
 
 /// A component with everything it imports, for the role it plays.
@@ -82,8 +85,29 @@ impl Plugin {
                 identity,
                 inspection,
                 pre,
+                playback: None,
             }),
             recorded: true,
+        }
+    }
+
+    /// A plugin of which one instance is lived again.
+    pub(crate) fn replayed(
+        sandbox: Sandbox,
+        identity: Arc<Identity>,
+        inspection: Inspection,
+        pre: RolePre,
+        playback: Arc<Playback>,
+    ) -> Self {
+        Self {
+            made: Arc::new(Made {
+                sandbox,
+                identity,
+                inspection,
+                pre,
+                playback: Some(playback),
+            }),
+            recorded: false,
         }
     }
 
@@ -202,9 +226,24 @@ impl Plugin {
         let sandbox = &self.made.sandbox;
         let permit = sandbox.admit().await.map_err(host)?;
         let identity = Arc::clone(&self.made.identity);
-        let state = State::open(sandbox, identity, context.clone(), config).map_err(host)?;
+        let playback = self.made.playback.as_deref();
+        let opened = State::open(sandbox, identity, context.clone(), config, playback);
+        let state = opened.map_err(host)?;
+        let recorder = match (&self.grants().recording, playback, sandbox.recordings()) {
+            (Some(_), None, Some(recordings)) => {
+                let unseeded = matches!(&self.grants().random, Some(grant) if grant.seed.is_none());
+                Some(Recorder::new(
+                    recordings.clone(),
+                    Arc::clone(&state.actor),
+                    config,
+                    sandbox.device().kind().to_string(),
+                    unseeded.then(|| state.random.key()),
+                ))
+            }
+            _ => None,
+        };
         let mut store = Store::new(sandbox.engine(), state);
         limits::enforce(&mut store, &self.grants().limits);
-        Ok(Instance::new(store, self.recorded, permit))
+        Ok(Instance::new(store, self.recorded, permit, recorder))
     }
 }

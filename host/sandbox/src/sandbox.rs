@@ -18,6 +18,7 @@ use crate::grants::{Ceiling, Grants};
 use crate::load::{self, LoadError, Origin};
 use crate::manifest::Role;
 use crate::plugin::Plugin;
+use crate::recording::Recordings;
 use crate::text;
 
 /// Whether memories are taken from a pool made at start.
@@ -42,6 +43,8 @@ pub struct SandboxConfig {
     pub device: DeviceOptions,
     /// What pipelines may grant at most; anything when absent.
     pub ceiling: Option<Ceiling>,
+    /// Where recordings are kept; a plugin that is to be recorded does not load when absent.
+    pub recordings: Option<Recordings>,
     /// The largest component that is read.
     pub max_component_bytes: u64,
     /// How long one component may compile.
@@ -55,6 +58,7 @@ impl Default for SandboxConfig {
             pooling: Pooling::Auto,
             device: DeviceOptions::default(),
             ceiling: None,
+            recordings: None,
             max_component_bytes: 64 << 20,
             compile_timeout: Duration::from_secs(300),
         }
@@ -100,6 +104,7 @@ struct Shared {
     audit: AuditLog,
     cache: Option<Arc<Cache>>,
     ceiling: Option<(Ceiling, Digest)>,
+    recordings: Option<Recordings>,
     max_component_bytes: u64,
     compile_timeout: Duration,
     /// Components compiled or loaded by this process, the latest last.
@@ -153,6 +158,7 @@ impl Sandbox {
                     let digest = ceiling.digest();
                     (ceiling, digest)
                 }),
+                recordings: config.recordings,
                 max_component_bytes: config.max_component_bytes,
                 compile_timeout: config.compile_timeout,
                 compiled: Mutex::new(Vec::new()),
@@ -202,6 +208,11 @@ impl Sandbox {
     /// What pipelines may grant at most, and its digest.
     pub(crate) fn ceiling(&self) -> Option<&(Ceiling, Digest)> {
         self.shared.ceiling.as_ref()
+    }
+
+    /// Where recordings are kept.
+    pub fn recordings(&self) -> Option<&Recordings> {
+        self.shared.recordings.as_ref()
     }
 
     /// The host's own folder.

@@ -13,7 +13,7 @@ use crate::columns::Batch;
 use crate::effect::Actor;
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
-use crate::grants::http::HttpState;
+use crate::grants::http::{Exchanges, HttpState, Kept};
 use crate::grants::log::LogState;
 use crate::grants::noise::Captured;
 use crate::grants::random::RandomState;
@@ -21,6 +21,7 @@ use crate::grants::{Capability, Grants, clock, files, noise};
 use crate::ledger::Ledger;
 use crate::limits::{CallClock, Meter};
 use crate::plugin::CallContext;
+use crate::recording::{Playback, Trace};
 use crate::sandbox::Sandbox;
 
 /// Who an instance is and what it may do.
@@ -55,6 +56,8 @@ pub(crate) struct State {
     /// Whose effects and denials are put on record.
     pub(crate) actor: Arc<Actor>,
     pub(crate) http: HttpState,
+    /// Where what goes over HTTP is kept, or comes from.
+    pub(crate) exchanges: Option<Exchanges>,
     /// What the guest has printed and is not logged yet.
     pub(crate) printed: Captured,
     /// Bytes that the host holds for the guest, such as batches the guest has made.
@@ -69,10 +72,13 @@ impl State {
         identity: Arc<Identity>,
         context: CallContext,
         config: &serde_json::Value,
+        playback: Option<&Playback>,
     ) -> Result<Self, String> {
         let grants = &identity.grants;
         let mut wasi = WasiCtxBuilder::new();
-        files::open(&mut wasi, &grants.files)?;
+        if playback.is_none() {
+            files::open(&mut wasi, &grants.files)?;
+        }
         clock::open(&mut wasi, grants);
         let printed = noise::open(&mut wasi);
         let mut table = ResourceTable::new();
@@ -83,15 +89,32 @@ impl State {
             audit: sandbox.audit().clone(),
             denied: Mutex::default(),
         });
+        let recording = grants.recording.as_ref().zip(sandbox.recordings());
+        let (trace, exchanges) = match (playback, recording) {
+            (Some(playback), _) => (
+                Some(Trace::replaying(Arc::clone(&playback.traced))),
+                Some(Exchanges::Replay(playback.exchanges.clone())),
+            ),
+            (None, Some((grant, recordings))) => {
+                let limit = grant.bytes.bytes();
+                let kept = Kept::new(recordings.clone(), limit);
+                (Some(Trace::recording(limit)), Some(Exchanges::Record(kept)))
+            }
+            (None, None) => (None, None),
+        };
+        let random = match playback.and_then(|playback| playback.random) {
+            Some(key) => RandomState::of_key(key),
+            None => RandomState::new(grants),
+        };
         Ok(Self {
             table,
             wasi: wasi.build(),
             meter: Meter::new(&grants.limits),
             clock: CallClock::new(&grants.limits),
-            ledger: Ledger::default(),
+            ledger: Ledger::tracing(trace),
             log: LogState::new(&grants.log),
             config: ConfigState::new(config),
-            random: RandomState::new(grants),
+            random,
             compute: ComputeState {
                 budget: Budget::new(grants.compute.as_ref()),
                 device: sandbox.device().clone(),
@@ -100,7 +123,8 @@ impl State {
                 checkpoints: None,
                 writing: None,
             },
-            http: HttpState::new(Arc::clone(&actor)),
+            http: HttpState::new(Arc::clone(&actor), exchanges.clone()),
+            exchanges,
             actor,
             printed,
             held_bytes: 0,

@@ -272,7 +272,7 @@ async fn judge(
             total: Some(total as u64),
         });
     }
-    adapter.finish();
+    adapter.finish().map_err(|error| Stop::of(STAGE, &error))?;
 
     let slices = line.sections().evaluate.slices.iter();
     let slices: Result<Vec<_>, Stop> = slices

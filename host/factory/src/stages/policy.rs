@@ -62,7 +62,7 @@ pub(crate) async fn question(
             .await
             .map_err(stop)?;
         let decision = policy.decide(&request).await.map_err(stop)?;
-        policy.finish();
+        let recording = policy.finish().map_err(stop)?.recording;
         let effect = decision.effect;
         line.workspace.audit().append(Event::Decided {
             run: Some(line.run.clone()),
@@ -74,6 +74,7 @@ pub(crate) async fn question(
             effect: effect.as_str().to_owned(),
             reasons: decision.reasons.clone(),
             obligations: decision.obligations.iter().filter_map(as_json).collect(),
+            recording,
         })?;
         line.write_report(|report| {
             report.decisions.push(report::Decision {

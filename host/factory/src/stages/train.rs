@@ -158,7 +158,7 @@ async fn learn(
     let began = Instant::now();
     let AdapterTrained { model, report, .. } = adapter.train(input).await.map_err(stop)?;
     let seconds = began.elapsed().as_secs_f64();
-    adapter.finish();
+    adapter.finish().map_err(stop)?;
     let bytes = model.to_bytes();
     // What is judged is what is served: strict, whatever it was trained in.
     let model = match device.precision() {

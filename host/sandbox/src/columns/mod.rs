@@ -168,6 +168,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         |mut store: StoreContextMut<'_, State>, (batch, index): (Resource<Batch>, u32)| {
             let state = store.data_mut();
             state.ledger.count("batch.column");
+            state.ledger.saw(|| index.to_le_bytes());
             let column = column_at(&state.table.get(&batch)?.rows, index)
                 .and_then(|array| lower::column(array).map_err(internal));
             if let Ok(column) = &column {
@@ -181,6 +182,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         |mut store: StoreContextMut<'_, State>, (batch, index): (Resource<Batch>, u32)| {
             let state = store.data_mut();
             state.ledger.count("batch.raw-column");
+            state.ledger.saw(|| index.to_le_bytes());
             let column = column_at(&state.table.get(&batch)?.rows, index)
                 .and_then(|array| lower::column(array).map_err(internal))
                 .map(lower::ColumnOut::into_raw);
@@ -220,6 +222,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
          (dataset, index, columns): (Resource<Dataset>, u32, Vec<String>)| {
             let state = store.data_mut();
             state.ledger.count("dataset.read");
+            state.ledger.saw(|| format!("{index} {columns:?}"));
             let read = read(state.table.get(&dataset)?, index, &columns);
             Ok((match read {
                 Ok(rows) => Ok(state.table.push(Batch { rows, charged: 0 })?),

@@ -148,6 +148,7 @@ fn compare(asked: &Grants, most: &Grants, found: &mut Found<'_>) {
         random,
         compute,
         limits,
+        recording,
     } = asked;
     for (index, file) in files.iter().enumerate() {
         if !most.files.iter().any(|most| is_within(file, most)) {
@@ -186,6 +187,15 @@ fn compare(asked: &Grants, most: &Grants, found: &mut Found<'_>) {
         (None, _) => {}
     }
     compare_limits(limits, &most.limits, found);
+    // Here the ceiling demands: an operator who wants a plugin recorded does not leave it to the
+    // pipeline.
+    match (recording, &most.recording) {
+        (None, Some(_)) => found.add("recording", "nothing", "a recording of every instance"),
+        (Some(asked), Some(most)) => {
+            found.at_most::<ByteSize>("recording.bytes", asked.bytes, most.bytes);
+        }
+        (_, None) => {}
+    }
 }
 
 fn any_of(texts: Vec<String>) -> String {

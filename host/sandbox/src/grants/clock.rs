@@ -51,7 +51,13 @@ impl ClocksView<'_> {
 impl wall_clock::Host for ClocksView<'_> {
     fn now(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
         self.call("clock.now");
-        wall_clock::Host::now(&mut self.0.clocks())
+        let now = wall_clock::Host::now(&mut self.0.clocks())?;
+        let now = (now.seconds, now.nanoseconds);
+        let (seconds, nanoseconds) = self.0.ledger.outside(|| now)?;
+        Ok(wall_clock::Datetime {
+            seconds,
+            nanoseconds,
+        })
     }
 
     fn resolution(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
@@ -63,7 +69,8 @@ impl wall_clock::Host for ClocksView<'_> {
 impl monotonic_clock::Host for ClocksView<'_> {
     fn now(&mut self) -> wasmtime::Result<u64> {
         self.call("clock.monotonic-now");
-        monotonic_clock::Host::now(&mut self.0.clocks())
+        let now = monotonic_clock::Host::now(&mut self.0.clocks())?;
+        self.0.ledger.outside(|| now)
     }
 
     fn resolution(&mut self) -> wasmtime::Result<u64> {

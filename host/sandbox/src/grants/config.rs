@@ -50,6 +50,7 @@ struct ConfigView<'a>(&'a mut State);
 impl store::Host for ConfigView<'_> {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, store::Error>> {
         self.0.ledger.count("config.get");
+        self.0.ledger.saw(|| &key);
         Ok(Ok(self.0.config.values.get(&key).cloned()))
     }
 

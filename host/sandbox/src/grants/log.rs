@@ -106,6 +106,7 @@ impl logging::Host for LogView<'_> {
     ) -> wasmtime::Result<()> {
         self.0.ledger.count("log.log");
         self.0.ledger.count_bytes_out(context.len() + message.len());
+        self.0.ledger.saw(|| &message);
         let level = match level {
             logging::Level::Trace => LogLevel::Trace,
             logging::Level::Debug => LogLevel::Debug,

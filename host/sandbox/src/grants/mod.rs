@@ -121,6 +121,26 @@ pub struct Grants {
     pub compute: Option<ComputeGrant>,
     /// What one instance may use.
     pub limits: Limits,
+    /// Whether what its instances are asked and answer is kept, so that it can be replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recording: Option<RecordingGrant>,
+}
+
+/// What is kept of an instance, beside what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecordingGrant {
+    /// Bytes of its calls into the host, and of what came to it from outside. An instance that
+    /// needs more is ended: what cannot be kept does not happen.
+    pub bytes: ByteSize,
+}
+
+impl Default for RecordingGrant {
+    fn default() -> Self {
+        Self {
+            bytes: ByteSize::from_mib(256),
+        }
+    }
 }
 
 /// What may be done with a folder.

@@ -112,6 +112,11 @@ impl TimeSpan {
         Self(Duration::from_secs(seconds))
     }
 
+    /// So many times as long.
+    pub(crate) const fn times(self, factor: u32) -> Self {
+        Self(self.0.saturating_mul(factor))
+    }
+
     /// The same as the standard library has it.
     pub const fn duration(self) -> Duration {
         self.0

@@ -16,6 +16,7 @@ const KEY_CONTEXT: &str = "sandcast 2026 random numbers of a plugin";
 
 /// The numbers of one instance.
 pub(crate) struct RandomState {
+    key: [u8; 32],
     stream: blake3::OutputReader,
 }
 
@@ -33,10 +34,20 @@ impl RandomState {
                 wasmtime_wasi::thread_rng().fill_bytes(&mut seed);
             }
         }
-        let key = blake3::derive_key(KEY_CONTEXT, &seed);
+        Self::of_key(blake3::derive_key(KEY_CONTEXT, &seed))
+    }
+
+    /// The numbers of a key that was kept.
+    pub(crate) fn of_key(key: [u8; 32]) -> Self {
         Self {
+            key,
             stream: blake3::Hasher::new_keyed(&key).finalize_xof(),
         }
+    }
+
+    /// What all the numbers follow from.
+    pub(crate) fn key(&self) -> [u8; 32] {
+        self.key
     }
 
     fn draw(&mut self, bytes: &mut [u8]) {

@@ -1,13 +1,17 @@
 //! Trains a model and predicts with it.
 
+use std::io;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
+use sandcast_audit::Digest;
 use sandcast_kernels::graph::Graph;
 use sandcast_kernels::trees::ForestPlan;
 use sandcast_kernels::{Precision, Program};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{Cost, ProgressSink, TextSink, TrainReport, check_name};
@@ -21,19 +25,20 @@ use crate::grants::compute::{
 };
 use crate::instance::{Begun, Instance, MAX_SENTENCE_BYTES};
 use crate::model::{Model, Task, TaskKind};
+use crate::recording::{Call, Recordings, answers, rows_to_bytes};
 use crate::sandbox::Sandbox;
 use crate::state::State;
 use crate::text;
 
 /// What an adapter can do.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Description {
     /// Its name.
     pub name: String,
     /// What it can learn.
     pub tasks: Vec<TaskKind>,
     /// A JSON Schema of the hyperparameters, with defaults.
-    pub hyperparameters: serde_json::Value,
+    pub hyperparameters: Value,
 }
 
 /// What an adapter would train.
@@ -55,7 +60,7 @@ pub struct TrainInput {
     /// What is to be learnt.
     pub task: Task,
     /// The adapter's own settings; an object.
-    pub hyperparameters: serde_json::Value,
+    pub hyperparameters: Value,
     /// Same seed, same model.
     pub seed: u64,
     /// Rows to learn from; batches of one schema.
@@ -82,7 +87,7 @@ pub struct Trained {
 }
 
 /// How a generation goes on from a text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerationOptions {
     /// Tokens to write, at least 1.
     pub maximum_tokens: u32,
@@ -188,7 +193,8 @@ impl Adapter {
     ) -> Result<Self, CallError> {
         let Begun { store, patience } = instance.begin()?;
         let guest = timeout(patience, pre.instantiate_async(store)).await;
-        let guest = instance.end(guest)?;
+        let guest = instance.end(guest);
+        let guest = instance.keep(guest, |_| Ok(Call::Open), |_, _| Ok(Value::Null))?;
         Ok(Self {
             instance,
             guest,
@@ -201,6 +207,15 @@ impl Adapter {
     /// # Errors
     /// See [`CallError`].
     pub async fn describe(&mut self) -> Result<Description, CallError> {
+        let described = self.ask_to_describe().await;
+        self.instance.keep(
+            described,
+            |_| Ok(Call::Describe),
+            |_, described| Ok(answers::value(described)),
+        )
+    }
+
+    async fn ask_to_describe(&mut self) -> Result<Description, CallError> {
         let Begun { store, patience } = self.instance.begin()?;
         let guest = self.guest.sandcast_plugin_adapter();
         let answer = timeout(patience, guest.call_describe(store)).await;
@@ -217,7 +232,27 @@ impl Adapter {
         &mut self,
         task: &Task,
         cardinalities: &[u32],
-        hyperparameters: &serde_json::Value,
+        hyperparameters: &Value,
+    ) -> Result<Declaration, CallError> {
+        let declared = self.ask_to_declare(task, cardinalities, hyperparameters);
+        let declared = declared.await;
+        let call = |_: &Recordings| {
+            Ok(Call::Declare {
+                task: task.clone(),
+                cardinalities: cardinalities.to_vec(),
+                hyperparameters: hyperparameters.clone(),
+            })
+        };
+        self.instance.keep(declared, call, |_, declared| {
+            Ok(answers::declaration(declared))
+        })
+    }
+
+    async fn ask_to_declare(
+        &mut self,
+        task: &Task,
+        cardinalities: &[u32],
+        hyperparameters: &Value,
     ) -> Result<Declaration, CallError> {
         if cardinalities.len() != task.features.len() {
             return Err(self.instance.bad_input(format!(
@@ -265,6 +300,32 @@ impl Adapter {
     /// # Errors
     /// See [`CallError`].
     pub async fn train(&mut self, input: TrainInput) -> Result<Trained, CallError> {
+        if !self.instance.is_recorded() {
+            return self.ask_to_train(input).await;
+        }
+        let (task, hyperparameters) = (input.task.clone(), input.hyperparameters.clone());
+        let (seed, precision) = (input.seed, input.precision);
+        let (training, validation) = (input.training.clone(), input.validation.clone());
+        let trained = self.ask_to_train(input).await;
+        let call = |parts: &Recordings| {
+            let kept = |batches: &[RecordBatch]| match batches.first() {
+                Some(first) => parts.put(&rows_to_bytes(&first.schema(), batches)?),
+                None => Err(io::Error::other("there are no rows to keep")),
+            };
+            Ok(Call::Train {
+                task,
+                hyperparameters,
+                seed,
+                training: kept(&training)?,
+                validation: validation.as_deref().map(kept).transpose()?,
+                precision,
+            })
+        };
+        self.instance
+            .keep(trained, call, |_, trained| Ok(answers::trained(trained)))
+    }
+
+    async fn ask_to_train(&mut self, input: TrainInput) -> Result<Trained, CallError> {
         let lend = |batches: &[RecordBatch]| {
             Dataset::lend(batches).map_err(|error| self.instance.bad_input(error.to_string()))
         };
@@ -329,6 +390,21 @@ impl Adapter {
         model: &Arc<Model>,
         rows: &RecordBatch,
     ) -> Result<RecordBatch, CallError> {
+        let predicted = self.ask_to_predict(model, rows).await;
+        let call = |parts: &Recordings| {
+            Ok(Call::Predict {
+                model: keep_model(parts, model)?,
+                rows: keep_rows(parts, rows)?,
+            })
+        };
+        self.instance.keep(predicted, call, keep_answer)
+    }
+
+    async fn ask_to_predict(
+        &mut self,
+        model: &Arc<Model>,
+        rows: &RecordBatch,
+    ) -> Result<RecordBatch, CallError> {
         let lent = Batch::lend(rows).map_err(|error| self.instance.bad_input(error.to_string()))?;
         let lent = self.instance.push(lent)?;
         let handle = self.instance.push(ModelHandle {
@@ -353,6 +429,24 @@ impl Adapter {
     /// See [`CallError`]; also when the options make no sense, and when the columns are others or
     /// contradict the options or what was said while writing.
     pub async fn generate(
+        &mut self,
+        model: &Arc<Model>,
+        prompts: &RecordBatch,
+        options: &GenerationOptions,
+        watch: Option<TextSink>,
+    ) -> Result<RecordBatch, CallError> {
+        let written = self.ask_to_generate(model, prompts, options, watch).await;
+        let call = |parts: &Recordings| {
+            Ok(Call::Generate {
+                model: keep_model(parts, model)?,
+                prompts: keep_rows(parts, prompts)?,
+                options: options.clone(),
+            })
+        };
+        self.instance.keep(written, call, keep_answer)
+    }
+
+    async fn ask_to_generate(
         &mut self,
         model: &Arc<Model>,
         prompts: &RecordBatch,
@@ -402,9 +496,33 @@ impl Adapter {
     }
 
     /// Ends the instance and says what it used.
-    pub fn finish(self) -> Usage {
+    ///
+    /// # Errors
+    /// If its recording could not be written; then what it answered counts for nothing.
+    pub fn finish(self) -> Result<Usage, CallError> {
         self.instance.finish()
     }
+
+    pub(crate) fn instance(&mut self) -> &mut Instance {
+        &mut self.instance
+    }
+}
+
+/// A model is kept once, as its file.
+fn keep_model(parts: &Recordings, model: &Model) -> io::Result<Digest> {
+    let digest = model.digest();
+    if parts.has(&digest) {
+        return Ok(digest);
+    }
+    parts.put(&model.to_bytes())
+}
+
+fn keep_rows(parts: &Recordings, rows: &RecordBatch) -> io::Result<Digest> {
+    parts.put(&rows_to_bytes(&rows.schema(), std::slice::from_ref(rows))?)
+}
+
+fn keep_answer(parts: &Recordings, rows: &RecordBatch) -> io::Result<Value> {
+    Ok(answers::rows_answer(rows, keep_rows(parts, rows)?))
 }
 
 fn check_description(described: wire::Description) -> Result<Description, String> {

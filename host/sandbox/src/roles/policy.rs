@@ -1,6 +1,7 @@
 //! Decides what may happen.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use super::check_name;
@@ -8,6 +9,7 @@ use crate::bindings::policy::exports::sandcast::plugin::policy as wire;
 use crate::bindings::policy::{PolicyPlugin, PolicyPluginPre};
 use crate::call::{CallError, Usage};
 use crate::instance::{Begun, Instance, MAX_SENTENCE_BYTES};
+use crate::recording::{Call, Recordings, answers};
 use crate::state::State;
 use crate::text;
 
@@ -70,7 +72,7 @@ pub struct Request {
     /// What it is done to, such as `model:credit-risk`.
     pub resource: String,
     /// Everything else that is known; an object.
-    pub context: serde_json::Value,
+    pub context: Value,
 }
 
 /// The answer.
@@ -102,7 +104,7 @@ pub struct Obligation {
     /// What, such as `mask-columns`.
     pub kind: String,
     /// How; an object.
-    pub parameters: serde_json::Value,
+    pub parameters: Value,
 }
 
 /// The answer, and why.
@@ -132,7 +134,7 @@ impl Policy {
     pub(crate) async fn open(
         mut instance: Instance,
         pre: &PolicyPluginPre<State>,
-        config: &serde_json::Value,
+        config: &Value,
     ) -> Result<Self, CallError> {
         let config = config.to_string();
         let Begun { store, patience } = instance.begin()?;
@@ -143,8 +145,15 @@ impl Policy {
             Ok((guest, answer))
         })
         .await;
-        let (guest, answer) = instance.end(made)?;
-        instance.accept(answer)?;
+        let opened = instance.end(made).and_then(|(guest, answer)| {
+            instance.accept(answer)?;
+            Ok(guest)
+        });
+        let guest = instance.keep(
+            opened,
+            |_| Ok(Call::ConfigurePolicy),
+            |_, _| Ok(Value::Null),
+        )?;
         Ok(Self { instance, guest })
     }
 
@@ -153,6 +162,17 @@ impl Policy {
     /// # Errors
     /// See [`CallError`]. Without an answer nothing may happen.
     pub async fn decide(&mut self, request: &Request) -> Result<Decision, CallError> {
+        let decision = self.ask(request).await;
+        let call = |_: &Recordings| {
+            Ok(Call::Decide {
+                request: request.clone(),
+            })
+        };
+        self.instance
+            .keep(decision, call, |_, decision| Ok(answers::value(decision)))
+    }
+
+    async fn ask(&mut self, request: &Request) -> Result<Decision, CallError> {
         if !request.context.is_object() {
             return Err(self
                 .instance
@@ -168,8 +188,15 @@ impl Policy {
     }
 
     /// Ends the instance and says what it used.
-    pub fn finish(self) -> Usage {
+    ///
+    /// # Errors
+    /// If its recording could not be written; then what it decided counts for nothing.
+    pub fn finish(self) -> Result<Usage, CallError> {
         self.instance.finish()
+    }
+
+    pub(crate) fn instance(&mut self) -> &mut Instance {
+        &mut self.instance
     }
 }
 
@@ -193,7 +220,7 @@ fn check_decision(decision: wire::Decision) -> Result<Decision, String> {
             }
             // An obligation that is not understood cannot be met, so it cannot be dropped either.
             match serde_json::from_str(&obligation.parameters) {
-                Ok(parameters @ serde_json::Value::Object(_)) => Ok(Obligation {
+                Ok(parameters @ Value::Object(_)) => Ok(Obligation {
                     kind: obligation.kind,
                     parameters,
                 }),

@@ -16,6 +16,7 @@ use crate::call::CallError;
 use crate::columns::{Batch, conform};
 use crate::instance::{Begun, Instance};
 use crate::model::fields_of;
+use crate::recording::{Call, Recordings, answers, rows_to_bytes};
 use crate::state::State;
 use crate::text;
 
@@ -130,9 +131,19 @@ impl Validator {
             Ok((guest, answer))
         })
         .await;
-        let (guest, answer) = instance.end(made)?;
-        let rules = instance.accept(answer)?;
-        let rules = check_rules(rules).map_err(|what| instance.bad_output(what))?;
+        let opened = instance.end(made).and_then(|(guest, answer)| {
+            let rules = instance.accept(answer)?;
+            let rules = check_rules(rules).map_err(|what| instance.bad_output(what))?;
+            Ok((guest, rules))
+        });
+        let call = |parts: &Recordings| {
+            let bytes = rows_to_bytes(&schema.schema(), &[])?;
+            Ok(Call::ConfigureValidator {
+                schema: parts.put(&bytes)?,
+            })
+        };
+        let answer = |_: &Recordings, (_, rules): &(_, Vec<Rule>)| Ok(answers::value(rules));
+        let (guest, rules) = instance.keep(opened, call, answer)?;
         Ok(Self {
             instance,
             guest,
@@ -166,6 +177,18 @@ impl Validator {
     /// See [`CallError`]; also when a finding names an unknown rule, or a column or rows that are
     /// not there.
     pub async fn check(&mut self, batch: &RecordBatch) -> Result<Vec<Finding>, CallError> {
+        let findings = self.look_at(batch).await;
+        let call = |parts: &Recordings| {
+            let bytes = rows_to_bytes(&batch.schema(), std::slice::from_ref(batch))?;
+            Ok(Call::Check {
+                rows: parts.put(&bytes)?,
+            })
+        };
+        self.instance
+            .keep(findings, call, |_, findings| Ok(answers::value(findings)))
+    }
+
+    async fn look_at(&mut self, batch: &RecordBatch) -> Result<Vec<Finding>, CallError> {
         let lent =
             Batch::lend(batch).map_err(|error| self.instance.bad_input(error.to_string()))?;
         let lent = self.instance.push(lent)?;
@@ -187,6 +210,25 @@ impl Validator {
     /// # Errors
     /// See [`CallError`]; also when a verdict contradicts the rows seen or the findings about them.
     pub async fn finish(mut self) -> Result<Vec<Verdict>, CallError> {
+        let verdicts = self.judge().await?;
+        self.instance.finish()?;
+        Ok(verdicts)
+    }
+
+    pub(crate) async fn judge(&mut self) -> Result<Vec<Verdict>, CallError> {
+        let verdicts = self.ask_for_verdicts().await;
+        self.instance.keep(
+            verdicts,
+            |_| Ok(Call::Judge),
+            |_, verdicts| Ok(answers::value(verdicts)),
+        )
+    }
+
+    pub(crate) fn instance(&mut self) -> &mut Instance {
+        &mut self.instance
+    }
+
+    async fn ask_for_verdicts(&mut self) -> Result<Vec<Verdict>, CallError> {
         let Begun { store, patience } = self.instance.begin()?;
         let guest = self.guest.sandcast_plugin_validator();
         let answer = timeout(patience, guest.call_finish(store)).await;

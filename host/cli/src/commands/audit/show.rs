@@ -224,6 +224,20 @@ fn describe(event: &Event) -> String {
                 reasons.join("; ")
             )
         }
+        Event::Recorded {
+            plugin,
+            stage,
+            recording,
+            calls,
+            host_calls,
+            ..
+        } => format!(
+            "{} in {stage}: {} and {} into the host kept as {}",
+            plugin.id,
+            counted(*calls, "call"),
+            count(*host_calls),
+            recording.short()
+        ),
         Event::Gated {
             approved, checks, ..
         } => {

@@ -237,7 +237,18 @@ impl compute::HostForest for ComputeView<'_> {
             self.0.compute.budget.give_handle();
             self.0.overdrawn(overdrawn)
         }));
-        let answer = report_of(&report);
+        let mut answer = report_of(&report);
+        self.0.ledger.saw(|| {
+            let losses = answer.rounds.iter();
+            let losses = losses.flat_map(|it| [it.train_loss, it.validation_loss.unwrap_or(-1.0)]);
+            losses.flat_map(f64::to_le_bytes).collect::<Vec<u8>>()
+        });
+        // How long a round took is the one thing in a report that the next training will not have.
+        let took = || answer.rounds.iter().map(|round| round.seconds).collect();
+        let seconds: Vec<f64> = self.0.ledger.outside(took)?;
+        for (round, seconds) in answer.rounds.iter_mut().zip(seconds) {
+            round.seconds = seconds;
+        }
         let forest = self.0.table.push(ForestHandle {
             forest: Arc::new(forest),
             columns,

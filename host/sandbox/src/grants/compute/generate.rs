@@ -99,6 +99,10 @@ pub(super) async fn generate(
         Ok(completions) => {
             let tokens: usize = completions.iter().map(|one| one.tokens.len()).sum();
             state.ledger.count_bytes_in(tokens.saturating_mul(4));
+            state.ledger.saw(|| {
+                let tokens = completions.iter().flat_map(|one| &one.tokens);
+                tokens.flat_map(|it| it.to_le_bytes()).collect::<Vec<u8>>()
+            });
             Ok(Ok(completions.into_iter().map(completion).collect()))
         }
         Err(Stopped::Failed(error)) => Ok(Err(run_failure(&error))),

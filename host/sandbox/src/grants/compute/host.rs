@@ -69,6 +69,7 @@ impl compute::HostProgram for ComputeView<'_> {
         self.computed(started);
         match compiled {
             Ok(program) => {
+                self.0.ledger.saw(|| program.digest());
                 let program = Arc::new(program);
                 Ok(Ok(self.0.table.push(ProgramHandle { program })?))
             }
@@ -539,6 +540,7 @@ impl ComputeView<'_> {
 
     /// Puts a tensor into the table and charges its bytes.
     pub(super) fn keep(&mut self, tensor: Tensor) -> Answer<Resource<TensorHandle>> {
+        self.0.ledger.saw(|| bytes_of(&tensor));
         let charged = tensor.elements() as u64 * 4;
         let budget = &mut self.0.compute.budget;
         let taken = budget.take_handle().and_then(|()| {
@@ -601,6 +603,17 @@ fn binding(binding: compute::Binding) -> Binding {
             compute::Encoding::Labels(labels) => Encoding::Labels(category(labels)),
         },
     }
+}
+
+/// What tells a tensor from others.
+fn bytes_of(tensor: &Tensor) -> Vec<u8> {
+    let extents = tensor.shape().iter();
+    let mut bytes: Vec<u8> = extents.flat_map(|it| (*it as u64).to_le_bytes()).collect();
+    match tensor.data() {
+        TensorData::F32(values) => bytes.extend(values.iter().flat_map(|it| it.to_le_bytes())),
+        TensorData::I32(values) => bytes.extend(values.iter().flat_map(|it| it.to_le_bytes())),
+    }
+    bytes
 }
 
 /// Bytes of feeds with every window held by itself.

@@ -152,14 +152,23 @@ async fn work(
     })?;
     let handle = state.table.get_mut(session)?;
     handle.session = Some(Arc::new(session_back));
-    let outcome = match outcome {
-        Ok(report) => {
-            handle.report = Some(report.clone());
-            Ok(report)
-        }
-        Err(stopped) => Err(stopped.failure(state)),
+    let mut report = match outcome {
+        Ok(report) => report,
+        Err(stopped) => return Ok(Err(stopped.failure(state))),
     };
-    Ok(outcome.map(|report| report_of(&report)))
+    handle.report = Some(report.clone());
+    state.ledger.saw(|| {
+        let losses = report.epochs.iter();
+        let losses = losses.flat_map(|it| [it.train_loss, it.validation_loss.unwrap_or(-1.0)]);
+        losses.flat_map(f64::to_le_bytes).collect::<Vec<u8>>()
+    });
+    // How long an epoch took is the one thing in a report that the next training will not have.
+    let took = || report.epochs.iter().map(|epoch| epoch.seconds).collect();
+    let seconds: Vec<f64> = state.ledger.outside(took)?;
+    for (epoch, seconds) in report.epochs.iter_mut().zip(seconds) {
+        epoch.seconds = seconds;
+    }
+    Ok(Ok(report_of(&report)))
 }
 
 /// Everything the other thread needs.

@@ -7,6 +7,7 @@
 //! the guest. Each request is on record before it is sent.
 
 mod address;
+mod exchange;
 mod send;
 mod target;
 
@@ -26,6 +27,7 @@ use super::{ByteSize, TimeSpan};
 use crate::effect::Actor;
 use crate::state::State;
 use crate::text;
+pub(crate) use exchange::{Exchange, Exchanges, Given, Kept};
 use send::Sender;
 
 /// Bytes of the fields of a request or an answer, as they are held in memory.
@@ -253,12 +255,12 @@ pub(crate) struct HttpState {
 }
 
 impl HttpState {
-    pub(crate) fn new(actor: Arc<Actor>) -> Self {
+    pub(crate) fn new(actor: Arc<Actor>, exchanges: Option<Exchanges>) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(MAX_FIELD_BYTES);
         Self {
             context,
-            sender: Sender::new(actor),
+            sender: Sender::new(actor, exchanges),
         }
     }
 

@@ -29,6 +29,7 @@ use wasmtime_wasi_http::{
 };
 
 use super::address::{is_public, plain};
+use super::exchange::Exchanges;
 use super::target::Target;
 use super::{
     HttpCredential, HttpGrant, HttpScheme, MAX_FIELD_BYTES, MAX_TARGET_BYTES, sentence_of,
@@ -43,7 +44,7 @@ const MAX_FIELDS: usize = 128;
 /// Addresses of one name that are looked at.
 const MAX_ADDRESSES: usize = 32;
 
-type Answer = (
+pub(super) type Answer = (
     Response<WasiBody>,
     Box<dyn Future<Output = Result<(), Error>> + Send>,
 );
@@ -56,6 +57,8 @@ pub(super) struct Sender {
     forbidden: ForbiddenHeaderFilter,
     /// Requests that were asked for.
     pub(super) calls: u64,
+    /// Where what goes out and comes back is kept, or comes from.
+    exchanges: Option<Exchanges>,
 }
 
 /// A request that was authorised and is on record.
@@ -69,7 +72,7 @@ struct Permit {
 }
 
 impl Sender {
-    pub(super) fn new(actor: Arc<Actor>) -> Self {
+    pub(super) fn new(actor: Arc<Actor>, exchanges: Option<Exchanges>) -> Self {
         let grants = &actor.identity.grants.http;
         let credentials: Vec<HeaderName> = grants
             .iter()
@@ -88,6 +91,7 @@ impl Sender {
             forbidden: Arc::new(forbidden),
             calls: 0,
             actor,
+            exchanges,
         }
     }
 
@@ -172,8 +176,25 @@ impl WasiHttpHooks for Sender {
         _guest: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
         self.calls = self.calls.saturating_add(1);
-        let authorised = self.authorise(&request);
-        Box::new(async move { send(authorised?, request, options.unwrap_or_default()).await })
+        let options = options.unwrap_or_default();
+        match self.exchanges.clone() {
+            None => {
+                let authorised = self.authorise(&request);
+                Box::new(async move { send(authorised?, request, options).await })
+            }
+            Some(Exchanges::Record(kept)) => {
+                let authorised = self.authorise(&request);
+                let (place, request) = kept.ask(request);
+                Box::new(async move {
+                    let answer = match authorised {
+                        Ok(permit) => send(permit, request, options).await,
+                        Err(error) => Err(error),
+                    };
+                    kept.answer(place, answer)
+                })
+            }
+            Some(Exchanges::Replay(given)) => Box::new(given.answer(request)),
+        }
     }
 }
 

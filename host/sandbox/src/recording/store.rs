@@ -1,0 +1,201 @@
+//! Where recordings lie: files under the digest of what is in them.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use sandcast_audit::Digest;
+use thiserror::Error;
+
+/// The folder of recordings and of what they refer to: components, rows and models, each once.
+///
+/// A file is named by its digest, and is held against it when it is read: what was changed is never
+/// used.
+#[derive(Clone, Debug)]
+pub struct Recordings {
+    folder: PathBuf,
+}
+
+/// Why something of a recording could not be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RecordingError {
+    /// It is not there.
+    #[error(
+        "{digest} is not among the recordings in {}; it was removed, or lies in another folder",
+        folder.display()
+    )]
+    Missing {
+        /// What was looked for.
+        digest: Digest,
+        /// Where.
+        folder: PathBuf,
+    },
+    /// It is not what was recorded.
+    #[error(
+        "{digest} among the recordings in {} is not what was recorded: its content has the digest \
+         {found}; nothing of it is run",
+        folder.display()
+    )]
+    Changed {
+        /// What was looked for.
+        digest: Digest,
+        /// What lies there.
+        found: Digest,
+        /// Where.
+        folder: PathBuf,
+    },
+    /// It is a recording that this version does not understand.
+    #[error("recording {digest} cannot be read: {reason}")]
+    Format {
+        /// The recording.
+        digest: Digest,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The folder cannot be read.
+    #[error("the recordings in {} cannot be read: {source}", folder.display())]
+    Io {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Bytes of a file that is read, at most.
+const MAX_FILE_BYTES: u64 = 4 << 30;
+
+impl Recordings {
+    /// The recordings in a folder, which is made with the first of them.
+    pub fn at(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+        }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where something lies, or would.
+    pub fn path_of(&self, digest: &Digest) -> PathBuf {
+        let name = digest.to_string();
+        let shelf = name.get(..2).unwrap_or_default();
+        self.folder.join(shelf).join(&name)
+    }
+
+    /// Whether something is there, as far as its name says.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.path_of(digest).is_file()
+    }
+
+    /// Keeps bytes. A file appears whole or not at all; what is there already is not written again.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn put(&self, bytes: &[u8]) -> io::Result<Digest> {
+        let digest = Digest::of(bytes);
+        let path = self.path_of(&digest);
+        if path.is_file() {
+            return Ok(digest);
+        }
+        let shelf = path.parent().unwrap_or(&self.folder);
+        if !shelf.is_dir() {
+            make_private(&self.folder)?;
+            fs::create_dir_all(shelf)?;
+        }
+        let mut file = tempfile::NamedTempFile::new_in(shelf)?;
+        file.write_all(bytes)?;
+        file.persist(&path).map_err(|error| error.error)?;
+        Ok(digest)
+    }
+
+    /// What lies under a digest, once it is held against it.
+    ///
+    /// # Errors
+    /// If it is not there, was changed, or cannot be read.
+    pub fn get(&self, digest: &Digest) -> Result<Vec<u8>, RecordingError> {
+        let folder = || self.folder.clone();
+        let io = |source| RecordingError::Io {
+            folder: folder(),
+            source,
+        };
+        let path = self.path_of(digest);
+        let size = match fs::metadata(&path) {
+            Ok(found) => found.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(RecordingError::Missing {
+                    digest: *digest,
+                    folder: folder(),
+                });
+            }
+            Err(error) => return Err(io(error)),
+        };
+        if size > MAX_FILE_BYTES {
+            return Err(RecordingError::Format {
+                digest: *digest,
+                reason: format!("it is {size} bytes, over {MAX_FILE_BYTES}"),
+            });
+        }
+        let bytes = fs::read(&path).map_err(io)?;
+        let found = Digest::of(&bytes);
+        if found != *digest {
+            return Err(RecordingError::Changed {
+                digest: *digest,
+                found,
+                folder: folder(),
+            });
+        }
+        Ok(bytes)
+    }
+}
+
+/// Recordings hold the data of calls, so they are their owner's alone.
+fn make_private(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        if fs::metadata(folder)?.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_is_there_and_what_was_changed_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let recordings = Recordings::at(folder.path().join("recordings"));
+        let digest = recordings.put(b"a component").expect("kept");
+        assert_eq!(recordings.put(b"a component").expect("kept"), digest);
+        assert_eq!(recordings.get(&digest).expect("there"), b"a component");
+        let other = Digest::of(b"another");
+        assert!(matches!(
+            recordings.get(&other),
+            Err(RecordingError::Missing { .. })
+        ));
+        fs::write(recordings.path_of(&digest), b"another one").expect("changed");
+        let error = recordings.get(&digest).expect_err("it was changed");
+        assert!(matches!(error, RecordingError::Changed { .. }), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_folder_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        let recordings = Recordings::at(folder.path().join("recordings"));
+        recordings.put(b"rows").expect("kept");
+        let mode = fs::metadata(recordings.folder())
+            .expect("made")
+            .permissions();
+        assert_eq!(mode.mode() & 0o777, 0o700);
+    }
+}
