@@ -50,6 +50,7 @@ fn granted(outer: &Path, access: Access) -> Grants {
             host: outer.join("granted"),
             guest: "/data".into(),
             access,
+            quota: Default::default(),
         }],
         ..Grants::default()
     }

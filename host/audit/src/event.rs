@@ -158,6 +158,23 @@ pub enum Event {
         /// How it ended, such as `done`, `trap` or `timeout`.
         outcome: String,
     },
+    /// What an instance of a plugin spent of its compute budget.
+    ComputeUsed {
+        /// The run, if any.
+        run: Option<RunId>,
+        /// The plugin.
+        plugin: PluginRef,
+        /// The stage it ran in.
+        stage: String,
+        /// What it ran on, such as `cpu`.
+        device: String,
+        /// Programs compiled.
+        programs: u32,
+        /// Time spent computing.
+        seconds: f64,
+        /// The most bytes of tensors, weights and working memory that were held at one time.
+        peak_bytes: u64,
+    },
     /// What an instance of a plugin was asked and answered was kept, so that it can be replayed.
     Recorded {
         /// The run, if any.

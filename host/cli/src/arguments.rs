@@ -11,7 +11,7 @@ use crate::failure::{Failure, OrReject as _};
 
 use crate::commands::{
     audit, bench, build, completions, data, doctor, generate, inspect, models, plan, predict,
-    program, run, runs, schema, serve, sign,
+    program, replay, run, runs, schema, serve, sign,
 };
 
 const LONG_ABOUT: &str = "\
@@ -28,6 +28,7 @@ The story, in the order in which one lives it:
   sandcast serve                                  the same over HTTP
   sandcast generate weather-notes                 a model of examples/weather-notes writes
   sandcast audit verify                           nobody changed the record
+  sandcast replay                                 what was recorded, and can be seen again
 
 Exit codes: 0 done; 1 rejected (by the input, a policy or the gate); 2 anything unexpected, a wrong
 command line among it.
@@ -151,6 +152,7 @@ pub(crate) enum Command {
     Generate(generate::GenerateArguments),
     Program(program::ProgramArguments),
     Audit(audit::AuditArguments),
+    Replay(replay::ReplayArguments),
     Doctor(doctor::DoctorArguments),
     Bench(bench::BenchArguments),
     Completions(completions::CompletionsArguments),

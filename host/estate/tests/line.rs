@@ -86,6 +86,7 @@ impl Line {
             host,
             guest: "/data".to_owned(),
             access: Access::Read,
+            quota: Default::default(),
         }];
         let grants = Grants {
             files,

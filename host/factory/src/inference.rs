@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, AsArray as _, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use sandcast_audit::Event;
+use sandcast_audit::{Digest, Event};
 use sandcast_estate::BlobError;
 use sandcast_sandbox::{
     CallContext, CallError, ControlPoint, Effect, GenerationOptions, LoadError, Model, ModelError,
@@ -38,6 +38,15 @@ pub struct ServedModel {
     model: Arc<Model>,
     schema: SchemaRef,
     context: CallContext,
+}
+
+/// What a model predicted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predicted {
+    /// As many rows as it was asked about.
+    pub rows: RecordBatch,
+    /// The recording of it, where its adapter is recorded.
+    pub recording: Option<Digest>,
 }
 
 /// What a model wrote after a prompt.
@@ -187,31 +196,29 @@ impl ServedModel {
     ///
     /// # Errors
     /// If the columns are not those the model wants, or the adapter fails.
-    pub async fn predict(&self, rows: &RecordBatch) -> Result<RecordBatch, InferenceError> {
+    pub async fn predict(&self, rows: &RecordBatch) -> Result<Predicted, InferenceError> {
         let rows = rows::arranged(&self.schema, rows)?;
         let mut adapter = self.plugin.adapter(&self.context).await?;
         if rows.num_rows() <= CHUNK_ROWS {
-            let predicted = adapter.predict(&self.model, &rows).await?;
-            adapter.finish()?;
-            return Ok(predicted);
+            let rows = adapter.predict(&self.model, &rows).await?;
+            let recording = adapter.finish()?.recording;
+            return Ok(Predicted { rows, recording });
         }
         let mut answers = Vec::with_capacity(rows.num_rows().div_ceil(CHUNK_ROWS));
         for start in (0..rows.num_rows()).step_by(CHUNK_ROWS) {
             let chunk = rows.slice(start, CHUNK_ROWS.min(rows.num_rows() - start));
             answers.push(adapter.predict(&self.model, &chunk).await?);
         }
-        adapter.finish()?;
+        let recording = adapter.finish()?.recording;
         let schema = answers
             .first()
             .map_or_else(|| rows.schema(), RecordBatch::schema);
         // The sandbox has checked that every answer has the same columns.
         let all = concat_batches(&schema, &answers);
-        all.map_err(|error| {
-            RowsError::Columns {
-                message: error.to_string(),
-            }
-            .into()
-        })
+        let rows = all.map_err(|error| RowsError::Columns {
+            message: error.to_string(),
+        })?;
+        Ok(Predicted { rows, recording })
     }
 }
 
@@ -262,7 +269,7 @@ impl ServedModel {
 async fn get(
     workspace: &Workspace,
     version: &ModelVersion,
-    blob: &sandcast_audit::Digest,
+    blob: &Digest,
 ) -> Result<Vec<u8>, InferenceError> {
     workspace.estate().get(blob).await.map_err(|source| {
         let (model, version) = (version.model.clone(), version.version);
@@ -277,12 +284,7 @@ async fn get(
 async fn load_plugin(
     workspace: &Workspace,
     version: &ModelVersion,
-    (name, component, role, grants): (
-        &str,
-        &sandcast_audit::Digest,
-        Role,
-        sandcast_sandbox::Grants,
-    ),
+    (name, component, role, grants): (&str, &Digest, Role, sandcast_sandbox::Grants),
 ) -> Result<Plugin, InferenceError> {
     let bytes = get(workspace, version, component).await?;
     workspace

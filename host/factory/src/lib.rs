@@ -22,7 +22,7 @@ pub mod workspace;
 
 pub use config::{ConfigError, Pipeline};
 pub use declare::{DeclareError, Declared, declare};
-pub use inference::{Generated, InferenceError, RowsError, ServedModel};
+pub use inference::{Generated, InferenceError, Predicted, RowsError, ServedModel};
 pub use plan::{Plan, PlanError};
 pub use registry::{ModelSummary, ModelVersion, Registry, RegistryError};
 pub use run::{CHECKPOINT_EVERY, Observer, RunError, RunEvent, RunOptions, RunOutcome, run};

@@ -14,8 +14,9 @@ use divan::counter::BytesCount;
 use sandcast_audit::AuditLog;
 use sandcast_build::BuildRequest;
 use sandcast_sandbox::{
-    CallContext, ComputeGrant, DeviceChoice, Field, Grants, Kind, Model, Plugin, Precision, Role,
-    Sandbox, SandboxConfig, Task, TaskKind, TrainInput, Validator,
+    CallContext, ComputeGrant, ControlPoint, DeviceChoice, Field, Grants, Kind, Model, Plugin,
+    Precision, RecordingGrant, Recordings, Request, Role, Sandbox, SandboxConfig, Task, TaskKind,
+    TrainInput, Validator,
 };
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -46,8 +47,10 @@ static HOUSE: LazyLock<House> = LazyLock::new(|| {
         .enable_all()
         .build()
         .expect("a runtime");
+    let recordings = Path::new(env!("CARGO_TARGET_TMPDIR")).join("recordings");
     let config = SandboxConfig {
         device: DeviceChoice::Cpu.into(),
+        recordings: Some(Recordings::at(recordings)),
         ..SandboxConfig::default()
     };
     let sandbox = {
@@ -61,16 +64,23 @@ static PROBE: LazyLock<Plugin> =
     LazyLock::new(|| load("tests/guests/probe-validator", Role::Validator, None));
 
 fn load(folder: &str, role: Role, compute: Option<ComputeGrant>) -> Plugin {
+    load_with(
+        folder,
+        role,
+        Grants {
+            compute,
+            ..Grants::default()
+        },
+    )
+}
+
+fn load_with(folder: &str, role: Role, grants: Grants) -> Plugin {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .join(folder);
     let built =
         sandcast_build::build(&BuildRequest::new(folder), &mut |_| {}).expect("the guest builds");
     let component = std::fs::read(built.component).expect("the component");
-    let grants = Grants {
-        compute,
-        ..Grants::default()
-    };
     let loading = HOUSE.sandbox.load("bench", &component, role, grants);
     HOUSE.runtime.block_on(loading).expect("it loads")
 }
@@ -285,4 +295,91 @@ fn trained(plugin: &Plugin) -> Arc<Model> {
         let mut adapter = plugin.adapter(&context()).await.expect("an instance");
         adapter.train(input).await.expect("a model").model
     })
+}
+
+/// What recording costs: the same calls, with and without it. Each instance is one recording, written
+/// to the disk's cache and not pushed to the disk itself.
+mod recording {
+    use super::*;
+
+    const KEPT: [bool; 2] = [false, true];
+
+    fn grants(kept: bool) -> Grants {
+        Grants {
+            compute: Some(ComputeGrant::default()),
+            recording: kept.then(RecordingGrant::default),
+            ..Grants::default()
+        }
+    }
+
+    /// A decision in an instance of its own, as a line makes them.
+    #[divan::bench(args = KEPT, sample_count = 100, sample_size = 4)]
+    fn decision(bencher: Bencher<'_, '_>, kept: bool) {
+        let plugin = load_with("plugins/policy-cedar", Role::Policy, grants(kept));
+        let config = json!({ "policies": "permit (principal, action, resource);" });
+        let mut number = 0;
+        bencher.bench_local(|| {
+            number += 1;
+            let request = Request {
+                control_point: ControlPoint::Promote,
+                principal: "pipeline:bench".into(),
+                action: "promote".into(),
+                resource: "model:bench".into(),
+                context: json!({ "number": number }),
+            };
+            HOUSE.runtime.block_on(async {
+                let mut policy = plugin.policy(&context(), &config).await.expect("made");
+                policy.decide(&request).await.expect("decided");
+                policy.finish().expect("ended")
+            })
+        });
+    }
+
+    /// A batch of 64 Ki rows of ten columns, checked.
+    #[divan::bench(args = KEPT, sample_count = 50, sample_size = 1)]
+    fn check(bencher: Bencher<'_, '_>, kept: bool) {
+        let plugin = load_with(
+            "tests/guests/probe-validator",
+            Role::Validator,
+            grants(kept),
+        );
+        let mut rows = batch(ROWS, COLUMNS, false);
+        let config = json!({ "work": "summarize" });
+        bencher.bench_local(|| {
+            // Other rows each time, since what is there already is not written again.
+            rows = fresh(&rows);
+            HOUSE.runtime.block_on(async {
+                let made = plugin.validator(&context(), &config, &rows.schema()).await;
+                let mut validator = made.expect("made");
+                validator.check(&rows).await.expect("checked");
+                validator.finish().await.expect("judged")
+            })
+        });
+    }
+
+    /// The same table with another first value.
+    fn fresh(rows: &RecordBatch) -> RecordBatch {
+        let mut columns = rows.columns().to_vec();
+        let first = columns[0].as_primitive::<Float64Type>();
+        let mut values = first.values().to_vec();
+        values[0] += 1.0;
+        columns[0] = Arc::new(Float64Array::from(values));
+        RecordBatch::try_new(rows.schema(), columns).expect("rows")
+    }
+
+    /// One row in an instance of its own, as a server asks.
+    #[divan::bench(args = KEPT, sample_count = 200, sample_size = 4)]
+    fn prediction(bencher: Bencher<'_, '_>, kept: bool) {
+        let plugin = load_with("plugins/adapter-mlp", Role::Adapter, grants(kept));
+        let model = trained(&plugin);
+        let rows = features(1);
+        bencher.bench_local(|| {
+            HOUSE.runtime.block_on(async {
+                let mut adapter = plugin.adapter(&context()).await.expect("made");
+                let answer = adapter.predict(&model, &rows).await.expect("predicted");
+                adapter.finish().expect("ended");
+                answer
+            })
+        });
+    }
 }

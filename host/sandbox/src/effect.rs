@@ -88,8 +88,9 @@ impl Actor {
         }
     }
 
-    /// Puts something on record that is about to be done. Where that fails, it must not be done.
-    pub(crate) fn begin(self: &Arc<Self>, act: Act) -> Result<Effect, AuditError> {
+    /// Puts something on record that is about to be done, and says in which entry. Where that fails,
+    /// it must not be done.
+    pub(crate) fn announce(&self, act: Act) -> Result<u64, AuditError> {
         let entry = self.audit.append(Event::Effect {
             run: self.context.run.clone(),
             plugin: self.identity.reference.clone(),
@@ -100,9 +101,14 @@ impl Actor {
             digest: act.digest,
             secret: act.secret,
         })?;
+        Ok(entry.sequence)
+    }
+
+    /// The same for something that takes a while: its end is put on record too.
+    pub(crate) fn begin(self: &Arc<Self>, act: Act) -> Result<Effect, AuditError> {
         Ok(Effect {
+            entry: self.announce(act)?,
             actor: Arc::clone(self),
-            entry: entry.sequence,
             began: Instant::now(),
             outcome: "left before its end".to_owned(),
             bytes_out: Arc::default(),

@@ -429,6 +429,21 @@ impl Instance {
             peak_memory_bytes: state.meter.peak_memory_bytes(),
             recording: None,
         };
+        let (programs, computed, peak_bytes) = state.compute.budget.used();
+        if self.recorded && peak_bytes > 0 {
+            let event = Event::ComputeUsed {
+                run: state.actor.context.run.clone(),
+                plugin: state.identity.reference.clone(),
+                stage: state.actor.context.stage.clone(),
+                device: state.compute.device.kind().to_string(),
+                programs,
+                seconds: computed.as_secs_f64(),
+                peak_bytes,
+            };
+            if let Err(error) = state.actor.audit.append(event) {
+                tracing::error!(%error, plugin = %self.plugin, "what an instance computed could not be recorded");
+            }
+        }
         if self.recorded {
             let event = Event::CallsFinished {
                 run: state.actor.context.run.clone(),

@@ -44,8 +44,8 @@ pub use columns::{ConformError, conform};
 pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use grants::{
     Access, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing, ComputeGrant, Excess,
-    FileGrant, Grants, HttpCredential, HttpGrant, HttpMethod, HttpScheme, Limits, LogGrant,
-    LogLevel, RandomGrant, RecordingGrant, SecretSource, TimeSpan,
+    FileGrant, FileQuota, Grants, HttpCredential, HttpGrant, HttpMethod, HttpScheme, Limits,
+    LogGrant, LogLevel, RandomGrant, RecordingGrant, SecretSource, TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
 pub use load::{LoadError, Origin};

@@ -151,6 +151,16 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
+    /// The component could not be kept for replays, so the plugin was not loaded.
+    #[error("plugin `{name}` is to be recorded, and nothing can be kept in {folder}: {reason}")]
+    Unrecorded {
+        /// The plugin as the pipeline names it.
+        name: String,
+        /// The folder of recordings.
+        folder: String,
+        /// Why not.
+        reason: String,
+    },
     /// The component does not compile.
     #[error("plugin `{name}` does not compile: {reason}")]
     Compile {
@@ -283,11 +293,7 @@ async fn check_and_compile(
         })?;
     }
     if grants.recording.is_some() {
-        keep_component(sandbox, bytes, role, &grants).map_err(|reason| LoadError::BadGrant {
-            name: name.to_owned(),
-            grant: "recording".into(),
-            reason,
-        })?;
+        keep_component(sandbox, name, bytes, role, &grants)?;
     }
     let (identity, pre) = prepare(sandbox, name, bytes, role, grants, &inspection).await?;
     Ok(Plugin::new(sandbox.clone(), identity, inspection, pre))
@@ -296,32 +302,35 @@ async fn check_and_compile(
 /// What a replay runs is kept before anything of it is run.
 fn keep_component(
     sandbox: &Sandbox,
+    name: &str,
     bytes: &[u8],
     role: Role,
     grants: &Grants,
-) -> Result<(), String> {
+) -> Result<(), LoadError> {
+    let refused = |reason: &str| LoadError::BadGrant {
+        name: name.to_owned(),
+        grant: "recording".into(),
+        reason: reason.to_owned(),
+    };
     if role == Role::Connector {
-        return Err(
-            "connectors are not recorded: what they read is kept with the dataset, by its digest"
-                .into(),
-        );
+        return Err(refused(
+            "connectors are not recorded: what they read is kept with the dataset, by its digest",
+        ));
     }
     if !grants.files.is_empty() {
-        return Err(
+        return Err(refused(
             "what a plugin does with folders is not recorded, so it has either folders or a \
-             recording; give it what it needs in its configuration or as data"
-                .into(),
-        );
+             recording; give it what it needs in its configuration or as data",
+        ));
     }
-    let recordings = sandbox
-        .recordings()
-        .ok_or("there is no folder for recordings")?;
+    let Some(recordings) = sandbox.recordings() else {
+        return Err(refused("there is no folder for recordings"));
+    };
     let kept = recordings.put(bytes).map(|_| ());
-    kept.map_err(|error| {
-        format!(
-            "the recordings in {} cannot be written: {error}",
-            recordings.folder().display()
-        )
+    kept.map_err(|error| LoadError::Unrecorded {
+        name: name.to_owned(),
+        folder: recordings.folder().display().to_string(),
+        reason: error.to_string(),
     })
 }
 

@@ -13,6 +13,7 @@ use crate::columns::Batch;
 use crate::effect::Actor;
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
+use crate::grants::files::FilesState;
 use crate::grants::http::{Exchanges, HttpState, Kept};
 use crate::grants::log::LogState;
 use crate::grants::noise::Captured;
@@ -55,6 +56,7 @@ pub(crate) struct State {
     pub(crate) compute: ComputeState,
     /// Whose effects and denials are put on record.
     pub(crate) actor: Arc<Actor>,
+    pub(crate) files: FilesState,
     pub(crate) http: HttpState,
     /// Where what goes over HTTP is kept, or comes from.
     pub(crate) exchanges: Option<Exchanges>,
@@ -123,6 +125,7 @@ impl State {
                 checkpoints: None,
                 writing: None,
             },
+            files: FilesState::new(Arc::clone(&actor)),
             http: HttpState::new(Arc::clone(&actor), exchanges.clone()),
             exchanges,
             actor,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use futures::future::BoxFuture;
-use sandcast_factory::Generated;
+use sandcast_factory::{Generated, Predicted};
 use sandcast_sandbox::{GenerationOptions, Kind, Task, TaskKind};
 
 use crate::config::ModelSelector;
@@ -27,7 +27,7 @@ pub trait Predict: Send + Sync {
     fn predict<'a>(
         &'a self,
         rows: &'a RecordBatch,
-    ) -> BoxFuture<'a, Result<RecordBatch, PredictError>>;
+    ) -> BoxFuture<'a, Result<Predicted, PredictError>>;
 
     /// Writes on from prompts, for a model of text generation.
     ///

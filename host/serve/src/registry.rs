@@ -7,7 +7,9 @@ use arrow::record_batch::RecordBatch;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sandcast_factory::registry::ModelVersion;
-use sandcast_factory::{Generated, InferenceError, RegistryError, ServedModel, Workspace};
+use sandcast_factory::{
+    Generated, InferenceError, Predicted, RegistryError, ServedModel, Workspace,
+};
 use sandcast_sandbox::GenerationOptions;
 
 use crate::config::ModelSelector;
@@ -127,7 +129,7 @@ impl Predict for Sandboxed {
     fn predict<'a>(
         &'a self,
         rows: &'a RecordBatch,
-    ) -> BoxFuture<'a, Result<RecordBatch, PredictError>> {
+    ) -> BoxFuture<'a, Result<Predicted, PredictError>> {
         self.0
             .predict(rows)
             .map(|result| result.map_err(PredictError::from))

@@ -12,6 +12,7 @@ pub(crate) mod models;
 pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod program;
+pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod schema;
@@ -42,6 +43,7 @@ pub(crate) async fn execute(arguments: Arguments, output: &Output) -> Result<Exi
         Command::Program(arguments) => program::execute(arguments, global, output).await,
         Command::Generate(arguments) => generate::execute(arguments, global, output).await,
         Command::Audit(arguments) => audit::execute(arguments, global, output),
+        Command::Replay(arguments) => replay::execute(arguments, global, output).await,
         Command::Doctor(arguments) => doctor::execute(arguments, global, output),
         Command::Bench(arguments) => bench::execute(arguments, output),
         Command::Completions(arguments) => completions::execute(arguments, output),

@@ -76,14 +76,21 @@ pub(crate) async fn execute(
         output.json(&serde_json::json!({
             "model": version.model,
             "version": version.version,
-            "predictions": as_objects(&answers),
+            "predictions": as_objects(&answers.rows),
+            "recording": answers.recording,
         }))?;
     } else {
         output.note(format_args!(
             "{} version {}",
             version.model, version.version
         ));
-        output.line(as_table(model.schema(), &rows, &answers))?;
+        output.line(as_table(model.schema(), &rows, &answers.rows))?;
+        if let Some(recording) = answers.recording {
+            output.note(format_args!(
+                "recorded; `sandcast replay {}` shows it again",
+                recording.short()
+            ));
+        }
     }
     Ok(Exit::Done)
 }
@@ -206,7 +213,7 @@ fn as_objects(answers: &RecordBatch) -> Vec<Value> {
 }
 
 /// The rows as they were given, with the answers at the end.
-fn as_table(schema: &SchemaRef, rows: &[Value], answers: &RecordBatch) -> Table {
+pub(super) fn as_table(schema: &SchemaRef, rows: &[Value], answers: &RecordBatch) -> Table {
     let given = schema.fields().iter().map(|field| field.name().as_str());
     let given: Vec<&str> = given.collect();
     let answered = answers.schema();

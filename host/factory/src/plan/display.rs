@@ -80,6 +80,12 @@ fn write_plugin(
     for capability in &plugin.capabilities {
         writeln!(formatter, "│  {stem}    {}", said(capability, plugin))?;
     }
+    if plugin.grants.recording.is_some() {
+        writeln!(
+            formatter,
+            "│  {stem}    recorded: what it is asked and answers is kept, and can be replayed"
+        )?;
+    }
     Ok(())
 }
 

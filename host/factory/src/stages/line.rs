@@ -410,7 +410,9 @@ fails_the_run!(StateError, RegistryError, AuditError, BlobError);
 impl From<LoadError> for Stop {
     fn from(error: LoadError) -> Stop {
         match error {
-            LoadError::Audit { .. } => Stop::host("load", chain(&error)),
+            LoadError::Audit { .. } | LoadError::Unrecorded { .. } => {
+                Stop::host("load", chain(&error))
+            }
             _ => Stop::Rejected(vec![chain(&error)]),
         }
     }

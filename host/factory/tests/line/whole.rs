@@ -125,7 +125,9 @@ async fn raw_files_become_a_model_that_answers() {
     ];
     let rows = served.rows_from_json(&rows).expect("these are its columns");
     let answers = served.predict(&rows).await.expect("it answers");
+    assert_eq!(answers.recording, None, "nobody asked for a recording");
     let yes = answers
+        .rows
         .column_by_name("probability:yes")
         .expect("a class")
         .clone();

@@ -211,7 +211,13 @@ fn folder_text(grant: &FileGrant) -> String {
         Access::Read => "read",
         Access::ReadWrite => "read-write",
     };
-    format!("{} {access}", grant.host.display())
+    let quota = match grant.access {
+        Access::ReadWrite if !grant.quota.is_default() => {
+            format!(" ({}, {} entries)", grant.quota.bytes, grant.quota.entries)
+        }
+        _ => String::new(),
+    };
+    format!("{} {access}{quota}", grant.host.display())
 }
 
 /// Whether a folder lies in another one, links followed, and is no more open than it.
@@ -220,6 +226,7 @@ fn is_within(asked: &FileGrant, most: &FileGrant) -> bool {
         host,
         guest: _,
         access,
+        quota,
     } = asked;
     // What cannot be followed is not there, and then the grant cannot be given anyway.
     let real = |path: &Path| path.canonicalize().ok();
@@ -227,7 +234,8 @@ fn is_within(asked: &FileGrant, most: &FileGrant) -> bool {
         (Some(host), Some(most)) => host.starts_with(most),
         _ => false,
     };
-    inside && (*access == Access::Read || most.access == Access::ReadWrite)
+    let fills_less = quota.bytes <= most.quota.bytes && quota.entries <= most.quota.entries;
+    inside && (*access == Access::Read || most.access == Access::ReadWrite && fills_less)
 }
 
 fn request_text(grant: &HttpGrant) -> String {

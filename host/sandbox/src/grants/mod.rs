@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use ceiling::{Ceiling, CeilingVersion, Excess};
 pub use compute::Checkpointing;
+pub use files::FileQuota;
 pub use http::{HttpCredential, HttpGrant, HttpMethod, HttpScheme};
 pub use quantity::{ByteSize, TimeSpan};
 pub use secrets::SecretSource;
@@ -165,6 +166,9 @@ pub struct FileGrant {
     /// What may be done with it.
     #[serde(default)]
     pub access: Access,
+    /// How much of it one instance may fill, where it may change it.
+    #[serde(default, skip_serializing_if = "FileQuota::is_default")]
+    pub quota: FileQuota,
 }
 
 /// The least important lines that are kept.

@@ -70,6 +70,7 @@ fn granting(outer: &Path, access: Access) -> Grants {
             host,
             guest: "/data".into(),
             access,
+            quota: Default::default(),
         }],
         ..Grants::default()
     }

@@ -89,6 +89,7 @@ mod tests {
                 host: "/srv/data".into(),
                 guest: "/data".into(),
                 access: Access::ReadWrite,
+                quota: Default::default(),
             }],
             http: vec![serde_json::from_str(http).expect("a grant")],
             random: Some(RandomGrant { seed: None }),

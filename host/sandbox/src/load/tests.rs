@@ -188,6 +188,7 @@ async fn an_import_without_a_grant_is_refused_and_the_line_is_named() {
         host: folder.path().into(),
         guest: "/data".into(),
         access: crate::Access::Read,
+        quota: Default::default(),
     };
     let cases = [
         (
@@ -298,6 +299,7 @@ async fn a_grant_of_a_folder_that_is_not_there_is_refused() {
                 host,
                 guest: "/data".into(),
                 access: crate::Access::Read,
+                quota: Default::default(),
             }],
             ..Grants::default()
         };

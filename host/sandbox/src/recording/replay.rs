@@ -60,6 +60,20 @@ pub struct ReplayedCall {
     pub seconds: f64,
 }
 
+impl Recordings {
+    /// The rows that lie under a digest.
+    ///
+    /// # Errors
+    /// If they are not there, were changed, or are no rows.
+    pub fn rows(&self, digest: &Digest) -> Result<Vec<RecordBatch>, RecordingError> {
+        let bytes = self.get(digest)?;
+        rows_of_bytes(&bytes).map_err(|reason| RecordingError::Format {
+            digest: *digest,
+            reason,
+        })
+    }
+}
+
 impl Recording {
     /// Reads the recording with a digest.
     ///
@@ -284,12 +298,12 @@ impl Again<'_> {
                 validation,
                 precision,
             } => {
-                let validation = validation.as_ref().map(|rows| self.rows(rows));
+                let validation = validation.as_ref().map(|rows| self.recordings.rows(rows));
                 let input = TrainInput {
                     task: task.clone(),
                     hyperparameters: hyperparameters.clone(),
                     seed: *seed,
-                    training: self.rows(training)?,
+                    training: self.recordings.rows(training)?,
                     validation: validation.transpose()?,
                     progress: None,
                     checkpoints: None,
@@ -323,13 +337,8 @@ impl Again<'_> {
         }
     }
 
-    fn rows(&self, digest: &Digest) -> Result<Vec<RecordBatch>, ReplayError> {
-        let bytes = self.recordings.get(digest)?;
-        rows_of_bytes(&bytes).map_err(|reason| unreadable(digest, reason))
-    }
-
     fn batch(&self, digest: &Digest) -> Result<RecordBatch, ReplayError> {
-        let mut rows = self.rows(digest)?;
+        let mut rows = self.recordings.rows(digest)?;
         match rows.len() {
             1 => Ok(rows.remove(0)),
             count => Err(unreadable(

@@ -71,6 +71,7 @@ fn folder(host: &str, access: Access) -> FileGrant {
         host: host.into(),
         guest: "/data".to_owned(),
         access,
+        quota: Default::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
+use sandcast_factory::Predicted;
 use sandcast_sandbox::TaskKind;
 use tokio::sync::SemaphorePermit;
 
@@ -164,7 +165,10 @@ async fn answer(
     drop(turn);
     let took = predicting.elapsed();
     observe_prediction(app, loaded, took);
-    let predicted = predicted?;
+    let Predicted {
+        rows: predicted,
+        recording,
+    } = predicted?;
     if predicted.num_rows() != rows.num_rows() {
         let (found, wanted) = (predicted.num_rows(), rows.num_rows());
         return Err(wrong_output(format!("{found} rows of predictions for {wanted} rows")).into());
@@ -174,8 +178,8 @@ async fn answer(
     let outputs = outputs(loaded, &predicted, &wanted, threshold)?;
     let model = &loaded.model;
     let id = envelope.request.id.as_deref();
-    let response =
-        infer_response(&model.name, model.version, id, &outputs).map_err(wrong_output)?;
+    let response = infer_response(&model.name, model.version, id, recording, &outputs)
+        .map_err(wrong_output)?;
     loaded.counters.encoded.add(encoding.elapsed());
     let count = rows.num_rows() as u64;
     loaded.counters.rows.fetch_add(count, Ordering::Relaxed);

@@ -5,6 +5,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use axum::body::Bytes;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use sandcast_audit::Digest;
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
@@ -23,6 +24,7 @@ pub(crate) fn infer_response(
     model: &str,
     version: u64,
     id: Option<&str>,
+    recording: Option<Digest>,
     outputs: &[Output],
 ) -> Result<Response, String> {
     let mut binary = Vec::new();
@@ -48,6 +50,7 @@ pub(crate) fn infer_response(
         model_name: model,
         model_version: version.to_string(),
         id,
+        parameters: recording.map(|recording| Recorded { recording }),
         outputs: tensors,
     };
     let mut body = serde_json::to_vec(&message).map_err(|error| error.to_string())?;
@@ -77,7 +80,15 @@ struct InferResponse<'a> {
     model_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Recorded>,
     outputs: Vec<OutputTensor<'a>>,
+}
+
+/// `$parameters` of a response: what `sandcast replay` takes, to show the prediction again.
+#[derive(Serialize)]
+struct Recorded {
+    recording: Digest,
 }
 
 /// `$response_output`.

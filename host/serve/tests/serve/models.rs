@@ -8,9 +8,9 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, AsArray as _, Float64Array};
 use arrow::datatypes::{Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sandcast_factory::Generated;
+use futures::{FutureExt as _, TryFutureExt as _};
+use sandcast_factory::{Generated, Predicted};
 use sandcast_sandbox::{Field, GenerationOptions, Kind, Task, TaskKind};
 use sandcast_serve::{
     FailureCause, ModelSelector, ModelSource, Predict, PredictError, ServableModel, SourceError,
@@ -229,8 +229,12 @@ impl Predict for Answering {
     fn predict<'a>(
         &'a self,
         rows: &'a RecordBatch,
-    ) -> BoxFuture<'a, Result<RecordBatch, PredictError>> {
-        self.0.answer(rows).boxed()
+    ) -> BoxFuture<'a, Result<Predicted, PredictError>> {
+        let answered = |rows| Predicted {
+            rows,
+            recording: None,
+        };
+        self.0.answer(rows).map_ok(answered).boxed()
     }
 }
 
@@ -240,8 +244,12 @@ impl Predict for Writing {
     fn predict<'a>(
         &'a self,
         rows: &'a RecordBatch,
-    ) -> BoxFuture<'a, Result<RecordBatch, PredictError>> {
-        self.0.answer(rows).boxed()
+    ) -> BoxFuture<'a, Result<Predicted, PredictError>> {
+        let answered = |rows| Predicted {
+            rows,
+            recording: None,
+        };
+        self.0.answer(rows).map_ok(answered).boxed()
     }
 
     fn generate<'a>(

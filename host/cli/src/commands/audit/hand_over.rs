@@ -1,10 +1,11 @@
 //! `sandcast audit export` and `sandcast audit prove`: what an auditor is given.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
-use sandcast_audit::{AuditLog, Period};
+use sandcast_audit::{AuditLog, Event, Period};
+use sandcast_sandbox::{Recording, Recordings};
 
 use crate::{
     failure::{Exit, Failure, OrReject as _},
@@ -23,6 +24,10 @@ pub(super) struct ExportArguments {
     /// Only entries from before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<Timestamp>,
+    /// With what was recorded of plugins, so that `sandcast replay --from` can show it again. It
+    /// holds their data: rows, models, answers over HTTP
+    #[arg(long)]
+    recordings: bool,
 }
 
 /// A day means its first moment in UTC, as the entries count time.
@@ -38,6 +43,7 @@ fn time(text: &str) -> Result<Timestamp, jiff::Error> {
 
 pub(super) fn export(
     log: &AuditLog,
+    state: &Path,
     arguments: &ExportArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
@@ -47,6 +53,13 @@ pub(super) fn export(
     };
     let report = sandcast_audit::export(log, &arguments.folder, period).or_reject()?;
     let (first, last) = report.present;
+    let recordings = match (arguments.recordings, state.parent()) {
+        (true, Some(state)) => Some(copy_recordings(
+            &state.join("recordings"),
+            &arguments.folder,
+        )?),
+        _ => None,
+    };
     if output.wants_json() {
         output.json(&serde_json::json!({
             "folder": arguments.folder,
@@ -56,6 +69,7 @@ pub(super) fn export(
             "root": report.verified.root,
             "key": report.verified.key,
             "tiles": report.tiles,
+            "recordings": recordings,
         }))?;
         return Ok(Exit::Done);
     }
@@ -67,6 +81,27 @@ pub(super) fn export(
         count(report.verified.entries),
         count(report.verified.checkpoints),
     ))?;
+    if let Some(Copied {
+        recordings,
+        files,
+        bytes,
+        missing,
+    }) = &recordings
+    {
+        output.line(format_args!(
+            "recordings: {}, in {} files of {}",
+            count(*recordings),
+            count(*files),
+            crate::table::bytes(*bytes)
+        ))?;
+        if !missing.is_empty() {
+            output.warn(format_args!(
+                "{} that the log names are not there any more, or were changed: {}",
+                count(missing.len() as u64),
+                missing.join(", ")
+            ));
+        }
+    }
     if let Some(key) = &report.verified.key {
         output.note(format_args!(
             "an auditor who has the key in another way than with the folder says\n  \
@@ -75,6 +110,49 @@ pub(super) fn export(
         ));
     }
     Ok(Exit::Done)
+}
+
+/// What went along with an export.
+#[derive(Debug, Default, serde::Serialize)]
+struct Copied {
+    recordings: u64,
+    files: u64,
+    bytes: u64,
+    /// Recordings of which something is missing or was changed; they are left out.
+    missing: Vec<String>,
+}
+
+/// Copies the recordings that an export names, with all that a replay of them needs.
+fn copy_recordings(from: &Path, export: &Path) -> Result<Copied, Failure> {
+    let (from, to) = (
+        Recordings::at(from),
+        Recordings::at(export.join("recordings")),
+    );
+    let mut copied = Copied::default();
+    for entry in sandcast_audit::read(export)? {
+        let Event::Recorded { recording, .. } = entry?.event else {
+            continue;
+        };
+        let Ok(read) = Recording::read(&from, &recording) else {
+            copied.missing.push(recording.short());
+            continue;
+        };
+        let mut parts = read.parts();
+        parts.push(recording);
+        parts.retain(|part| !to.has(part));
+        if parts.iter().any(|part| !from.has(part)) {
+            copied.missing.push(recording.short());
+            continue;
+        }
+        for part in parts {
+            let bytes = from.get(&part).or_reject()?;
+            to.put(&bytes)?;
+            copied.files += 1;
+            copied.bytes += bytes.len() as u64;
+        }
+        copied.recordings += 1;
+    }
+    Ok(copied)
 }
 
 #[derive(Debug, Args)]

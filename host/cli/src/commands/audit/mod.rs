@@ -26,6 +26,7 @@ Examples:
   sandcast audit key show                        the public key, for an auditor
   sandcast audit export ../for-the-auditor       a folder that can be checked without this one
   sandcast audit verify ../for-the-auditor --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
+  sandcast audit export --recordings ../evidence     and with what can be replayed
   sandcast audit prove 42 > proof.json           one entry, shown to be in the log
   sandcast audit verify --proof proof.json --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
 
@@ -75,7 +76,10 @@ pub(crate) fn execute(
         AuditAction::Show(arguments) => show::execute(&folder()?, arguments, output),
         AuditAction::Checkpoint => keys::checkpoint(&open(folder()?)?, output),
         AuditAction::Key(arguments) => keys::execute(&folder()?, arguments, output),
-        AuditAction::Export(arguments) => hand_over::export(&open(folder()?)?, arguments, output),
+        AuditAction::Export(arguments) => {
+            let folder = folder()?;
+            hand_over::export(&open(folder.clone())?, &folder, arguments, output)
+        }
         AuditAction::Prove(arguments) => hand_over::prove(folder, arguments, output),
     }
 }

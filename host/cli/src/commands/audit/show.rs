@@ -224,6 +224,19 @@ fn describe(event: &Event) -> String {
                 reasons.join("; ")
             )
         }
+        Event::ComputeUsed {
+            plugin,
+            stage,
+            device,
+            programs,
+            seconds,
+            peak_bytes,
+            ..
+        } => format!(
+            "{} in {stage} on {device}: programs {programs}, {seconds:.3} s, {} at most",
+            plugin.id,
+            crate::table::bytes(*peak_bytes)
+        ),
         Event::Recorded {
             plugin,
             stage,
@@ -232,9 +245,9 @@ fn describe(event: &Event) -> String {
             host_calls,
             ..
         } => format!(
-            "{} in {stage}: {} and {} into the host kept as {}",
+            "{} in {stage}: calls {}, into the host {}, kept as {}",
             plugin.id,
-            counted(*calls, "call"),
+            count(*calls),
             count(*host_calls),
             recording.short()
         ),

@@ -19,6 +19,7 @@ pub(crate) struct Overdrawn {
 pub(crate) struct Budget {
     memory_limit: u64,
     memory: u64,
+    peak_memory: u64,
     time_limit: Duration,
     time: Duration,
     programs_limit: u32,
@@ -33,6 +34,7 @@ impl Budget {
         Self {
             memory_limit: grant.map_or(0, |grant| grant.memory.bytes()),
             memory: 0,
+            peak_memory: 0,
             time_limit: grant.map_or(Duration::ZERO, |grant| grant.time.duration()),
             time: Duration::ZERO,
             programs_limit: grant.map_or(0, |grant| grant.programs),
@@ -52,6 +54,7 @@ impl Budget {
         match self.memory.checked_add(bytes) {
             Some(total) if total <= self.memory_limit => {
                 self.memory = total;
+                self.peak_memory = self.peak_memory.max(total);
                 Ok(())
             }
             _ => Err(Overdrawn {
@@ -109,6 +112,11 @@ impl Budget {
 
     pub(crate) fn spend_time(&mut self, time: Duration) {
         self.time = self.time.saturating_add(time);
+    }
+
+    /// Programs compiled, the time that was computed, and the most bytes that were held.
+    pub(crate) fn used(&self) -> (u32, Duration, u64) {
+        (self.programs, self.time, self.peak_memory)
     }
 
     pub(crate) fn time_left(&self) -> Duration {

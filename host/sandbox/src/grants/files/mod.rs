@@ -2,7 +2,10 @@
 //!
 //! `..` and symbolic links out of a folder are refused by wasmtime's capability-based path
 //! resolution, writing under a read-only grant by its permissions. This file opens the folders,
-//! counts every call, and records every refusal.
+//! counts every call, puts on record which files are read and changed, holds what is written to its
+//! quota, and records every refusal.
+
+mod quota;
 
 use std::path::Path;
 
@@ -19,6 +22,9 @@ use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 use super::{Access, Capability, FileGrant};
 use crate::state::State;
 use crate::text;
+pub use quota::FileQuota;
+pub(crate) use quota::FilesState;
+use quota::{Full, Place, Unrecorded};
 
 /// Bytes of a path in a record.
 const MAX_PATH_BYTES: usize = 512;
@@ -77,6 +83,39 @@ impl FilesView<'_> {
         self.0.filesystem()
     }
 
+    /// Where a path leads in an open folder, by its words.
+    fn place(&self, descriptor: &Resource<Descriptor>, path: &str) -> Option<Place> {
+        self.0.files.place(descriptor.rep(), path)
+    }
+
+    /// Puts on record what is about to be done.
+    fn announce(&mut self, action: &'static str, place: Option<&Place>) -> FsResult<()> {
+        let announced = self.0.files.announce(action, place);
+        announced.map_err(|Unrecorded| ErrorCode::Io.into())
+    }
+
+    /// The same for something that is to be made, as far as the quota lets it.
+    fn make(&mut self, place: Option<&Place>) -> FsResult<()> {
+        let taken = self.0.files.take_entry(place);
+        taken.map_err(|Full| FsError::from(ErrorCode::Quota))?;
+        self.announce("make", place)
+    }
+
+    /// A stream into an open file, held to the quota.
+    fn bound(
+        &mut self,
+        file: u32,
+        stream: FsResult<Resource<DynOutputStream>>,
+    ) -> FsResult<Resource<DynOutputStream>> {
+        let stream = stream?;
+        let Ok(inner) = self.0.table.delete(stream) else {
+            return Err(ErrorCode::BadDescriptor.into());
+        };
+        let bounded = self.0.files.bounded(file, inner);
+        let pushed = self.0.table.push(bounded);
+        pushed.map_err(|_| ErrorCode::InsufficientMemory.into())
+    }
+
     /// Records a refusal, and passes the answer on as it is.
     fn note<T>(&mut self, verb: &str, path: &str, answer: FsResult<T>) -> FsResult<T> {
         let refused = answer.as_ref().err().and_then(FsError::downcast_ref);
@@ -96,7 +135,11 @@ impl preopens::Host for FilesView<'_> {
                 "asked for its folders, and has none".into(),
             );
         }
-        self.call("files.get-directories").get_directories()
+        let folders = self.call("files.get-directories").get_directories()?;
+        for (folder, path) in &folders {
+            self.0.files.granted(folder.rep(), path);
+        }
+        Ok(folders)
     }
 }
 
@@ -138,10 +181,22 @@ impl types::HostDescriptor for FilesView<'_> {
         open_flags: OpenFlags,
         flags: DescriptorFlags,
     ) -> FsResult<Resource<Descriptor>> {
+        let place = self.place(&descriptor, &path);
+        if open_flags.contains(OpenFlags::CREATE) {
+            self.make(place.as_ref())?;
+        } else if flags.contains(DescriptorFlags::WRITE) || open_flags.contains(OpenFlags::TRUNCATE)
+        {
+            self.announce("write", place.as_ref())?;
+        } else if !open_flags.contains(OpenFlags::DIRECTORY) {
+            self.announce("read", place.as_ref())?;
+        }
         let files = &mut self.call("files.open-at");
         let answer = files
             .open_at(descriptor, path_flags, path.clone(), open_flags, flags)
             .await;
+        if let (Ok(opened), Some(place)) = (&answer, place) {
+            self.0.files.opened(opened.rep(), place);
+        }
         self.note("open", &path, answer)
     }
 
@@ -167,6 +222,11 @@ impl types::HostDescriptor for FilesView<'_> {
         bytes: Vec<u8>,
         offset: u64,
     ) -> FsResult<u64> {
+        let taken = self
+            .0
+            .files
+            .take_bytes(descriptor.rep(), bytes.len() as u64);
+        taken.map_err(|Full| FsError::from(ErrorCode::Quota))?;
         self.0.ledger.count_bytes_out(bytes.len());
         let answer = self
             .call("files.write")
@@ -189,9 +249,11 @@ impl types::HostDescriptor for FilesView<'_> {
         descriptor: Resource<Descriptor>,
         offset: u64,
     ) -> FsResult<Resource<DynOutputStream>> {
+        let file = descriptor.rep();
         let answer = self
             .call("files.write-via-stream")
             .write_via_stream(descriptor, offset);
+        let answer = self.bound(file, answer);
         self.note("write to", "an open file", answer)
     }
 
@@ -199,9 +261,11 @@ impl types::HostDescriptor for FilesView<'_> {
         &mut self,
         descriptor: Resource<Descriptor>,
     ) -> FsResult<Resource<DynOutputStream>> {
+        let file = descriptor.rep();
         let answer = self
             .call("files.append-via-stream")
             .append_via_stream(descriptor);
+        let answer = self.bound(file, answer);
         self.note("append to", "an open file", answer)
     }
 
@@ -234,6 +298,12 @@ impl types::HostDescriptor for FilesView<'_> {
     }
 
     async fn set_size(&mut self, descriptor: Resource<Descriptor>, size: u64) -> FsResult<()> {
+        // A file that grows holds zeros that were never written; they count as if they were.
+        let file = Resource::new_borrow(descriptor.rep());
+        let before = self.0.filesystem().stat(file).await?.size;
+        let grows = size.saturating_sub(before);
+        let taken = self.0.files.take_bytes(descriptor.rep(), grows);
+        taken.map_err(|Full| FsError::from(ErrorCode::Quota))?;
         let answer = self.call("files.set-size").set_size(descriptor, size).await;
         self.note("resize", "an open file", answer)
     }
@@ -280,6 +350,8 @@ impl types::HostDescriptor for FilesView<'_> {
         descriptor: Resource<Descriptor>,
         path: String,
     ) -> FsResult<()> {
+        let place = self.place(&descriptor, &path);
+        self.make(place.as_ref())?;
         let files = &mut self.call("files.create-directory-at");
         let answer = files.create_directory_at(descriptor, path.clone()).await;
         self.note("make folder", &path, answer)
@@ -310,6 +382,8 @@ impl types::HostDescriptor for FilesView<'_> {
         new_descriptor: Resource<Descriptor>,
         new_path: String,
     ) -> FsResult<()> {
+        let place = self.place(&new_descriptor, &new_path);
+        self.make(place.as_ref())?;
         let files = &mut self.call("files.link-at");
         let answer = files
             .link_at(
@@ -340,6 +414,8 @@ impl types::HostDescriptor for FilesView<'_> {
         descriptor: Resource<Descriptor>,
         path: String,
     ) -> FsResult<()> {
+        let place = self.place(&descriptor, &path);
+        self.announce("remove", place.as_ref())?;
         let files = &mut self.call("files.remove-directory-at");
         let answer = files.remove_directory_at(descriptor, path.clone()).await;
         self.note("remove folder", &path, answer)
@@ -352,6 +428,12 @@ impl types::HostDescriptor for FilesView<'_> {
         new_descriptor: Resource<Descriptor>,
         new_path: String,
     ) -> FsResult<()> {
+        let (from, to) = (
+            self.place(&descriptor, &path),
+            self.place(&new_descriptor, &new_path),
+        );
+        self.announce("remove", from.as_ref())?;
+        self.announce("make", to.as_ref())?;
         let files = &mut self.call("files.rename-at");
         let answer = files
             .rename_at(descriptor, path.clone(), new_descriptor, new_path)
@@ -365,6 +447,8 @@ impl types::HostDescriptor for FilesView<'_> {
         target: String,
         path: String,
     ) -> FsResult<()> {
+        let place = self.place(&descriptor, &path);
+        self.make(place.as_ref())?;
         let files = &mut self.call("files.symlink-at");
         let answer = files.symlink_at(descriptor, target, path.clone()).await;
         self.note("make the link", &path, answer)
@@ -375,6 +459,8 @@ impl types::HostDescriptor for FilesView<'_> {
         descriptor: Resource<Descriptor>,
         path: String,
     ) -> FsResult<()> {
+        let place = self.place(&descriptor, &path);
+        self.announce("remove", place.as_ref())?;
         let files = &mut self.call("files.unlink-file-at");
         let answer = files.unlink_file_at(descriptor, path.clone()).await;
         self.note("remove", &path, answer)
@@ -413,6 +499,7 @@ impl types::HostDescriptor for FilesView<'_> {
     }
 
     fn drop(&mut self, descriptor: Resource<Descriptor>) -> wasmtime::Result<()> {
+        self.0.files.closed(descriptor.rep());
         types::HostDescriptor::drop(&mut self.0.filesystem(), descriptor)
     }
 }
