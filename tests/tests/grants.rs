@@ -10,8 +10,8 @@ use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field as ArrowField, Schema};
 use sandcast_audit::{AuditLog, Event};
 use sandcast_sandbox::{
-    Access, CallContext, CallError, DeviceChoice, FileGrant, Grants, Plugin, Role, Sandbox,
-    SandboxConfig, ScanRequest,
+    Access, ByteSize, CallContext, CallError, DeviceChoice, FileGrant, FileQuota, Grants, Plugin,
+    Role, Sandbox, SandboxConfig, ScanRequest,
 };
 use sandcast_tests::built;
 use serde_json::json;
@@ -135,6 +135,75 @@ async fn a_folder_is_open_as_far_as_it_was_granted() {
         }
     }
     insta::assert_snapshot!("folders", table);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_filled_as_far_as_its_quota_and_no_further() {
+    let component = fs::read(built("tests/guests/hostile-reader")).expect("the guest");
+    for (behaviour, said, key) in [
+        ("fill-by-stream", "the stream", "bytes"),
+        ("fill-by-write", "quota", "bytes"),
+        ("fill-by-size", "quota", "bytes"),
+        ("make-many", "5 files", "entries"),
+    ] {
+        let (sandbox, audit) = sandbox();
+        let outer = folder();
+        let mut grants = granted(outer.path(), Access::ReadWrite);
+        grants.files[0].quota = FileQuota {
+            bytes: ByteSize::from_bytes(10_500),
+            entries: 5,
+        };
+        let loaded = sandbox.load("reader", &component, Role::Connector, grants);
+        let plugin = loaded.await.expect("it loads");
+        let content = content(&plugin, behaviour, "filled.txt").await;
+        let content = content.unwrap_or_else(|error| panic!("{behaviour}: {error}"));
+        assert_eq!(content, said, "{behaviour}");
+        let filled = fs::metadata(outer.path().join("granted/filled.txt"));
+        let filled = filled.map_or(0, |found| found.len());
+        assert!(filled <= 10_500, "{behaviour}: {filled} bytes");
+        if key == "bytes" {
+            assert!(filled >= 10_000, "{behaviour}: {filled} bytes");
+        }
+        let line = format!("plugins.reader.grants.files[0].quota.{key}");
+        let entries = audit.entries().expect("a log in memory");
+        let denied = entries.iter().any(
+            |entry| matches!(&entry.event, Event::Denied { grant_with, .. } if *grant_with == line),
+        );
+        assert!(denied, "{behaviour} is denied with `{line}`");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_with_files_is_on_record_before_it_is_done() {
+    let component = fs::read(built("tests/guests/hostile-reader")).expect("the guest");
+    let mut table = String::new();
+    for (behaviour, path) in [
+        ("read", "/data/open.txt"),
+        ("write", "new.txt"),
+        ("list", "/data"),
+        ("read-raw", "../secret.txt"),
+        ("move-out", "open.txt"),
+        ("make-many", "x"),
+    ] {
+        let (sandbox, audit) = sandbox();
+        let outer = folder();
+        let grants = granted(outer.path(), Access::ReadWrite);
+        let loaded = sandbox.load("reader", &component, Role::Connector, grants);
+        let plugin = loaded.await.expect("it loads");
+        let _ = content(&plugin, behaviour, path).await;
+        let entries = audit.entries().expect("a log in memory");
+        let said: Vec<String> = entries
+            .into_iter()
+            .filter_map(|entry| match entry.event {
+                Event::Effect { action, target, .. } => Some(format!("{action} {target}")),
+                Event::Denied { detail, .. } => Some(format!("denied: {detail}")),
+                _ => None,
+            })
+            .collect();
+        let (count, first) = (said.len(), said.iter().take(4).cloned().collect::<Vec<_>>());
+        writeln!(table, "{behaviour} {path}: {count}: {}", first.join("; ")).expect("a line");
+    }
+    insta::assert_snapshot!("files on record", table);
 }
 
 #[tokio::test(flavor = "multi_thread")]

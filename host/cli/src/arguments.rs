@@ -10,8 +10,8 @@ use sandcast_sandbox::{ByteSize, SandboxConfig};
 use crate::failure::{Failure, OrReject as _};
 
 use crate::commands::{
-    audit, bench, build, completions, data, doctor, generate, inspect, models, plan, predict,
-    program, replay, run, runs, schema, serve, sign,
+    audit, bench, build, certify, completions, data, doctor, generate, inspect, models, plan,
+    predict, program, replay, run, runs, schema, serve, sign,
 };
 
 const LONG_ABOUT: &str = "\
@@ -145,6 +145,7 @@ pub(crate) enum Command {
     Build(build::BuildArguments),
     Sign(sign::SignArguments),
     VerifyPlugin(sign::VerifyPluginArguments),
+    Certify(certify::CertifyArguments),
     Models(models::ModelsArguments),
     Data(data::DataArguments),
     Serve(serve::ServeArguments),

@@ -10,6 +10,7 @@ mod bindings;
 mod cache;
 mod call;
 mod capabilities;
+mod certify;
 mod columns;
 mod contract;
 mod diff;
@@ -40,6 +41,10 @@ pub use sandcast_kernels::{DeviceChoice, DeviceOptions, Precision};
 
 pub use call::{CallError, Failure, FailureCode, Usage};
 pub use capabilities::{CapabilityView, capabilities};
+pub use certify::{
+    Certificate, CertificateError, Demand, Examination, TRIALS_VERSION, Trial, TrialError,
+    TrialOptions, Verdict as TrialVerdict, examine,
+};
 pub use columns::{ConformError, conform};
 pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use grants::{

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod build;
+pub(crate) mod certify;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod doctor;
@@ -35,6 +36,7 @@ pub(crate) async fn execute(arguments: Arguments, output: &Output) -> Result<Exi
         Command::Inspect(arguments) => inspect::execute(arguments, global, output),
         Command::Sign(arguments) => sign::sign(arguments, output),
         Command::VerifyPlugin(arguments) => sign::verify(arguments, output),
+        Command::Certify(arguments) => certify::execute(arguments, output).await,
         Command::Build(arguments) => build::execute(arguments, output),
         Command::Models(arguments) => models::execute(arguments, global, output),
         Command::Data(arguments) => data::execute(arguments, global, output).await,

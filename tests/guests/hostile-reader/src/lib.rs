@@ -28,6 +28,14 @@ enum Behaviour {
     LinkAndRead,
     /// Moves the path, relative to the first granted folder, out of it.
     MoveOut,
+    /// Writes to the file at the path until it may not, by a stream; says how many bytes went in.
+    FillByStream,
+    /// The same at offsets.
+    FillByWrite,
+    /// The same by making the file longer.
+    FillBySize,
+    /// Makes files called `0`, `1`, … beside the path until it may not; says how many.
+    MakeMany,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,6 +49,51 @@ struct Config {
 struct Reader {
     config: Config,
     done: bool,
+}
+
+/// Files that are made at most.
+const MOST_FILES: u32 = 100;
+
+/// Bytes that are written at a time, and how often at most.
+const PIECE: usize = 1000;
+const MOST_PIECES: u64 = 100;
+
+/// Writes until it may not.
+fn fill(behaviour: Behaviour, path: &str) -> Result<String, Failure> {
+    let (folder, _) = first_folder()?;
+    let file = folder
+        .open_at(
+            PathFlags::empty(),
+            path,
+            OpenFlags::CREATE,
+            DescriptorFlags::READ | DescriptorFlags::WRITE,
+        )
+        .map_err(|code| Failure::denied(format!("open `{path}`: {}", code.name())))?;
+    let stream = match behaviour {
+        Behaviour::FillByStream => file.write_via_stream(0).ok(),
+        _ => None,
+    };
+    let mut said = "no end".to_owned();
+    for piece in 0..MOST_PIECES {
+        let offset = piece * PIECE as u64;
+        let written = match (&stream, behaviour) {
+            (Some(stream), _) => stream
+                .blocking_write_and_flush(&[b'x'; PIECE])
+                .map_err(|_| "the stream".to_owned()),
+            (None, Behaviour::FillBySize) => file
+                .set_size(offset + PIECE as u64)
+                .map_err(|code| code.name().to_owned()),
+            (None, _) => file
+                .write(&[b'x'; PIECE], offset)
+                .map(|_| ())
+                .map_err(|code| code.name().to_owned()),
+        };
+        if let Err(why) = written {
+            said = why;
+            break;
+        }
+    }
+    Ok(said)
 }
 
 /// Reads a path as it stands from the first granted folder.
@@ -91,6 +144,16 @@ impl Reader {
             }
             Behaviour::ReadRaw => raw(path, OpenFlags::empty(), DescriptorFlags::READ),
             Behaviour::Write => raw(path, OpenFlags::CREATE, DescriptorFlags::WRITE),
+            Behaviour::FillByStream | Behaviour::FillByWrite | Behaviour::FillBySize => {
+                fill(self.config.behaviour, path)
+            }
+            Behaviour::MakeMany => {
+                let made = (0..MOST_FILES).map_while(|number| {
+                    let name = number.to_string();
+                    raw(&name, OpenFlags::CREATE, DescriptorFlags::WRITE).ok()
+                });
+                Ok(format!("{} files", made.count()))
+            }
             Behaviour::LinkAndRead => {
                 let (folder, _) = first_folder()?;
                 folder.symlink_at(path, "out").map_err(|code| {
