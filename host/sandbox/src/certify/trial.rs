@@ -83,7 +83,10 @@ impl Stand {
                 plugin
             }
             Err(error) => {
-                let said = text::sentence(&error.to_string(), MAX_DETAIL_BYTES);
+                let mut said = text::sentence(&error.to_string(), MAX_DETAIL_BYTES);
+                if matches!(error, LoadError::NotGranted { .. }) {
+                    said.push_str("; folders and hosts are granted for a trial by whoever tries");
+                }
                 trials.push(Trial::new("loads", Demand::Must, LOADS, Err(said)));
                 return;
             }

@@ -172,6 +172,7 @@ fn describe(event: &Event) -> String {
         Event::Effect {
             plugin,
             stage,
+            action,
             target,
             secret,
             ..
@@ -179,7 +180,11 @@ fn describe(event: &Event) -> String {
             let with = secret
                 .as_ref()
                 .map_or_else(String::new, |secret| format!(", with {secret}"));
-            format!("{} in {stage}: {target}{with}", plugin.id)
+            let target = target
+                .strip_prefix(action.as_str())
+                .unwrap_or(target)
+                .trim();
+            format!("{} in {stage}: {action} {target}{with}", plugin.id)
         }
         Event::EffectFinished {
             plugin,
