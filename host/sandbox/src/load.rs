@@ -270,7 +270,7 @@ async fn check_and_compile(
     check_role(name, &inspection, role)?;
     check_imports(name, &inspection, &grants)?;
     if let Some((ceiling, _)) = sandbox.ceiling() {
-        let excesses = ceiling.excesses(&inspection.manifest.id, &grants);
+        let excesses = ceiling.excesses(&inspection.manifest.id, role, &grants);
         if !excesses.is_empty() {
             return Err(LoadError::OverCeiling {
                 name: name.to_owned(),

@@ -15,6 +15,7 @@ use super::{
     Access, ByteSize, ComputeGrant, FileGrant, Grants, HttpCredential, HttpGrant, Limits, LogGrant,
     RandomGrant, TimeSpan,
 };
+use crate::manifest::Role;
 
 /// What pipelines may grant at most, by plugin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,9 +63,15 @@ pub struct Excess {
     pub most: String,
 }
 
+/// The key that a ceiling demands instead of bounding it.
+const DEMANDED: &str = "recording";
+
 impl fmt::Display for Excess {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, asked, most } = self;
+        if key == DEMANDED {
+            return write!(formatter, "`{key}` is demanded, and is not there");
+        }
         write!(formatter, "`{key}` is {asked}, and may be at most {most}")
     }
 }
@@ -113,10 +120,16 @@ impl Ceiling {
         Digest::of(&serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Every part of a plugin's grants that is over its ceiling.
-    pub fn excesses(&self, id: &str, grants: &Grants) -> Vec<Excess> {
+    /// Every part of a plugin's grants that is over its ceiling, or that it demands and is not there.
+    pub fn excesses(&self, id: &str, role: Role, grants: &Grants) -> Vec<Excess> {
         let mut found = Vec::new();
-        compare(grants, &self.of(id), &mut Found(&mut found));
+        let most = self.of(id);
+        compare(grants, &most, &mut Found(&mut found));
+        // An operator who wants a plugin recorded does not leave it to the pipeline. Connectors cannot
+        // be; what they read is kept by its digest.
+        if most.recording.is_some() && grants.recording.is_none() && role != Role::Connector {
+            Found(&mut found).add(DEMANDED, "nothing", "everything");
+        }
         found
     }
 }
@@ -187,14 +200,8 @@ fn compare(asked: &Grants, most: &Grants, found: &mut Found<'_>) {
         (None, _) => {}
     }
     compare_limits(limits, &most.limits, found);
-    // Here the ceiling demands: an operator who wants a plugin recorded does not leave it to the
-    // pipeline.
-    match (recording, &most.recording) {
-        (None, Some(_)) => found.add("recording", "nothing", "a recording of every instance"),
-        (Some(asked), Some(most)) => {
-            found.at_most::<ByteSize>("recording.bytes", asked.bytes, most.bytes);
-        }
-        (_, None) => {}
+    if let (Some(asked), Some(most)) = (recording, &most.recording) {
+        found.at_most::<ByteSize>("recording.bytes", asked.bytes, most.bytes);
     }
 }
 
@@ -387,7 +394,7 @@ mod tests {
     }
 
     fn keys(ceiling: &Ceiling, asked: Value) -> Vec<String> {
-        let excesses = ceiling.excesses("acme/crm", &grants(asked));
+        let excesses = ceiling.excesses("acme/crm", Role::Policy, &grants(asked));
         excesses.into_iter().map(|excess| excess.key).collect()
     }
 
@@ -409,6 +416,21 @@ mod tests {
         }
         assert!(ceiling.of("acme/crm-2").compute.is_some());
         assert_eq!(Ceiling::default().of("acme/crm"), Grants::default());
+    }
+
+    #[test]
+    fn a_recording_is_demanded_of_all_but_connectors() {
+        let ceiling = ceiling(json!({ "acme/*": { "recording": { "bytes": "1MiB" } } }));
+        let small = json!({ "recording": { "bytes": "1MiB" } });
+        assert_eq!(keys(&ceiling, json!({})), ["recording"]);
+        assert_eq!(
+            keys(&ceiling, json!({ "recording": {} })),
+            ["recording.bytes"]
+        );
+        assert_eq!(keys(&ceiling, small), Vec::<String>::new());
+        let grants = Grants::default();
+        assert_eq!(ceiling.excesses("acme/crm", Role::Connector, &grants), []);
+        assert_eq!(ceiling.excesses("other/crm", Role::Policy, &grants), []);
     }
 
     #[test]
@@ -535,8 +557,11 @@ mod tests {
             }
             assert_eq!(keys(&ceiling, asked_for), [key], "{asked}");
         }
-        let none =
-            Ceiling::default().excesses("x", &grants(json!({ "compute": {}, "random": {} })));
+        let none = Ceiling::default().excesses(
+            "x",
+            Role::Policy,
+            &grants(json!({ "compute": {}, "random": {} })),
+        );
         assert_eq!(
             none.iter().map(ToString::to_string).collect::<Vec<_>>(),
             [
