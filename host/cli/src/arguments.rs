@@ -10,8 +10,8 @@ use sandcast_sandbox::{ByteSize, SandboxConfig};
 use crate::failure::{Failure, OrReject as _};
 
 use crate::commands::{
-    audit, bench, build, completions, data, doctor, generate, inspect, models, plan, predict,
-    program, run, runs, schema, serve, sign,
+    audit, bench, build, completions, data, doctor, generate, inspect, models, plan, plugins,
+    predict, program, run, runs, schema, serve, sign,
 };
 
 const LONG_ABOUT: &str = "\
@@ -141,6 +141,7 @@ pub(crate) enum Command {
     Run(run::RunArguments),
     Runs(runs::RunsArguments),
     Inspect(inspect::InspectArguments),
+    Plugins(plugins::PluginsArguments),
     Build(build::BuildArguments),
     Sign(sign::SignArguments),
     VerifyPlugin(sign::VerifyPluginArguments),

@@ -46,6 +46,11 @@ impl Ledger {
             .collect()
     }
 
+    /// The functions that were called, each with how often.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.calls.iter().copied()
+    }
+
     pub(crate) fn bytes_in(&self) -> u64 {
         self.bytes_in
     }

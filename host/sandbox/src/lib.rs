@@ -11,6 +11,7 @@ mod cache;
 mod call;
 mod capabilities;
 mod columns;
+mod conduct;
 mod contract;
 mod diff;
 mod effect;
@@ -40,6 +41,7 @@ pub use sandcast_kernels::{DeviceChoice, DeviceOptions, Precision};
 pub use call::{CallError, Failure, FailureCode, Usage};
 pub use capabilities::{CapabilityView, capabilities};
 pub use columns::{ConformError, conform};
+pub use conduct::{Bounds, StageBounds, egress_of};
 pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use grants::{
     Access, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing, ComputeGrant, Excess,
@@ -47,6 +49,7 @@ pub use grants::{
     LogLevel, RandomGrant, SecretSource, TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
+pub use instance::STRAYED;
 pub use load::{LoadError, Origin};
 pub use manifest::{AdapterFacts, CapabilityRequest, Manifest, Role};
 pub use model::{Field, Kind, Model, ModelError, Task, TaskKind, fields_of, schema_of};

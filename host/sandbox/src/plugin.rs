@@ -8,6 +8,7 @@ use wasmtime::Store;
 
 use crate::bindings;
 use crate::call::CallError;
+use crate::conduct::Bounds;
 use crate::grants::Grants;
 use crate::inspect::Inspection;
 use crate::instance::Instance;
@@ -41,6 +42,7 @@ impl CallContext {
 pub struct Plugin {
     made: Arc<Made>,
     recorded: bool,
+    bounds: Option<Arc<Bounds>>,
 }
 
 struct Made {
@@ -84,6 +86,7 @@ impl Plugin {
                 pre,
             }),
             recorded: true,
+            bounds: None,
         }
     }
 
@@ -119,6 +122,17 @@ impl Plugin {
         Plugin {
             made: Arc::clone(&self.made),
             recorded: false,
+            bounds: self.bounds.clone(),
+        }
+    }
+
+    /// The same plugin, whose instances are held to what it usually does.
+    #[must_use]
+    pub fn bounded(&self, bounds: Bounds) -> Plugin {
+        Plugin {
+            made: Arc::clone(&self.made),
+            recorded: self.recorded,
+            bounds: Some(Arc::new(bounds)),
         }
     }
 
@@ -202,7 +216,14 @@ impl Plugin {
         let sandbox = &self.made.sandbox;
         let permit = sandbox.admit().await.map_err(host)?;
         let identity = Arc::clone(&self.made.identity);
-        let state = State::open(sandbox, identity, context.clone(), config).map_err(host)?;
+        let state = State::open(
+            sandbox,
+            identity,
+            context.clone(),
+            config,
+            self.bounds.as_deref(),
+        )
+        .map_err(host)?;
         let mut store = Store::new(sandbox.engine(), state);
         limits::enforce(&mut store, &self.grants().limits);
         Ok(Instance::new(store, self.recorded, permit))

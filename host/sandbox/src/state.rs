@@ -10,6 +10,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::bindings::adapter::sandcast::plugin::types;
 use crate::columns::Batch;
+use crate::conduct::{Bounds, Watch};
 use crate::effect::Actor;
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
@@ -55,6 +56,8 @@ pub(crate) struct State {
     /// Whose effects and denials are put on record.
     pub(crate) actor: Arc<Actor>,
     pub(crate) http: HttpState,
+    /// What its plugin usually does.
+    pub(crate) watch: Watch,
     /// What the guest has printed and is not logged yet.
     pub(crate) printed: Captured,
     /// Bytes that the host holds for the guest, such as batches the guest has made.
@@ -69,6 +72,7 @@ impl State {
         identity: Arc<Identity>,
         context: CallContext,
         config: &serde_json::Value,
+        bounds: Option<&Bounds>,
     ) -> Result<Self, String> {
         let grants = &identity.grants;
         let mut wasi = WasiCtxBuilder::new();
@@ -77,6 +81,7 @@ impl State {
         let printed = noise::open(&mut wasi);
         let mut table = ResourceTable::new();
         table.set_max_capacity(grants.limits.resources as usize);
+        let watch = Watch::new(bounds, &context.stage);
         let actor = Arc::new(Actor {
             identity: Arc::clone(&identity),
             context,
@@ -100,7 +105,8 @@ impl State {
                 checkpoints: None,
                 writing: None,
             },
-            http: HttpState::new(Arc::clone(&actor)),
+            http: HttpState::new(Arc::clone(&actor), watch.clone()),
+            watch,
             actor,
             printed,
             held_bytes: 0,

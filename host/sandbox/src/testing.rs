@@ -232,6 +232,7 @@ pub(crate) fn store(bench: &Bench, grants: Grants) -> Store<State> {
         Arc::new(identity),
         context(),
         &serde_json::Value::Null,
+        None,
     )
     .expect("a state");
     let mut store = Store::new(bench.sandbox.engine(), state);

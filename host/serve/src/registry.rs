@@ -151,7 +151,7 @@ impl From<InferenceError> for PredictError {
         let cause = match error {
             InferenceError::Call(error) => return error.into(),
             InferenceError::Rows(_) | InferenceError::DoesNotWrite { .. } => FailureCause::Input,
-            InferenceError::Denied { .. } => FailureCause::Denied,
+            InferenceError::Denied { .. } | InferenceError::Conduct { .. } => FailureCause::Denied,
             _ => FailureCause::Internal,
         };
         Self {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sandcast_audit::{AuditError, Event};
 
+use crate::conduct::Judged;
 use crate::report::{self, Plugin, ReportInput};
 use crate::stages::Line;
 
@@ -46,6 +47,31 @@ pub(crate) fn add_usage(line: &Line<'_>, report: &mut ReportInput) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Adds what the conduct of every plugin came to.
+pub(crate) fn add_conduct(judged: &Judged, report: &mut ReportInput) {
+    for judged in &judged.plugins {
+        let digest = judged.plugin.digest.to_string();
+        let same = report
+            .plugins
+            .iter_mut()
+            .filter(|told| told.digest == digest);
+        for told in same {
+            told.standing = judged.standing.map(|standing| standing.to_string());
+            told.is_throttled = judged.throttled;
+            told.deviations = judged
+                .deviations
+                .iter()
+                .map(|deviation| report::Deviation {
+                    place: deviation.place.to_string(),
+                    measure: deviation.measure.clone(),
+                    score: deviation.score,
+                    reason: deviation.reason.clone(),
+                })
+                .collect();
+        }
+    }
 }
 
 /// Counts calls under their capability: the ledger names them `<capability>.<function>`.
