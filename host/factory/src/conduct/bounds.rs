@@ -7,7 +7,7 @@ use sandcast_audit::PluginRef;
 use sandcast_sandbox::{Bounds, StageBounds};
 
 use super::baseline::Baseline;
-use super::observation::{Most, Observation, Place, Seen};
+use super::observation::{Lesson, Most, Observation, Place, Seen};
 use super::rules::{ConductSection, Response};
 use super::standing::StandingRecord;
 use super::{Conduct, ConductError};
@@ -93,9 +93,17 @@ fn of_stage(baseline: &Baseline, headroom: f64) -> StageBounds {
     }
 }
 
-/// The second largest: no single run says how far others may go.
+/// The second largest, for no single run says how far others may go; but the largest of those that
+/// an operator has taken.
 fn second_most(lessons: &[Seen], of: impl Fn(&Observation) -> f64) -> f64 {
+    let accepted = lessons
+        .iter()
+        .filter(|seen| seen.lesson == Lesson::Accepted);
+    let accepted = accepted
+        .map(|seen| of(&seen.observation))
+        .fold(0.0, f64::max);
     let mut values: Vec<f64> = lessons.iter().map(|seen| of(&seen.observation)).collect();
     values.sort_unstable_by(|one, other| other.total_cmp(one));
-    values.get(1).or(values.first()).copied().unwrap_or(0.0)
+    let second = values.get(1).or(values.first()).copied().unwrap_or(0.0);
+    second.max(accepted)
 }

@@ -75,7 +75,7 @@ impl Conduct {
     ///
     /// # Errors
     /// If the log cannot be read or written.
-    pub(crate) fn judge(
+    pub fn judge(
         &self,
         run: &RunId,
         rules: &ConductSection,

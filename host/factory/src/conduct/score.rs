@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::baseline::{Baseline, host_of, measures, value_of, weight};
-use super::observation::{Observation, Place, Seen};
+use super::observation::{Lesson, Observation, Place, Seen};
 use super::statistics::{Scale, Usual};
 
 /// The score of what is found by itself, without a number.
@@ -203,12 +203,21 @@ impl Found<'_> {
     fn score(&self, measure: &str, value: f64, scale: Scale) -> Option<f64> {
         let scores = self.scores(measure, value, scale);
         let least = scores.into_iter().min_by(f64::total_cmp)?;
-        // Where others have been before, it is not odd to be.
-        let as_far = |seen: &Observation| value_of(measure, seen) >= value;
-        let lessons = &self.baseline.lessons;
-        let times = lessons.iter().filter(|it| as_far(&it.observation)).count();
-        let is_usual = times >= 2 && times as f64 >= lessons.len() as f64 * SHARE_AS_FAR;
+        let is_usual = self.has_been(|seen| value_of(measure, seen) >= value);
         (least > 0.0 && !is_usual).then_some(least)
+    }
+
+    /// Whether enough lessons went as far for it not to be odd to go there: one that an operator has
+    /// taken is enough.
+    fn has_been(&self, as_far: impl Fn(&Observation) -> bool) -> bool {
+        let lessons = &self.baseline.lessons;
+        let share = lessons.iter().filter(|it| as_far(&it.observation)).count() as f64
+            / lessons.len().max(1) as f64;
+        self.baseline.knows(&as_far)
+            && (share >= SHARE_AS_FAR
+                || lessons
+                    .iter()
+                    .any(|it| it.lesson == Lesson::Accepted && as_far(&it.observation)))
     }
 
     /// How far below the usual a number is, in the way in which it is the least so; only where the
@@ -217,10 +226,8 @@ impl Found<'_> {
         self.seen.rows.filter(|rows| *rows > 0)?;
         let scores = self.scores(measure, value, scale);
         let least = scores.into_iter().max_by(f64::total_cmp)?;
-        let lessons = &self.baseline.lessons;
-        let as_far = |seen: &Observation| value_of(measure, seen) <= value;
-        let times = lessons.iter().filter(|it| as_far(&it.observation)).count();
-        (least < 0.0 && times < 2).then_some(-least)
+        let is_usual = self.has_been(|seen| value_of(measure, seen) <= value);
+        (least < 0.0 && !is_usual).then_some(-least)
     }
 
     fn scores(&self, measure: &str, value: f64, scale: Scale) -> Vec<f64> {

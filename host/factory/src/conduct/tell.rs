@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sandcast_audit::{Digest, Entry, PluginRef};
+use sandcast_audit::{Digest, Entry, PluginRef, RunId};
 use serde::Serialize;
 
 use super::baseline::{Baseline, FunctionUse, host_of};
@@ -73,6 +73,15 @@ impl Conduct {
         }
         all.sort_by(|(one, _), (other, _)| one.id.cmp(&other.id));
         Ok(all)
+    }
+
+    /// What every component did in a run, by id and stage.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub fn seen_in(&self, run: &RunId) -> Result<Vec<Seen>, ConductError> {
+        self.catch_up()?;
+        self.cache.of_run(run)
     }
 
     /// The components that a text names: an id, or eight digits or more of a digest.

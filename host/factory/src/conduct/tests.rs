@@ -168,10 +168,11 @@ fn trust_is_earned_lost_and_earned_again() {
     assert_eq!(let_in(), Standing::Admitted, "once");
     bench.ordinary(1);
     assert_eq!(let_in(), Standing::Probation);
-    bench.ordinary(2);
+    bench.ordinary(1);
     assert_eq!(let_in(), Standing::Probation);
-    bench.ordinary(3);
+    bench.ordinary(1);
     assert_eq!(let_in(), Standing::Trusted);
+    bench.ordinary(3);
     let odd = Did::rows(1_000).with(|did| did.bytes_out *= 50);
     assert_eq!(bench.run(&odd), ["bytes-out"]);
     assert_eq!(let_in(), Standing::Probation);
