@@ -41,6 +41,21 @@ pub struct StageBounds {
     pub guest_seconds: f64,
     /// Its linear memories.
     pub memory_bytes: u64,
+    /// What it may come to besides for each row that it has made or was lent.
+    pub for_each_row: RowBounds,
+}
+
+/// What an instance may come to for a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RowBounds {
+    /// Calls into the host.
+    pub host_calls: f64,
+    /// Bytes copied into it.
+    pub bytes_in: f64,
+    /// Bytes copied out of it.
+    pub bytes_out: f64,
+    /// Its own time.
+    pub guest_seconds: f64,
 }
 
 /// Where an effect goes, as far as it tells plugins apart: the method, the host and the first
@@ -130,18 +145,32 @@ pub(crate) fn strayed(state: &State) -> Option<Strayed> {
     let seconds = state.clock.guest_seconds();
     let memory = state.meter.peak_memory_bytes();
     let (bytes_in, bytes_out) = (state.ledger.bytes_in(), state.ledger.bytes_out());
-    let over = |what: &str, came_to: u64, most: u64| {
-        (came_to > most).then(|| Strayed(format!("it came to {came_to} {what}, over {most}")))
+    let (rows, each) = (state.ledger.rows() as f64, &bounds.for_each_row);
+    let over = |what: &str, came_to: u64, most: u64, for_each: f64| {
+        let most = most as f64 + for_each * rows;
+        (came_to as f64 > most)
+            .then(|| Strayed(format!("it came to {came_to} {what}, over {most:.0}")))
     };
-    over("calls into the host", calls, bounds.host_calls)
-        .or_else(|| over("bytes taken in", bytes_in, bounds.bytes_in))
-        .or_else(|| over("bytes handed out", bytes_out, bounds.bytes_out))
-        .or_else(|| over("bytes of memory", memory, bounds.memory_bytes))
-        .or_else(|| {
-            let most = bounds.guest_seconds;
-            (seconds > most)
-                .then(|| Strayed(format!("it ran for {seconds:.3} s, over {most:.3} s")))
-        })
+    over(
+        "calls into the host",
+        calls,
+        bounds.host_calls,
+        each.host_calls,
+    )
+    .or_else(|| over("bytes taken in", bytes_in, bounds.bytes_in, each.bytes_in))
+    .or_else(|| {
+        over(
+            "bytes handed out",
+            bytes_out,
+            bounds.bytes_out,
+            each.bytes_out,
+        )
+    })
+    .or_else(|| over("bytes of memory", memory, bounds.memory_bytes, 0.0))
+    .or_else(|| {
+        let most = bounds.guest_seconds + each.guest_seconds * rows;
+        (seconds > most).then(|| Strayed(format!("it ran for {seconds:.3} s, over {most:.3} s")))
+    })
 }
 
 #[cfg(test)]

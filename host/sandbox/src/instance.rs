@@ -156,6 +156,13 @@ impl Instance {
         pushed.map_err(|error| self.host(error.to_string()))
     }
 
+    /// Counts rows that the guest is lent.
+    pub(crate) fn count_rows(&mut self, rows: usize) {
+        if let Ok(store) = self.store() {
+            store.data_mut().ledger.count_rows(rows);
+        }
+    }
+
     /// Takes a batch that the guest has given up.
     pub(crate) fn take_batch(&mut self, batch: Resource<Batch>) -> Result<RecordBatch, CallError> {
         let taken = self.store()?.data_mut().take_batch(batch);

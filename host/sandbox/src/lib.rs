@@ -41,7 +41,7 @@ pub use sandcast_kernels::{DeviceChoice, DeviceOptions, Precision};
 pub use call::{CallError, Failure, FailureCode, Usage};
 pub use capabilities::{CapabilityView, capabilities};
 pub use columns::{ConformError, conform};
-pub use conduct::{Bounds, StageBounds, egress_of};
+pub use conduct::{Bounds, RowBounds, StageBounds, egress_of};
 pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use grants::{
     Access, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing, ComputeGrant, Excess,

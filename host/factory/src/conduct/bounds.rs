@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sandcast_audit::PluginRef;
-use sandcast_sandbox::{Bounds, StageBounds};
+use sandcast_sandbox::{Bounds, RowBounds, StageBounds};
 
 use super::baseline::Baseline;
 use super::observation::{Lesson, Most, Observation, Place, Seen};
@@ -79,6 +79,7 @@ fn of_stage(baseline: &Baseline, headroom: f64) -> StageBounds {
         (second * headroom).max(least)
     };
     let whole = |number: f64| number.ceil() as u64;
+    let row = |of: fn(&Observation) -> f64| baseline.per_row(of).unwrap_or(0.0) * headroom;
     let memory = second_most(&baseline.lessons, |seen| seen.peak_memory_bytes as f64);
     let mut functions = baseline.union(|seen| seen.calls.keys().collect());
     functions.extend(ALWAYS.map(str::to_owned));
@@ -90,6 +91,12 @@ fn of_stage(baseline: &Baseline, headroom: f64) -> StageBounds {
         bytes_out: whole(most(|most| most.bytes_out as f64, LEAST_BYTES)),
         guest_seconds: most(|most| most.guest_seconds, LEAST_SECONDS),
         memory_bytes: whole((memory * headroom).max(LEAST_MEMORY_BYTES)),
+        for_each_row: RowBounds {
+            host_calls: row(|seen| seen.calls.values().sum::<u64>() as f64),
+            bytes_in: row(|seen| seen.bytes_in as f64),
+            bytes_out: row(|seen| seen.bytes_out as f64),
+            guest_seconds: row(|seen| seen.guest_seconds),
+        },
     }
 }
 

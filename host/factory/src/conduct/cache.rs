@@ -218,7 +218,7 @@ impl Cache {
         self.read(|connection| joined(connection, OF_RUN, [run.as_str()]))
     }
 
-    /// Runs that were neither judged nor ended.
+    /// Runs that are still to be judged.
     pub(crate) fn open_runs(&self) -> Result<Vec<RunId>, ConductError> {
         self.read(|connection| {
             let mut statement =
@@ -341,10 +341,14 @@ impl<'t> Folding<'t> {
         }
         for (run, facts) in self.runs.drain() {
             let Some(facts) = facts else { continue };
-            let is_open = facts.scored.is_none() && facts.outcome.is_none();
             let statement =
                 "UPDATE runs SET pipeline = ?2, is_open = ?3, document = ?4 WHERE run = ?1";
-            let values = (run.as_str(), &facts.pipeline, is_open, to_json(&facts)?);
+            let values = (
+                run.as_str(),
+                &facts.pipeline,
+                facts.is_open(),
+                to_json(&facts)?,
+            );
             self.transaction.prepare(statement)?.execute(values)?;
         }
         for ((run, digest, stage), seen) in self.observations.drain() {
@@ -440,6 +444,14 @@ impl Memory for Folding<'_> {
     fn set_standing(&mut self, record: StandingRecord) -> Sql<()> {
         self.standings.insert(record.plugin.digest, Some(record));
         Ok(())
+    }
+
+    fn has_standings(&mut self) -> Sql<bool> {
+        if self.standings.values().any(Option::is_some) {
+            return Ok(true);
+        }
+        let statement = "SELECT EXISTS (SELECT 1 FROM standings)";
+        self.transaction.query_row(statement, [], |row| row.get(0))
     }
 
     fn remember(&mut self, digest: &Digest, entry: &Entry) -> Sql<()> {

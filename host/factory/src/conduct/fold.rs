@@ -52,6 +52,8 @@ pub(crate) trait Memory {
     ) -> Result<&mut Observation, Self::Error>;
     fn standing(&mut self, digest: &Digest) -> Result<Option<&mut StandingRecord>, Self::Error>;
     fn set_standing(&mut self, record: StandingRecord) -> Result<(), Self::Error>;
+    /// Whether any component has a standing yet.
+    fn has_standings(&mut self) -> Result<bool, Self::Error>;
     /// Keeps an entry for the history of a component.
     fn remember(&mut self, digest: &Digest, entry: &Entry) -> Result<(), Self::Error>;
 }
@@ -63,16 +65,17 @@ pub(crate) fn fold<M: Memory>(memory: &mut M, entry: &Entry) -> Result<(), M::Er
             run,
             pipeline,
             config,
-        } => memory.begin_run(
-            run,
-            RunFacts {
+        } => {
+            let facts = RunFacts {
                 pipeline: pipeline.clone(),
                 config: *config,
                 stages: BTreeMap::new(),
+                is_judged: memory.has_standings()?,
                 scored: None,
                 outcome: None,
-            },
-        ),
+            };
+            memory.begin_run(run, facts)
+        }
         Event::StageFinished {
             run,
             stage,

@@ -88,9 +88,6 @@ impl Conduct {
             by_component.entry(digest).or_default().push(seen);
         }
         let mut judged = Judged::default();
-        if by_component.is_empty() {
-            return Ok(judged);
-        }
         let mut deviating = Vec::new();
         for (digest, did) in &by_component {
             let Some(first) = did.first() else { continue };

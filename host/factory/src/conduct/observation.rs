@@ -85,10 +85,19 @@ pub(crate) struct RunFacts {
     pub(crate) config: Digest,
     /// The stages that ended well.
     pub(crate) stages: BTreeMap<String, StageFacts>,
+    /// Whether it will be judged: it is not from before there was judging.
+    pub(crate) is_judged: bool,
     /// The components that were judged, and those of them that deviated.
     pub(crate) scored: Option<Scored>,
     /// How it ended, if it has.
     pub(crate) outcome: Option<String>,
+}
+
+impl RunFacts {
+    /// Whether it is still to be judged.
+    pub(crate) fn is_open(&self) -> bool {
+        self.scored.is_none() && (self.is_judged || self.outcome.is_none())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -165,7 +174,9 @@ impl Seen {
             (Some(scored), ..) if scored.deviating.contains(&digest) => Lesson::Deviating,
             (Some(_), _, Some(_)) => Lesson::Usual,
             // A run from before conduct was looked at.
-            (None, Some(outcome), Some(_)) if matches!(&**outcome, "completed" | "rejected") => {
+            (None, Some(outcome), Some(_))
+                if !run.is_judged && matches!(&**outcome, "completed" | "rejected") =>
+            {
                 Lesson::Usual
             }
             _ => Lesson::Open,

@@ -267,6 +267,41 @@ fn a_run_that_was_cut_off_is_judged_by_the_next_and_only_once() {
 }
 
 #[test]
+fn a_run_that_ended_and_was_not_judged_is_no_lesson() {
+    let bench = Bench::new();
+    bench.ordinary(6);
+    let odd = Did::rows(1_000).with(|did| did.bytes_out *= 50);
+    for _ in 0..3 {
+        // The disk is full just then.
+        let run = bench.begin(&odd);
+        bench.end(run);
+    }
+    assert_eq!(bench.run(&odd), ["bytes-out"]);
+    bench
+        .conduct
+        .judge_left(&bench.rules, |_| Response::Alert)
+        .expect("judged");
+    let entries = bench.audit.entries().expect("readable");
+    let scored = |event: &Event| matches!(event, Event::ConductScored { .. });
+    let scored = entries.iter().filter(|entry| scored(&entry.event));
+    assert_eq!(scored.count(), 10);
+}
+
+#[test]
+fn runs_from_before_there_was_judging_are_lessons() {
+    let bench = Bench::new();
+    for _ in 0..6 {
+        let run = bench.begin(&Did::rows(1_000));
+        bench.end(run);
+    }
+    let plugin = version("1.0.0");
+    let record = bench.conduct.let_in(&plugin, Admission::Automatic, None);
+    assert_eq!(record.expect("let in").standing, Standing::Probation);
+    let odd = Did::rows(1_000).with(|did| did.bytes_out *= 50);
+    assert_eq!(bench.run(&odd), ["bytes-out"]);
+}
+
+#[test]
 fn what_is_known_is_the_same_however_it_was_read() {
     let mut bench = Bench::new();
     bench.rules = small();
@@ -390,4 +425,5 @@ fn bounds_are_of_what_most_runs_did() {
     );
     assert_eq!((stage.host_calls, stage.bytes_out), (120, 1 << 20));
     assert_eq!(stage.guest_seconds, 1.0);
+    assert!((320.0..340.0).contains(&stage.for_each_row.bytes_out));
 }

@@ -9,7 +9,7 @@ use sandcast_sdk::http::Request;
 use sandcast_sdk::{Chunk, Connector, Failure, Field, Kind, ScanRequest, Split, files, random};
 use serde::Deserialize;
 
-const MAX_ANSWER_BYTES: u64 = 1 << 20;
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
