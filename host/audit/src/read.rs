@@ -111,6 +111,20 @@ impl Entries {
         }
     }
 
+    /// Whether there is nothing after the entry that was read last, not even half an entry.
+    ///
+    /// # Errors
+    /// When the file cannot be looked at.
+    pub fn is_at_end(&self) -> Result<bool, AuditError> {
+        match self.reader.get_ref().metadata() {
+            Ok(metadata) => Ok(metadata.len() == self.position.end),
+            Err(source) => Err(AuditError::Read {
+                path: self.path.clone(),
+                source,
+            }),
+        }
+    }
+
     /// The place after the entry that was read last.
     #[must_use]
     pub fn position(&self) -> Position {
@@ -217,11 +231,14 @@ mod tests {
         log.append(Event::ServeStopped { predictions: 4 })
             .expect("appended");
         let entries = read_after(folder.path(), position).expect("a log");
+        let mut entries = entries.expect("the same log");
+        assert!(!entries.is_at_end().expect("a file"));
         let rest: Vec<u64> = entries
-            .expect("the same log")
+            .by_ref()
             .map(|entry| entry.expect("an entry").sequence)
             .collect();
         assert_eq!(rest, [5]);
+        assert!(entries.is_at_end().expect("a file"));
     }
 
     #[test]

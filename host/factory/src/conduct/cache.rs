@@ -32,7 +32,8 @@ const MAX_RUNS: i64 = 256;
 /// Entries that are taken in before what they changed is written and let go.
 const CHUNK_ENTRIES: usize = 50_000;
 
-const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to wait for another process that reads a long log for the first time.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(600);
 
 const TABLES: &str = "
     DROP TABLE IF EXISTS place;
@@ -129,11 +130,15 @@ impl Cache {
             .connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        // Nothing new is what there mostly is; it is seen without keeping others from writing.
+        if let Some(position) = place(&connection)?
+            && let Some(entries) = read_after(log, position)?
+            && entries.is_at_end()?
+        {
+            return Ok(0);
+        }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let known: Option<String> = transaction
-            .query_row("SELECT document FROM place", [], |row| row.get(0))
-            .optional()?;
-        let known: Option<Position> = known.as_deref().map(from_json).transpose()?;
+        let known = place(&transaction)?;
         let entries = match known {
             Some(position) => read_after(log, position)?,
             None => None,
@@ -233,6 +238,11 @@ impl Cache {
         const HISTORY: &str = "SELECT document FROM history WHERE digest = ?1 ORDER BY sequence";
         self.read(|connection| documents(connection, HISTORY, [digest.to_string()]))
     }
+}
+
+/// The place in the log up to which entries are taken in.
+fn place(connection: &Connection) -> Sql<Option<Position>> {
+    document(connection, "SELECT document FROM place", [])
 }
 
 const STANDING: &str = "SELECT document FROM standings WHERE digest = ?1";

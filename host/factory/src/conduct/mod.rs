@@ -2,7 +2,7 @@
 //!
 //! Every component has a standing ([`StandingRecord`]) and, for each place in which it runs, a
 //! [`Baseline`]: what it calls, what it takes in and hands out, where its requests go, how long it
-//! takes. Both come from the audit log alone; [`cache`] holds what was read of it. After each run
+//! takes. Both come from the audit log alone; `cache.rs` holds what was read of it. After each run
 //! what every component did is scored against its baseline; a [`Deviation`] is told, recorded, and
 //! answered as the pipeline's [`ConductSection`] says.
 //!
@@ -91,6 +91,14 @@ pub enum ConductError {
         /// The standing it has.
         standing: Standing,
     },
+    /// An entry that was written is not in the log.
+    #[error(
+        "entry {sequence} of the audit log is not there although it was written; `sandcast audit verify` says what is"
+    )]
+    Lost {
+        /// The number of the entry.
+        sequence: u64,
+    },
     /// A decision has no reason.
     #[error("a decision about a plugin needs a reason; say it with `--reason`")]
     NoReason,
@@ -119,7 +127,7 @@ fn way_back(record: &StandingRecord) -> String {
 impl ConductError {
     /// Whether a plugin or a command is refused, and nothing of the host is wrong.
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Cache(_) | Self::Audit(_))
+        !matches!(self, Self::Cache(_) | Self::Audit(_) | Self::Lost { .. })
     }
 }
 
@@ -242,10 +250,8 @@ impl Conduct {
         let digest = change.plugin.digest;
         let entry = self.audit.append(change.into())?;
         let record = self.standing(&digest)?;
-        record.ok_or(ConductError::Audit(AuditError::Damaged {
-            path: self.log.clone(),
-            offset: entry.sequence,
-        }))
+        let sequence = entry.sequence;
+        record.ok_or(ConductError::Lost { sequence })
     }
 
     /// Does what an operator decided about a component.
