@@ -4,12 +4,16 @@
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
 
+use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use sandcast_audit::{Event, Standing};
 use sandcast_factory::RunOutcome;
 use sandcast_factory::conduct::{Action, Conduct};
 use sandcast_factory::inference::{InferenceError, ServedModel};
 use sandcast_factory::run::{Completed, Rejected};
+use sandcast_serve::{ModelSource as _, RegistrySource};
 use sandcast_tests::{Line, built};
 
 const PIPELINE: &str = "version: 1
@@ -321,14 +325,22 @@ fn a_model_whose_adapter_is_quarantined_does_not_answer() {
         .named("sandcast/adapter-kmeans")
         .expect("readable")
         .remove(0);
-    let workspace = bench.line.workspace();
+    let workspace = Arc::new(bench.line.workspace());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let load = || {
-        runtime
-            .block_on(ServedModel::load(&workspace, &completed.version))
-            .map(drop)
+        let loaded = runtime.block_on(ServedModel::load(&workspace, &completed.version));
+        loaded.map(drop)
     };
     load().expect("it answers");
+    // The same while it is served.
+    let source = RegistrySource::new(Arc::clone(&workspace));
+    let served = runtime
+        .block_on(source.load("heaps", 1))
+        .expect("it is served");
+    let numbers = || Arc::new(Float64Array::from(vec![0.5, 50.0])) as ArrayRef;
+    let rows = RecordBatch::try_from_iter([("x", numbers()), ("y", numbers())]).expect("rows");
+    let answer = || runtime.block_on(served.predictor.predict(&rows)).map(drop);
+    answer().expect("it answers");
     conduct
         .decide(Action::Quarantine, &adapter, "ann", "a test")
         .expect("it applies");
@@ -338,8 +350,17 @@ fn a_model_whose_adapter_is_quarantined_does_not_answer() {
         error.to_string().contains("sandcast plugins release"),
         "{error}"
     );
+    std::thread::sleep(Duration::from_millis(2_100));
+    let error = answer().expect_err("it does not answer any more");
+    assert!(
+        error.message.contains("is quarantined since"),
+        "{}",
+        error.message
+    );
     conduct
         .decide(Action::Release, &adapter, "ann", "the test is over")
         .expect("it applies");
     load().expect("it answers again");
+    std::thread::sleep(Duration::from_millis(2_100));
+    answer().expect("it answers again");
 }

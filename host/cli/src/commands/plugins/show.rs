@@ -104,21 +104,25 @@ fn of_place(told: &PlaceTold) -> String {
     let calls = told.calls.iter().take(SHOWN).map(of_function);
     for (number, text) in calls.enumerate() {
         let what = if number == 0 { "calls" } else { "" };
-        table.row([what.to_owned(), text, String::new()]);
+        table.row([what.to_owned(), text]);
     }
     if told.calls.len() > SHOWN {
         let more = told.calls.len() - SHOWN;
-        table.row([String::new(), format!("and {more} more"), String::new()]);
+        table.row([String::new(), format!("and {more} more")]);
     }
     for (number, target) in told.targets.iter().take(SHOWN).enumerate() {
         let what = if number == 0 { "requests" } else { "" };
         let target = sandcast_sandbox::sentence(target, 100);
-        table.row([what.to_owned(), target, String::new()]);
+        table.row([what.to_owned(), target]);
     }
     if told.targets.len() > SHOWN {
         let more = told.targets.len() - SHOWN;
-        table.row([String::new(), format!("and {more} more"), String::new()]);
+        table.row([String::new(), format!("and {more} more")]);
     }
+    if !table.is_empty() {
+        text.push_str(&format!("{table}\n"));
+    }
+    let mut table = Table::indented(2);
     let whole = |value: f64| bytes(value.max(0.0) as u64);
     let plots: [(&str, String, Measure); 4] = [
         ("takes in", whole(told.bytes_in), |seen| {
