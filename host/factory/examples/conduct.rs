@@ -1,4 +1,5 @@
-//! What it costs to know the conduct of plugins: `cargo run --workspace --example conduct -- ENTRIES`.
+//! What it costs to know the conduct of plugins: `cargo build --workspace --example conduct`, then
+//! `target/debug/examples/conduct ENTRIES`.
 //!
 //! Writes an audit log of so many entries, as runs of four plugins would, and measures: reading all
 //! of it, which happens once; what a run pays at its start for each plugin, with nothing new in the
