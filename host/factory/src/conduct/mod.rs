@@ -14,6 +14,7 @@ mod baseline;
 mod bounds;
 mod cache;
 mod fold;
+mod folding;
 mod judge;
 mod observation;
 mod rules;
