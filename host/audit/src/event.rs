@@ -158,6 +158,56 @@ pub enum Event {
         /// How it ended, such as `done`, `trap` or `timeout`.
         outcome: String,
     },
+    /// A plugin did otherwise than it usually does, beyond the threshold of its pipeline.
+    ConductDeviated {
+        /// The run, or none where it was served.
+        run: Option<RunId>,
+        /// The plugin.
+        plugin: PluginRef,
+        /// The stage it ran in.
+        stage: String,
+        /// What was measured, such as `calls:http.handle`, `target` or `guest-seconds`.
+        measure: String,
+        /// How far it is from what is usual; the unit is a robust standard deviation.
+        score: f64,
+        /// What it came to, where it is a number.
+        observed: Option<f64>,
+        /// What is usual, where it is a number.
+        usual: Option<f64>,
+        /// In words and figures.
+        reason: String,
+    },
+    /// What the plugins of a run did was held against what they usually do.
+    ConductScored {
+        /// The run.
+        run: RunId,
+        /// The components that were judged.
+        plugins: Vec<Digest>,
+        /// Those of them that did otherwise than usual; nothing is learned from what they did.
+        deviating: Vec<Digest>,
+    },
+    /// A component was given another standing. Where the change does not follow from the standing
+    /// it had, because somebody else was faster, it changes nothing.
+    StandingChanged {
+        /// The component.
+        plugin: PluginRef,
+        /// The standing it had, if it was known.
+        from: Option<Standing>,
+        /// The standing it has now.
+        to: Standing,
+        /// Whether its instances are slowed down from now on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        throttled: bool,
+        /// Whether what it has done so far counts as usual from now on, deviations among it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        accepts: bool,
+        /// Who decided: an operator of this system, or none where it was a rule.
+        operator: Option<String>,
+        /// Why.
+        reason: String,
+        /// The run that gave the occasion, if any.
+        run: Option<RunId>,
+    },
     /// What an instance of a plugin spent of its compute budget.
     ComputeUsed {
         /// The run, if any.
@@ -353,7 +403,52 @@ impl Event {
                 | Self::KeyCreated { .. }
                 | Self::KeyRotated { .. }
                 | Self::KeyReplaced { .. }
+                | Self::StandingChanged { .. }
         )
+    }
+}
+
+/// How far a component is trusted.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// It is never loaded again.
+    Revoked,
+    /// It is not loaded until it is released.
+    Quarantined,
+    /// It may be loaded and has not run yet.
+    Admitted,
+    /// It runs, and has not shown for long enough what it does.
+    Probation,
+    /// It has shown what it does, or an operator vouches for it.
+    Trusted,
+}
+
+impl Standing {
+    /// The word that stands in records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Quarantined => "quarantined",
+            Self::Admitted => "admitted",
+            Self::Probation => "probation",
+            Self::Trusted => "trusted",
+        }
+    }
+
+    /// Whether a component of this standing may be loaded.
+    #[must_use]
+    pub fn may_load(self) -> bool {
+        self >= Self::Admitted
+    }
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(self.as_str())
     }
 }
 

@@ -22,6 +22,7 @@ mod key_file;
 mod log;
 mod note;
 mod proof;
+mod read;
 mod run_id;
 #[cfg(test)]
 mod testing;
@@ -32,15 +33,16 @@ mod verify;
 pub use checkpoint::{Checkpoint, SignedCheckpoint};
 pub use digest::{Digest, DigestHasher, ParseDigestError};
 pub use entry::{Entry, entry_schema};
-pub use event::{Event, GateCheck, PluginRef};
+pub use event::{Event, GateCheck, PluginRef, Standing};
 pub use export::{ExportError, ExportReport, Period, export};
-pub use log::{AuditError, AuditLog, Entries, local_key, read};
+pub use log::{AuditError, AuditLog, local_key};
 // What signs the log signs plugins, too: the same forms, so that an auditor needs to know one.
 pub use key_file::{load as load_key, store as store_key};
 pub use note::{LogKey, Note, NoteFault, ParseKeyError, VerifierKey};
 pub use proof::{
     Proof, ProofError, ProveError, Proven, prove_consistency, prove_inclusion, verify_proof,
 };
+pub use read::{Entries, Position, read, read_after};
 pub use run_id::{ParseRunIdError, RunId};
 pub use tree::{ParseTreeHashError, TreeHash};
 pub use verify::{CheckpointFault, Fault, Trust, VerifyError, VerifyReport, verify, verify_with};

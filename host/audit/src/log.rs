@@ -12,7 +12,7 @@ use crate::head::{HEAD_FILE, Head, LOG_FILE};
 use crate::key_file;
 use crate::note::LogKey;
 use crate::tree::{Frontier, TreeHash};
-use crate::{Digest, Entry, Event, VerifierKey};
+use crate::{Digest, Entry, Event, VerifierKey, read};
 
 /// The log of one state folder. Clones append to the same log; so may other processes.
 ///
@@ -243,56 +243,6 @@ impl AuditLog {
 pub fn local_key(dir: &Path) -> Option<VerifierKey> {
     let key = key_file::load(&key_file::path(dir)).ok()??;
     Some(key.verifier())
-}
-
-/// Reads the log in a folder without opening it for writing. Each line is checked against its
-/// digest; the chain between lines is not, that is [`verify`](crate::verify)'s work.
-///
-/// # Errors
-/// When there is no log or it cannot be read; the iterator, when a line is damaged.
-pub fn read(dir: &Path) -> Result<Entries, AuditError> {
-    let path = dir.join(LOG_FILE);
-    match File::open(&path) {
-        Ok(file) => Ok(Entries {
-            path,
-            reader: BufReader::new(file),
-            offset: 0,
-        }),
-        Err(source) => Err(AuditError::Read { path, source }),
-    }
-}
-
-/// The entries of a log, oldest first.
-#[derive(Debug)]
-pub struct Entries {
-    path: PathBuf,
-    reader: BufReader<File>,
-    offset: u64,
-}
-
-impl Iterator for Entries {
-    type Item = Result<Entry, AuditError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut line = Vec::new();
-        if let Err(source) = self.reader.read_until(b'\n', &mut line) {
-            return Some(Err(AuditError::Read {
-                path: self.path.clone(),
-                source,
-            }));
-        }
-        let offset = self.offset;
-        self.offset += line.len() as u64;
-        // Without a newline it is an entry that is being written, or the trace of a crash.
-        let body = line.strip_suffix(b"\n")?;
-        let entry = open_line(body)
-            .ok()
-            .and_then(|_| serde_json::from_slice(body).ok());
-        Some(entry.ok_or_else(|| AuditError::Damaged {
-            path: self.path.clone(),
-            offset,
-        }))
-    }
 }
 
 /// The last entry that this process knows of.

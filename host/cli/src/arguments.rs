@@ -11,7 +11,7 @@ use crate::failure::{Failure, OrReject as _};
 
 use crate::commands::{
     audit, bench, build, certify, completions, data, doctor, generate, inspect, models, plan,
-    predict, program, replay, run, runs, schema, serve, sign,
+    plugins, predict, program, replay, run, runs, schema, serve, sign,
 };
 
 const LONG_ABOUT: &str = "\
@@ -142,6 +142,7 @@ pub(crate) enum Command {
     Run(run::RunArguments),
     Runs(runs::RunsArguments),
     Inspect(inspect::InspectArguments),
+    Plugins(plugins::PluginsArguments),
     Build(build::BuildArguments),
     Sign(sign::SignArguments),
     VerifyPlugin(sign::VerifyPluginArguments),

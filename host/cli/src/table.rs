@@ -98,6 +98,22 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// Numbers as a line of bars, the largest the highest; empty for fewer than two.
+pub(crate) fn sparkline(values: &[f64]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    if values.len() < 2 {
+        return String::new();
+    }
+    let most = values.iter().copied().fold(0.0, f64::max);
+    let bar = |value: &f64| {
+        let height = if most > 0.0 { value / most } else { 0.0 };
+        let place = (height * (BARS.len() - 1) as f64).round();
+        // A number that is none is the lowest.
+        BARS[(place as usize).min(BARS.len() - 1)]
+    };
+    values.iter().map(bar).collect()
+}
+
 /// A share or a metric to four places, or a dash where it is not defined.
 pub(crate) fn decimal(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"))
@@ -117,6 +133,14 @@ mod tests {
             table.to_string(),
             "  name      rows  why\n  branch  12,000\n  ü            1"
         );
+    }
+
+    #[test]
+    fn bars_are_as_high_as_numbers_are_large() {
+        assert_eq!(sparkline(&[0.0, 1.0, 2.0, 4.0, 7.0]), "▁▂▃▅█");
+        assert_eq!(sparkline(&[0.0, 0.0]), "▁▁");
+        assert_eq!(sparkline(&[f64::NAN, 1.0]), "▁█");
+        assert_eq!(sparkline(&[1.0]), "");
     }
 
     #[test]

@@ -59,6 +59,9 @@ impl Observer for Watcher {
             RunEvent::Note { stage, message } => {
                 self.output.note(format_args!("  {stage}: {message}"));
             }
+            RunEvent::Warning { stage, message } => {
+                self.output.warn(format_args!("{stage}: {message}"));
+            }
             RunEvent::StageFinished { record } => {
                 let step = self
                     .set(None)

@@ -15,6 +15,7 @@ use sandcast_sandbox::{
 };
 use thiserror::Error;
 
+use crate::conduct::ConductError;
 use crate::config::{Pipeline, TrainSection};
 use crate::plan::{Component, PlanError, plan};
 use crate::stages::classes_of;
@@ -60,6 +61,9 @@ pub enum DeclareError {
         /// What does not fit.
         what: String,
     },
+    /// The adapter may not be loaded, by what it did so far.
+    #[error(transparent)]
+    Conduct(#[from] ConductError),
     /// The state could not be read.
     #[error(transparent)]
     State(#[from] StateError),
@@ -123,6 +127,9 @@ pub async fn declare(workspace: &Workspace, pipeline: &Pipeline) -> Result<Decla
     ) else {
         return Err(other_rows(format!("there is no plugin `{}`", train.plugin)));
     };
+    workspace
+        .conduct()
+        .let_in(&planned.plugin, sections.conduct.admission, None)?;
     let (name, grants) = (&train.plugin, section.grants.clone());
     let origin = Origin {
         signature: component.signature.as_deref(),

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, AsArray as _, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use sandcast_audit::{Digest, Event};
+use sandcast_audit::{Digest, Event, PluginRef};
 use sandcast_estate::BlobError;
 use sandcast_sandbox::{
     CallContext, CallError, ControlPoint, Effect, GenerationOptions, LoadError, Model, ModelError,
@@ -20,6 +20,7 @@ use thiserror::Error;
 
 pub use rows::RowsError;
 
+use crate::conduct::{Admission, ConductError};
 use crate::gate::metrics_by_name;
 use crate::registry::{ModelVersion, PredictPolicy};
 use crate::workspace::Workspace;
@@ -118,6 +119,16 @@ pub enum InferenceError {
         /// What it was trained for.
         kind: &'static str,
     },
+    /// The adapter, or a policy, may not be loaded by what it did so far.
+    #[error("model `{model}` version {version} cannot be loaded: {source}")]
+    Conduct {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u64,
+        /// Why not.
+        source: ConductError,
+    },
     /// The rows that were given are not those the model knows.
     #[error(transparent)]
     Rows(#[from] RowsError),
@@ -145,6 +156,7 @@ impl ServedModel {
         }
         let name = &version.adapter_name;
         let grants = version.grants.clone();
+        let_in(workspace, version, &version.adapter)?;
         let adapter = (name.as_str(), &version.component, Role::Adapter, grants);
         let plugin = load_plugin(workspace, version, adapter).await?;
         let artifact = get(workspace, version, &version.artifact).await?;
@@ -281,6 +293,29 @@ async fn get(
     })
 }
 
+/// Whether a plugin of a version may be loaded, by what it did so far. A refusal is on record.
+fn let_in(
+    workspace: &Workspace,
+    version: &ModelVersion,
+    plugin: &PluginRef,
+) -> Result<(), InferenceError> {
+    // Whoever trained the model let the plugin in.
+    let conduct = workspace.conduct();
+    let Err(source) = conduct.let_in(plugin, Admission::Automatic, None) else {
+        return Ok(());
+    };
+    workspace.audit().append(Event::PluginRefused {
+        name: plugin.id.clone(),
+        digest: Some(plugin.digest),
+        reason: source.to_string(),
+    })?;
+    Err(InferenceError::Conduct {
+        model: version.model.clone(),
+        version: version.version,
+        source,
+    })
+}
+
 async fn load_plugin(
     workspace: &Workspace,
     version: &ModelVersion,
@@ -308,6 +343,7 @@ async fn ask(
     policy: &PredictPolicy,
     context: &CallContext,
 ) -> Result<(), InferenceError> {
+    let_in(workspace, version, &policy.plugin)?;
     let part = (
         policy.name.as_str(),
         &policy.component,

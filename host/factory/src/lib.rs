@@ -6,6 +6,7 @@
 //! [`declare`](mod@declare) asks an adapter what it would train.
 
 mod clock;
+pub mod conduct;
 pub mod config;
 pub mod declare;
 pub mod gate;

@@ -7,6 +7,7 @@ use sandcast_estate::Estate;
 use sandcast_sandbox::{Recordings, Sandbox, SandboxConfig, SandboxError};
 use thiserror::Error;
 
+use crate::conduct::{Conduct, ConductError};
 use crate::config::Pipeline;
 use crate::plan::{Component, Plan, PlanError, Reuse, plan};
 use crate::registry::Registry;
@@ -25,6 +26,7 @@ pub struct Workspace {
     audit: AuditLog,
     estate: Estate,
     sandbox: Sandbox,
+    conduct: Conduct,
 }
 
 /// What a run of a pipeline with a state folder will do, and which of its stages earlier runs have
@@ -78,6 +80,9 @@ pub enum WorkspaceError {
     /// The blobs could not be opened.
     #[error(transparent)]
     Estate(#[from] sandcast_estate::BlobError),
+    /// What is known of the conduct of plugins cannot be used.
+    #[error(transparent)]
+    Conduct(#[from] ConductError),
     /// The engine could not be started.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -110,6 +115,7 @@ impl Workspace {
         let state = State::open(&folder)?;
         let audit = AuditLog::open(&folder.join("audit"))?;
         state.empty_outbox(&audit)?;
+        let conduct = Conduct::open(&folder, audit.clone())?;
         let estate = Estate::open(&folder)?;
         sandbox
             .cache_dir
@@ -124,6 +130,7 @@ impl Workspace {
             audit,
             estate,
             sandbox,
+            conduct,
         })
     }
 
@@ -140,6 +147,11 @@ impl Workspace {
     /// The blobs and datasets.
     pub fn estate(&self) -> &Estate {
         &self.estate
+    }
+
+    /// What is known of the conduct of plugins.
+    pub fn conduct(&self) -> &Conduct {
+        &self.conduct
     }
 
     /// The engine that plugins run in.

@@ -124,6 +124,18 @@ pub enum CallError {
         /// What it did.
         detail: String,
     },
+    /// The guest went beyond what its plugin usually does, and was to be ended then.
+    #[error(
+        "plugin `{plugin}` was ended in stage `{stage}`, for it went beyond what it usually does: {what}; `sandcast plugins show` tells what that is, and `conduct` of the pipeline what happens then"
+    )]
+    Strayed {
+        /// The plugin as the pipeline names it.
+        plugin: String,
+        /// The stage.
+        stage: String,
+        /// What it did.
+        what: String,
+    },
     /// The host refused something the guest asked for.
     #[error(
         "plugin `{plugin}` was denied `{capability}` in stage `{stage}`: {detail}; grant it with {grant_with}"

@@ -18,6 +18,7 @@ use wasmtime::{Store, Trap, WasmBacktrace};
 use crate::bindings::adapter::sandcast::plugin::{compute, types};
 use crate::call::{CallError, Failure, FailureCode, Usage};
 use crate::columns::Batch;
+use crate::conduct::{self, Strayed};
 use crate::grants::compute::PredictorParts;
 use crate::grants::http::Exchanges;
 use crate::grants::noise;
@@ -29,6 +30,9 @@ use crate::text;
 /// What a wall clock allows beyond the guest's own time, before the host gives up waiting for a
 /// call that is stuck outside the guest.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How an instance ends that went beyond what its plugin usually does.
+pub const STRAYED: &str = "beyond its usual conduct";
 
 /// Bytes of one sentence of a guest.
 pub(crate) const MAX_SENTENCE_BYTES: usize = 4096;
@@ -99,7 +103,8 @@ impl Instance {
         self.in_call = true;
         let store = self.store()?;
         let state = store.data();
-        let patience = state.clock.left_in_call() + state.compute.time_left() + GRACE;
+        let patience = state.watch.patience(state.clock.left_in_call());
+        let patience = patience + state.compute.time_left() + GRACE;
         store.set_epoch_deadline(1);
         Ok(Begun { store, patience })
     }
@@ -114,7 +119,12 @@ impl Instance {
             store.data_mut().clock.stop();
             noise::flush(store.data_mut());
         }
+        let strayed = self
+            .store()
+            .ok()
+            .and_then(|store| conduct::strayed(store.data()));
         let error = match outcome {
+            Ok(Ok(_)) if let Some(strayed) = &strayed => self.strayed(strayed),
             Ok(Ok(value)) => match self.unkept() {
                 None => return Ok(value),
                 Some(detail) => CallError::OverLimit {
@@ -268,6 +278,13 @@ impl Instance {
         pushed.map_err(|error| self.host(error.to_string()))
     }
 
+    /// Counts rows that the guest is lent.
+    pub(crate) fn count_rows(&mut self, rows: usize) {
+        if let Ok(store) = self.store() {
+            store.data_mut().ledger.count_rows(rows);
+        }
+    }
+
     /// Takes a batch that the guest has given up.
     pub(crate) fn take_batch(&mut self, batch: Resource<Batch>) -> Result<RecordBatch, CallError> {
         let taken = self.store()?.data_mut().take_batch(batch);
@@ -336,6 +353,14 @@ impl Instance {
         }
     }
 
+    fn strayed(&self, strayed: &Strayed) -> CallError {
+        CallError::Strayed {
+            plugin: self.plugin.clone(),
+            stage: self.stage.clone(),
+            what: strayed.to_string(),
+        }
+    }
+
     fn out_of_time(&mut self, limit: TimeLimit) -> CallError {
         let limit_seconds = self.store().map_or(0.0, |store| {
             store.data().clock.limit_of(limit).as_secs_f64()
@@ -351,6 +376,9 @@ impl Instance {
     fn explain(&mut self, error: &wasmtime::Error) -> CallError {
         if let Some(out) = error.downcast_ref::<OutOfTime>() {
             return self.out_of_time(out.0);
+        }
+        if let Some(strayed) = error.downcast_ref::<Strayed>() {
+            return self.strayed(strayed);
         }
         let (mut refused, mut limit_bytes, mut last_words) = (false, 0, None);
         if let Ok(store) = self.store() {
@@ -506,6 +534,7 @@ pub(crate) fn outcome_of(error: &CallError) -> &'static str {
         CallError::Denied { .. } => "denied",
         CallError::BadOutput { .. } => "bad output",
         CallError::Host { .. } => "host",
+        CallError::Strayed { .. } => STRAYED,
         _ => "failed",
     }
 }

@@ -13,6 +13,7 @@ pub(crate) struct Ledger {
     calls: Vec<(&'static str, u64)>,
     bytes_in: u64,
     bytes_out: u64,
+    rows: u64,
     /// The calls one by one, where they are recorded or replayed.
     trace: Option<Box<Trace>>,
 }
@@ -94,6 +95,20 @@ impl Ledger {
             .iter()
             .map(|(name, count)| ((*name).to_owned(), *count))
             .collect()
+    }
+
+    /// Counts rows that the guest makes or is lent.
+    pub(crate) fn count_rows(&mut self, rows: usize) {
+        self.rows = self.rows.saturating_add(rows as u64);
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The functions that were called, each with how often.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.calls.iter().copied()
     }
 
     pub(crate) fn bytes_in(&self) -> u64 {

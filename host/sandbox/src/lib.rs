@@ -12,6 +12,7 @@ mod call;
 mod capabilities;
 mod certify;
 mod columns;
+mod conduct;
 mod contract;
 mod diff;
 mod effect;
@@ -46,6 +47,7 @@ pub use certify::{
     TrialOptions, Verdict as TrialVerdict, examine,
 };
 pub use columns::{ConformError, conform};
+pub use conduct::{Bounds, RowBounds, StageBounds, egress_of};
 pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use grants::{
     Access, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing, ComputeGrant, Excess,
@@ -53,6 +55,7 @@ pub use grants::{
     LogGrant, LogLevel, RandomGrant, RecordingGrant, SecretSource, TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
+pub use instance::STRAYED;
 pub use load::{LoadError, Origin};
 pub use manifest::{AdapterFacts, CapabilityRequest, Manifest, Role};
 pub use model::{Field, Kind, Model, ModelError, Task, TaskKind, fields_of, schema_of};

@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTableError;
-use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::{ResourceLimiter, Store};
 
+use crate::conduct;
 use crate::grants::Limits;
 use crate::state::State;
 
@@ -288,9 +289,17 @@ pub(crate) fn enforce(store: &mut Store<State>, limits: &Limits) {
     store.set_hostcall_fuel(limits.output_bytes.to_usize());
     store.set_max_component_handles(limits.resources as usize);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| match store.data().clock.reached() {
-        Some(limit) => Err(OutOfTime(limit).into()),
-        None => Ok(UpdateDeadline::Yield(1)),
+    store.epoch_deadline_callback(|mut store| {
+        let state = store.data_mut();
+        if let Some(limit) = state.clock.reached() {
+            return Err(OutOfTime(limit).into());
+        }
+        if let Some(strayed) = conduct::strayed(state) {
+            return Err(strayed.into());
+        }
+        // A pause is not the guest's own time.
+        state.clock.excuse(state.watch.pause());
+        Ok(state.watch.tick())
     });
 }
 

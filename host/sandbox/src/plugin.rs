@@ -8,6 +8,7 @@ use wasmtime::Store;
 
 use crate::bindings;
 use crate::call::CallError;
+use crate::conduct::Bounds;
 use crate::grants::Grants;
 use crate::inspect::Inspection;
 use crate::instance::Instance;
@@ -42,6 +43,7 @@ impl CallContext {
 pub struct Plugin {
     made: Arc<Made>,
     recorded: bool,
+    bounds: Option<Arc<Bounds>>,
 }
 
 struct Made {
@@ -88,6 +90,7 @@ impl Plugin {
                 playback: None,
             }),
             recorded: true,
+            bounds: None,
         }
     }
 
@@ -108,6 +111,7 @@ impl Plugin {
                 playback: Some(playback),
             }),
             recorded: false,
+            bounds: None,
         }
     }
 
@@ -143,6 +147,17 @@ impl Plugin {
         Plugin {
             made: Arc::clone(&self.made),
             recorded: false,
+            bounds: self.bounds.clone(),
+        }
+    }
+
+    /// The same plugin, whose instances are held to what it usually does.
+    #[must_use]
+    pub fn bounded(&self, bounds: Bounds) -> Plugin {
+        Plugin {
+            made: Arc::clone(&self.made),
+            recorded: self.recorded,
+            bounds: Some(Arc::new(bounds)),
         }
     }
 
@@ -227,7 +242,8 @@ impl Plugin {
         let permit = sandbox.admit().await.map_err(host)?;
         let identity = Arc::clone(&self.made.identity);
         let playback = self.made.playback.as_deref();
-        let opened = State::open(sandbox, identity, context.clone(), config, playback);
+        let bounds = self.bounds.as_deref();
+        let opened = State::open(sandbox, identity, context.clone(), config, bounds, playback);
         let state = opened.map_err(host)?;
         let recorder = match (&self.grants().recording, playback, sandbox.recordings()) {
             (Some(_), None, Some(recordings)) => {

@@ -10,6 +10,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::bindings::adapter::sandcast::plugin::types;
 use crate::columns::Batch;
+use crate::conduct::{Bounds, Watch};
 use crate::effect::Actor;
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
@@ -60,6 +61,8 @@ pub(crate) struct State {
     pub(crate) http: HttpState,
     /// Where what goes over HTTP is kept, or comes from.
     pub(crate) exchanges: Option<Exchanges>,
+    /// What its plugin usually does.
+    pub(crate) watch: Watch,
     /// What the guest has printed and is not logged yet.
     pub(crate) printed: Captured,
     /// Bytes that the host holds for the guest, such as batches the guest has made.
@@ -74,6 +77,7 @@ impl State {
         identity: Arc<Identity>,
         context: CallContext,
         config: &serde_json::Value,
+        bounds: Option<&Bounds>,
         playback: Option<&Playback>,
     ) -> Result<Self, String> {
         let grants = &identity.grants;
@@ -85,6 +89,7 @@ impl State {
         let printed = noise::open(&mut wasi);
         let mut table = ResourceTable::new();
         table.set_max_capacity(grants.limits.resources as usize);
+        let watch = Watch::new(bounds, &context.stage);
         let actor = Arc::new(Actor {
             identity: Arc::clone(&identity),
             context,
@@ -126,8 +131,9 @@ impl State {
                 writing: None,
             },
             files: FilesState::new(Arc::clone(&actor)),
-            http: HttpState::new(Arc::clone(&actor), exchanges.clone()),
+            http: HttpState::new(Arc::clone(&actor), watch.clone(), exchanges.clone()),
             exchanges,
+            watch,
             actor,
             printed,
             held_bytes: 0,

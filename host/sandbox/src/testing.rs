@@ -233,6 +233,7 @@ pub(crate) fn store(bench: &Bench, grants: Grants) -> Store<State> {
         context(),
         &serde_json::Value::Null,
         None,
+        None,
     )
     .expect("a state");
     let mut store = Store::new(bench.sandbox.engine(), state);

@@ -16,6 +16,7 @@ mod registry;
 mod reload;
 mod served;
 mod server;
+mod standing;
 mod telemetry;
 
 pub use app::router;

@@ -15,6 +15,7 @@ use sandcast_sandbox::GenerationOptions;
 use crate::config::ModelSelector;
 use crate::error::{FailureCause, PredictError, SourceError};
 use crate::models::{ModelSource, Predict, ServableModel};
+use crate::standing::StandingWatch;
 
 /// The models that a workspace has registered. A prediction runs the version's adapter in its
 /// sandbox, on weights that were loaded once.
@@ -73,7 +74,10 @@ impl RegistrySource {
             name: version.model,
             version: version.version,
             task: version.task,
-            predictor: Arc::new(Sandboxed(served)),
+            predictor: Arc::new(Sandboxed {
+                standing: StandingWatch::new(Arc::clone(&self.workspace), version.adapter),
+                served,
+            }),
         })
     }
 }
@@ -123,17 +127,21 @@ impl ModelSource for RegistrySource {
 }
 
 /// A model whose adapter gets an instance of its own for each prediction.
-struct Sandboxed(ServedModel);
+struct Sandboxed {
+    served: ServedModel,
+    standing: StandingWatch,
+}
 
 impl Predict for Sandboxed {
     fn predict<'a>(
         &'a self,
         rows: &'a RecordBatch,
     ) -> BoxFuture<'a, Result<Predicted, PredictError>> {
-        self.0
-            .predict(rows)
-            .map(|result| result.map_err(PredictError::from))
-            .boxed()
+        async {
+            self.standing.check().await?;
+            Ok(self.served.predict(rows).await?)
+        }
+        .boxed()
     }
 
     fn generate<'a>(
@@ -141,10 +149,11 @@ impl Predict for Sandboxed {
         prompts: &'a [String],
         options: &'a GenerationOptions,
     ) -> BoxFuture<'a, Result<Vec<Generated>, PredictError>> {
-        self.0
-            .generate(prompts, options, None)
-            .map(|result| result.map_err(PredictError::from))
-            .boxed()
+        async {
+            self.standing.check().await?;
+            Ok(self.served.generate(prompts, options, None).await?)
+        }
+        .boxed()
     }
 }
 
@@ -153,7 +162,7 @@ impl From<InferenceError> for PredictError {
         let cause = match error {
             InferenceError::Call(error) => return error.into(),
             InferenceError::Rows(_) | InferenceError::DoesNotWrite { .. } => FailureCause::Input,
-            InferenceError::Denied { .. } => FailureCause::Denied,
+            InferenceError::Denied { .. } | InferenceError::Conduct { .. } => FailureCause::Denied,
             _ => FailureCause::Internal,
         };
         Self {

@@ -129,6 +129,7 @@ fn rejected_if_asked_wrongly(error: InferenceError) -> Failure {
         InferenceError::Rows(_)
         | InferenceError::Denied { .. }
         | InferenceError::Call(_)
+        | InferenceError::Conduct { .. }
         | InferenceError::DoesNotWrite { .. } => Failure::from(error).into_rejection(),
         error => error.into(),
     }

@@ -11,6 +11,7 @@ pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod models;
 pub(crate) mod plan;
+pub(crate) mod plugins;
 pub(crate) mod predict;
 pub(crate) mod program;
 pub(crate) mod replay;
@@ -34,6 +35,7 @@ pub(crate) async fn execute(arguments: Arguments, output: &Output) -> Result<Exi
         Command::Run(arguments) => run::execute(arguments, global, output).await,
         Command::Runs(arguments) => runs::execute(arguments, global, output),
         Command::Inspect(arguments) => inspect::execute(arguments, global, output),
+        Command::Plugins(arguments) => plugins::execute(arguments, global, output),
         Command::Sign(arguments) => sign::sign(arguments, output),
         Command::VerifyPlugin(arguments) => sign::verify(arguments, output),
         Command::Certify(arguments) => certify::execute(arguments, output).await,

@@ -22,6 +22,7 @@ use sandcast_sandbox::{ControlPoint, Grants, Precision, Role, TaskKind, TrustRul
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::conduct::ConductSection;
 pub use ceiling::{CeilingError, ceiling_schema, read_ceiling};
 pub use diagnostic::{ConfigError, InvalidPipeline, Problem};
 pub use features::FeatureSelection;
@@ -68,6 +69,9 @@ pub struct Sections {
     /// file holds a signature of one of the keys.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub trust: BTreeMap<Role, TrustRule>,
+    /// What is done about plugins that do otherwise than they usually do.
+    #[serde(default, skip_serializing_if = "ConductSection::is_default")]
+    pub conduct: ConductSection,
     /// Where rows come from, by the name that `dataset.sql` calls them.
     pub sources: BTreeMap<String, SourceSection>,
     /// How the sources become one table. May be left out when there is one source.

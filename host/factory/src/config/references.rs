@@ -34,6 +34,7 @@ pub(super) fn check(sections: &Sections, source: &Spans) -> Vec<Problem> {
     check.names();
     check.plugins_used();
     check.trust();
+    check.conduct();
     check.data();
     check.training();
     check.gate();
@@ -91,6 +92,26 @@ impl Check<'_> {
                 let message = format!("`{name}` cannot be a name");
                 self.problems
                     .push(Problem::at(self.source, range, message).with_help(HELP));
+            }
+        }
+    }
+
+    fn conduct(&mut self) {
+        let (sections, source) = (self.sections, self.source);
+        for (key, may_be) in sections.conduct.mistakes() {
+            self.value(
+                &format!("conduct.{key}"),
+                format!("`{key}` makes no sense like this"),
+                format!("it may be {may_be}"),
+            );
+        }
+        for name in sections.conduct.plugins.keys() {
+            if !sections.plugins.contains_key(name) {
+                let help = hint(name, "plugins", sections.plugins.keys().map(String::as_str));
+                let range = source.key(&format!("conduct.plugins.{name}"));
+                let message = format!("there is no plugin `{name}`");
+                self.problems
+                    .push(Problem::at(source, range, message).with_help(help));
             }
         }
     }

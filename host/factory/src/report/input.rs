@@ -318,6 +318,28 @@ pub struct Plugin {
     pub peak_memory_bytes: u64,
     /// How often it was denied something.
     pub denials: u64,
+    /// How far it is trusted after the run: `probation`, `trusted`, `quarantined`.
+    #[serde(default)]
+    pub standing: Option<String>,
+    /// Whether it is slowed down from now on.
+    #[serde(default)]
+    pub is_throttled: bool,
+    /// What it did otherwise than usual.
+    #[serde(default)]
+    pub deviations: Vec<Deviation>,
+}
+
+/// Something that a plugin did otherwise than usual.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Deviation {
+    /// Where: stage and pipeline.
+    pub place: String,
+    /// What was measured.
+    pub measure: String,
+    /// How far it is from what is usual, in robust standard deviations.
+    pub score: f64,
+    /// In words and figures.
+    pub reason: String,
 }
 
 /// A capability of a plugin.

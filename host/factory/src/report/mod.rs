@@ -23,8 +23,8 @@ mod training;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 pub use input::{
-    Capability, Champion, Column, Dataset, Decision, Epoch, GateCheck, Model, Outcome, Plugin,
-    ReportInput, Rule, Source, Training, Validation,
+    Capability, Champion, Column, Dataset, Decision, Deviation, Epoch, GateCheck, Model, Outcome,
+    Plugin, ReportInput, Rule, Source, Training, Validation,
 };
 pub use text::count;
 

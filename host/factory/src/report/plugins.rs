@@ -3,18 +3,25 @@
 use maud::{Markup, html};
 
 use super::Section;
-use super::input::{Capability, Plugin, ReportInput};
+use super::input::{Capability, Deviation, Plugin, ReportInput};
 use super::text::{CELL, and_more, bytes, clip, count, counted, digest, duration};
 
 const PLUGINS: usize = 40;
 const CAPABILITIES: usize = 24;
+const DEVIATIONS: usize = 12;
+const REASON: usize = 400;
 
 pub(super) fn section(input: &ReportInput) -> Option<Section> {
     if input.plugins.is_empty() {
         return None;
     }
     let denials: u64 = input.plugins.iter().map(|plugin| plugin.denials).sum();
-    let lead = match denials {
+    let deviations: u64 = input
+        .plugins
+        .iter()
+        .map(|plugin| plugin.deviations.len() as u64)
+        .sum();
+    let mut lead = match denials {
         0 => format!(
             "{} in sandboxes of their own; none reached for anything it was not granted.",
             counted(input.plugins.len() as u64, "plugin")
@@ -25,6 +32,13 @@ pub(super) fn section(input: &ReportInput) -> Option<Section> {
             counted(denials, "request"),
         ),
     };
+    if deviations > 0 {
+        lead.push_str(&format!(
+            " {} from what they usually do {} below.",
+            counted(deviations, "deviation"),
+            if deviations == 1 { "is" } else { "are" }
+        ));
+    }
     let body = html! {
         div.card.scroll {
             table {
@@ -59,15 +73,37 @@ fn row(plugin: &Plugin) -> Markup {
                     @if !plugin.license.is_empty() { " · " (clip(&plugin.license, 40)) }
                 }
             }
-            td.top { (clip(&plugin.role, 20)) }
+            td.top {
+                (clip(&plugin.role, 20))
+                @if let Some(standing) = &plugin.standing {
+                    div {
+                        span.chip.good[standing == "trusted"].bad[standing == "quarantined"] {
+                            (clip(standing, 20))
+                        }
+                    }
+                }
+                @if plugin.is_throttled { div { span.chip.warn { "slowed down" } } }
+            }
             td.top { (digest(&plugin.digest)) span.under { (bytes(plugin.bytes)) } }
             td.top {
                 @for capability in plugin.capabilities.iter().take(CAPABILITIES) { (grant(capability)) }
                 @if plugin.capabilities.is_empty() { span.faint { "nothing" } }
                 @if plugin.denials > 0 { span.chip.bad { (counted(plugin.denials, "denial")) } }
+                @for deviation in plugin.deviations.iter().take(DEVIATIONS) { (unusual(deviation)) }
+                (and_more(DEVIATIONS.min(plugin.deviations.len()), plugin.deviations.len(), "deviations"))
             }
             td.number.top { (duration(plugin.guest_seconds)) }
             td.number.top { (bytes(plugin.peak_memory_bytes)) }
+        }
+    }
+}
+
+fn unusual(deviation: &Deviation) -> Markup {
+    html! {
+        div.grant {
+            span.chip.bad { "unusual" }
+            span.small { (clip(&deviation.place, 120)) }
+            span.under { (clip(&deviation.reason, REASON)) }
         }
     }
 }

@@ -180,6 +180,7 @@ fn plugin(name: &str, id: &str, role: &str, bytes: u64, capabilities: Vec<Capabi
         guest_seconds: bytes as f64 / 1e6,
         peak_memory_bytes: bytes * 20,
         denials: 0,
+        ..Plugin::default()
     }
 }
 

@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sandcast_audit::{Event, RunId};
+use sandcast_audit::{Event, PluginRef, RunId};
+use sandcast_sandbox::Role;
 use tokio_util::sync::CancellationToken;
 
 pub use observer::{Observer, RunEvent, Unwatched};
 pub use outcome::{Completed, Rejected, RunError, RunOutcome};
 
 use crate::clock;
+use crate::conduct::Response;
 use crate::config::Pipeline;
 use crate::plan::{Component, Plan, PlanError, plan};
 use crate::report::{Outcome, ReportInput};
@@ -70,6 +72,11 @@ pub async fn run(
 ) -> Result<RunOutcome, RunError> {
     let run = RunId::generate();
     let _lock = RunLock::take(workspace.folder(), &run)?;
+    let planned = prepare(pipeline);
+    let plan = planned.as_ref().ok().map(|(plan, _)| plan);
+    workspace
+        .conduct()
+        .judge_left(&pipeline.sections.conduct, response_of(pipeline, plan))?;
     for run in workspace.state().mark_interrupted()? {
         let outcome = RunStatus::Interrupted.as_str().to_owned();
         workspace.audit().append(Event::RunFinished {
@@ -78,7 +85,7 @@ pub async fn run(
             message: None,
         })?;
     }
-    let planned = match prepare(pipeline) {
+    let planned = match planned {
         // There was nothing to run.
         Err(
             error @ (PlanError::NotBuilt { .. } | PlanError::Crate { .. } | PlanError::Read { .. }),
@@ -88,6 +95,27 @@ pub async fn run(
         planned => planned,
     };
     Box::pin(Attempt::begin(workspace, pipeline, run, options)?.go(planned)).await
+}
+
+/// What a pipeline wants done about each of its plugins. One of another pipeline is answered as the
+/// plugins that have no name here are.
+fn response_of<'a>(
+    pipeline: &'a Pipeline,
+    plan: Option<&'a Plan>,
+) -> impl Fn(&PluginRef) -> Response + 'a {
+    let sections = &pipeline.sections;
+    move |plugin| {
+        let planned = plan.into_iter().flat_map(|plan| &plan.plugins);
+        let same = planned.filter(|planned| planned.plugin.digest == plugin.digest);
+        let by_name = same.filter_map(|planned| {
+            let section = sections.plugins.get(&planned.name)?;
+            Some(sections.conduct.response_to(&planned.name, section.role))
+        });
+        let role = Role::ALL.into_iter().find(|it| it.as_str() == plugin.role);
+        let by_role = || role.map(|role| sections.conduct.response_to("", role));
+        // The same component under two names: the stricter counts.
+        by_name.max().or_else(by_role).unwrap_or_default()
+    }
 }
 
 fn prepare(pipeline: &Pipeline) -> Result<(Plan, BTreeMap<String, Component>), PlanError> {
@@ -180,7 +208,38 @@ impl<'a> Attempt<'a> {
                 format!("the report lacks the usage of plugins: {error}"),
             );
         }
+        self.judge(&line, &mut report);
         self.end(result, report)
+    }
+
+    /// Holds what the plugins did against what they usually do. A run is what it is without; what
+    /// cannot be judged now is judged when the next run begins, which does not begin without.
+    fn judge(&self, line: &Line<'_>, report: &mut ReportInput) {
+        const STAGE: &str = "conduct";
+        let rules = &self.pipeline.sections.conduct;
+        let judged = self.workspace.conduct().judge(
+            &self.record.run,
+            rules,
+            response_of(self.pipeline, Some(line.plan)),
+        );
+        match judged {
+            Ok(judged) => {
+                for warning in judged.warnings() {
+                    line.observer.notice(&RunEvent::Warning {
+                        stage: STAGE.to_owned(),
+                        message: warning,
+                    });
+                }
+                report::add_conduct(&judged, report);
+            }
+            Err(error) => {
+                let error = stages::chain(&error);
+                line.note(
+                    STAGE,
+                    format!("what the plugins did was not judged: {error}"),
+                );
+            }
+        }
     }
 
     fn report(&self, sandcast_version: &str) -> ReportInput {

@@ -50,6 +50,13 @@ pub enum RunEvent {
         /// A sentence.
         message: String,
     },
+    /// Something that somebody should look at, and that stops nothing.
+    Warning {
+        /// The stage.
+        stage: String,
+        /// A sentence.
+        message: String,
+    },
     /// A stage has ended, one way or the other.
     StageFinished {
         /// What will be remembered of it.

@@ -7,6 +7,7 @@ use sandcast_estate::BlobError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::conduct::ConductError;
 use crate::plan::PlanError;
 use crate::registry::{ModelVersion, RegistryError};
 use crate::report::ReportInput;
@@ -123,6 +124,9 @@ pub enum RunError {
     /// The audit log could not be written.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// What is known of the conduct of plugins could not be read or written.
+    #[error(transparent)]
+    Conduct(#[from] ConductError),
     /// Blobs could not be read or written.
     #[error(transparent)]
     Blob(#[from] BlobError),

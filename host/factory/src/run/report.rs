@@ -5,47 +5,52 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sandcast_audit::{AuditError, Event};
-
+use crate::conduct::{ConductError, Judged};
 use crate::report::{self, Plugin, ReportInput};
 use crate::stages::Line;
 
 /// Adds what the audit log knows of every plugin: time, memory, calls, denials.
-pub(crate) fn add_usage(line: &Line<'_>, report: &mut ReportInput) -> Result<(), AuditError> {
-    let entries = line.workspace.audit().entries()?;
-    for entry in entries {
-        match entry.event {
-            Event::CallsFinished {
-                run,
-                plugin,
-                host_calls,
-                guest_seconds,
-                peak_memory_bytes,
-                ..
-            } if run.as_ref() == Some(&line.run) => {
-                let digest = plugin.digest.to_string();
-                for told in report
-                    .plugins
-                    .iter_mut()
-                    .filter(|told| told.digest == digest)
-                {
-                    told.guest_seconds += guest_seconds;
-                    told.peak_memory_bytes = told.peak_memory_bytes.max(peak_memory_bytes);
-                    add_calls(told, &host_calls);
-                }
-            }
-            Event::Denied { run, plugin, .. } if run.as_ref() == Some(&line.run) => {
-                let digest = plugin.digest.to_string();
-                let told = report
-                    .plugins
-                    .iter_mut()
-                    .filter(|told| told.digest == digest);
-                told.for_each(|told| told.denials += 1);
-            }
-            _ => {}
+pub(crate) fn add_usage(line: &Line<'_>, report: &mut ReportInput) -> Result<(), ConductError> {
+    for seen in line.workspace.conduct().seen_in(&line.run)? {
+        let did = seen.observation;
+        let digest = did.plugin.digest.to_string();
+        let same = report
+            .plugins
+            .iter_mut()
+            .filter(|told| told.digest == digest);
+        for told in same {
+            told.guest_seconds += did.guest_seconds;
+            told.peak_memory_bytes = told.peak_memory_bytes.max(did.peak_memory_bytes);
+            told.denials += did.denials.values().sum::<u64>();
+            add_calls(told, &did.calls);
         }
     }
     Ok(())
+}
+
+/// Adds what the conduct of every plugin came to.
+pub(crate) fn add_conduct(judged: &Judged, report: &mut ReportInput) {
+    for judged in &judged.plugins {
+        let digest = judged.plugin.digest.to_string();
+        let same = report
+            .plugins
+            .iter_mut()
+            .filter(|told| told.digest == digest);
+        for told in same {
+            told.standing = judged.standing.map(|standing| standing.to_string());
+            told.is_throttled = judged.throttled;
+            told.deviations = judged
+                .deviations
+                .iter()
+                .map(|deviation| report::Deviation {
+                    place: deviation.place.to_string(),
+                    measure: deviation.measure.clone(),
+                    score: deviation.score,
+                    reason: deviation.reason.clone(),
+                })
+                .collect();
+        }
+    }
 }
 
 /// Counts calls under their capability: the ledger names them `<capability>.<function>`.

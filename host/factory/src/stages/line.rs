@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::conduct::ConductError;
 use crate::config::{Pipeline, Sections};
 use crate::plan::{Component, Plan};
 use crate::registry::RegistryError;
@@ -406,6 +407,15 @@ macro_rules! fails_the_run {
 }
 
 fails_the_run!(StateError, RegistryError, AuditError, BlobError);
+
+impl From<ConductError> for Stop {
+    fn from(error: ConductError) -> Stop {
+        match error.is_refusal() {
+            true => Stop::Rejected(vec![chain(&error)]),
+            false => Stop::Failed(error.into()),
+        }
+    }
+}
 
 impl From<LoadError> for Stop {
     fn from(error: LoadError) -> Stop {

@@ -1,12 +1,15 @@
 //! Checks and compiles every plugin, before any of them sees anything.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
+use sandcast_audit::Event;
 use sandcast_sandbox::{ControlPoint, Origin, Plugin, Role};
 use serde_json::json;
 
 use super::line::{Halt, Line, StageNotes, Stop};
 use super::policy::{Question, ask};
+use crate::conduct::StandingRecord;
 use crate::report;
 
 /// The name of the stage.
@@ -44,6 +47,7 @@ pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
         for (name, section) in policies.into_iter().chain(others) {
             let missing = || Stop::host(STAGE, format!("plugin `{name}` was not read"));
             let component = line.components.get(name).ok_or_else(missing)?;
+            let standing = let_in(line, name)?;
             if section.role != Role::Policy {
                 let manifest = &component.inspection.manifest;
                 let question = Question {
@@ -58,6 +62,7 @@ pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
                         "license": manifest.license,
                         "digest": component.inspection.digest,
                         "grants": granted(line, name),
+                        "standing": standing.standing,
                     }),
                 };
                 ask(line, &loaded, STAGE, question)
@@ -69,10 +74,16 @@ pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
                 signature: component.signature.as_deref(),
                 trust: line.sections().trust.get(&section.role),
             };
-            let (bytes, grants) = (&component.bytes, section.grants.clone());
+            let (bytes, mut grants) = (&component.bytes, section.grants.clone());
+            if standing.throttled {
+                for grant in &mut grants.http {
+                    grant.at_once = NonZeroU32::MIN;
+                }
+            }
             let plugin = sandbox
                 .load_from(name, bytes, section.role, grants, origin)
                 .await?;
+            let plugin = held(line, name, section.role, plugin, &standing)?;
             loaded.plugins.insert(name.clone(), plugin);
         }
         line.write_report(|report| report.plugins = told(line, &loaded));
@@ -89,6 +100,53 @@ pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
         Ok((loaded, notes))
     })
     .await
+}
+
+/// Whether a plugin may be loaded, by what it did so far. A refusal is on record.
+fn let_in(line: &Line<'_>, name: &str) -> Result<StandingRecord, Stop> {
+    let planned = line.plan.plugins.iter().find(|it| it.name == name);
+    let missing = || Stop::host(STAGE, format!("plugin `{name}` was not planned"));
+    let plugin = &planned.ok_or_else(missing)?.plugin;
+    let admission = line.sections().conduct.admission;
+    let conduct = line.workspace.conduct();
+    let result = conduct.let_in(plugin, admission, Some(&line.run));
+    if let Err(error) = &result {
+        line.workspace.audit().append(Event::PluginRefused {
+            name: name.to_owned(),
+            digest: Some(plugin.digest),
+            reason: error.to_string(),
+        })?;
+    }
+    Ok(result?)
+}
+
+/// A plugin, held to what it usually does as far as the pipeline and its standing want.
+fn held(
+    line: &Line<'_>,
+    name: &str,
+    role: Role,
+    plugin: Plugin,
+    standing: &StandingRecord,
+) -> Result<Plugin, Stop> {
+    let sections = line.sections();
+    let rules = &sections.conduct;
+    let response = rules.response_to(name, role);
+    let conduct = line.workspace.conduct();
+    let bounds = conduct.bounds(standing, &sections.name, rules, response)?;
+    if standing.throttled {
+        let (id, pace) = (&standing.plugin.id, rules.pace);
+        line.note(
+            STAGE,
+            format!(
+                "{id} is slowed down to {pace} % of its time: {}",
+                standing.reason
+            ),
+        );
+    }
+    Ok(match bounds {
+        Some(bounds) => plugin.bounded(bounds),
+        None => plugin,
+    })
 }
 
 fn granted<'a>(line: &'a Line<'_>, name: &str) -> Vec<&'a str> {

@@ -225,7 +225,10 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             state.ledger.saw(|| format!("{index} {columns:?}"));
             let read = read(state.table.get(&dataset)?, index, &columns);
             Ok((match read {
-                Ok(rows) => Ok(state.table.push(Batch { rows, charged: 0 })?),
+                Ok(rows) => {
+                    state.ledger.count_rows(rows.num_rows());
+                    Ok(state.table.push(Batch { rows, charged: 0 })?)
+                }
                 Err(failure) => Err(failure),
             },))
         },
@@ -244,6 +247,7 @@ fn keep(
     };
     let bytes = rows.get_array_memory_size();
     state.ledger.count_bytes_out(bytes);
+    state.ledger.count_rows(rows.num_rows());
     if let Err(failure) = state.charge(bytes) {
         return Ok(Err(failure));
     }

@@ -407,6 +407,7 @@ impl Adapter {
     ) -> Result<RecordBatch, CallError> {
         let lent = Batch::lend(rows).map_err(|error| self.instance.bad_input(error.to_string()))?;
         let lent = self.instance.push(lent)?;
+        self.instance.count_rows(rows.num_rows());
         let handle = self.instance.push(ModelHandle {
             model: Arc::clone(model),
         })?;

@@ -192,6 +192,7 @@ impl Validator {
         let lent =
             Batch::lend(batch).map_err(|error| self.instance.bad_input(error.to_string()))?;
         let lent = self.instance.push(lent)?;
+        self.instance.count_rows(batch.num_rows());
         let Begun { store, patience } = self.instance.begin()?;
         let guest = self.guest.sandcast_plugin_validator();
         let answer = timeout(patience, guest.call_check(store, lent)).await;

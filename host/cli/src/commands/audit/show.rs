@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use console::style;
-use sandcast_audit::{Entry, Event, RunId};
+use sandcast_audit::{Entry, Event, RunId, Standing};
 use serde_json::Value;
 
 use crate::{
@@ -87,8 +87,10 @@ fn show(entries: &[Entry], output: &Output) -> Result<Exit, Failure> {
 fn colored_kind(kind: &str) -> console::StyledObject<String> {
     let padded = style(format!("{kind:<18}"));
     match kind {
-        "denied" | "plugin-refused" | "stage-failed" | "key-replaced" => padded.red(),
-        "gated" | "decided" | "effect" | "key-rotated" => padded.yellow(),
+        "denied" | "plugin-refused" | "stage-failed" | "key-replaced" | "conduct-deviated" => {
+            padded.red()
+        }
+        "gated" | "decided" | "effect" | "key-rotated" | "standing-changed" => padded.yellow(),
         "registered" | "alias-moved" => padded.green(),
         _ => padded,
     }
@@ -255,6 +257,37 @@ fn describe(event: &Event) -> String {
             count(*calls),
             count(*host_calls),
             recording.short()
+        ),
+        Event::ConductDeviated {
+            plugin,
+            stage,
+            score,
+            reason,
+            ..
+        } => format!("{} in {stage}: {reason} (score {score:.1})", plugin.id),
+        Event::ConductScored {
+            plugins, deviating, ..
+        } => format!(
+            "{} plugins held against what they usually do, {} deviated",
+            plugins.len(),
+            deviating.len()
+        ),
+        Event::StandingChanged {
+            plugin,
+            from,
+            to,
+            throttled,
+            operator,
+            reason,
+            ..
+        } => format!(
+            "{} {} ({}): {} -> {to}{}, by {}: {reason}",
+            plugin.id,
+            plugin.version,
+            plugin.digest.short(),
+            from.map_or("unknown", Standing::as_str),
+            if *throttled { ", slowed down" } else { "" },
+            operator.as_deref().unwrap_or("rule")
         ),
         Event::Gated {
             approved, checks, ..

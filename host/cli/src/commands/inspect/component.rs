@@ -7,6 +7,7 @@ use console::style;
 use sandcast_audit::VerifierKey;
 use sandcast_factory::{
     Pipeline, PluginUsage,
+    conduct::{StandingRecord, standing_in},
     config::PluginSection,
     plan::{Component, read_signature},
     usage_in,
@@ -20,7 +21,10 @@ use serde::Serialize;
 use super::{InspectArguments, sarif, write_sarif};
 use crate::{
     arguments::GlobalArguments,
-    commands::build::shown,
+    commands::{
+        build::shown,
+        plugins::{because, standing_in_colour},
+    },
     failure::{Exit, Failure, OrReject as _},
     output::Output,
     state,
@@ -39,6 +43,8 @@ struct Told<'a> {
     signature: Option<Signed>,
     capabilities: Vec<CapabilityView>,
     usage: Option<PluginUsage>,
+    /// How far it is trusted, according to the audit log.
+    standing: Option<StandingRecord>,
     risk: Risk,
 }
 
@@ -115,6 +121,10 @@ pub(super) fn execute(
         None => None,
         Some(folder) => usage_in(&folder, &inspection.digest)?,
     };
+    let standing = match state_folder(arguments, global) {
+        None => None,
+        Some(folder) => standing_in(&folder, &inspection.digest)?,
+    };
     let grants = pipeline.as_ref().map(|it| &it.grants);
     let used = usage.as_ref().map(|usage| &usage.calls);
     let risk = risk(
@@ -141,6 +151,7 @@ pub(super) fn execute(
         pipeline,
         capabilities,
         usage,
+        standing,
         risk,
     };
     let log = sarif::of_component(&told.file, &inspection, &told.risk);
@@ -277,6 +288,10 @@ fn tell(told: &Told<'_>, output: &Output) -> Result<(), Failure> {
     let mut facts = facts_of(inspection);
     if let Some(signed) = &told.signature {
         facts.row(["signed by".to_owned(), signed_by(signed)]);
+    }
+    if let Some(record) = &told.standing {
+        let standing = format!("{}, {}", standing_in_colour(record), because(record));
+        facts.row(["standing".to_owned(), standing]);
     }
     if !facts.is_empty() {
         output.line(facts)?;

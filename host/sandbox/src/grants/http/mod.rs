@@ -24,6 +24,7 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpCtx, WasiHttpCtxView};
 
 use super::secrets::{SecretSource, sentence_of};
 use super::{ByteSize, TimeSpan};
+use crate::conduct::Watch;
 use crate::effect::Actor;
 use crate::state::State;
 use crate::text;
@@ -255,13 +256,18 @@ pub(crate) struct HttpState {
 }
 
 impl HttpState {
-    pub(crate) fn new(actor: Arc<Actor>, exchanges: Option<Exchanges>) -> Self {
+    pub(crate) fn new(actor: Arc<Actor>, watch: Watch, exchanges: Option<Exchanges>) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(MAX_FIELD_BYTES);
         Self {
             context,
-            sender: Sender::new(actor, exchanges),
+            sender: Sender::new(actor, watch, exchanges),
         }
+    }
+
+    /// A request that was not sent, because the plugin's requests never go there.
+    pub(crate) fn strayed(&self) -> Option<&str> {
+        self.sender.strayed.as_deref()
     }
 
     /// Requests that the guest has asked for, refused ones too.

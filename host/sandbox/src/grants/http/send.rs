@@ -34,6 +34,7 @@ use super::target::Target;
 use super::{
     HttpCredential, HttpGrant, HttpScheme, MAX_FIELD_BYTES, MAX_TARGET_BYTES, sentence_of,
 };
+use crate::conduct::Watch;
 use crate::effect::{Act, Actor, Effect};
 use crate::grants::Capability;
 use crate::text;
@@ -59,6 +60,10 @@ pub(super) struct Sender {
     pub(super) calls: u64,
     /// Where what goes out and comes back is kept, or comes from.
     exchanges: Option<Exchanges>,
+    /// Where the plugin's requests usually go.
+    watch: Watch,
+    /// A request that went elsewhere, and was not sent.
+    pub(super) strayed: Option<String>,
 }
 
 /// A request that was authorised and is on record.
@@ -72,7 +77,7 @@ struct Permit {
 }
 
 impl Sender {
-    pub(super) fn new(actor: Arc<Actor>, exchanges: Option<Exchanges>) -> Self {
+    pub(super) fn new(actor: Arc<Actor>, watch: Watch, exchanges: Option<Exchanges>) -> Self {
         let grants = &actor.identity.grants.http;
         let credentials: Vec<HeaderName> = grants
             .iter()
@@ -90,6 +95,8 @@ impl Sender {
                 .collect(),
             forbidden: Arc::new(forbidden),
             calls: 0,
+            watch,
+            strayed: None,
             actor,
             exchanges,
         }
@@ -107,6 +114,15 @@ impl Sender {
             actor.deny(Capability::Http, text::sentence(&detail, MAX_TARGET_BYTES));
             Error::HttpRequestDenied
         })?;
+        let told = target.to_string();
+        if !self.watch.allows_target(&told) {
+            let told = text::sentence(&told, MAX_TARGET_BYTES);
+            let line = "`sandcast plugins trust`, if this is meant".to_owned();
+            let detail = format!("{told}: its requests never go there");
+            actor.deny_with(Capability::Http.as_str(), detail, line);
+            self.strayed = Some(told);
+            return Err(Error::HttpRequestDenied);
+        }
         let grant = &grants[index];
         let over = |key: &str, what: String| {
             let name = &actor.identity.name;
@@ -134,7 +150,7 @@ impl Sender {
         let begun = actor.begin(Act {
             capability: Capability::Http,
             action: target.method.as_str(),
-            target: text::sentence(&target.to_string(), MAX_TARGET_BYTES),
+            target: text::sentence(&told, MAX_TARGET_BYTES),
             digest: target.query_digest(),
             secret: credential.map(|credential| credential.secret.to_string()),
         });
