@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sandcast_audit::{Digest, Entry, Event, PluginRef, RunId};
-use sandcast_sandbox::egress_of;
+use sandcast_sandbox::{Capability, egress_of};
 
 use super::observation::{Observation, RunFacts, Scored, StageFacts};
 use super::standing::{self, StandingRecord};
@@ -193,7 +193,10 @@ fn observe<M: Memory>(memory: &mut M, sequence: u64, event: &Event) -> Result<()
         Event::Denied { capability, .. } => {
             add(seen.denials.entry(capability.clone()).or_default(), 1);
         }
-        Event::Effect { target, .. } => {
+        // Where it sends something; which files it reads is its data's affair.
+        Event::Effect {
+            capability, target, ..
+        } if capability == Capability::Http.as_str() => {
             let mut target = egress_of(target);
             if seen.targets.len() >= MAX_TARGETS && !seen.targets.contains_key(&target) {
                 MORE_TARGETS.clone_into(&mut target);

@@ -205,7 +205,8 @@ pub enum Outcome {
 impl Outcome {
     /// Whether it is a function of the recording: how long something took is not.
     pub fn is_replayable(&self) -> bool {
-        !matches!(self, Self::Failed { how, .. } if how == "out of time" || how == "host")
+        const NOT: [&str; 3] = ["out of time", "host", crate::instance::STRAYED];
+        !matches!(self, Self::Failed { how, .. } if NOT.contains(&how.as_str()))
     }
 }
 
