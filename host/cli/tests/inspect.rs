@@ -89,6 +89,9 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
         .args(arguments)
         .current_dir(folder)
         .env_remove("SANDCAST_STATE")
+        .env_remove("SANDCAST_CEILING")
+        .env_remove("SANDCAST_CEILING_KEY")
+        .env_remove("SANDCAST_TRUST")
         .env("NO_COLOR", "1")
         .output()
         .expect("the program starts")
@@ -402,6 +405,9 @@ fn sandcast(folder: &Path, arguments: &[&str]) -> Output {
         .args(arguments)
         .current_dir(folder)
         .env_remove("SANDCAST_STATE")
+        .env_remove("SANDCAST_CEILING")
+        .env_remove("SANDCAST_CEILING_KEY")
+        .env_remove("SANDCAST_TRUST")
         .env("NO_COLOR", "1")
         .output()
         .expect("the program starts")
@@ -502,4 +508,165 @@ fn a_vendor_signs_and_an_operator_checks() {
     // Another component under the same signature.
     NEW.write(folder, "fetch.wasm");
     assert!(verify(&acme, 1).contains("is of another component"));
+}
+
+#[test]
+fn an_operator_signs_the_ceiling_and_nothing_runs_under_another() {
+    let folder = folder();
+    let folder = folder.path();
+    OLD.write(folder, "fetch.wasm");
+    let adapter = Shell {
+        role: "adapter",
+        imports: &[],
+        asks: &[],
+        ..OLD
+    };
+    adapter.write(folder, "other.wasm");
+    pipeline(
+        folder,
+        "fetch.wasm",
+        "{ files: [{ host: data, guest: /data }] }",
+    );
+    let make = |name: &str| {
+        let file = format!("{name}.key");
+        let made = ends(folder, &["sign", "--new-key", name, "--key", &file], 0);
+        made.trim_end().to_owned()
+    };
+    let (operator, other) = (make("operator"), make("other"));
+    let write = |files: &str| {
+        let data = folder.join("data").display().to_string();
+        let text = format!(
+            "version: 1\nplugins: {{ \"*\": {{ files: {} }} }}\n",
+            files.replace("DATA", &data)
+        );
+        fs::write(folder.join("ceiling.yaml"), text).expect("written");
+    };
+    write("[{ host: DATA, guest: /any, access: read }]");
+    let under = |key: &str, code: i32| {
+        let mut said = Vec::new();
+        for command in [
+            &["plan", "."][..],
+            &["run", "."],
+            &["inspect", "fetch.wasm"],
+        ] {
+            let key = ["--ceiling", "ceiling.yaml", "--ceiling-key", key];
+            said.push(ends(folder, &[command, &key].concat(), code));
+        }
+        said
+    };
+    for said in under(&operator, 1) {
+        assert!(
+            said.contains("ceiling.yaml is refused: it is not"),
+            "{said}"
+        );
+        assert!(said.contains("signed"), "{said}");
+    }
+    assert!(!folder.join(".sandcast").exists(), "nothing was begun");
+    let sign = ["sign", "--ceiling", "ceiling.yaml", "--key", "operator.key"];
+    let said = ends(folder, &sign, 0);
+    assert!(
+        said.contains("signed by operator  ceiling.yaml.sig"),
+        "{said}"
+    );
+    for said in under(&other, 1) {
+        assert!(said.contains("signed by operator ("), "{said}");
+    }
+    // A key without a ceiling is not a way around it.
+    let said = ends(folder, &["plan", ".", "--ceiling-key", &operator], 1);
+    assert!(said.contains("name its file with --ceiling"), "{said}");
+
+    // Under the right key the plan is as before, and what is over the ceiling is told.
+    let plan = |code: i32| {
+        let arguments = [
+            "plan",
+            ".",
+            "--ceiling",
+            "ceiling.yaml",
+            "--ceiling-key",
+            &operator,
+        ];
+        ends(folder, &arguments, code)
+    };
+    assert!(!plan(0).contains("CEILING"));
+    let doctor = [
+        "doctor",
+        "--ceiling",
+        "ceiling.yaml",
+        "--ceiling-key",
+        &operator,
+    ];
+    let said = sandcast(folder, &doctor);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("signed by operator"), "{said}");
+    write("[]");
+    for said in under(&operator, 1) {
+        assert!(said.contains("it is not what was signed"), "{said}");
+    }
+    ends(folder, &sign, 0);
+    let said = plan(1);
+    assert!(said.contains("OVER THE CEILING"), "{said}");
+    let inspect = [
+        "inspect",
+        "fetch.wasm",
+        "--pipeline",
+        ".",
+        "--ceiling",
+        "ceiling.yaml",
+    ];
+    let said = ends(folder, &inspect, 0);
+    assert!(said.contains("over the ceiling"), "{said}");
+
+    // What is no ceiling is not signed, and one signature is not taken for another.
+    fs::write(folder.join("ceiling.yaml"), "version: 3\n").expect("written");
+    assert!(ends(folder, &sign, 1).contains("is not a ceiling"));
+    ends(folder, &["sign", "fetch.wasm", "--key", "operator.key"], 0);
+    write("[]");
+    fs::copy(
+        folder.join("fetch.wasm.sig"),
+        folder.join("ceiling.yaml.sig"),
+    )
+    .expect("copied");
+    for said in under(&operator, 1) {
+        assert!(said.contains("is not the signature of a ceiling"), "{said}");
+    }
+}
+
+#[test]
+fn an_operator_says_who_may_sign_on_this_host() {
+    let folder = folder();
+    let folder = folder.path();
+    OLD.write(folder, "fetch.wasm");
+    let adapter = Shell {
+        role: "adapter",
+        imports: &[],
+        asks: &[],
+        ..OLD
+    };
+    adapter.write(folder, "other.wasm");
+    pipeline(
+        folder,
+        "fetch.wasm",
+        "{ files: [{ host: data, guest: /data }] }",
+    );
+    let key = ends(
+        folder,
+        &["sign", "--new-key", "house", "--key", "house.key"],
+        0,
+    );
+    let rules = format!(
+        "version: 1\ntrust: {{ connector: {{ keys: [\"{}\"] }} }}\n",
+        key.trim_end()
+    );
+    fs::write(folder.join("trust.yaml"), rules).expect("written");
+    let plan = ["plan", ".", "--trust", "trust.yaml"];
+    let inspect = ["inspect", "fetch.wasm", "--trust", "trust.yaml"];
+    assert!(ends(folder, &plan, 1).contains("by the operator's rule of trust"));
+    assert!(ends(folder, &inspect, 0).contains("it is not signed"));
+    let run = ["run", ".", "--trust", "trust.yaml"];
+    assert!(ends(folder, &run, 1).contains("by the operator's rule of trust"));
+    ends(folder, &["sign", "fetch.wasm", "--key", "house.key"], 0);
+    assert!(ends(folder, &plan, 0).contains("signed by house"));
+    assert!(ends(folder, &inspect, 0).contains("who may"));
+    let nowhere = ["plan", ".", "--trust", "nowhere.yaml"];
+    assert!(ends(folder, &nowhere, 1).contains("nothing is trusted without them"));
 }

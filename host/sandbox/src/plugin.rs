@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
-use sandcast_audit::{PluginRef, RunId};
+use sandcast_audit::{PluginRef, RunId, VerifierKey};
 use wasmtime::Store;
 
 use crate::bindings;
@@ -47,6 +47,7 @@ struct Made {
     sandbox: Sandbox,
     identity: Arc<Identity>,
     inspection: Inspection,
+    signers: Vec<VerifierKey>,
     pre: RolePre,
 }
 
@@ -74,6 +75,7 @@ impl Plugin {
         sandbox: Sandbox,
         identity: Arc<Identity>,
         inspection: Inspection,
+        signers: Vec<VerifierKey>,
         pre: RolePre,
     ) -> Self {
         Self {
@@ -81,6 +83,7 @@ impl Plugin {
                 sandbox,
                 identity,
                 inspection,
+                signers,
                 pre,
             }),
             recorded: true,
@@ -110,6 +113,11 @@ impl Plugin {
     /// What it is made of.
     pub fn inspection(&self) -> &Inspection {
         &self.made.inspection
+    }
+
+    /// The keys that signed it, of those that a rule of trust names.
+    pub fn signers(&self) -> &[VerifierKey] {
+        &self.made.signers
     }
 
     /// The same plugin, whose instances write no `calls-finished` record of their own; for a

@@ -32,7 +32,7 @@ pub(crate) async fn execute(arguments: Arguments, output: &Output) -> Result<Exi
         Command::Run(arguments) => run::execute(arguments, global, output).await,
         Command::Runs(arguments) => runs::execute(arguments, global, output),
         Command::Inspect(arguments) => inspect::execute(arguments, global, output),
-        Command::Sign(arguments) => sign::sign(arguments, output),
+        Command::Sign(arguments) => sign::sign(arguments, global, output),
         Command::VerifyPlugin(arguments) => sign::verify(arguments, output),
         Command::Build(arguments) => build::execute(arguments, output),
         Command::Models(arguments) => models::execute(arguments, global, output),

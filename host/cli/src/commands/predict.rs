@@ -90,9 +90,10 @@ pub(crate) async fn execute(
 
 fn rejected_if_asked_wrongly(error: InferenceError) -> Failure {
     match error {
-        InferenceError::Rows(_) | InferenceError::Denied { .. } | InferenceError::Call(_) => {
-            Failure::from(error).into_rejection()
-        }
+        InferenceError::Rows(_)
+        | InferenceError::Denied { .. }
+        | InferenceError::Untrusted { .. }
+        | InferenceError::Call(_) => Failure::from(error).into_rejection(),
         error => error.into(),
     }
 }

@@ -1,17 +1,20 @@
 //! `sandcast sign` and `sandcast verify-plugin`: who vouches for a component.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sandcast_audit::{LogKey, VerifierKey, load_key, store_key};
 use sandcast_factory::{
     Pipeline,
+    config::read_ceiling,
     plan::{read_signature, signature_path},
 };
+use sandcast_sandbox::Inspection;
 use serde::Serialize;
 
 use super::{build::shown, inspect};
 use crate::{
+    arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
 };
@@ -21,10 +24,11 @@ Examples:
   sandcast sign --new-key acme.example --key acme.key    a key pair; prints the public key
   sandcast sign connector.wasm --key acme.key            makes connector.wasm.sig
   sandcast sign plugins/connector-csv --key acme.key     of what was built from a crate
+  sandcast sign --ceiling ceiling.yaml --key house.key   the operator's ceiling: makes ceiling.yaml.sig
 
 The signature is a signed note (C2SP signed-note, Ed25519) over the digest, the id, the version and
 the role of the component, beside it; the component stays as it is. Several may sign: what others
-signed of the same component is kept. Whoever has the key file can sign; it is written for its owner
+signed of the same component is kept. That of a ceiling is over its bytes, under a heading of its own. Whoever has the key file can sign; it is written for its owner
 alone.
 
 A pipeline says who may sign the plugins of a role:
@@ -32,12 +36,12 @@ A pipeline says who may sign the plugins of a role:
     connector: { keys: [\"acme.example+1f2e3d4c+AQ...\"] }
     adapter: { required: false, keys: [\"house.example+5a6b7c8d+AQ...\"] }";
 
-/// Sign a plugin, or make the key to do so
+/// Sign a plugin or the operator's ceiling, or make the key to do so
 #[derive(Debug, Args)]
 #[command(after_help = SIGN_EXAMPLES)]
 pub(crate) struct SignArguments {
-    /// A component file, or a plugin's crate folder
-    #[arg(required_unless_present = "new_key")]
+    /// A component file, or a plugin's crate folder; without it, the ceiling is signed
+    #[arg(required_unless_present_any = ["new_key", "ceiling"])]
     plugin: Option<PathBuf>,
     /// The file of the private key
     #[arg(long, value_name = "FILE")]
@@ -68,7 +72,13 @@ pub(crate) struct VerifyPluginArguments {
     pipeline: Option<PathBuf>,
 }
 
-/// What was signed or made, or who signed, as `--json` prints it.
+/// Who signed, as `--json` prints it.
+#[derive(Serialize)]
+struct Verified {
+    signers: Vec<VerifierKey>,
+}
+
+/// What was signed or made, as `--json` prints it.
 #[derive(Serialize)]
 struct Told {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,25 +86,33 @@ struct Told {
     key: VerifierKey,
 }
 
-pub(crate) fn sign(arguments: &SignArguments, output: &Output) -> Result<Exit, Failure> {
+pub(crate) fn sign(
+    arguments: &SignArguments,
+    global: &GlobalArguments,
+    output: &Output,
+) -> Result<Exit, Failure> {
     if let Some(name) = &arguments.new_key {
         return new_key(name, arguments, output);
     }
-    let path = arguments.plugin.clone().unwrap_or_default();
-    let file = shown(&arguments.key);
-    let no_key = |what: &str| {
-        Failure::rejected_because(
-            format_args!("{file} {what}"),
-            format_args!("sandcast sign --new-key acme.example --key {file}"),
-        )
+    let key = private_key(&arguments.key)?;
+    let (path, note, what) = match (&arguments.plugin, &global.ceiling) {
+        (None, Some(ceiling)) => {
+            // What does not make sense is not signed.
+            let what = read_ceiling(ceiling, &[]).or_reject()?;
+            let earlier = read_signature(ceiling).or_reject()?;
+            let bytes = std::fs::read(ceiling)?;
+            let note = sandcast_sandbox::sign_ceiling(&bytes, &key, earlier.as_deref());
+            let what = format!("the ceiling {}  {}", shown(ceiling), what.ceiling.digest());
+            (ceiling.clone(), note, what)
+        }
+        (plugin, _) => {
+            let (component, inspection) = inspect::read(plugin.as_deref().unwrap_or("".as_ref()))?;
+            let earlier = read_signature(&component).or_reject()?;
+            let note = sandcast_sandbox::sign(&inspection, &key, earlier.as_deref()).or_reject()?;
+            (component, note, named(&inspection))
+        }
     };
-    let key = load_key(&arguments.key)
-        .map_err(|error| no_key(&format!("cannot be used: {error}")))?
-        .ok_or_else(|| no_key("is not there"))?;
-    let (component, inspection) = inspect::read(&path)?;
-    let earlier = read_signature(&component).or_reject()?;
-    let note = sandcast_sandbox::sign(&inspection, &key, earlier.as_deref()).or_reject()?;
-    let signature = signature_path(&component);
+    let signature = signature_path(&path);
     std::fs::write(&signature, note)?;
     let told = Told {
         file: Some(shown(&signature)),
@@ -104,15 +122,36 @@ pub(crate) fn sign(arguments: &SignArguments, output: &Output) -> Result<Exit, F
         output.json(&told)?;
     } else {
         output.line(format_args!(
-            "{} {}  {}  signed by {}  {}",
-            inspection.manifest.id,
-            sandcast_sandbox::sentence(&inspection.manifest.version, 64),
-            inspection.digest.short(),
+            "{what}  signed by {}  {}",
             told.key.name(),
             shown(&signature)
         ))?;
     }
     Ok(Exit::Done)
+}
+
+/// The private key in a file.
+pub(crate) fn private_key(path: &Path) -> Result<LogKey, Failure> {
+    let file = shown(path);
+    let no_key = |what: &str| {
+        Failure::rejected_because(
+            format_args!("{file} {what}"),
+            format_args!("sandcast sign --new-key acme.example --key {file}"),
+        )
+    };
+    load_key(path)
+        .map_err(|error| no_key(&format!("cannot be used: {error}")))?
+        .ok_or_else(|| no_key("is not there"))
+}
+
+/// A component by id, version and digest.
+fn named(inspection: &Inspection) -> String {
+    format!(
+        "{} {}  {}",
+        inspection.manifest.id,
+        sandcast_sandbox::sentence(&inspection.manifest.version, 64),
+        inspection.digest.short()
+    )
 }
 
 fn new_key(name: &str, arguments: &SignArguments, output: &Output) -> Result<Exit, Failure> {
@@ -162,17 +201,15 @@ pub(crate) fn verify(arguments: &VerifyPluginArguments, output: &Output) -> Resu
         keys.extend(rule.keys.iter().cloned());
     }
     let signature = read_signature(&component).or_reject()?;
-    let key = sandcast_sandbox::verify(&inspection, signature.as_deref(), &keys).or_reject()?;
-    let told = Told { file: None, key };
+    let signers = sandcast_sandbox::verify(&inspection, signature.as_deref(), &keys).or_reject()?;
     if output.wants_json() {
-        output.json(&told)?;
+        output.json(&Verified { signers })?;
     } else {
+        let signers: Vec<String> = signers.iter().map(ToString::to_string).collect();
         output.line(format_args!(
-            "{} {}  {}  signed by {}",
-            inspection.manifest.id,
-            sandcast_sandbox::sentence(&inspection.manifest.version, 64),
-            inspection.digest.short(),
-            told.key
+            "{}  signed by {}",
+            named(&inspection),
+            signers.join(", ")
         ))?;
     }
     Ok(Exit::Done)

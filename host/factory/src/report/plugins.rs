@@ -57,6 +57,10 @@ fn row(plugin: &Plugin) -> Markup {
                     br;
                     (clip(&plugin.vendor, 60))
                     @if !plugin.license.is_empty() { " · " (clip(&plugin.license, 40)) }
+                    @if !plugin.signers.is_empty() {
+                        br;
+                        "signed by " (clip(&names(&plugin.signers), 80))
+                    }
                 }
             }
             td.top { (clip(&plugin.role, 20)) }
@@ -70,6 +74,12 @@ fn row(plugin: &Plugin) -> Markup {
             td.number.top { (bytes(plugin.peak_memory_bytes)) }
         }
     }
+}
+
+/// The names of keys, without the keys.
+fn names(keys: &[String]) -> String {
+    let names = keys.iter().filter_map(|key| key.split('+').next());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn grant(capability: &Capability) -> Markup {
