@@ -12,7 +12,7 @@ use crate::failure::{Failure, OrReject as _};
 
 use crate::commands::{
     audit, bench, build, completions, data, doctor, generate, inspect, models, plan, predict,
-    program, run, runs, schema, serve, sign,
+    program, run, runs, sbom, schema, serve, sign,
 };
 
 const LONG_ABOUT: &str = "\
@@ -188,6 +188,7 @@ pub(crate) enum Command {
     Runs(runs::RunsArguments),
     Inspect(inspect::InspectArguments),
     Build(build::BuildArguments),
+    Sbom(sbom::SbomArguments),
     Sign(sign::SignArguments),
     VerifyPlugin(sign::VerifyPluginArguments),
     Models(models::ModelsArguments),

@@ -670,3 +670,101 @@ fn an_operator_says_who_may_sign_on_this_host() {
     let nowhere = ["plan", ".", "--trust", "nowhere.yaml"];
     assert!(ends(folder, &nowhere, 1).contains("nothing is trusted without them"));
 }
+
+#[test]
+fn a_plugin_is_built_with_what_it_is_made_of_and_where_it_comes_from() {
+    let folder = folder();
+    let folder = folder.path();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let plugin = root.join("plugins/connector-text");
+    let plugin = plugin.canonicalize().expect("it is in the repository");
+    let plugin = plugin.to_str().expect("text");
+    let make = |name: &str| {
+        let file = format!("{name}.key");
+        let made = ends(folder, &["sign", "--new-key", name, "--key", &file], 0);
+        made.trim_end().to_owned()
+    };
+    let (acme, other) = (make("acme.example"), make("other.example"));
+    let build = |key: &str, code: i32| {
+        let flags = [
+            "--quiet",
+            "--sbom",
+            "--provenance",
+            "--key",
+            key,
+            "--out",
+            ".",
+        ];
+        ends(folder, &[&["build", plugin], &flags[..]].concat(), code)
+    };
+    assert!(build("nowhere.key", 1).contains("is not there"));
+    let said = build("acme.example.key", 0);
+    assert!(
+        said.contains("bill of materials  ./connector-text.cdx.json"),
+        "{said}"
+    );
+    assert!(
+        said.contains("provenance  ./connector-text.intoto.json"),
+        "{said}"
+    );
+    let first = fs::read(folder.join("connector-text.intoto.json")).expect("written");
+    build("acme.example.key", 0);
+    let again = fs::read(folder.join("connector-text.intoto.json")).expect("written");
+    assert_eq!(first, again, "the same build has the same statement");
+
+    let component = fs::read(folder.join("connector-text.wasm")).expect("built");
+    let parts = fs::read_to_string(folder.join("connector-text.cdx.json")).expect("written");
+    let parts: Value = serde_json::from_str(&parts).expect("JSON");
+    let about = &parts["metadata"]["component"];
+    assert_eq!(about["properties"][0]["value"], "sandcast/connector-text");
+    let digest = Digest::of(&component).to_string();
+    assert!(digest.ends_with(about["hashes"][1]["content"].as_str().expect("a text")));
+
+    let verify = |more: &[&str], code: i32| {
+        let verify = [
+            "verify-plugin",
+            "connector-text.wasm",
+            "--provenance",
+            "--key",
+        ];
+        ends(folder, &[&verify[..], more].concat(), code)
+    };
+    let said = verify(&[&acme], 0);
+    for words in [
+        "provenance signed by acme.example+",
+        "sources",
+        "dirHash",
+        "Cargo.lock",
+        "rustc",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let said = verify(&[&acme, "--json"], 0);
+    let told: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(told["parameters"]["crate"], "connector-text");
+    let materials = told["materials"].as_array().expect("a list");
+    let files = &materials
+        .iter()
+        .find(|it| it["name"] == "sources")
+        .expect("sources")["annotations"]["files"];
+    assert!(files.as_u64() > Some(20), "{told}");
+
+    assert!(verify(&[&other], 1).contains("signed by acme.example+"));
+    let said = verify(&[&acme, "--builder", "https://ci.example"], 1);
+    assert!(said.contains("it was built by"), "{said}");
+    let ours = told["builder"].as_str().expect("a text");
+    verify(&[&acme, "--builder", ours], 0);
+
+    // Another component, another envelope, no envelope.
+    let statement = folder.join("connector-text.intoto.json");
+    let text = String::from_utf8(first).expect("text");
+    fs::write(&statement, text.replace("\"sig\":\"", "\"sig\":\"AAAA")).expect("written");
+    assert!(verify(&[&acme], 1).contains("does not fit"));
+    fs::write(&statement, "{\"payload\":").expect("written");
+    assert!(verify(&[&acme], 1).contains("not a signed envelope"));
+    fs::remove_file(&statement).expect("removed");
+    assert!(verify(&[&acme], 1).contains("build it with"));
+    fs::write(&statement, &text).expect("written");
+    OLD.write(folder, "connector-text.wasm");
+    assert!(verify(&[&acme], 1).contains("about another component"));
+}

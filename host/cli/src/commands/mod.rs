@@ -14,6 +14,7 @@ pub(crate) mod predict;
 pub(crate) mod program;
 pub(crate) mod run;
 pub(crate) mod runs;
+pub(crate) mod sbom;
 pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod sign;
@@ -35,6 +36,7 @@ pub(crate) async fn execute(arguments: Arguments, output: &Output) -> Result<Exi
         Command::Sign(arguments) => sign::sign(arguments, global, output),
         Command::VerifyPlugin(arguments) => sign::verify(arguments, output),
         Command::Build(arguments) => build::execute(arguments, output),
+        Command::Sbom(arguments) => sbom::execute(arguments, output),
         Command::Models(arguments) => models::execute(arguments, global, output),
         Command::Data(arguments) => data::execute(arguments, global, output).await,
         Command::Serve(arguments) => serve::execute(arguments, global, output).await,

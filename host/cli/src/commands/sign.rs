@@ -1,9 +1,14 @@
 //! `sandcast sign` and `sandcast verify-plugin`: who vouches for a component.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
-use sandcast_audit::{LogKey, VerifierKey, load_key, store_key};
+use sandcast_audit::{Envelope, LogKey, VerifierKey, load_key, store_key};
+use sandcast_build::{Resource, STATEMENT_TYPE, Statement};
 use sandcast_factory::{
     Pipeline,
     config::read_ceiling,
@@ -17,6 +22,7 @@ use crate::{
     arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
+    table::Table,
 };
 
 const SIGN_EXAMPLES: &str = "\
@@ -55,10 +61,16 @@ const VERIFY_EXAMPLES: &str = "\
 Examples:
   sandcast verify-plugin connector.wasm --key acme.example+1f2e3d4c+AQ...
   sandcast verify-plugin connector.wasm --pipeline examples/credit-risk
+  sandcast verify-plugin connector.wasm --provenance --key acme.example+1f2e3d4c+AQ...
+  sandcast verify-plugin connector.wasm --provenance --builder https://ci.acme.example --key ...
 
-Exit code 1 says that none of the keys signed this component, as it is.";
+With --provenance, the statement beside the component (connector.intoto.json: SLSA provenance v1 in a DSSE
+envelope) is checked in place of its signature: that one of the keys signed it, that it is about this
+component, and that the builder is the one named. It says what was built from what.
 
-/// Check who signed a plugin
+Exit code 1 says that none of the keys signed this component, as it is, or the statement about it.";
+
+/// Check who signed a plugin, or where it comes from
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub(crate) struct VerifyPluginArguments {
@@ -70,6 +82,12 @@ pub(crate) struct VerifyPluginArguments {
     /// The pipeline that says who may sign plugins of its role
     #[arg(long, value_name = "PIPELINE")]
     pipeline: Option<PathBuf>,
+    /// Check the signed statement of where it comes from, in place of its signature
+    #[arg(long)]
+    provenance: bool,
+    /// The builder that must have built it, a URI
+    #[arg(long, value_name = "URI", requires = "provenance")]
+    builder: Option<String>,
 }
 
 /// Who signed, as `--json` prints it.
@@ -200,6 +218,10 @@ pub(crate) fn verify(arguments: &VerifyPluginArguments, output: &Output) -> Resu
         })?;
         keys.extend(rule.keys.iter().cloned());
     }
+    if arguments.provenance {
+        let builder = arguments.builder.as_deref();
+        return verify_provenance(&component, &inspection, &keys, builder, output);
+    }
     let signature = read_signature(&component).or_reject()?;
     let signers = sandcast_sandbox::verify(&inspection, signature.as_deref(), &keys).or_reject()?;
     if output.wants_json() {
@@ -214,3 +236,88 @@ pub(crate) fn verify(arguments: &VerifyPluginArguments, output: &Output) -> Resu
     }
     Ok(Exit::Done)
 }
+
+/// Where a component comes from, as `--json` prints it.
+#[derive(Serialize)]
+struct Origin<'a> {
+    file: String,
+    signers: Vec<VerifierKey>,
+    builder: &'a str,
+    build_type: &'a str,
+    parameters: &'a serde_json::Value,
+    materials: &'a [Resource],
+}
+
+/// The longest statement that is read.
+const MAX_PROVENANCE_BYTES: u64 = 4 << 20;
+
+fn verify_provenance(
+    component: &Path,
+    inspection: &Inspection,
+    keys: &[VerifierKey],
+    builder: Option<&str>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let path = sandcast_build::provenance_path(component);
+    let unreadable = |what: &dyn std::fmt::Display| {
+        Failure::rejected_because(
+            format_args!("{}: {what}", shown(&path)),
+            "get the file from whoever built the component, or build it with `sandcast build --provenance`",
+        )
+    };
+    let mut bytes = Vec::new();
+    File::open(&path)
+        .and_then(|file| file.take(MAX_PROVENANCE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| unreadable(&error))?;
+    let envelope = Envelope::parse(&bytes).map_err(|error| unreadable(&error))?;
+    let (payload, signers) = envelope
+        .open(STATEMENT_TYPE, keys)
+        .map_err(|error| unreadable(&error))?;
+    let statement = Statement::read(payload).map_err(|error| unreadable(&error))?;
+    let component = std::fs::read(component)?;
+    statement
+        .check(&component, builder)
+        .map_err(|error| unreadable(&error))?;
+    let predicate = &statement.predicate;
+    let origin = Origin {
+        file: shown(&path),
+        signers,
+        builder: &predicate.run_details.builder.id,
+        build_type: &predicate.build_definition.build_type,
+        parameters: &predicate.build_definition.external_parameters,
+        materials: &predicate.build_definition.resolved_dependencies,
+    };
+    if output.wants_json() {
+        output.json(&origin)?;
+        return Ok(Exit::Done);
+    }
+    let short = |text: &str| sandcast_sandbox::sentence(text, 256);
+    let names: Vec<String> = origin.signers.iter().map(ToString::to_string).collect();
+    output.line(format_args!(
+        "{}  provenance signed by {}",
+        named(inspection),
+        names.join(", ")
+    ))?;
+    let mut table = Table::indented(2);
+    table.row(["builder".to_owned(), short(origin.builder)]);
+    table.row(["build".to_owned(), short(origin.build_type)]);
+    table.row(["of".to_owned(), short(&origin.parameters.to_string())]);
+    for material in origin.materials.iter().take(MATERIALS_SHOWN) {
+        let name = material.name.as_deref().or(material.uri.as_deref());
+        let digests = material
+            .digest
+            .iter()
+            .map(|(name, digest)| format!("{name} {digest}"));
+        let notes = material
+            .annotations
+            .iter()
+            .map(|(name, value)| format!("{name} {value}"));
+        let said: Vec<String> = digests.chain(notes).collect();
+        table.row([short(name.unwrap_or("–")), short(&said.join(", "))]);
+    }
+    output.line(table)?;
+    Ok(Exit::Done)
+}
+
+/// Materials that are shown; `--json` has all of them.
+const MATERIALS_SHOWN: usize = 40;
