@@ -19,11 +19,11 @@ Examples:
   sandcast sbom host/cli --target aarch64-unknown-linux-gnu
   sandcast build --sbom plugins/connector-csv       builds, and puts it beside the component
 
-The document is CycloneDX 1.6 JSON: every package that Cargo resolves for the target, with the features
-that are on, its licence, its package URL, the hash of what was downloaded, and who needs whom. What
-only builds (build scripts, procedural macros and their own) has the scope `excluded`. Where a plugin is
-built, the hashes of its component are in it. The same sources and toolchain give the same bytes; it is
-dated only by SOURCE_DATE_EPOCH.";
+The document is CycloneDX 1.6 JSON: every package that Cargo resolves for the target, with the
+features that are on, its licence, its package URL, the hash of what was downloaded, and who needs
+whom. What only builds (build scripts, procedural macros and their own) has the scope `excluded`.
+Where a plugin is built, the hashes of its component are in it. The same sources and toolchain give
+the same bytes; it is dated only by SOURCE_DATE_EPOCH.";
 
 /// List what a plugin or a program is made of (CycloneDX)
 #[derive(Debug, Args)]

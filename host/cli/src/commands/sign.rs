@@ -30,12 +30,12 @@ Examples:
   sandcast sign --new-key acme.example --key acme.key    a key pair; prints the public key
   sandcast sign connector.wasm --key acme.key            makes connector.wasm.sig
   sandcast sign plugins/connector-csv --key acme.key     of what was built from a crate
-  sandcast sign --ceiling ceiling.yaml --key house.key   the operator's ceiling: makes ceiling.yaml.sig
+  sandcast sign --ceiling ceiling.yaml --key house.key   the operator's: makes ceiling.yaml.sig
 
 The signature is a signed note (C2SP signed-note, Ed25519) over the digest, the id, the version and
 the role of the component, beside it; the component stays as it is. Several may sign: what others
-signed of the same component is kept. That of a ceiling is over its bytes, under a heading of its own. Whoever has the key file can sign; it is written for its owner
-alone.
+signed of the same component is kept. That of a ceiling is over its bytes, under another heading.
+Whoever has the key file can sign; it is written for its owner alone.
 
 A pipeline says who may sign the plugins of a role:
   trust:
@@ -64,9 +64,9 @@ Examples:
   sandcast verify-plugin connector.wasm --provenance --key acme.example+1f2e3d4c+AQ...
   sandcast verify-plugin connector.wasm --provenance --builder https://ci.acme.example --key ...
 
-With --provenance, the statement beside the component (connector.intoto.json: SLSA provenance v1 in a DSSE
-envelope) is checked in place of its signature: that one of the keys signed it, that it is about this
-component, and that the builder is the one named. It says what was built from what.
+With --provenance, the statement beside the component (connector.intoto.json: SLSA provenance v1 in a
+DSSE envelope) is checked in place of its signature: that one of the keys signed it, that it is about
+this component, and that the builder is the one named. It says what was built from what.
 
 Exit code 1 says that none of the keys signed this component, as it is, or the statement about it.";
 
