@@ -72,6 +72,13 @@ pub enum Event {
         /// The digest of what pipelines may grant at most, where there is such a thing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ceiling: Option<Digest>,
+        /// The keys that signed the ceiling, where the host was told whose it must be.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ceiling_signers: Vec<VerifierKey>,
+        /// The keys that signed the component, of those that a rule of trust names: what others
+        /// signed is not checked, and does not stand here.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        signers: Vec<VerifierKey>,
         /// The interfaces it imports.
         imports: Vec<String>,
     },

@@ -48,6 +48,14 @@ impl VerifierKey {
         hash.copy_from_slice(&digest[..4]);
         u32::from_be_bytes(hash)
     }
+
+    /// Whether it signed these bytes. Strict: one signature for bytes and a key, whoever checks it
+    /// (RFC 8032 section 5.1.7 leaves that open).
+    pub(crate) fn has_signed(&self, bytes: &[u8], signature: &[u8; 64]) -> bool {
+        VerifyingKey::from_bytes(&self.key)
+            .and_then(|point| point.verify_strict(bytes, &Signature::from_bytes(signature)))
+            .is_ok()
+    }
 }
 
 impl fmt::Display for VerifierKey {
@@ -232,6 +240,11 @@ impl LogKey {
         }
     }
 
+    /// The signature of bytes that say themselves what they are for.
+    pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> [u8; 64] {
+        self.key.sign(bytes).to_bytes()
+    }
+
     /// The note with this text, which ends in a newline, and one signature.
     #[must_use]
     pub fn sign(&self, text: &str) -> String {
@@ -322,18 +335,14 @@ impl Note {
             .signatures
             .iter()
             .filter(|(name, other, _)| *name == key.name && *other == hash)
-            .map(|(_, _, signature)| Signature::from_bytes(signature));
+            .map(|(_, _, signature)| signature);
         let Some(signature) = of_key.next() else {
             return Err(NoteFault::OtherKey {
                 signers: self.signers().join(", "),
             });
         };
         let is_only = of_key.next().is_none();
-        // Strict: one signature for a text and a key, whoever checks it (RFC 8032 section 5.1.7
-        // leaves that open).
-        let holds = VerifyingKey::from_bytes(&key.key)
-            .and_then(|point| point.verify_strict(self.text.as_bytes(), &signature));
-        if is_only && holds.is_ok() {
+        if is_only && key.has_signed(self.text.as_bytes(), signature) {
             Ok(())
         } else {
             Err(NoteFault::Signature)

@@ -3,15 +3,16 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use sandcast_factory::config::read_ceiling;
+use sandcast_audit::VerifierKey;
+use sandcast_factory::config::{read_ceiling, read_trust};
 use sandcast_kernels::{DeviceChoice, DeviceOptions};
-use sandcast_sandbox::{ByteSize, SandboxConfig};
+use sandcast_sandbox::{ByteSize, OperatorRules, SandboxConfig};
 
 use crate::failure::{Failure, OrReject as _};
 
 use crate::commands::{
     audit, bench, build, certify, completions, data, doctor, generate, inspect, models, plan,
-    plugins, predict, program, replay, run, runs, schema, serve, sign,
+    plugins, predict, program, replay, run, runs, sbom, schema, serve, sign,
 };
 
 const LONG_ABOUT: &str = "\
@@ -72,6 +73,27 @@ pub(crate) struct GlobalArguments {
         value_name = "FILE"
     )]
     pub(crate) ceiling: Option<PathBuf>,
+    /// A public key that must have signed the ceiling, in the `.sig` file beside it; several, by
+    /// commas or repeated: one of them
+    #[arg(
+        long,
+        global = true,
+        env = "SANDCAST_CEILING_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        value_delimiter = ','
+    )]
+    pub(crate) ceiling_key: Vec<VerifierKey>,
+    /// Who may sign plugins on this host, beside what pipelines say: the operator's file; `sandcast
+    /// schema trust` describes it
+    #[arg(
+        long,
+        global = true,
+        env = "SANDCAST_TRUST",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub(crate) trust: Option<PathBuf>,
     /// Print the result as JSON on stdout
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -87,11 +109,35 @@ pub(crate) struct GlobalArguments {
 }
 
 impl GlobalArguments {
-    /// A sandbox under the operator's ceiling.
+    /// What the operator holds every pipeline and every model to.
+    pub(crate) fn operator(&self) -> Result<OperatorRules, Failure> {
+        let mut rules = OperatorRules::default();
+        match &self.ceiling {
+            Some(path) => {
+                let signed = read_ceiling(path, &self.ceiling_key).or_reject()?;
+                rules.ceiling = Some(signed.ceiling);
+                rules.ceiling_signers = signed.signers;
+            }
+            // Leaving the file out must not be the way around it.
+            None if !self.ceiling_key.is_empty() => {
+                return Err(Failure::rejected_because(
+                    "there is a key for the ceiling (--ceiling-key or SANDCAST_CEILING_KEY), and no \
+                     ceiling",
+                    "name its file with --ceiling or SANDCAST_CEILING",
+                ));
+            }
+            None => {}
+        }
+        if let Some(path) = &self.trust {
+            rules.trust = read_trust(path).or_reject()?;
+        }
+        Ok(rules)
+    }
+
+    /// A sandbox under the rules of the operator.
     pub(crate) fn sandbox(&self) -> Result<SandboxConfig, Failure> {
-        let ceiling = self.ceiling.as_deref().map(read_ceiling).transpose();
         Ok(SandboxConfig {
-            ceiling: ceiling.or_reject()?,
+            operator: self.operator()?,
             ..SandboxConfig::default()
         })
     }
@@ -144,6 +190,7 @@ pub(crate) enum Command {
     Inspect(inspect::InspectArguments),
     Plugins(plugins::PluginsArguments),
     Build(build::BuildArguments),
+    Sbom(sbom::SbomArguments),
     Sign(sign::SignArguments),
     VerifyPlugin(sign::VerifyPluginArguments),
     Certify(certify::CertifyArguments),

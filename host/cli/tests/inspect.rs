@@ -89,6 +89,9 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
         .args(arguments)
         .current_dir(folder)
         .env_remove("SANDCAST_STATE")
+        .env_remove("SANDCAST_CEILING")
+        .env_remove("SANDCAST_CEILING_KEY")
+        .env_remove("SANDCAST_TRUST")
         .env("NO_COLOR", "1")
         .output()
         .expect("the program starts")
@@ -402,6 +405,9 @@ fn sandcast(folder: &Path, arguments: &[&str]) -> Output {
         .args(arguments)
         .current_dir(folder)
         .env_remove("SANDCAST_STATE")
+        .env_remove("SANDCAST_CEILING")
+        .env_remove("SANDCAST_CEILING_KEY")
+        .env_remove("SANDCAST_TRUST")
         .env("NO_COLOR", "1")
         .output()
         .expect("the program starts")
@@ -502,4 +508,263 @@ fn a_vendor_signs_and_an_operator_checks() {
     // Another component under the same signature.
     NEW.write(folder, "fetch.wasm");
     assert!(verify(&acme, 1).contains("is of another component"));
+}
+
+#[test]
+fn an_operator_signs_the_ceiling_and_nothing_runs_under_another() {
+    let folder = folder();
+    let folder = folder.path();
+    OLD.write(folder, "fetch.wasm");
+    let adapter = Shell {
+        role: "adapter",
+        imports: &[],
+        asks: &[],
+        ..OLD
+    };
+    adapter.write(folder, "other.wasm");
+    pipeline(
+        folder,
+        "fetch.wasm",
+        "{ files: [{ host: data, guest: /data }] }",
+    );
+    let make = |name: &str| {
+        let file = format!("{name}.key");
+        let made = ends(folder, &["sign", "--new-key", name, "--key", &file], 0);
+        made.trim_end().to_owned()
+    };
+    let (operator, other) = (make("operator"), make("other"));
+    let write = |files: &str| {
+        let data = folder.join("data").display().to_string();
+        let text = format!(
+            "version: 1\nplugins: {{ \"*\": {{ files: {} }} }}\n",
+            files.replace("DATA", &data)
+        );
+        fs::write(folder.join("ceiling.yaml"), text).expect("written");
+    };
+    write("[{ host: DATA, guest: /any, access: read }]");
+    let under = |key: &str, code: i32| {
+        let mut said = Vec::new();
+        for command in [
+            &["plan", "."][..],
+            &["run", "."],
+            &["inspect", "fetch.wasm"],
+        ] {
+            let key = ["--ceiling", "ceiling.yaml", "--ceiling-key", key];
+            said.push(ends(folder, &[command, &key].concat(), code));
+        }
+        said
+    };
+    for said in under(&operator, 1) {
+        assert!(
+            said.contains("ceiling.yaml is refused: it is not"),
+            "{said}"
+        );
+        assert!(said.contains("signed"), "{said}");
+    }
+    assert!(!folder.join(".sandcast").exists(), "nothing was begun");
+    let sign = ["sign", "--ceiling", "ceiling.yaml", "--key", "operator.key"];
+    let said = ends(folder, &sign, 0);
+    assert!(
+        said.contains("signed by operator  ceiling.yaml.sig"),
+        "{said}"
+    );
+    for said in under(&other, 1) {
+        assert!(said.contains("signed by operator ("), "{said}");
+    }
+    // A key without a ceiling is not a way around it.
+    let said = ends(folder, &["plan", ".", "--ceiling-key", &operator], 1);
+    assert!(said.contains("name its file with --ceiling"), "{said}");
+
+    // Under the right key the plan is as before, and what is over the ceiling is told.
+    let plan = |code: i32| {
+        let arguments = [
+            "plan",
+            ".",
+            "--ceiling",
+            "ceiling.yaml",
+            "--ceiling-key",
+            &operator,
+        ];
+        ends(folder, &arguments, code)
+    };
+    assert!(!plan(0).contains("CEILING"));
+    let doctor = [
+        "doctor",
+        "--ceiling",
+        "ceiling.yaml",
+        "--ceiling-key",
+        &operator,
+    ];
+    let said = sandcast(folder, &doctor);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("signed by operator"), "{said}");
+    write("[]");
+    for said in under(&operator, 1) {
+        assert!(said.contains("it is not what was signed"), "{said}");
+    }
+    ends(folder, &sign, 0);
+    let said = plan(1);
+    assert!(said.contains("OVER THE CEILING"), "{said}");
+    let inspect = [
+        "inspect",
+        "fetch.wasm",
+        "--pipeline",
+        ".",
+        "--ceiling",
+        "ceiling.yaml",
+    ];
+    let said = ends(folder, &inspect, 0);
+    assert!(said.contains("over the ceiling"), "{said}");
+
+    // What is no ceiling is not signed, and one signature is not taken for another.
+    fs::write(folder.join("ceiling.yaml"), "version: 3\n").expect("written");
+    assert!(ends(folder, &sign, 1).contains("is not a ceiling"));
+    ends(folder, &["sign", "fetch.wasm", "--key", "operator.key"], 0);
+    write("[]");
+    fs::copy(
+        folder.join("fetch.wasm.sig"),
+        folder.join("ceiling.yaml.sig"),
+    )
+    .expect("copied");
+    for said in under(&operator, 1) {
+        assert!(said.contains("is not the signature of a ceiling"), "{said}");
+    }
+}
+
+#[test]
+fn an_operator_says_who_may_sign_on_this_host() {
+    let folder = folder();
+    let folder = folder.path();
+    OLD.write(folder, "fetch.wasm");
+    let adapter = Shell {
+        role: "adapter",
+        imports: &[],
+        asks: &[],
+        ..OLD
+    };
+    adapter.write(folder, "other.wasm");
+    pipeline(
+        folder,
+        "fetch.wasm",
+        "{ files: [{ host: data, guest: /data }] }",
+    );
+    let key = ends(
+        folder,
+        &["sign", "--new-key", "house", "--key", "house.key"],
+        0,
+    );
+    let rules = format!(
+        "version: 1\ntrust: {{ connector: {{ keys: [\"{}\"] }} }}\n",
+        key.trim_end()
+    );
+    fs::write(folder.join("trust.yaml"), rules).expect("written");
+    let plan = ["plan", ".", "--trust", "trust.yaml"];
+    let inspect = ["inspect", "fetch.wasm", "--trust", "trust.yaml"];
+    assert!(ends(folder, &plan, 1).contains("by the operator's rule of trust"));
+    assert!(ends(folder, &inspect, 0).contains("it is not signed"));
+    let run = ["run", ".", "--trust", "trust.yaml"];
+    assert!(ends(folder, &run, 1).contains("by the operator's rule of trust"));
+    ends(folder, &["sign", "fetch.wasm", "--key", "house.key"], 0);
+    assert!(ends(folder, &plan, 0).contains("signed by house"));
+    assert!(ends(folder, &inspect, 0).contains("who may"));
+    let nowhere = ["plan", ".", "--trust", "nowhere.yaml"];
+    assert!(ends(folder, &nowhere, 1).contains("nothing is trusted without them"));
+}
+
+#[test]
+fn a_plugin_is_built_with_what_it_is_made_of_and_where_it_comes_from() {
+    let folder = folder();
+    let folder = folder.path();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let plugin = root.join("plugins/connector-text");
+    let plugin = plugin.canonicalize().expect("it is in the repository");
+    let plugin = plugin.to_str().expect("text");
+    let make = |name: &str| {
+        let file = format!("{name}.key");
+        let made = ends(folder, &["sign", "--new-key", name, "--key", &file], 0);
+        made.trim_end().to_owned()
+    };
+    let (acme, other) = (make("acme.example"), make("other.example"));
+    let build = |key: &str, code: i32| {
+        let flags = [
+            "--quiet",
+            "--sbom",
+            "--provenance",
+            "--key",
+            key,
+            "--out",
+            ".",
+        ];
+        ends(folder, &[&["build", plugin], &flags[..]].concat(), code)
+    };
+    assert!(build("nowhere.key", 1).contains("is not there"));
+    let said = build("acme.example.key", 0);
+    assert!(
+        said.contains("bill of materials  ./connector-text.cdx.json"),
+        "{said}"
+    );
+    assert!(
+        said.contains("provenance  ./connector-text.intoto.json"),
+        "{said}"
+    );
+    let first = fs::read(folder.join("connector-text.intoto.json")).expect("written");
+    build("acme.example.key", 0);
+    let again = fs::read(folder.join("connector-text.intoto.json")).expect("written");
+    assert_eq!(first, again, "the same build has the same statement");
+
+    let component = fs::read(folder.join("connector-text.wasm")).expect("built");
+    let parts = fs::read_to_string(folder.join("connector-text.cdx.json")).expect("written");
+    let parts: Value = serde_json::from_str(&parts).expect("JSON");
+    let about = &parts["metadata"]["component"];
+    assert_eq!(about["properties"][0]["value"], "sandcast/connector-text");
+    let digest = Digest::of(&component).to_string();
+    assert!(digest.ends_with(about["hashes"][1]["content"].as_str().expect("a text")));
+
+    let verify = |more: &[&str], code: i32| {
+        let verify = [
+            "verify-plugin",
+            "connector-text.wasm",
+            "--provenance",
+            "--key",
+        ];
+        ends(folder, &[&verify[..], more].concat(), code)
+    };
+    let said = verify(&[&acme], 0);
+    for words in [
+        "provenance signed by acme.example+",
+        "sources",
+        "dirHash",
+        "Cargo.lock",
+        "rustc",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let said = verify(&[&acme, "--json"], 0);
+    let told: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(told["parameters"]["crate"], "connector-text");
+    let materials = told["materials"].as_array().expect("a list");
+    let files = &materials
+        .iter()
+        .find(|it| it["name"] == "sources")
+        .expect("sources")["annotations"]["files"];
+    assert!(files.as_u64() > Some(20), "{told}");
+
+    assert!(verify(&[&other], 1).contains("signed by acme.example+"));
+    let said = verify(&[&acme, "--builder", "https://ci.example"], 1);
+    assert!(said.contains("it was built by"), "{said}");
+    let ours = told["builder"].as_str().expect("a text");
+    verify(&[&acme, "--builder", ours], 0);
+
+    // Another component, another envelope, no envelope.
+    let statement = folder.join("connector-text.intoto.json");
+    let text = String::from_utf8(first).expect("text");
+    fs::write(&statement, text.replace("\"sig\":\"", "\"sig\":\"AAAA")).expect("written");
+    assert!(verify(&[&acme], 1).contains("does not fit"));
+    fs::write(&statement, "{\"payload\":").expect("written");
+    assert!(verify(&[&acme], 1).contains("not a signed envelope"));
+    fs::remove_file(&statement).expect("removed");
+    assert!(verify(&[&acme], 1).contains("build it with"));
+    fs::write(&statement, &text).expect("written");
+    OLD.write(folder, "connector-text.wasm");
+    assert!(verify(&[&acme], 1).contains("about another component"));
 }

@@ -12,7 +12,7 @@ use sandcast_audit::{Digest, Event, PluginRef};
 use sandcast_estate::BlobError;
 use sandcast_sandbox::{
     CallContext, CallError, ControlPoint, Effect, GenerationOptions, LoadError, Model, ModelError,
-    Plugin, Request, Role, TaskKind, TextSink, schema_of,
+    Origin, Plugin, Request, Role, TaskKind, TextSink, schema_of,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -22,7 +22,7 @@ pub use rows::RowsError;
 
 use crate::conduct::{Admission, ConductError};
 use crate::gate::metrics_by_name;
-use crate::registry::{ModelVersion, PredictPolicy};
+use crate::registry::{ModelVersion, PredictPolicy, Vouched};
 use crate::workspace::Workspace;
 
 /// The stage that records name.
@@ -83,6 +83,20 @@ pub enum InferenceError {
         /// The version.
         version: u64,
         /// Why not.
+        source: Box<LoadError>,
+    },
+    /// Who may sign the adapter, or a policy, did not: by the rule that is kept with the model, or by
+    /// the operator's.
+    #[error(
+        "model `{model}` version {version} is not trusted: {source}. Have the component signed by a \
+         key that may, and run the pipeline again, which renews what is kept with the model"
+    )]
+    Untrusted {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u64,
+        /// What is wrong with its signature.
         source: Box<LoadError>,
     },
     /// The model file does not make sense.
@@ -158,7 +172,7 @@ impl ServedModel {
         let grants = version.grants.clone();
         let_in(workspace, version, &version.adapter)?;
         let adapter = (name.as_str(), &version.component, Role::Adapter, grants);
-        let plugin = load_plugin(workspace, version, adapter).await?;
+        let plugin = load_plugin(workspace, version, adapter, &version.vouched).await?;
         let artifact = get(workspace, version, &version.artifact).await?;
         let model = Model::from_bytes(&artifact, workspace.sandbox()).map_err(|source| {
             let (model, version) = (version.model.clone(), version.version);
@@ -320,18 +334,33 @@ async fn load_plugin(
     workspace: &Workspace,
     version: &ModelVersion,
     (name, component, role, grants): (&str, &Digest, Role, sandcast_sandbox::Grants),
+    vouched: &Vouched,
 ) -> Result<Plugin, InferenceError> {
     let bytes = get(workspace, version, component).await?;
+    let origin = Origin {
+        signature: vouched.signature.as_deref(),
+        trust: vouched.trust.as_ref(),
+    };
     workspace
         .sandbox()
-        .load(name, &bytes, role, grants)
+        .load_from(name, &bytes, role, grants, origin)
         .await
         .map_err(|source| {
             let (model, version) = (version.model.clone(), version.version);
-            InferenceError::Load {
-                model,
-                version,
-                source: Box::new(source),
+            let source = Box::new(source);
+            match *source {
+                LoadError::Untrusted { .. } | LoadError::UntrustedByOperator { .. } => {
+                    InferenceError::Untrusted {
+                        model,
+                        version,
+                        source,
+                    }
+                }
+                _ => InferenceError::Load {
+                    model,
+                    version,
+                    source,
+                },
             }
         })
 }
@@ -350,7 +379,7 @@ async fn ask(
         Role::Policy,
         policy.grants.clone(),
     );
-    let plugin = load_plugin(workspace, version, part).await?;
+    let plugin = load_plugin(workspace, version, part, &policy.vouched).await?;
     let request = Request {
         control_point: ControlPoint::Predict,
         principal: format!("pipeline:{}", version.lineage.pipeline),

@@ -25,7 +25,7 @@ pub use config::{ConfigError, Pipeline};
 pub use declare::{DeclareError, Declared, declare};
 pub use inference::{Generated, InferenceError, Predicted, RowsError, ServedModel};
 pub use plan::{Plan, PlanError};
-pub use registry::{ModelSummary, ModelVersion, Registry, RegistryError};
+pub use registry::{ModelSummary, ModelVersion, Registry, RegistryError, Vouched};
 pub use run::{CHECKPOINT_EVERY, Observer, RunError, RunEvent, RunOptions, RunOutcome, run};
 pub use state::{
     DatasetRecord, OutboxError, RunRecord, RunStatus, StageRecord, StageStatus, StateError,

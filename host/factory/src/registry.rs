@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use sandcast_audit::{AuditLog, Digest, Event, PluginRef, RunId};
-use sandcast_sandbox::{Grants, Task};
+use sandcast_sandbox::{Grants, Task, TrustRule};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -73,6 +73,9 @@ pub struct ModelVersion {
     pub component: Digest,
     /// What the adapter may do.
     pub grants: Grants,
+    /// Who vouches for the adapter, and who must.
+    #[serde(default, skip_serializing_if = "Vouched::is_empty")]
+    pub vouched: Vouched,
     /// The blob with the model.
     pub artifact: Digest,
     /// Who is asked before it answers.
@@ -90,8 +93,30 @@ pub struct PredictPolicy {
     pub component: Digest,
     /// What it may do.
     pub grants: Grants,
+    /// Who vouches for it, and who must.
+    #[serde(default, skip_serializing_if = "Vouched::is_empty")]
+    pub vouched: Vouched,
     /// Its configuration.
     pub config: serde_json::Value,
+}
+
+/// The signature of a component that is kept with a model, and the rule that it is held to whenever
+/// the model is loaded: that of the pipeline. It is no part of the lineage; a run that comes to the
+/// same model renews it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Vouched {
+    /// The signed note that lay beside the component, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    /// Who may sign plugins of its role, where the pipeline says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<TrustRule>,
+}
+
+impl Vouched {
+    fn is_empty(&self) -> bool {
+        *self == Vouched::default()
+    }
 }
 
 /// Everything a model was made of. Two models with the same lineage are the same model.
@@ -314,7 +339,8 @@ impl Registry {
     }
 
     /// Registers an approved model. The version, the alias and their audit events are one
-    /// transaction; a lineage that is registered already keeps its version.
+    /// transaction; a lineage that is registered already keeps its version, and takes the signatures
+    /// and rules of trust of the new run.
     pub(crate) fn register(
         &self,
         approved: &Approved,
@@ -397,7 +423,14 @@ fn insert_version(
         })
         .optional()?;
     if let Some(document) = found {
-        return Ok((from_json(&document)?, false));
+        let mut known: ModelVersion = from_json(&document)?;
+        if renew(&mut known, &version) {
+            let update =
+                "UPDATE model_versions SET document = ?3 WHERE model = ?1 AND version = ?2";
+            let values = params![known.model, known.version as i64, to_json(&known)?];
+            transaction.execute(update, values)?;
+        }
+        return Ok((known, false));
     }
     let latest = "SELECT coalesce(max(version), 0) FROM model_versions WHERE model = ?1";
     let latest: i64 = transaction.query_row(latest, [&version.model], |row| row.get(0))?;
@@ -421,6 +454,30 @@ fn insert_version(
     };
     post(transaction, &event)?;
     Ok((version, true))
+}
+
+/// Takes over who vouches for the components of a version; whether that changed anything.
+fn renew(known: &mut ModelVersion, new: &ModelVersion) -> bool {
+    let mut changed = false;
+    let mut take = |old: &mut Vouched, new: &Vouched| {
+        if old != new {
+            new.clone_into(old);
+            changed = true;
+        }
+    };
+    if known.component == new.component {
+        take(&mut known.vouched, &new.vouched);
+    }
+    for policy in &mut known.policies {
+        let same = new
+            .policies
+            .iter()
+            .find(|it| it.name == policy.name && it.component == policy.component);
+        if let Some(same) = same {
+            take(&mut policy.vouched, &same.vouched);
+        }
+    }
+    changed
 }
 
 /// Moves an alias, and says where it pointed before.

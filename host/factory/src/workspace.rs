@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sandcast_audit::{AuditError, AuditLog, RunId};
 use sandcast_estate::Estate;
-use sandcast_sandbox::{Recordings, Sandbox, SandboxConfig, SandboxError};
+use sandcast_sandbox::{OperatorRules, Recordings, Sandbox, SandboxConfig, SandboxError};
 use thiserror::Error;
 
 use crate::conduct::{Conduct, ConductError};
@@ -31,13 +31,19 @@ pub struct Workspace {
 
 /// What a run of a pipeline with a state folder will do, and which of its stages earlier runs have
 /// done. Reads the components of its plugins and the state, if there is any; runs nothing and
-/// leaves nothing behind.
+/// leaves nothing behind. It also says what the rules of the operator will refuse.
 ///
 /// # Errors
 /// If a component cannot be read or is not the one that the pipeline means, or the state cannot be
 /// read.
-pub fn plan_in(folder: &Path, pipeline: &Pipeline) -> Result<Plan, PlanError> {
-    let mut plan = plan(pipeline, &Component::read_all(pipeline)?)?;
+pub fn plan_in(
+    folder: &Path,
+    pipeline: &Pipeline,
+    rules: &OperatorRules,
+) -> Result<Plan, PlanError> {
+    let components = Component::read_all(pipeline)?;
+    let mut plan = plan(pipeline, &components)?;
+    plan.hold_to(rules, &components);
     let Some(state) = State::look(folder)? else {
         return Ok(plan);
     };

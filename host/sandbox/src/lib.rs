@@ -71,6 +71,9 @@ pub use roles::{
     ProgressSink, Reject, Request, Rule, ScanRequest, Severity, Split, TextSink, TrainInput,
     TrainProgress, TrainReport, Trained, Validator, Verdict,
 };
-pub use sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};
-pub use signature::{SignatureError, TrustRule, check_trust, sign, signers, verify};
+pub use sandbox::{OperatorRules, Pooling, Sandbox, SandboxConfig, SandboxError};
+pub use signature::{
+    CeilingSignatureError, SignatureError, TrustRule, check_trust, sign, sign_ceiling, signers,
+    verify, verify_ceiling,
+};
 pub use text::sentence;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sandcast_audit::{Event, PluginRef};
+use sandcast_audit::{Event, PluginRef, VerifierKey};
 use thiserror::Error;
 use wasmtime::component::{Component, Linker};
 
@@ -141,6 +141,14 @@ pub enum LoadError {
         /// What is wrong with its signature.
         source: SignatureError,
     },
+    /// Who may sign plugins of its role on this host, whatever a pipeline says, did not.
+    #[error("plugin `{name}` is refused by the operator's rule of trust: {source}")]
+    UntrustedByOperator {
+        /// The plugin as the pipeline names it.
+        name: String,
+        /// What is wrong with its signature.
+        source: SignatureError,
+    },
     /// A grant cannot be given.
     #[error("the grant at `plugins.{name}.grants.{grant}` cannot be given: {reason}")]
     BadGrant {
@@ -218,7 +226,9 @@ pub(crate) async fn load(
             plugin: plugin.reference().clone(),
             name: name.to_owned(),
             grants: serde_json::to_value(plugin.grants()).unwrap_or_default(),
-            ceiling: sandbox.ceiling().map(|(_, digest)| *digest),
+            ceiling: sandbox.ceiling_digest(),
+            ceiling_signers: sandbox.operator().ceiling_signers.clone(),
+            signers: plugin.signers().to_vec(),
             imports: plugin
                 .inspection()
                 .imports
@@ -260,16 +270,11 @@ async fn check_and_compile(
         });
     }
     let inspection = inspect_named(name, bytes)?;
-    signature::check_trust(&inspection, origin.signature, origin.trust).map_err(|source| {
-        LoadError::Untrusted {
-            name: name.to_owned(),
-            source,
-        }
-    })?;
+    let signers = check_signature(sandbox, name, &inspection, origin)?;
     check_contract(name, &inspection)?;
     check_role(name, &inspection, role)?;
     check_imports(name, &inspection, &grants)?;
-    if let Some((ceiling, _)) = sandbox.ceiling() {
+    if let Some(ceiling) = &sandbox.operator().ceiling {
         let excesses = ceiling.excesses(&inspection.manifest.id, role, &grants);
         if !excesses.is_empty() {
             return Err(LoadError::OverCeiling {
@@ -296,7 +301,13 @@ async fn check_and_compile(
         keep_component(sandbox, name, bytes, role, &grants)?;
     }
     let (identity, pre) = prepare(sandbox, name, bytes, role, grants, &inspection).await?;
-    Ok(Plugin::new(sandbox.clone(), identity, inspection, pre))
+    Ok(Plugin::new(
+        sandbox.clone(),
+        identity,
+        inspection,
+        signers,
+        pre,
+    ))
 }
 
 /// What a replay runs is kept before anything of it is run.
@@ -381,6 +392,36 @@ pub(crate) async fn replayed(
     Ok(Plugin::replayed(
         sandbox, identity, inspection, pre, playback,
     ))
+}
+
+/// Holds a component to the rule that it comes with and to the operator's: the keys of both that
+/// signed it.
+fn check_signature(
+    sandbox: &Sandbox,
+    name: &str,
+    inspection: &Inspection,
+    origin: Origin<'_>,
+) -> Result<Vec<VerifierKey>, LoadError> {
+    let mut signers =
+        signature::check_trust(inspection, origin.signature, origin.trust).map_err(|source| {
+            LoadError::Untrusted {
+                name: name.to_owned(),
+                source,
+            }
+        })?;
+    let rule = sandbox.operator().trust.get(&inspection.role);
+    let known = signature::check_trust(inspection, origin.signature, rule).map_err(|source| {
+        LoadError::UntrustedByOperator {
+            name: name.to_owned(),
+            source,
+        }
+    })?;
+    for key in known {
+        if !signers.contains(&key) {
+            signers.push(key);
+        }
+    }
+    Ok(signers)
 }
 
 fn check_contract(name: &str, inspection: &Inspection) -> Result<(), LoadError> {

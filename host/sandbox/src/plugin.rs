@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
-use sandcast_audit::{PluginRef, RunId};
+use sandcast_audit::{PluginRef, RunId, VerifierKey};
 use wasmtime::Store;
 
 use crate::bindings;
@@ -50,6 +50,7 @@ struct Made {
     sandbox: Sandbox,
     identity: Arc<Identity>,
     inspection: Inspection,
+    signers: Vec<VerifierKey>,
     pre: RolePre,
     /// What its instances are given in place of the world.
     playback: Option<Arc<Playback>>,
@@ -79,6 +80,7 @@ impl Plugin {
         sandbox: Sandbox,
         identity: Arc<Identity>,
         inspection: Inspection,
+        signers: Vec<VerifierKey>,
         pre: RolePre,
     ) -> Self {
         Self {
@@ -86,6 +88,7 @@ impl Plugin {
                 sandbox,
                 identity,
                 inspection,
+                signers,
                 pre,
                 playback: None,
             }),
@@ -107,6 +110,7 @@ impl Plugin {
                 sandbox,
                 identity,
                 inspection,
+                signers: Vec::new(),
                 pre,
                 playback: Some(playback),
             }),
@@ -138,6 +142,11 @@ impl Plugin {
     /// What it is made of.
     pub fn inspection(&self) -> &Inspection {
         &self.made.inspection
+    }
+
+    /// The keys that signed it, of those that a rule of trust names.
+    pub fn signers(&self) -> &[VerifierKey] {
+        &self.made.signers
     }
 
     /// The same plugin, whose instances write no `calls-finished` record of their own; for a

@@ -1,10 +1,11 @@
 //! The engine with everything that plugins share.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sandcast_audit::{AuditLog, Digest};
+use sandcast_audit::{AuditLog, Digest, VerifierKey};
 use sandcast_kernels::trees::Workers;
 use sandcast_kernels::{Device, DeviceOptions};
 use thiserror::Error;
@@ -19,6 +20,7 @@ use crate::load::{self, LoadError, Origin};
 use crate::manifest::Role;
 use crate::plugin::Plugin;
 use crate::recording::Recordings;
+use crate::signature::TrustRule;
 use crate::text;
 
 /// Whether memories are taken from a pool made at start.
@@ -31,6 +33,17 @@ pub enum Pooling {
     Off,
 }
 
+/// What the operator of a host holds every pipeline and every registered model to.
+#[derive(Clone, Debug, Default)]
+pub struct OperatorRules {
+    /// What pipelines may grant at most; anything when absent.
+    pub ceiling: Option<Ceiling>,
+    /// The keys that signed the ceiling, for records; checked by whoever read it.
+    pub ceiling_signers: Vec<VerifierKey>,
+    /// Who may sign the plugins of a role, beside what a pipeline says of it.
+    pub trust: BTreeMap<Role, TrustRule>,
+}
+
 /// How a [`Sandbox`] is made.
 #[derive(Clone, Debug)]
 pub struct SandboxConfig {
@@ -41,8 +54,8 @@ pub struct SandboxConfig {
     pub pooling: Pooling,
     /// Where tensor programs run, and how.
     pub device: DeviceOptions,
-    /// What pipelines may grant at most; anything when absent.
-    pub ceiling: Option<Ceiling>,
+    /// What the operator holds every pipeline and every model to.
+    pub operator: OperatorRules,
     /// Where recordings are kept; a plugin that is to be recorded does not load when absent.
     pub recordings: Option<Recordings>,
     /// The largest component that is read.
@@ -57,7 +70,7 @@ impl Default for SandboxConfig {
             cache_dir: None,
             pooling: Pooling::Auto,
             device: DeviceOptions::default(),
-            ceiling: None,
+            operator: OperatorRules::default(),
             recordings: None,
             max_component_bytes: 64 << 20,
             compile_timeout: Duration::from_secs(300),
@@ -103,8 +116,9 @@ struct Shared {
     workers: Workers,
     audit: AuditLog,
     cache: Option<Arc<Cache>>,
-    ceiling: Option<(Ceiling, Digest)>,
     recordings: Option<Recordings>,
+    operator: OperatorRules,
+    ceiling_digest: Option<Digest>,
     max_component_bytes: u64,
     compile_timeout: Duration,
     /// Components compiled or loaded by this process, the latest last.
@@ -154,11 +168,9 @@ impl Sandbox {
                 workers,
                 audit,
                 cache,
-                ceiling: config.ceiling.map(|ceiling| {
-                    let digest = ceiling.digest();
-                    (ceiling, digest)
-                }),
                 recordings: config.recordings,
+                ceiling_digest: config.operator.ceiling.as_ref().map(Ceiling::digest),
+                operator: config.operator,
                 max_component_bytes: config.max_component_bytes,
                 compile_timeout: config.compile_timeout,
                 compiled: Mutex::new(Vec::new()),
@@ -205,9 +217,14 @@ impl Sandbox {
         &self.shared.device
     }
 
-    /// What pipelines may grant at most, and its digest.
-    pub(crate) fn ceiling(&self) -> Option<&(Ceiling, Digest)> {
-        self.shared.ceiling.as_ref()
+    /// What the operator holds every plugin to.
+    pub(crate) fn operator(&self) -> &OperatorRules {
+        &self.shared.operator
+    }
+
+    /// The digest of what pipelines may grant at most.
+    pub(crate) fn ceiling_digest(&self) -> Option<Digest> {
+        self.shared.ceiling_digest
     }
 
     /// Where recordings are kept.

@@ -11,6 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+mod ceiling;
+
+pub use ceiling::{CeilingSignatureError, sign_ceiling, verify_ceiling};
+
 use crate::inspect::Inspection;
 use crate::manifest::Role;
 use crate::text;
@@ -111,19 +115,22 @@ pub fn sign(
     key: &LogKey,
     earlier: Option<&str>,
 ) -> Result<String, SignatureError> {
-    let statement = statement(inspection)?;
-    let note = key.sign(&statement);
+    Ok(signed(&statement(inspection)?, key, earlier))
+}
+
+/// A statement with the signature of a key, and with those that others made of it in `earlier`.
+fn signed(statement: &str, key: &LogKey, earlier: Option<&str>) -> String {
+    let note = key.sign(statement);
     let Some(earlier) = earlier else {
-        return Ok(note);
+        return note;
     };
-    let is_same = |parsed: &Note| parsed.text == statement;
-    if !Note::parse(earlier).is_ok_and(|parsed| is_same(&parsed)) {
-        return Ok(note);
+    if !Note::parse(earlier).is_ok_and(|parsed| parsed.text == statement) {
+        return note;
     }
     // The lines of others, and then the new one.
     let own = key.verifier();
     let Some((_, lines)) = earlier.rsplit_once("\n\n") else {
-        return Ok(note);
+        return note;
     };
     let by_others = lines.lines().filter(|line| {
         let alone = Note::parse(&format!("{statement}\n{line}\n"));
@@ -134,11 +141,12 @@ pub fn sign(
     });
     let mut merged = format!("{statement}\n");
     for line in by_others {
+        // Writing to a String cannot fail.
         let _ = writeln!(merged, "{line}");
     }
     let (_, line) = note.rsplit_once("\n\n").unwrap_or_default();
     merged.push_str(line);
-    Ok(merged)
+    merged
 }
 
 /// Who says they signed a component, by name and hash. That the note is of this component is
@@ -150,7 +158,7 @@ pub fn signers(inspection: &Inspection, signature: &str) -> Result<Vec<String>, 
     Ok(note_of(inspection, signature)?.signers())
 }
 
-/// Which of the keys signed a component.
+/// Which of the keys signed a component: one at least.
 ///
 /// # Errors
 /// When there is no signature of one of them that holds.
@@ -158,18 +166,12 @@ pub fn verify(
     inspection: &Inspection,
     signature: Option<&str>,
     keys: &[VerifierKey],
-) -> Result<VerifierKey, SignatureError> {
+) -> Result<Vec<VerifierKey>, SignatureError> {
     let signature = signature.ok_or(SignatureError::Missing)?;
     let note = note_of(inspection, signature)?;
-    let mut forged = None;
-    for key in keys {
-        match note.check(key) {
-            Ok(()) => return Ok(key.clone()),
-            Err(NoteFault::OtherKey { .. }) => {}
-            Err(NoteFault::Malformed | NoteFault::Signature) => {
-                forged.get_or_insert_with(|| key.name().to_owned());
-            }
-        }
+    let Held { signed, forged } = hold(&note, keys);
+    if !signed.is_empty() {
+        return Ok(signed);
     }
     Err(match forged {
         Some(key) => SignatureError::Forged { key },
@@ -180,7 +182,33 @@ pub fn verify(
     })
 }
 
-/// Holds a component to the rule of its role: the key that signed it, if one did.
+/// What keys have to do with a note.
+struct Held {
+    /// Those that signed it.
+    signed: Vec<VerifierKey>,
+    /// The name of one whose signature is there and does not fit.
+    forged: Option<String>,
+}
+
+fn hold(note: &Note, keys: &[VerifierKey]) -> Held {
+    let mut held = Held {
+        signed: Vec::new(),
+        forged: None,
+    };
+    for key in keys {
+        match note.check(key) {
+            Ok(()) if held.signed.contains(key) => {}
+            Ok(()) => held.signed.push(key.clone()),
+            Err(NoteFault::OtherKey { .. }) => {}
+            Err(NoteFault::Malformed | NoteFault::Signature) => {
+                held.forged.get_or_insert_with(|| key.name().to_owned());
+            }
+        }
+    }
+    held
+}
+
+/// Holds a component to the rule of its role: the keys of the rule that signed it, if one did.
 ///
 /// A signature that was changed is refused even where none is required. One of a stranger is then
 /// worth as much as none: who could add it could as well have left it out.
@@ -191,14 +219,15 @@ pub fn check_trust(
     inspection: &Inspection,
     signature: Option<&str>,
     rule: Option<&TrustRule>,
-) -> Result<Option<VerifierKey>, SignatureError> {
-    let Some(rule) = rule else { return Ok(None) };
+) -> Result<Vec<VerifierKey>, SignatureError> {
+    let Some(rule) = rule else {
+        return Ok(Vec::new());
+    };
     match verify(inspection, signature, &rule.keys) {
-        Ok(key) => Ok(Some(key)),
         Err(SignatureError::Missing | SignatureError::OtherKey { .. }) if !rule.required => {
-            Ok(None)
+            Ok(Vec::new())
         }
-        Err(error) => Err(error),
+        outcome => outcome,
     }
 }
 

@@ -27,6 +27,10 @@ pub(crate) struct Package {
     id: String,
     manifest_path: PathBuf,
     target_directory: PathBuf,
+    workspace_root: PathBuf,
+    repository: Option<String>,
+    /// The manifests of the packages of the checkout.
+    manifests: Vec<PathBuf>,
     /// The folders that sources come from, with the names they go by in the component.
     sources: Vec<(PathBuf, String)>,
 }
@@ -45,6 +49,7 @@ struct MetadataPackage {
     id: String,
     license: Option<String>,
     description: Option<String>,
+    repository: Option<String>,
     manifest_path: PathBuf,
     source: Option<String>,
 }
@@ -82,6 +87,8 @@ impl Package {
         let metadata: Metadata = serde_json::from_str(&text)
             .map_err(|error| not_a_plugin(format!("`cargo metadata`: {error}")))?;
         let sources = source_names(&metadata);
+        let of_checkout = metadata.packages.iter().filter(|it| it.source.is_none());
+        let manifests = of_checkout.map(|it| it.manifest_path.clone()).collect();
         let package = metadata
             .packages
             .into_iter()
@@ -95,12 +102,41 @@ impl Package {
             id: package.id,
             manifest_path,
             target_directory: metadata.target_directory,
+            workspace_root: metadata.workspace_root,
+            repository: package.repository,
+            manifests,
             sources,
         })
     }
 
     pub(crate) fn target_directory(&self) -> &Path {
         &self.target_directory
+    }
+
+    pub(crate) fn workspace_root(&self) -> &Path {
+        &self.workspace_root
+    }
+
+    pub(crate) fn repository(&self) -> Option<&str> {
+        self.repository.as_deref()
+    }
+
+    pub(crate) fn manifests(&self) -> impl Iterator<Item = &PathBuf> {
+        self.manifests.iter()
+    }
+
+    /// The name of a file that takes part, the same in every checkout.
+    pub(crate) fn source_name(&self, file: &Path) -> String {
+        let named = self.sources.iter().find_map(|(folder, name)| {
+            let rest = file.strip_prefix(folder).ok()?;
+            Some(format!("{name}/{}", rest.display()))
+        });
+        let named = named.unwrap_or_else(|| {
+            let name = file.file_name().unwrap_or_default();
+            format!("/outside/{}", name.to_string_lossy())
+        });
+        let of_checkout = named.strip_prefix("/source/").map(str::to_owned);
+        of_checkout.unwrap_or(named)
     }
 
     pub(crate) fn out_dir(&self) -> PathBuf {
@@ -121,6 +157,9 @@ impl Package {
             id: String::new(),
             manifest_path: PathBuf::new(),
             target_directory: PathBuf::new(),
+            workspace_root: PathBuf::new(),
+            repository: None,
+            manifests: Vec::new(),
             sources: Vec::new(),
         }
     }
@@ -136,11 +175,20 @@ fn source_names(metadata: &Metadata) -> Vec<(PathBuf, String)> {
     {
         sources.push((home, "/cargo".to_owned()));
     }
-    let packages: Vec<(&Path, &str)> = metadata
+    // Where they really are: a link may lead out of the workspace.
+    let folder = |package: &MetadataPackage| {
+        let folder = package.manifest_path.parent()?;
+        Some(folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))
+    };
+    let folders: Vec<(PathBuf, &str)> = metadata
         .packages
         .iter()
         .filter(|package| package.source.is_none())
-        .filter_map(|package| Some((package.manifest_path.parent()?, package.name.as_str())))
+        .filter_map(|package| Some((folder(package)?, package.name.as_str())))
+        .collect();
+    let packages: Vec<(&Path, &str)> = folders
+        .iter()
+        .map(|(folder, name)| (folder.as_path(), *name))
         .collect();
     let shared = common_folder(&metadata.workspace_root, &packages);
     if shared.parent().is_some() {

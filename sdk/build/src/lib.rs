@@ -1,8 +1,9 @@
 //! Builds a plugin's crate into a component: guest target, compile, componentise, manifest.
 //!
 //! The component is a function of the crate's sources, its lock file and the toolchain: the same bytes
-//! again, whatever folder they are built into and on whichever machine, as long as path dependencies
-//! lie inside the workspace (cargo makes the path of one outside part of the names in the code).
+//! again, in whatever folder the sources lie and on whichever machine, as long as path dependencies lie
+//! inside the workspace: cargo makes the absolute path of one outside part of the names in the code. A
+//! link inside the workspace is inside, so `plugins/sdk` leads to the SDK.
 //! `plugin.toml` becomes a custom section of it, so that the component's digest covers what the plugin
 //! says about itself.
 //!
@@ -19,12 +20,19 @@ mod cargo;
 mod component;
 mod manifest;
 mod process;
+mod provenance;
+mod sbom;
 mod target;
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+pub use provenance::{
+    BUILD_TYPE, BUILDER, BuildDefinition, Builder, Predicate, ProvenanceError, Resource,
+    RunDetails, STATEMENT_TYPE, Statement, provenance, provenance_path,
+};
+pub use sbom::{Sbom, SbomError, SbomRequest, sbom};
 pub use target::{GuestTarget, ensure_guest_target};
 
 /// What to build, and where to.
@@ -60,6 +68,8 @@ pub struct Built {
     pub bytes: u64,
     /// The manifest it carries, a JSON object.
     pub manifest_json: String,
+    /// The compiler's list of the files that it read.
+    dep_info: PathBuf,
 }
 
 /// Why a plugin could not be built.
@@ -116,6 +126,12 @@ pub enum BuildError {
         /// What is missing.
         reason: String,
     },
+    /// The compiler does not say what it is.
+    #[error("`rustc -vV` does not say its version and target, but `{said}`; is Rust installed?")]
+    Toolchain {
+        /// The first line of what it said.
+        said: String,
+    },
     /// A file could not be read or written.
     #[error("`{}` could not be {action}", .path.display())]
     File {
@@ -153,7 +169,8 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<B
     let component_path = out_dir.join(format!("{}.wasm", package.name));
     let stamp_path = out_dir.join(format!(".{}.stamp", package.name));
     let stamp = Stamp::of(&module, &source, &package);
-    if let Some(built) = stamp.find(&component_path, &stamp_path) {
+    let dep_info = module_path.with_extension("d");
+    if let Some(built) = stamp.find(&component_path, &stamp_path, &dep_info) {
         return Ok(built);
     }
 
@@ -165,6 +182,7 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<B
         bytes: component.len() as u64,
         component: component_path,
         manifest_json,
+        dep_info,
     };
     write_atomically(&stamp_path, stamp.line(&built).as_bytes())?;
     Ok(built)
@@ -210,7 +228,7 @@ impl Stamp {
     }
 
     /// The component of an earlier build, if it was made of the same and is still as it was.
-    fn find(&self, component_path: &Path, stamp_path: &Path) -> Option<Built> {
+    fn find(&self, component_path: &Path, stamp_path: &Path, dep_info: &Path) -> Option<Built> {
         let text = fs::read_to_string(stamp_path).ok()?;
         let (line, manifest_json) = text.split_once('\n')?;
         let (stamp, digest) = line.split_once(' ')?;
@@ -221,6 +239,7 @@ impl Stamp {
             digest: *seen.as_bytes(),
             bytes: component.len() as u64,
             manifest_json: manifest_json.to_owned(),
+            dep_info: dep_info.to_owned(),
         })
     }
 }

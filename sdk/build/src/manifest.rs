@@ -162,6 +162,10 @@ impl Source {
         }
     }
 
+    pub(crate) fn id(&self) -> &str {
+        &self.file.id
+    }
+
     pub(crate) fn role(&self) -> Role {
         self.file.role
     }

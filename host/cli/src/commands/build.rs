@@ -8,6 +8,7 @@ use sandcast_build::{BuildRequest, Built};
 use sandcast_factory::Pipeline;
 use serde::Serialize;
 
+use super::sign::private_key;
 use crate::{
     failure::{Exit, Failure, OrReject as _},
     output::Output,
@@ -20,6 +21,9 @@ Examples:
   sandcast build plugins/connector-csv      one plugin from its crate folder
   sandcast build examples/credit-risk       every plugin that a pipeline names by its source folder
   sandcast build -v .                       with the compiler's own lines
+  sandcast build --sbom .                   with a bill of materials beside it (.cdx.json)
+  sandcast build --provenance --key acme.key .
+                                            ... and with where it comes from, signed (.intoto.json)
 
 A component is a .wasm file with the plugin's manifest inside, so that its digest covers both. The
 guest target of the Rust toolchain is installed when it is missing.";
@@ -34,6 +38,18 @@ pub(crate) struct BuildArguments {
     /// Put the components here [default: target/sandcast of the crate's workspace]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Put a bill of materials (CycloneDX) beside each component
+    #[arg(long)]
+    sbom: bool,
+    /// Put a signed statement of where it comes from (SLSA provenance) beside each component
+    #[arg(long, requires = "key")]
+    provenance: bool,
+    /// The file of the private key that signs the statement
+    #[arg(long, value_name = "FILE", requires = "provenance")]
+    key: Option<PathBuf>,
+    /// Who builds, a URI, as the statement has it
+    #[arg(long, value_name = "URI", requires = "provenance", default_value = sandcast_build::BUILDER)]
+    builder: String,
 }
 
 #[derive(Serialize)]
@@ -42,9 +58,18 @@ struct Component {
     digest: Digest,
     bytes: u64,
     manifest: serde_json::Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sbom: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provenance: Option<PathBuf>,
 }
 
 pub(crate) fn execute(arguments: &BuildArguments, output: &Output) -> Result<Exit, Failure> {
+    // Before anything is compiled: a key that is not there should not cost minutes.
+    let key = match (&arguments.key, arguments.provenance) {
+        (Some(path), true) => Some(private_key(path)?),
+        _ => None,
+    };
     let mut crates: Vec<PathBuf> = Vec::new();
     for target in &arguments.targets {
         for folder in crates_of(target)? {
@@ -56,7 +81,26 @@ pub(crate) fn execute(arguments: &BuildArguments, output: &Output) -> Result<Exi
     let mut components = Vec::new();
     for folder in &crates {
         let built = build_crate(folder, arguments.out.as_deref(), output)?;
+        let sbom = match arguments.sbom {
+            false => None,
+            true => {
+                let made = super::sbom::of_crate(folder, Some(built.component.clone()), None)?;
+                Some(made.write_beside(&built.component).or_reject()?)
+            }
+        };
+        let provenance = match &key {
+            None => None,
+            Some(key) => {
+                let statement = sandcast_build::provenance(folder, &built, &arguments.builder);
+                let statement = statement.or_reject()?.to_json();
+                let path = sandcast_build::provenance_path(&built.component);
+                std::fs::write(&path, key.seal(sandcast_build::STATEMENT_TYPE, &statement))?;
+                Some(path)
+            }
+        };
         components.push(Component {
+            sbom,
+            provenance,
             digest: Digest::of(&std::fs::read(&built.component)?),
             bytes: built.bytes,
             manifest: serde_json::from_str(&built.manifest_json)?,
@@ -80,6 +124,16 @@ pub(crate) fn execute(arguments: &BuildArguments, output: &Output) -> Result<Exi
         ]);
     }
     output.line(table)?;
+    for component in &components {
+        for (what, file) in [
+            ("bill of materials", &component.sbom),
+            ("provenance", &component.provenance),
+        ] {
+            if let Some(file) = file {
+                output.line(format_args!("{what}  {}", shown(file)))?;
+            }
+        }
+    }
     Ok(Exit::Done)
 }
 

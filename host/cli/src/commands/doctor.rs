@@ -101,6 +101,7 @@ pub(crate) fn execute(
     checks.extend(free_space(&folder));
     checks.extend(audit_log(&folder));
     checks.push(sandbox());
+    checks.extend(operator(global));
     checks.extend(devices());
     let healthy = checks.iter().all(|check| check.status != Status::Bad);
 
@@ -127,6 +128,41 @@ fn show(checks: &[Check], output: &Output) -> Result<(), Failure> {
     }
     output.line(table)?;
     Ok(())
+}
+
+/// The files of the operator, where there are some.
+fn operator(global: &GlobalArguments) -> Option<Check> {
+    const WHAT: &str = "rules of the operator";
+    if global.ceiling.is_none() && global.ceiling_key.is_empty() && global.trust.is_none() {
+        return None;
+    }
+    let rules = match global.operator() {
+        Ok(rules) => rules,
+        Err(failure) => {
+            return Some(Check::bad(
+                WHAT,
+                failure.report.to_string(),
+                "nothing runs under them until this is mended",
+            ));
+        }
+    };
+    let mut found = Vec::new();
+    if let Some(ceiling) = &rules.ceiling {
+        let names: Vec<&str> = rules.ceiling_signers.iter().map(|key| key.name()).collect();
+        found.push(match &names[..] {
+            [] => format!("ceiling {}, no key wanted", ceiling.digest().short()),
+            names => format!(
+                "ceiling {}, signed by {}",
+                ceiling.digest().short(),
+                names.join(", ")
+            ),
+        });
+    }
+    for (role, rule) in &rules.trust {
+        let names: Vec<&str> = rule.keys.iter().map(|key| key.name()).collect();
+        found.push(format!("{role} signed by {}", names.join(" or ")));
+    }
+    Some(Check::good(WHAT, found.join("; ")))
 }
 
 fn toolchain() -> Check {

@@ -128,6 +128,7 @@ fn rejected_if_asked_wrongly(error: InferenceError) -> Failure {
     match error {
         InferenceError::Rows(_)
         | InferenceError::Denied { .. }
+        | InferenceError::Untrusted { .. }
         | InferenceError::Call(_)
         | InferenceError::Conduct { .. }
         | InferenceError::DoesNotWrite { .. } => Failure::from(error).into_rejection(),

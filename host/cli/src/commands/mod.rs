@@ -17,6 +17,7 @@ pub(crate) mod program;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod runs;
+pub(crate) mod sbom;
 pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod sign;
@@ -36,10 +37,11 @@ pub(crate) async fn execute(arguments: Arguments, output: &Output) -> Result<Exi
         Command::Runs(arguments) => runs::execute(arguments, global, output),
         Command::Inspect(arguments) => inspect::execute(arguments, global, output),
         Command::Plugins(arguments) => plugins::execute(arguments, global, output),
-        Command::Sign(arguments) => sign::sign(arguments, output),
+        Command::Sign(arguments) => sign::sign(arguments, global, output),
         Command::VerifyPlugin(arguments) => sign::verify(arguments, output),
         Command::Certify(arguments) => certify::execute(arguments, output).await,
         Command::Build(arguments) => build::execute(arguments, output),
+        Command::Sbom(arguments) => sbom::execute(arguments, output),
         Command::Models(arguments) => models::execute(arguments, global, output),
         Command::Data(arguments) => data::execute(arguments, global, output).await,
         Command::Serve(arguments) => serve::execute(arguments, global, output).await,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use sandcast_factory::{Pipeline, PlanError};
+use sandcast_factory::{Pipeline, PlanError, plan::PlannedPlugin};
 
 use crate::{
     arguments::GlobalArguments,
@@ -17,6 +17,7 @@ Examples:
   sandcast plan                            of pipeline.yaml in this folder
   sandcast plan examples/credit-risk       of the pipeline.yaml in that one
   sandcast plan biased.yaml --json | jq '.plugins[].grants'
+  sandcast plan --ceiling ceiling.yaml --ceiling-key operator.example+1f2e3d4c+AQ...
 
 Nothing runs and no data is read: the pipeline file and the plugins' own metadata say it all. The
 plan names each stage, the plugin that runs it by digest, and what that plugin is granted. Exit code 1
@@ -36,20 +37,19 @@ pub(crate) fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
+    let rules = global.operator()?;
     let pipeline = Pipeline::load(&arguments.pipeline).map_err(Failure::rejected)?;
     let folder = state::beside(&arguments.pipeline, global.state.as_deref());
-    let plan = sandcast_factory::plan_in(&folder, &pipeline).map_err(|error| match error {
-        PlanError::State(_) => Failure::from(error),
-        error => Failure::from(error).into_rejection(),
-    })?;
+    let plan =
+        sandcast_factory::plan_in(&folder, &pipeline, &rules).map_err(|error| match error {
+            PlanError::State(_) => Failure::from(error),
+            error => Failure::from(error).into_rejection(),
+        })?;
     if output.wants_json() {
         output.json(&plan)?;
     } else {
         output.text(&plan)?;
     }
-    let refused = plan.plugins.iter().any(|plugin| {
-        let mut capabilities = plugin.capabilities.iter();
-        plugin.untrusted.is_some() || capabilities.any(|capability| capability.is_missing())
-    });
+    let refused = plan.plugins.iter().any(PlannedPlugin::is_refused);
     Ok(if refused { Exit::Rejected } else { Exit::Done })
 }

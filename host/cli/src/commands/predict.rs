@@ -100,6 +100,7 @@ fn rejected_if_asked_wrongly(error: InferenceError) -> Failure {
         InferenceError::Rows(_)
         | InferenceError::Denied { .. }
         | InferenceError::Conduct { .. }
+        | InferenceError::Untrusted { .. }
         | InferenceError::Call(_) => Failure::from(error).into_rejection(),
         error => error.into(),
     }

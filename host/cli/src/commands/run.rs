@@ -55,12 +55,14 @@ pub(crate) async fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
+    // Before a plugin is built, which runs code of its vendor.
+    let sandbox = arguments.device.sandbox(global)?;
     let pipeline = Pipeline::load(&arguments.pipeline).map_err(Failure::rejected)?;
     if arguments.build {
         build_pipeline(&pipeline, output)?;
     }
     let folder = state::beside(&arguments.pipeline, global.state.as_deref());
-    let workspace = Workspace::open_with(&folder, arguments.device.sandbox(global)?)?;
+    let workspace = Workspace::open_with(&folder, sandbox)?;
 
     let watcher = Arc::new(Watcher::new(output));
     let cancel = CancellationToken::new();

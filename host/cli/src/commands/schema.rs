@@ -11,6 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   sandcast schema > pipeline.schema.json
   sandcast schema ceiling > ceiling.schema.json
+  sandcast schema trust > trust.schema.json
 
 An editor with a YAML language server completes and checks pipeline files with it when their first
 line is:
@@ -31,12 +32,15 @@ enum Which {
     Pipeline,
     /// What pipelines may grant at most
     Ceiling,
+    /// Who may sign plugins on a host
+    Trust,
 }
 
 pub(crate) fn execute(arguments: &SchemaArguments, output: &Output) -> Result<Exit, Failure> {
     let schema = match arguments.file {
         Which::Pipeline => sandcast_factory::config::schema(),
         Which::Ceiling => sandcast_factory::config::ceiling_schema(),
+        Which::Trust => sandcast_factory::config::trust_schema(),
     };
     output.json(&schema)?;
     Ok(Exit::Done)

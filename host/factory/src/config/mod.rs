@@ -3,13 +3,13 @@
 //! A mistake in the file is a [`ConfigError`]: a diagnostic with the line, the column, the text
 //! around it and, where there is one, the nearest right name.
 
-mod ceiling;
 mod diagnostic;
 mod features;
 mod grants;
 mod includes;
 mod load;
 mod names;
+mod operator;
 mod references;
 mod schema;
 mod spans;
@@ -23,11 +23,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::conduct::ConductSection;
-pub use ceiling::{CeilingError, ceiling_schema, read_ceiling};
 pub use diagnostic::{ConfigError, InvalidPipeline, Problem};
 pub use features::FeatureSelection;
 pub use names::nearest;
 pub(crate) use names::{hint, is_plain};
+pub use operator::{
+    CeilingError, SignedCeiling, TrustError, ceiling_schema, read_ceiling, read_trust, trust_schema,
+};
 pub use schema::schema;
 pub use spans::Spans;
 

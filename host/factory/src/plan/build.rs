@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use sandcast_audit::{Digest, DigestHasher, PluginRef};
-use sandcast_sandbox::{Capability, ControlPoint, Grants, Inspection, TaskKind, check_trust};
+use sandcast_sandbox::{
+    Capability, ControlPoint, Grants, Inspection, OperatorRules, TaskKind, check_trust,
+};
 use serde::Serialize;
 
 use super::{Plan, PlanError, PlannedCapability, PlannedPlugin, PlannedStage, Reuse};
@@ -60,6 +62,7 @@ pub fn plan(
             grants: section.grants.clone(),
             untrusted: trusted.as_ref().err().map(ToString::to_string),
             signed_by: trusted.unwrap_or_default(),
+            over_ceiling: Vec::new(),
         });
     }
     let stages = Recipes {
@@ -78,6 +81,41 @@ pub fn plan(
         model: sections.register.model.clone(),
         alias: sections.register.alias.clone(),
     })
+}
+
+impl Plan {
+    /// Says what the operator's rules will refuse.
+    pub(crate) fn hold_to(
+        &mut self,
+        rules: &OperatorRules,
+        components: &BTreeMap<String, Component>,
+    ) {
+        for planned in &mut self.plugins {
+            let Some(component) = components.get(&planned.name) else {
+                continue;
+            };
+            let inspection = &component.inspection;
+            let rule = rules.trust.get(&inspection.role);
+            match check_trust(inspection, component.signature.as_deref(), rule) {
+                Ok(keys) => {
+                    for key in keys {
+                        if !planned.signed_by.contains(&key) {
+                            planned.signed_by.push(key);
+                        }
+                    }
+                }
+                Err(error) => {
+                    planned
+                        .untrusted
+                        .get_or_insert_with(|| format!("by the operator's rule of trust, {error}"));
+                }
+            }
+            if let Some(ceiling) = &rules.ceiling {
+                let id = &planned.plugin.id;
+                planned.over_ceiling = ceiling.excesses(id, inspection.role, &planned.grants);
+            }
+        }
+    }
 }
 
 fn reference(inspection: &Inspection) -> PluginRef {

@@ -68,13 +68,20 @@ fn write_plugin(
         reference.role,
         reference.digest.short()
     )?;
-    if let Some(key) = &plugin.signed_by {
-        writeln!(formatter, "│  {stem}    signed by {}", key.name())?;
+    if !plugin.signed_by.is_empty() {
+        let names: Vec<&str> = plugin.signed_by.iter().map(|key| key.name()).collect();
+        writeln!(formatter, "│  {stem}    signed by {}", names.join(", "))?;
     }
     if let Some(reason) = &plugin.untrusted {
         writeln!(
             formatter,
             "│  {stem}    NOT TRUSTED, so the plugin will be refused: {reason}"
+        )?;
+    }
+    for excess in &plugin.over_ceiling {
+        writeln!(
+            formatter,
+            "│  {stem}    OVER THE CEILING, so the plugin will be refused: {excess}"
         )?;
     }
     for capability in &plugin.capabilities {

@@ -11,7 +11,7 @@ mod display;
 use std::path::PathBuf;
 
 use sandcast_audit::{Digest, PluginRef, RunId, VerifierKey};
-use sandcast_sandbox::{Grants, LoadError, Role};
+use sandcast_sandbox::{Excess, Grants, LoadError, Role};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -57,12 +57,24 @@ pub struct PlannedPlugin {
     pub capabilities: Vec<PlannedCapability>,
     /// What it is granted.
     pub grants: Grants,
-    /// The key that signed it and may, where the pipeline says who may.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signed_by: Option<VerifierKey>,
+    /// The keys that signed it and may, where the pipeline or the operator says who may.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signed_by: Vec<VerifierKey>,
     /// Why its signature will have it refused, if it will.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub untrusted: Option<String>,
+    /// Where its grants are over the operator's ceiling, which will have it refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub over_ceiling: Vec<Excess>,
+}
+
+impl PlannedPlugin {
+    /// Whether the plugin will be refused.
+    pub fn is_refused(&self) -> bool {
+        self.untrusted.is_some()
+            || !self.over_ceiling.is_empty()
+            || self.capabilities.iter().any(PlannedCapability::is_missing)
+    }
 }
 
 /// A capability that a plugin asks for, imports or is granted.

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sandcast_audit::{Digest, RunId};
-use sandcast_sandbox::{Capability, CapabilityRequest, Import, Inspection, Manifest, Role};
+use sandcast_sandbox::{
+    Capability, CapabilityRequest, Import, Inspection, Manifest, OperatorRules, Role,
+};
 
 use super::{Component, Plan, PlanError, Reuse, plan};
 use crate::config::Pipeline;
@@ -191,4 +193,29 @@ fn a_plugin_that_nobody_signed_is_said_to_be_refused() {
     let untrusted: Vec<&str> = untrusted.map(|it| it.name.as_str()).collect();
     assert_eq!(untrusted, ["csv"]);
     assert!(plan.to_string().contains("NOT TRUSTED"), "{plan}");
+}
+
+#[test]
+fn what_the_rules_of_the_operator_refuse_is_said() {
+    let components = components();
+    let mut plan = plan(&pipeline(GOOD), &components).expect("a plan");
+    plan.hold_to(&OperatorRules::default(), &components);
+    let before = plan.to_string();
+    assert!(
+        !before.contains("CEILING") && !before.contains("NOT TRUSTED"),
+        "{before}"
+    );
+    let mut rules = OperatorRules {
+        ceiling: Some(sandcast_sandbox::Ceiling::default()),
+        ..OperatorRules::default()
+    };
+    let rule = sandcast_sandbox::TrustRule {
+        required: true,
+        keys: Vec::new(),
+    };
+    rules.trust.insert(Role::Adapter, rule);
+    plan.hold_to(&rules, &components);
+    let told = plan.to_string();
+    assert!(told.contains("OVER THE CEILING"), "{told}");
+    assert!(told.contains("by the operator's rule of trust"), "{told}");
 }

@@ -94,9 +94,37 @@ fn version(artifact: &str) -> ModelVersion {
         adapter_name: "mlp".to_owned(),
         component: Digest::of(b"component"),
         grants: Grants::default(),
+        vouched: Vouched::default(),
         artifact,
         policies: Vec::new(),
     }
+}
+
+#[test]
+fn a_run_that_comes_to_the_same_model_renews_who_vouches_for_it() {
+    let place = Place::new();
+    let by = |note: &str, artifact: &str| ModelVersion {
+        vouched: Vouched {
+            signature: Some(note.to_owned()),
+            trust: None,
+        },
+        ..version(artifact)
+    };
+    assert!(place.register(by("first", "one"), None).new);
+    let again = place.register(by("second", "one"), None);
+    assert!(!again.new);
+    place.register(by("other", "two"), None);
+    let kept = |number: &str| {
+        let found = place.registry().resolve("loans", Some(number));
+        found.expect("it is there").vouched.signature
+    };
+    assert_eq!(kept("1").as_deref(), Some("second"));
+    assert_eq!(kept("2").as_deref(), Some("other"));
+    // A version of before this was kept.
+    let old = serde_json::to_value(version("old")).expect("JSON");
+    assert!(old.get("vouched").is_none(), "{old}");
+    let old: ModelVersion = serde_json::from_value(old).expect("a version");
+    assert_eq!(old.vouched, Vouched::default());
 }
 
 #[test]

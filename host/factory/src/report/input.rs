@@ -310,6 +310,9 @@ pub struct Plugin {
     pub digest: String,
     /// Its size in bytes.
     pub bytes: u64,
+    /// The public keys that signed it, of those that a rule of trust names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<String>,
     /// The capabilities that it asks for, was granted and used.
     pub capabilities: Vec<Capability>,
     /// Seconds spent inside it.

@@ -71,6 +71,10 @@ fn row(plugin: &Plugin) -> Markup {
                     br;
                     (clip(&plugin.vendor, 60))
                     @if !plugin.license.is_empty() { " · " (clip(&plugin.license, 40)) }
+                    @if !plugin.signers.is_empty() {
+                        br;
+                        "signed by " (clip(&names(&plugin.signers), 80))
+                    }
                 }
             }
             td.top {
@@ -106,6 +110,12 @@ fn unusual(deviation: &Deviation) -> Markup {
             span.under { (clip(&deviation.reason, REASON)) }
         }
     }
+}
+
+/// The names of keys, without the keys.
+fn names(keys: &[String]) -> String {
+    let names = keys.iter().filter_map(|key| key.split('+').next());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn grant(capability: &Capability) -> Markup {

@@ -176,6 +176,7 @@ fn plugin(name: &str, id: &str, role: &str, bytes: u64, capabilities: Vec<Capabi
         license: "Apache-2.0".to_owned(),
         digest: hex(bytes),
         bytes,
+        signers: Vec::new(),
         capabilities,
         guest_seconds: bytes as f64 / 1e6,
         peak_memory_bytes: bytes * 20,

@@ -178,6 +178,7 @@ fn told(line: &Line<'_>, loaded: &Loaded) -> Vec<report::Plugin> {
             license: plugin.manifest().license.clone(),
             digest: planned.plugin.digest.to_string(),
             bytes: planned.size_bytes,
+            signers: plugin.signers().iter().map(ToString::to_string).collect(),
             capabilities: planned
                 .capabilities
                 .iter()

@@ -1,11 +1,11 @@
 //! Keeps an approved model under its name, with everything it was made of.
 
-use sandcast_sandbox::ControlPoint;
+use sandcast_sandbox::{ControlPoint, Role};
 
 use super::gate::Approved;
 use super::line::{Halt, Line, StageNotes, Stop};
 use crate::clock;
-use crate::registry::{Lineage, ModelVersion, PredictPolicy, Registration};
+use crate::registry::{Lineage, ModelVersion, PredictPolicy, Registration, Vouched};
 
 /// The name of the stage.
 const STAGE: &str = "register";
@@ -76,6 +76,7 @@ async fn version(line: &Line<'_>, approved: &Approved) -> Result<ModelVersion, S
                 plugin: plugin.reference().clone(),
                 component: keep_component(line, &section.plugin).await?,
                 grants: plugin.grants().clone(),
+                vouched: vouched(line, &section.plugin, Role::Policy),
                 config: section.config.clone(),
             });
         }
@@ -93,9 +94,19 @@ async fn version(line: &Line<'_>, approved: &Approved) -> Result<ModelVersion, S
         adapter_name: sections.train.plugin.clone(),
         component: keep_component(line, &sections.train.plugin).await?,
         grants: adapter.grants().clone(),
+        vouched: vouched(line, &sections.train.plugin, Role::Adapter),
         artifact: output.artifact,
         policies,
     })
+}
+
+/// Who vouches for a component, and who must, as this run has it.
+fn vouched(line: &Line<'_>, name: &str, role: Role) -> Vouched {
+    let component = line.components.get(name);
+    Vouched {
+        signature: component.and_then(|it| it.signature.as_deref().map(str::to_owned)),
+        trust: line.sections().trust.get(&role).cloned(),
+    }
 }
 
 /// Keeps the bytes of a component, so that serving needs none of the files it was built from.

@@ -10,7 +10,7 @@ use sandcast_factory::run::{Completed, Rejected};
 use sandcast_factory::{
     Observer, Pipeline, RunError, RunEvent, RunOptions, RunOutcome, RunRecord, Workspace, run,
 };
-use sandcast_sandbox::SandboxConfig;
+use sandcast_sandbox::{OperatorRules, SandboxConfig};
 use tempfile::TempDir;
 
 /// The rows of the source, before checks.
@@ -107,9 +107,15 @@ impl Bench {
     }
 
     pub(crate) fn workspace(&self) -> Workspace {
+        self.workspace_under(OperatorRules::default())
+    }
+
+    /// The state, on a host with these rules.
+    pub(crate) fn workspace_under(&self, operator: OperatorRules) -> Workspace {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
         let config = SandboxConfig {
             cache_dir: Some(cache),
+            operator,
             ..SandboxConfig::default()
         };
         Workspace::open_with(&self.path("state"), config).expect("the state opens")

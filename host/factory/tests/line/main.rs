@@ -4,4 +4,5 @@ mod bench;
 mod policies;
 mod refusals;
 mod resuming;
+mod trusted;
 mod whole;

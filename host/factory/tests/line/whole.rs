@@ -9,6 +9,7 @@ use sandcast_audit::Event;
 use sandcast_factory::plan::Reuse;
 use sandcast_factory::report::Outcome;
 use sandcast_factory::{RunEvent, RunOutcome, RunStatus, ServedModel, plan_in, run};
+use sandcast_sandbox::OperatorRules;
 use serde_json::json;
 
 use crate::bench::{BROKEN, Bench, Notebook, OUT_OF_RANGE, ROWS, people, watched};
@@ -139,7 +140,12 @@ async fn raw_files_become_a_model_that_answers() {
 #[test]
 fn a_plan_leaves_nothing_behind() {
     let bench = Bench::new();
-    let plan = plan_in(&bench.path("state"), &bench.pipeline()).expect("the plugins are there");
+    let plan = plan_in(
+        &bench.path("state"),
+        &bench.pipeline(),
+        &OperatorRules::default(),
+    )
+    .expect("the plugins are there");
     assert!(!bench.path("state").exists());
     let kept =
         |it: &&sandcast_factory::plan::PlannedStage| matches!(it.reuse, Reuse::Unchanged { .. });
@@ -159,7 +165,12 @@ async fn nothing_is_done_twice() {
         names
     };
     let before = files();
-    let plan = plan_in(&bench.path("state"), &bench.pipeline()).expect("the plugins are there");
+    let plan = plan_in(
+        &bench.path("state"),
+        &bench.pipeline(),
+        &OperatorRules::default(),
+    )
+    .expect("the plugins are there");
     assert_eq!(files(), before);
     let unchanged = plan
         .stages

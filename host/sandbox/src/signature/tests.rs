@@ -32,8 +32,8 @@ fn what_a_trusted_key_signed_is_trusted() {
         component.digest
     )));
     let found = check_trust(&component, Some(&note), Some(&rule(&[&other, &acme])));
-    assert_eq!(found, Ok(Some(acme.verifier())));
-    assert_eq!(check_trust(&component, None, None), Ok(None));
+    assert_eq!(found, Ok(vec![acme.verifier()]));
+    assert_eq!(check_trust(&component, None, None), Ok(Vec::new()));
 }
 
 #[test]
@@ -50,8 +50,11 @@ fn what_is_unsigned_or_signed_by_a_stranger_is_refused_where_it_must_be_signed()
     assert!(error.to_string().contains("other.example"), "{error}");
     assert!(error.to_string().contains("`trust.policy.keys`"), "{error}");
     rule.required = false;
-    assert_eq!(check_trust(&component, None, Some(&rule)), Ok(None));
-    assert_eq!(check_trust(&component, Some(&note), Some(&rule)), Ok(None));
+    assert_eq!(check_trust(&component, None, Some(&rule)), Ok(Vec::new()));
+    assert_eq!(
+        check_trust(&component, Some(&note), Some(&rule)),
+        Ok(Vec::new())
+    );
 }
 
 #[test]
@@ -126,8 +129,11 @@ fn several_may_sign_and_signing_again_adds_nothing() {
     let both = sign(&component, &house, Some(&first)).expect("signed");
     for key in [&acme, &house] {
         let found = verify(&component, Some(&both), &[key.verifier()]);
-        assert_eq!(found, Ok(key.verifier()));
+        assert_eq!(found, Ok(vec![key.verifier()]));
     }
+    let keys = [acme.verifier(), house.verifier(), acme.verifier()];
+    let found = verify(&component, Some(&both), &keys);
+    assert_eq!(found, Ok(keys[..2].to_vec()), "each once");
     assert_eq!(sign(&component, &house, Some(&both)).as_ref(), Ok(&both));
     assert_eq!(signers(&component, &both).expect("a note").len(), 2);
     // A note of something else is not carried on.
@@ -168,6 +174,10 @@ async fn the_sandbox_refuses_before_it_compiles_and_has_it_on_record() {
         );
     }
     let events = bench.events();
+    assert!(
+        matches!(&events[0], Event::PluginLoaded { signers, .. } if *signers == [acme.verifier()]),
+        "{events:?}"
+    );
     let refused = events.iter().filter_map(|event| match event {
         Event::PluginRefused { reason, .. } => Some(reason),
         _ => None,
@@ -187,4 +197,51 @@ async fn the_sandbox_refuses_before_it_compiles_and_has_it_on_record() {
         .load_from("guest", &bytes, Role::Policy, Grants::default(), origin);
     let error = loading.await.map(|_| ()).expect_err("another role's key");
     assert!(error.to_string().contains("`trust.policy.keys`"), "{error}");
+}
+
+#[tokio::test]
+async fn the_operators_rule_holds_beside_that_of_the_pipeline() {
+    let (bytes, component) = component();
+    let (acme, house) = (key("acme.example"), key("house.example"));
+    let by_acme = sign(&component, &acme, None).expect("signed");
+    let by_both = sign(&component, &house, Some(&by_acme)).expect("signed");
+    let bench = Bench::with(|config| {
+        config.operator.trust.insert(Role::Policy, rule(&[&house]));
+    });
+    let of_pipeline = rule(&[&acme]);
+    let load = async |signature: Option<&str>, trust: Option<&TrustRule>| {
+        let origin = crate::Origin { signature, trust };
+        let grants = Grants::default();
+        let loading = bench
+            .sandbox
+            .load_from("guest", &bytes, Role::Policy, grants, origin);
+        loading.await.map(|_| ())
+    };
+    for (signature, trust) in [
+        (None, None),
+        (Some(by_acme.as_str()), None),
+        (Some(by_acme.as_str()), Some(&of_pipeline)),
+    ] {
+        let refused = load(signature, trust).await;
+        assert!(
+            matches!(&refused, Err(LoadError::UntrustedByOperator { name, .. }) if name == "guest"),
+            "{refused:?}"
+        );
+    }
+    load(Some(&by_both), Some(&of_pipeline))
+        .await
+        .expect("both");
+    load(Some(&by_both), None).await.expect("the operator's");
+    let signers = bench.events().into_iter().filter_map(|event| match event {
+        Event::PluginLoaded { signers, .. } => Some(signers),
+        _ => None,
+    });
+    let signers: Vec<_> = signers.collect();
+    assert_eq!(
+        signers,
+        [
+            vec![acme.verifier(), house.verifier()],
+            vec![house.verifier()]
+        ]
+    );
 }

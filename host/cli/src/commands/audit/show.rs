@@ -147,15 +147,27 @@ fn describe(event: &Event) -> String {
             plugin,
             name,
             grants,
+            ceiling_signers,
+            signers,
             ..
         } => {
-            format!(
+            let mut line = format!(
                 "{name} is {} {} ({}), granted {}",
                 plugin.id,
                 plugin.version,
                 plugin.digest.short(),
                 granted(grants)
-            )
+            );
+            for (what, keys) in [
+                ("signed by", signers),
+                ("under the ceiling of", ceiling_signers),
+            ] {
+                let names: Vec<&str> = keys.iter().map(|key| key.name()).collect();
+                if !names.is_empty() {
+                    line.push_str(&format!(", {what} {}", names.join(" and ")));
+                }
+            }
+            line
         }
         Event::PluginRefused { name, reason, .. } => format!("{name}: {reason}"),
         Event::Denied {

@@ -13,8 +13,8 @@ use sandcast_factory::{
     usage_in,
 };
 use sandcast_sandbox::{
-    CapabilityView, Grants, Inspection, Risk, RiskLevel, Surroundings, TrustRule, capabilities,
-    check_trust, risk, sentence, signers,
+    CapabilityView, Excess, Grants, Inspection, OperatorRules, Risk, RiskLevel, Surroundings,
+    TrustRule, capabilities, check_trust, risk, sentence, signers,
 };
 use serde::Serialize;
 
@@ -41,6 +41,9 @@ struct Told<'a> {
     pipeline: Option<InPipeline>,
     /// Who signed it, where it has a signature or the pipeline says who may sign.
     signature: Option<Signed>,
+    /// Where the grants are over the operator's ceiling.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    over_ceiling: Vec<Excess>,
     capabilities: Vec<CapabilityView>,
     usage: Option<PluginUsage>,
     /// How far it is trusted, according to the audit log.
@@ -53,8 +56,8 @@ struct Told<'a> {
 struct Signed {
     /// The names and hashes of the keys that say they signed it.
     signers: Vec<String>,
-    /// The key that signed it and may, where a pipeline says who may.
-    trusted: Option<VerifierKey>,
+    /// The keys that signed it and may, where the pipeline or the operator says who may.
+    trusted: Vec<VerifierKey>,
     /// Why the signature is not enough.
     fault: Option<String>,
 }
@@ -105,6 +108,7 @@ pub(super) fn execute(
     target: &Path,
     arguments: &InspectArguments,
     global: &GlobalArguments,
+    rules: &OperatorRules,
     output: &Output,
 ) -> Result<Exit, Failure> {
     let (file, inspection) = read(target)?;
@@ -143,10 +147,19 @@ pub(super) fn execute(
         path.display().to_string()
     });
     let note = read_signature(&file).or_reject()?;
-    let rule = pipeline.as_ref().and_then(|it| it.trust.as_ref());
+    let of_pipeline = pipeline.as_ref().and_then(|it| it.trust.as_ref());
+    let of_operator = rules.trust.get(&inspection.role);
+    let trust: Vec<&TrustRule> = of_pipeline.into_iter().chain(of_operator).collect();
+    let over_ceiling = match (&rules.ceiling, grants) {
+        (Some(ceiling), Some(grants)) => {
+            ceiling.excesses(&inspection.manifest.id, inspection.role, grants)
+        }
+        _ => Vec::new(),
+    };
     let told = Told {
         file: shown(&file),
-        signature: signed(&inspection, note.as_deref(), rule),
+        signature: signed(&inspection, note.as_deref(), &trust),
+        over_ceiling,
         inspection: &inspection,
         pipeline,
         capabilities,
@@ -166,18 +179,33 @@ pub(super) fn execute(
     Ok(Exit::Done)
 }
 
-/// Looks at the signature of a component, with the keys that a pipeline trusts where there is one.
-fn signed(inspection: &Inspection, note: Option<&str>, rule: Option<&TrustRule>) -> Option<Signed> {
-    if note.is_none() && rule.is_none() {
+/// Looks at the signature of a component, with the rules that the pipeline and the operator have for
+/// its role.
+fn signed(inspection: &Inspection, note: Option<&str>, rules: &[&TrustRule]) -> Option<Signed> {
+    if note.is_none() && rules.is_empty() {
         return None;
     }
     let signers = note.map_or(Ok(Vec::new()), |note| signers(inspection, note));
-    let trusted = check_trust(inspection, note, rule);
-    let fault = signers.as_ref().err().or(trusted.as_ref().err());
+    let mut trusted = Vec::new();
+    let mut fault = signers.as_ref().err().map(ToString::to_string);
+    for rule in rules {
+        match check_trust(inspection, note, Some(rule)) {
+            Ok(keys) => {
+                for key in keys {
+                    if !trusted.contains(&key) {
+                        trusted.push(key);
+                    }
+                }
+            }
+            Err(error) => {
+                fault.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
     Some(Signed {
-        fault: fault.map(ToString::to_string),
+        fault,
         signers: signers.unwrap_or_default(),
-        trusted: trusted.unwrap_or_default(),
+        trusted,
     })
 }
 
@@ -305,6 +333,12 @@ fn tell(told: &Told<'_>, output: &Output) -> Result<(), Failure> {
         }
         output.line(format_args!("  {}", style(&reason.because).yellow()))?;
     }
+    for (number, excess) in told.over_ceiling.iter().enumerate() {
+        if number == 0 {
+            output.line("\nover the ceiling, so it will be refused")?;
+        }
+        output.line(format_args!("  {}", style(excess).red()))?;
+    }
     output.line(format_args!("\n{}", risk_in_words(&told.risk)))?;
     let unknown = unknown(told);
     if !unknown.is_empty() {
@@ -318,10 +352,14 @@ fn signed_by(signed: &Signed) -> String {
         [] => "nobody".to_owned(),
         names => sentence(&names.join(", "), 512),
     };
-    match (&signed.fault, &signed.trusted) {
+    match (&signed.fault, &signed.trusted[..]) {
         (Some(fault), _) => format!("{names}; {}", style(fault).red()),
-        (None, Some(key)) => format!("{} ({:08x}), who may", key.name(), key.hash()),
-        (None, None) => format!("{names}; {}", style("not checked against a key").dim()),
+        (None, []) => format!("{names}; {}", style("not checked against a key").dim()),
+        (None, keys) => {
+            let keys = keys.iter();
+            let named = keys.map(|key| format!("{} ({:08x})", key.name(), key.hash()));
+            format!("{}, who may", named.collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

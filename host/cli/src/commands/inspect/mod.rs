@@ -72,13 +72,14 @@ pub(crate) fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
+    let rules = global.operator()?;
     if let [old, new] = &arguments.diff[..] {
         return changes::execute(old, new, arguments, output);
     }
     let target = arguments.target.as_deref().unwrap_or_default();
     let path = Path::new(target);
     if path.join("plugin.toml").is_file() || path.is_file() {
-        return component::execute(path, arguments, global, output);
+        return component::execute(path, arguments, global, &rules, output);
     }
     if arguments.sarif || arguments.sarif_file.is_some() || arguments.pipeline.is_some() {
         return Err(Failure::rejected_because(

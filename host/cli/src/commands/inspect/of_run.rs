@@ -80,8 +80,15 @@ fn used_by(plugin: &Plugin) -> String {
             .red()
             .to_string(),
     };
+    let signed = match &plugin.signers[..] {
+        [] => String::new(),
+        keys => {
+            let names = keys.iter().filter_map(|key| key.split('+').next());
+            format!("  signed by {}", names.collect::<Vec<_>>().join(", "))
+        }
+    };
     format!(
-        "{}  {} {}  {}  {short}\n{table}\n  {} inside it, {} at most, {denials}",
+        "{}  {} {}  {}  {short}{signed}\n{table}\n  {} inside it, {} at most, {denials}",
         style(&plugin.name).bold(),
         plugin.id,
         plugin.version,
