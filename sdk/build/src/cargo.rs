@@ -215,7 +215,9 @@ fn common_folder<'p>(first: &'p Path, others: &[(&Path, &str)]) -> &'p Path {
 /// Flags of rustc: what a guest may use of the processor, and names in place of folders.
 fn flags(package: &Package) -> OsString {
     let mut flags = vec![OsString::from("-Ctarget-feature=+simd128")];
-    for (folder, name) in &package.sources {
+    // What build scripts generate lies there, wherever that is; the last name that fits counts.
+    let generated = (package.target_directory.clone(), "/target".to_owned());
+    for (folder, name) in package.sources.iter().chain([&generated]) {
         let mut flag = OsString::from("--remap-path-prefix=");
         flag.push(folder);
         flag.push("=");
