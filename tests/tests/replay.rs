@@ -222,7 +222,7 @@ async fn a_decision_is_shown_again_without_the_world() {
     let again: Vec<Value> = replayed
         .calls
         .iter()
-        .filter(|call| call.call == "decide")
+        .filter(|call| call.question.name() == "decide")
         .map(|call| match &call.replayed {
             Outcome::Returned { answer } => answer["reasons"].clone(),
             Outcome::Failed { why, .. } => panic!("{why}"),

@@ -23,6 +23,7 @@ use crate::grants::compute::PredictorParts;
 use crate::grants::http::Exchanges;
 use crate::grants::noise;
 use crate::limits::{OutOfTime, OverLimit, TimeLimit};
+use crate::recording::answers::RECORDING_BYTES;
 use crate::recording::{Call, Divergence, Outcome, Recorder, Recordings, Trace};
 use crate::state::{Denial, State};
 use crate::text;
@@ -130,7 +131,7 @@ impl Instance {
                 Some(detail) => CallError::OverLimit {
                     plugin: self.plugin.clone(),
                     stage: self.stage.clone(),
-                    limit: "recording.bytes".to_owned(),
+                    limit: RECORDING_BYTES.to_owned(),
                     detail,
                 },
             },

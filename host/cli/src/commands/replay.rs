@@ -148,7 +148,6 @@ pub(crate) async fn execute(
         let shown_now = Shown {
             same: replay.is_same(),
             device: recording.device.clone(),
-            questions: recording.calls.iter().map(|it| it.call.clone()).collect(),
             found,
             replay,
         };
@@ -177,7 +176,6 @@ struct Shown {
     found: Found,
     same: bool,
     device: String,
-    questions: Vec<Call>,
     replay: Replay,
 }
 
@@ -404,7 +402,7 @@ fn tell(recordings: &Recordings, shown: &Shown, output: &Output) -> Result<(), F
     }
     let last = replay.calls.len().saturating_sub(1);
     let mut left_out = 0;
-    for (number, (call, question)) in replay.calls.iter().zip(&shown.questions).enumerate() {
+    for (number, call) in replay.calls.iter().enumerate() {
         let is_shown = number < MAX_SHOWN || number == last || !call.is_same || output.is_verbose();
         if !is_shown {
             left_out += 1;
@@ -414,7 +412,7 @@ fn tell(recordings: &Recordings, shown: &Shown, output: &Output) -> Result<(), F
             output.line(format_args!("  … {left_out} more, all the same"))?;
             left_out = 0;
         }
-        tell_call(recordings, call, question, output)?;
+        tell_call(recordings, call, output)?;
     }
     if let Some(divergence) = &replay.divergence {
         tell_divergence(divergence, output)?;
@@ -431,17 +429,13 @@ fn tell(recordings: &Recordings, shown: &Shown, output: &Output) -> Result<(), F
     Ok(())
 }
 
-fn tell_call(
-    recordings: &Recordings,
-    call: &ReplayedCall,
-    question: &Call,
-    output: &Output,
-) -> Result<(), Failure> {
+fn tell_call(recordings: &Recordings, call: &ReplayedCall, output: &Output) -> Result<(), Failure> {
     let mark = match call.is_same {
         true => style("same   ").green(),
         false => style("differs").red().bold(),
     };
-    let name = &call.call;
+    let question = &call.question;
+    let name = question.name();
     output.line(format_args!(
         "  {mark}  {name}{}: {}",
         asked(question),

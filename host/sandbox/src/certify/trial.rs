@@ -481,7 +481,7 @@ impl Stand {
                 calls += replayed.calls.len();
                 if !replayed.is_same() {
                     let call = replayed.calls.iter().find(|call| !call.is_same);
-                    let call = call.map_or("a call into the host", |call| call.call.as_str());
+                    let call = call.map_or("a call into the host", |call| call.question.name());
                     return Err(format!("`{call}` is not the same in a replay"));
                 }
             }

@@ -10,6 +10,10 @@ use crate::call::CallError;
 use crate::instance::outcome_of;
 use crate::roles::{Declaration, Trained};
 
+/// The limit of a recording, and how a call ended that went over it.
+pub(crate) const RECORDING_BYTES: &str = "recording.bytes";
+pub(super) const NOT_KEPT: &str = "over what is kept";
+
 /// Bytes of an answer as text; of a longer one the digest is kept.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
@@ -28,8 +32,13 @@ impl Outcome {
     }
 
     pub(crate) fn failed(error: &CallError) -> Outcome {
+        // A replay keeps nothing, so it does not run into what may be kept.
+        let how = match error {
+            CallError::OverLimit { limit, .. } if limit == RECORDING_BYTES => NOT_KEPT,
+            error => outcome_of(error),
+        };
         Outcome::Failed {
-            how: outcome_of(error).to_owned(),
+            how: how.to_owned(),
             why: error.to_string(),
         }
     }

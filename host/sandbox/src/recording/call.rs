@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::trace::Traced;
 use crate::grants::Grants;
 use crate::grants::http::Exchange;
+use crate::instance::STRAYED;
 use crate::model::Task;
 use crate::roles::{GenerationOptions, Request};
 
@@ -205,7 +206,7 @@ pub enum Outcome {
 impl Outcome {
     /// Whether it is a function of the recording: how long something took is not.
     pub fn is_replayable(&self) -> bool {
-        const NOT: [&str; 3] = ["out of time", "host", crate::instance::STRAYED];
+        const NOT: [&str; 4] = ["out of time", "host", STRAYED, super::answers::NOT_KEPT];
         !matches!(self, Self::Failed { how, .. } if NOT.contains(&how.as_str()))
     }
 }

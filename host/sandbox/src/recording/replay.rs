@@ -37,9 +37,10 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Whether everything was as it was.
+    /// Whether everything that can be made again was as it was, and there was something to make.
     pub fn is_same(&self) -> bool {
-        self.divergence.is_none()
+        !self.calls.is_empty()
+            && self.divergence.is_none()
             && self.request_divergence.is_none()
             && self.calls.iter().all(|call| call.is_same)
     }
@@ -48,8 +49,8 @@ impl Replay {
 /// A call that was made again.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReplayedCall {
-    /// The export.
-    pub call: String,
+    /// What was asked.
+    pub question: Call,
     /// What it came to then.
     pub recorded: Outcome,
     /// What it came to now.
@@ -180,7 +181,7 @@ pub async fn replay(
         let replayed = again.call(&recorded.call).await?;
         let is_same = replayed == recorded.outcome;
         replay.calls.push(ReplayedCall {
-            call: recorded.call.name().to_owned(),
+            question: recorded.call.clone(),
             recorded: recorded.outcome.clone(),
             replayed,
             is_same,

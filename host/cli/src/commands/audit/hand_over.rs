@@ -140,7 +140,8 @@ fn copy_recordings(from: &Path, export: &Path) -> Result<Copied, Failure> {
         let mut parts = read.parts();
         parts.push(recording);
         parts.retain(|part| !to.has(part));
-        if parts.iter().any(|part| !from.has(part)) {
+        // Nothing of a recording goes along unless all of it does.
+        if parts.iter().any(|part| from.get(part).is_err()) {
             copied.missing.push(recording.short());
             continue;
         }

@@ -224,13 +224,14 @@ impl Kept {
         let (parts, body) = request.into_parts();
         let mut shared = lock(&self.shared);
         shared.bytes = shared.bytes.saturating_add(256);
+        // What there is no room for has a place that nothing is kept at.
+        let place = shared.exchanges.len();
         if shared.bytes <= self.limit {
             shared.exchanges.push(Exchange {
                 asked: Asked::of(&parts),
                 answered: None,
             });
         }
-        let place = shared.exchanges.len().saturating_sub(1);
         drop(shared);
         let kept = self.clone();
         let told = move |bytes: &[u8], _: Option<Reason>| {
@@ -411,13 +412,20 @@ impl Given {
         lock(&self.shared).divergence.get_or_insert(what);
     }
 
-    /// The answer that a request had.
-    pub(super) async fn answer(self, request: Request<WasiBody>) -> Result<Answer, Error> {
+    /// The answer that a request had. Its place is that of the call, however late it is waited for.
+    pub(super) fn answer(
+        self,
+        request: Request<WasiBody>,
+    ) -> impl Future<Output = Result<Answer, Error>> + Send {
         let place = {
             let mut shared = lock(&self.shared);
             shared.asked += 1;
             shared.asked - 1
         };
+        self.answer_at(place, request)
+    }
+
+    async fn answer_at(self, place: usize, request: Request<WasiBody>) -> Result<Answer, Error> {
         let (parts, body) = request.into_parts();
         let mut asked = Asked::of(&parts);
         let number = place + 1;
