@@ -1,4 +1,5 @@
-//! How much of a run is spent in sandboxes: `cargo run --workspace --example share -- PIPELINE`.
+//! How much of a run is spent in sandboxes: `cargo build --workspace --example share`, then
+//! `target/debug/examples/share PIPELINE`.
 //!
 //! Runs a pipeline whose plugins are built a few times in a state folder of its own, every stage
 //! anew, and adds up what the audit log says about the instances of each run.
