@@ -15,7 +15,7 @@ async fn tried(guest: &str, configuration: Value) -> Examination {
     let component = fs::read(built(guest)).expect("the guest");
     let options = TrialOptions {
         configuration,
-        grants: None,
+        ..TrialOptions::default()
     };
     let examined = examine(&component, &options, |_| {}).await;
     examined.unwrap_or_else(|error| panic!("{guest}: {error}"))

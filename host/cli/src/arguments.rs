@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use sandcast_audit::VerifierKey;
 use sandcast_factory::config::{read_ceiling, read_trust};
 use sandcast_kernels::{DeviceChoice, DeviceOptions};
+use sandcast_sandbox::process::ProcessProgram;
 use sandcast_sandbox::{ByteSize, OperatorRules, SandboxConfig};
 
 use crate::failure::{Failure, OrReject as _};
@@ -138,6 +139,7 @@ impl GlobalArguments {
     pub(crate) fn sandbox(&self) -> Result<SandboxConfig, Failure> {
         Ok(SandboxConfig {
             operator: self.operator()?,
+            process: Some(ProcessProgram::this()?),
             ..SandboxConfig::default()
         })
     }

@@ -25,6 +25,9 @@ use crate::{
 const STACK_BYTES: usize = 32 << 20;
 
 fn main() -> ExitCode {
+    if let Some(exit) = sandcast_sandbox::process::enter() {
+        return exit;
+    }
     let arguments = Arguments::parse();
     let output = Output::new(&arguments.global);
     output.install_panic_message();

@@ -74,6 +74,7 @@ pub(crate) mod validator {
             "wasi:logging": crate::bindings::adapter::wasi::logging,
             "wasi:random": wasmtime_wasi::p2::bindings::random,
         },
+        additional_derives: [serde::Serialize, serde::Deserialize],
         exports: { default: async },
     });
 }
@@ -94,6 +95,7 @@ pub(crate) mod policy {
             "wasi:logging": crate::bindings::adapter::wasi::logging,
             "wasi:random": wasmtime_wasi::p2::bindings::random,
         },
+        additional_derives: [serde::Serialize, serde::Deserialize],
         exports: { default: async },
     });
 }

@@ -49,8 +49,8 @@ impl Cache {
         let artifact = self.read(&name)?;
         // SAFETY: the keyed hash says that these are the bytes that `write` was given for this
         // name. The name ends like those of components alone and holds the engine's compatibility
-        // hash, so they are what this engine's `Component::serialize` made. The key is readable by
-        // this user only.
+        // hash, so they are what a compiler for this engine made. The key is readable by this user
+        // only.
         match unsafe { Component::deserialize(engine, &artifact) } {
             Ok(component) => Some(component),
             Err(error) => {
@@ -61,9 +61,8 @@ impl Cache {
     }
 
     /// Keeps a compiled component. The file appears whole or not at all.
-    pub(crate) fn store(&self, digest: Digest, component: &Component) -> io::Result<()> {
-        let artifact = component.serialize().map_err(io::Error::other)?;
-        self.write(&self.name(digest), &artifact)
+    pub(crate) fn store(&self, digest: Digest, artifact: &[u8]) -> io::Result<()> {
+        self.write(&self.name(digest), artifact)
     }
 
     /// The folder.
@@ -128,6 +127,14 @@ impl Cache {
     }
 }
 
+/// What a compiler that this host has just run has answered.
+pub(crate) fn compiled(engine: &Engine, artifact: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes are what the compiler of this very host answered over a pipe that nobody else
+    // has, for an engine of the same settings, which is looked at again here. They are trusted as much
+    // as the code that it would have made in this process.
+    unsafe { Component::deserialize(engine, artifact) }
+}
+
 const KEY_FILE: &str = "key";
 
 fn make_private_dir(dir: &Path) -> io::Result<()> {
@@ -187,13 +194,11 @@ mod tests {
     use crate::engine;
     use crate::sandbox::Pooling;
 
-    fn component(engine: &Engine) -> (Digest, Component) {
+    fn component(engine: &Engine) -> (Digest, Vec<u8>) {
         let text = "(component (core module (func (export \"f\"))))";
-        (
-            Digest::of(text.as_bytes()),
-            Component::from_binary(engine, &wat::parse_str(text).expect("text"))
-                .expect("a component"),
-        )
+        let bytes = wat::parse_str(text).expect("text");
+        let artifact = engine.precompile_component(&bytes);
+        (Digest::of(text.as_bytes()), artifact.expect("a component"))
     }
 
     fn cache(dir: &Path, engine: &Engine) -> Cache {

@@ -7,6 +7,8 @@ use sandcast_audit::Digest;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::text;
+
 /// What kind of thing went wrong in a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -71,7 +73,8 @@ pub struct Usage {
 }
 
 /// Why a call into a plugin gave no answer. Every message names plugin and stage.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum CallError {
     /// The guest trapped: a bug of the plugin, or hostility.
@@ -210,6 +213,58 @@ pub enum CallError {
         /// What went wrong.
         reason: String,
     },
+}
+
+impl CallError {
+    /// The same of a plugin in a stage, in the host's words: for one that another process tells of.
+    pub(crate) fn of(self, name: &str, at: &str) -> Self {
+        let short = |words: &str| text::sentence(words, 1024);
+        let (plugin, stage) = (name.to_owned(), at.to_owned());
+        match self {
+            Self::Trap { cause, .. } => Self::Trap {
+                plugin,
+                stage,
+                cause: short(&cause),
+            },
+            Self::Timeout {
+                limit,
+                limit_seconds,
+                ..
+            } => Self::Timeout {
+                plugin,
+                stage,
+                limit: short(&limit),
+                limit_seconds,
+            },
+            Self::MemoryLimit { limit_bytes, .. } => Self::MemoryLimit {
+                plugin,
+                stage,
+                limit_bytes,
+            },
+            Self::OverLimit { limit, detail, .. } => Self::OverLimit {
+                plugin,
+                stage,
+                limit: short(&limit),
+                detail: short(&detail),
+            },
+            Self::Strayed { what, .. } => Self::Strayed {
+                plugin,
+                stage,
+                what: short(&what),
+            },
+            Self::BadInput { what, .. } => Self::BadInput {
+                plugin,
+                stage,
+                what: short(&what),
+            },
+            Self::Ended { .. } => Self::Ended { plugin, stage },
+            other => Self::Host {
+                plugin,
+                stage,
+                reason: short(&other.to_string()),
+            },
+        }
+    }
 }
 
 fn hint_text(failure: &Failure) -> String {

@@ -33,8 +33,17 @@ pub(crate) struct Actor {
     pub(crate) identity: Arc<Identity>,
     pub(crate) context: CallContext,
     pub(crate) audit: AuditLog,
-    /// How often something was refused, and the last of it.
-    pub(crate) denied: Mutex<(u32, Option<Denial>)>,
+    /// What was refused.
+    pub(crate) denied: Mutex<Denied>,
+}
+
+/// What was refused to an instance.
+#[derive(Debug, Default)]
+pub(crate) struct Denied {
+    times: u32,
+    last: Option<Denial>,
+    /// Those that are on record, until they are taken.
+    recorded: Vec<Denial>,
 }
 
 impl Actor {
@@ -42,7 +51,13 @@ impl Actor {
     pub(crate) fn last_denial(&self) -> Option<Denial> {
         // A panic elsewhere leaves a whole value.
         let held = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        held.1.clone()
+        held.last.clone()
+    }
+
+    /// What was refused since this was asked last.
+    pub(crate) fn take_denials(&self) -> Vec<Denial> {
+        let mut held = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut held.recorded)
     }
 
     /// Records that something was refused. The line of the pipeline that would grant it is made
@@ -60,14 +75,14 @@ impl Actor {
             grant_with,
         };
         let mut held = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, last) = &mut *held;
-        let is_new = last.as_ref() != Some(&denial) && *count < MAX_RECORDED_DENIALS;
-        *count = count.saturating_add(1);
-        *last = Some(denial.clone());
-        drop(held);
+        let is_new = held.last.as_ref() != Some(&denial) && held.times < MAX_RECORDED_DENIALS;
+        held.times = held.times.saturating_add(1);
+        held.last = Some(denial.clone());
         if !is_new {
             return;
         }
+        held.recorded.push(denial.clone());
+        drop(held);
         tracing::warn!(
             plugin.id = %self.identity.reference.id,
             stage = %self.context.stage,

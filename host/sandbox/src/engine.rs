@@ -63,6 +63,12 @@ fn on_demand() -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
+/// An engine that only compiles. Where memories come from does not bear on code, so any engine of this
+/// host takes what it makes.
+pub(crate) fn compiler() -> wasmtime::Result<Engine> {
+    on_demand()
+}
+
 /// Everything but where memories come from. The features are those a guest compiled from an
 /// ordinary language uses; what is not needed is off, so that it cannot be attacked.
 fn common() -> Config {
@@ -153,6 +159,8 @@ mod tests {
             pooled,
             compatibility(&start(Pooling::Auto).expect("an engine"))
         );
+        let compiler = compiler().expect("an engine that compiles");
+        assert_eq!(pooled, compatibility(&compiler));
         let mut config = common();
         config.epoch_interruption(false);
         let other = Engine::new(&config).expect("an engine without epochs");

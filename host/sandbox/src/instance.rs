@@ -4,14 +4,14 @@
 //! reach `end`, and one that ends in a trap or out of time, takes the Store with it.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use sandcast_audit::{Digest, Event};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::error::Elapsed;
+use tokio::time::{error::Elapsed, timeout};
 use wasmtime::component::Resource;
 use wasmtime::{Store, Trap, WasmBacktrace};
 
@@ -19,18 +19,26 @@ use crate::bindings::adapter::sandcast::plugin::{compute, types};
 use crate::call::{CallError, Failure, FailureCode, Usage};
 use crate::columns::Batch;
 use crate::conduct::{self, Strayed};
+use crate::effect::Actor;
 use crate::grants::compute::PredictorParts;
 use crate::grants::http::Exchanges;
 use crate::grants::noise;
 use crate::limits::{OutOfTime, OverLimit, TimeLimit};
+use crate::process::{self, Apart, Question};
 use crate::recording::answers::RECORDING_BYTES;
-use crate::recording::{Call, Divergence, Outcome, Recorder, Recordings, Trace};
+use crate::recording::{
+    Call, Divergence, Outcome, Recorder, Recordings, Trace, Traced, rows_to_bytes,
+};
+use crate::sandbox::Place;
 use crate::state::{Denial, State};
 use crate::text;
 
 /// What a wall clock allows beyond the guest's own time, before the host gives up waiting for a
 /// call that is stuck outside the guest.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// What a process of its own takes beyond that.
+const GRACE_APART: Duration = Duration::from_secs(5);
 
 /// How an instance ends that went beyond what its plugin usually does.
 pub const STRAYED: &str = "beyond its usual conduct";
@@ -53,7 +61,19 @@ pub(crate) struct Instance {
     recorder: Option<Recorder>,
     /// What followed its calls into the host, once the Store is gone.
     ended: Option<Ended>,
-    _permit: OwnedSemaphorePermit,
+    /// Where it runs, if not here.
+    far: Option<Far>,
+    /// Its calls into the host, where they were followed in another process.
+    traced: Option<Traced>,
+    _place: Place,
+}
+
+/// An instance whose Store is in another process.
+struct Far {
+    process: Apart,
+    actor: Arc<Actor>,
+    usage: Usage,
+    host_calls: u64,
 }
 
 /// What is left of a Store that was recorded or replayed.
@@ -73,7 +93,7 @@ impl Instance {
     pub(crate) fn new(
         store: Store<State>,
         recorded: bool,
-        permit: OwnedSemaphorePermit,
+        place: Place,
         recorder: Option<Recorder>,
     ) -> Self {
         let state = store.data();
@@ -86,7 +106,105 @@ impl Instance {
             usage: None,
             recorder,
             ended: None,
-            _permit: permit,
+            far: None,
+            traced: None,
+            _place: place,
+        }
+    }
+
+    /// One that runs in another process.
+    pub(crate) fn apart(
+        process: Apart,
+        actor: Arc<Actor>,
+        recorded: bool,
+        place: Place,
+        recorder: Option<Recorder>,
+    ) -> Self {
+        Self {
+            plugin: actor.identity.name.clone(),
+            stage: actor.context.stage.clone(),
+            store: Mutex::new(None),
+            recorded,
+            in_call: false,
+            usage: None,
+            recorder,
+            ended: None,
+            far: Some(Far {
+                process,
+                actor,
+                usage: Usage::default(),
+                host_calls: 0,
+            }),
+            traced: None,
+            _place: place,
+        }
+    }
+
+    /// Asks an instance in another process: what its guest returned.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &mut self,
+        question: &Question,
+        rows: Option<&[u8]>,
+    ) -> Result<T, CallError> {
+        if self.in_call {
+            // An earlier question was dropped half-way; its answer would be taken for this one's.
+            self.close("cancelled");
+        }
+        let Some(far) = &mut self.far else {
+            return Err(CallError::Ended {
+                plugin: self.plugin.clone(),
+                stage: self.stage.clone(),
+            });
+        };
+        self.in_call = true;
+        let limits = &far.actor.identity.grants.limits;
+        let call_limit = limits.call_timeout.duration();
+        let patience = call_limit.min(limits.total_timeout.duration());
+        // The process keeps the time itself; this is for one that does not.
+        let asked = timeout(patience * 2 + GRACE_APART, far.process.ask(question, rows)).await;
+        self.in_call = false;
+        let reply = match asked {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => {
+                let error = CallError::Trap {
+                    plugin: self.plugin.clone(),
+                    stage: self.stage.clone(),
+                    cause: format!(
+                        "the process that it runs in is gone, or answers wrongly: {error}"
+                    ),
+                };
+                self.close(outcome_of(&error));
+                return Err(error);
+            }
+            Err(_) => {
+                let error = CallError::Timeout {
+                    plugin: self.plugin.clone(),
+                    stage: self.stage.clone(),
+                    limit: TimeLimit::Call.key().to_owned(),
+                    limit_seconds: call_limit.as_secs_f64(),
+                };
+                self.close(outcome_of(&error));
+                return Err(error);
+            }
+        };
+        far.usage = reply.usage;
+        far.host_calls = reply.host_calls;
+        let run = far.actor.context.run.as_ref();
+        let run = run.map_or("", |run| run.as_str());
+        process::tell(&reply.lines, &far.actor.identity, (run, &self.stage));
+        for denial in reply.denials {
+            far.actor
+                .deny_with(&denial.capability, denial.detail, denial.grant_with);
+        }
+        match reply.outcome {
+            process::Outcome::Returned(value) => serde_json::from_str(value.get())
+                .map_err(|error| self.bad_output(format!("what its role does not have: {error}"))),
+            process::Outcome::Failed(failure) => Err(self.failed(failure)),
+            process::Outcome::Ended(error) => {
+                let error = error.of(&self.plugin, &self.stage);
+                self.close(outcome_of(&error));
+                Err(error)
+            }
         }
     }
 
@@ -202,6 +320,9 @@ impl Instance {
 
     /// Calls into the host that have ended, where they are followed.
     pub(crate) fn host_calls(&mut self) -> u64 {
+        if let Some(far) = &self.far {
+            return far.host_calls;
+        }
         self.trace().map_or(0, |trace| {
             trace.seal();
             trace.count()
@@ -224,8 +345,14 @@ impl Instance {
 
     /// Writes what was kept.
     fn write_recording(&mut self) -> io::Result<Option<Digest>> {
-        let (Some(recorder), Some(ended)) = (self.recorder.take(), self.ended.take()) else {
+        let Some(recorder) = self.recorder.take() else {
             return Ok(None);
+        };
+        if let Some(traced) = self.traced.take() {
+            return recorder.write(traced, Vec::new());
+        }
+        let Some(ended) = self.ended.take() else {
+            return Err(io::Error::other("its process did not tell what it did"));
         };
         let exchanges = match ended.exchanges {
             Some(Exchanges::Record(kept)) => kept.exchanges(),
@@ -237,6 +364,11 @@ impl Instance {
 
     /// Takes the guest's own answer: its failure is an error, but the Store lives on.
     pub(crate) fn accept<T>(&mut self, answer: Result<T, types::Failure>) -> Result<T, CallError> {
+        answer.map_err(|failure| self.failed(failure_of(failure)))
+    }
+
+    /// The same of a failure that is in the host's words already.
+    pub(crate) fn accept_told<T>(&mut self, answer: Result<T, Failure>) -> Result<T, CallError> {
         answer.map_err(|failure| self.failed(failure))
     }
 
@@ -277,6 +409,12 @@ impl Instance {
     pub(crate) fn push<T: Send + 'static>(&mut self, value: T) -> Result<Resource<T>, CallError> {
         let pushed = self.store()?.data_mut().table.push(value);
         pushed.map_err(|error| self.host(error.to_string()))
+    }
+
+    /// Rows in bytes, for another process.
+    pub(crate) fn rows(&self, batch: &RecordBatch) -> Result<Vec<u8>, CallError> {
+        let bytes = rows_to_bytes(&batch.schema(), std::slice::from_ref(batch));
+        bytes.map_err(|error| self.bad_input(error.to_string()))
     }
 
     /// Counts rows that the guest is lent.
@@ -322,18 +460,37 @@ impl Instance {
         })
     }
 
-    fn failed(&mut self, failure: types::Failure) -> CallError {
+    /// On whose behalf it acts.
+    pub(crate) fn actor(&mut self) -> Result<Arc<Actor>, CallError> {
+        match &self.far {
+            Some(far) => Ok(Arc::clone(&far.actor)),
+            None => Ok(Arc::clone(&self.store()?.data().actor)),
+        }
+    }
+
+    /// What it has used until now.
+    pub(crate) fn usage_so_far(&mut self) -> Usage {
+        match self.store() {
+            Ok(store) => usage_of(store.data()),
+            Err(_) => self.usage.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Ends the instance: its calls into the host, where they were followed.
+    pub(crate) fn end_traced(mut self) -> Option<Traced> {
+        self.close("finished");
+        self.ended.take()?.trace.into_recorded()
+    }
+
+    fn failed(&mut self, failure: Failure) -> CallError {
         let failure = Failure {
-            code: code_of(failure.code),
+            code: failure.code,
             message: text::sentence(&failure.message, MAX_SENTENCE_BYTES),
             hint: failure
                 .hint
                 .map(|hint| text::sentence(&hint, MAX_SENTENCE_BYTES)),
         };
-        let denial = self
-            .store()
-            .ok()
-            .and_then(|store| store.data().explaining_denial());
+        let denial = self.actor().ok().and_then(|actor| actor.last_denial());
         match (failure.code, denial) {
             (FailureCode::Denied, Some(denial)) => self.denied(denial),
             _ => CallError::Failed {
@@ -431,6 +588,10 @@ impl Instance {
 
     /// Drops the Store, once its use is written down.
     fn close(&mut self, outcome: &str) {
+        if let Some(far) = self.far.take() {
+            self.close_far(far, outcome);
+            return;
+        }
         let Some(store) = self
             .store
             .get_mut()
@@ -446,18 +607,7 @@ impl Instance {
             trace,
             exchanges: state.exchanges.clone(),
         });
-        let mut host_calls = state.ledger.calls();
-        if state.http.calls() > 0 {
-            host_calls.insert("http.handle".to_owned(), state.http.calls());
-        }
-        let usage = Usage {
-            host_calls,
-            bytes_in: state.ledger.bytes_in(),
-            bytes_out: state.ledger.bytes_out(),
-            guest_seconds: state.clock.guest_seconds(),
-            peak_memory_bytes: state.meter.peak_memory_bytes(),
-            recording: None,
-        };
+        let usage = usage_of(state);
         let (programs, computed, peak_bytes) = state.compute.budget.used();
         if self.recorded && peak_bytes > 0 {
             let event = Event::ComputeUsed {
@@ -473,23 +623,56 @@ impl Instance {
                 tracing::error!(%error, plugin = %self.plugin, "what an instance computed could not be recorded");
             }
         }
-        if self.recorded {
-            let event = Event::CallsFinished {
-                run: state.actor.context.run.clone(),
-                plugin: state.identity.reference.clone(),
-                stage: state.actor.context.stage.clone(),
-                host_calls: usage.host_calls.clone(),
-                bytes_in: usage.bytes_in,
-                bytes_out: usage.bytes_out,
-                guest_seconds: usage.guest_seconds,
-                peak_memory_bytes: usage.peak_memory_bytes,
-                outcome: outcome.to_owned(),
-            };
-            if let Err(error) = state.actor.audit.append(event) {
-                tracing::error!(%error, plugin = %self.plugin, "the end of an instance could not be recorded");
-            }
-        }
+        self.record_end(&state.actor, &usage, outcome);
         self.usage = Some(usage);
+    }
+
+    /// An instance that ended as it should leaves its process to the next one.
+    fn close_far(&mut self, far: Far, outcome: &str) {
+        let mut usage = far.usage;
+        if outcome == "finished"
+            && let Some(last) = far.process.end()
+        {
+            usage = last.usage;
+            self.traced = last.traced;
+        }
+        self.record_end(&far.actor, &usage, outcome);
+        self.usage = Some(usage);
+    }
+
+    fn record_end(&self, actor: &Actor, usage: &Usage, outcome: &str) {
+        if !self.recorded {
+            return;
+        }
+        let event = Event::CallsFinished {
+            run: actor.context.run.clone(),
+            plugin: actor.identity.reference.clone(),
+            stage: actor.context.stage.clone(),
+            host_calls: usage.host_calls.clone(),
+            bytes_in: usage.bytes_in,
+            bytes_out: usage.bytes_out,
+            guest_seconds: usage.guest_seconds,
+            peak_memory_bytes: usage.peak_memory_bytes,
+            outcome: outcome.to_owned(),
+        };
+        if let Err(error) = actor.audit.append(event) {
+            tracing::error!(%error, plugin = %self.plugin, "the end of an instance could not be recorded");
+        }
+    }
+}
+
+fn usage_of(state: &State) -> Usage {
+    let mut host_calls = state.ledger.calls();
+    if state.http.calls() > 0 {
+        host_calls.insert("http.handle".to_owned(), state.http.calls());
+    }
+    Usage {
+        host_calls,
+        bytes_in: state.ledger.bytes_in(),
+        bytes_out: state.ledger.bytes_out(),
+        guest_seconds: state.clock.guest_seconds(),
+        peak_memory_bytes: state.meter.peak_memory_bytes(),
+        recording: None,
     }
 }
 
@@ -537,6 +720,17 @@ pub(crate) fn outcome_of(error: &CallError) -> &'static str {
         CallError::Host { .. } => "host",
         CallError::Strayed { .. } => STRAYED,
         _ => "failed",
+    }
+}
+
+/// A guest's failure as the host tells of it.
+pub(crate) fn failure_of(failure: types::Failure) -> Failure {
+    Failure {
+        code: code_of(failure.code),
+        message: text::sentence(&failure.message, MAX_SENTENCE_BYTES),
+        hint: failure
+            .hint
+            .map(|hint| text::sentence(&hint, MAX_SENTENCE_BYTES)),
     }
 }
 

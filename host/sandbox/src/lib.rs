@@ -26,6 +26,7 @@ mod load;
 mod manifest;
 mod model;
 mod plugin;
+pub mod process;
 mod recording;
 mod risk;
 mod roles;
@@ -51,8 +52,8 @@ pub use conduct::{Bounds, RowBounds, StageBounds, egress_of};
 pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use grants::{
     Access, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing, ComputeGrant, Excess,
-    FileGrant, FileQuota, Grants, HttpCredential, HttpGrant, HttpMethod, HttpScheme, Limits,
-    LogGrant, LogLevel, RandomGrant, RecordingGrant, SecretSource, TimeSpan,
+    FileGrant, FileQuota, Grants, HttpCredential, HttpGrant, HttpMethod, HttpScheme, Isolation,
+    Limits, LogGrant, LogLevel, RandomGrant, RecordingGrant, SecretSource, TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
 pub use instance::STRAYED;

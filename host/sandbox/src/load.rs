@@ -7,13 +7,15 @@ use thiserror::Error;
 use wasmtime::component::{Component, Linker};
 
 use crate::bindings::{adapter, connector, policy, validator};
+use crate::cache;
 use crate::contract::{CONTRACT_VERSION, role_export};
 use crate::grants::{
-    Capability, Excess, Grants, clock, compute, config, files, http, log, noise, random,
+    Capability, Excess, Grants, Isolation, clock, compute, config, files, http, log, noise, random,
 };
 use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;
 use crate::plugin::{Plugin, RolePre};
+use crate::process::Workshop;
 use crate::recording::Playback;
 use crate::sandbox::Sandbox;
 use crate::signature::{self, SignatureError, TrustRule};
@@ -300,13 +302,98 @@ async fn check_and_compile(
     if grants.recording.is_some() {
         keep_component(sandbox, name, bytes, role, &grants)?;
     }
-    let (identity, pre) = prepare(sandbox, name, bytes, role, grants, &inspection).await?;
+    let isolation = grants.isolation;
+    if isolation == Isolation::Process {
+        check_isolation(sandbox, name, role, &grants)?;
+    }
+    let component = sandbox.compile(name, inspection.digest, bytes).await?;
+    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
+    let workshop = match isolation {
+        Isolation::Engine => None,
+        Isolation::Process => Some(workshop(
+            sandbox,
+            &identity,
+            &inspection,
+            bytes,
+            &component,
+        )?),
+    };
     Ok(Plugin::new(
         sandbox.clone(),
         identity,
         inspection,
         signers,
         pre,
+        workshop,
+    ))
+}
+
+/// A process of its own has the log, the clock and random numbers, and nothing of the host.
+fn check_isolation(
+    sandbox: &Sandbox,
+    name: &str,
+    role: Role,
+    grants: &Grants,
+) -> Result<(), LoadError> {
+    let reason = if !matches!(role, Role::Policy | Role::Validator) {
+        "policies and validators run in processes of their own; connectors and adapters do not yet"
+    } else if !grants.files.is_empty() || !grants.http.is_empty() || grants.compute.is_some() {
+        "a process of its own opens no folder, reaches no host and computes no programs; take these \
+         grants away, or `isolation`"
+    } else if sandbox.process().is_none() {
+        "this host was given no program to start for it"
+    } else {
+        return Ok(());
+    };
+    Err(LoadError::BadGrant {
+        name: name.to_owned(),
+        grant: "isolation".into(),
+        reason: reason.to_owned(),
+    })
+}
+
+fn workshop(
+    sandbox: &Sandbox,
+    identity: &Identity,
+    inspection: &Inspection,
+    bytes: &[u8],
+    component: &Component,
+) -> Result<Arc<Workshop>, LoadError> {
+    let failed = |reason: String| LoadError::BadGrant {
+        name: identity.name.clone(),
+        grant: "isolation".into(),
+        reason,
+    };
+    let program = sandbox.process().cloned();
+    let program = program.ok_or_else(|| failed("there is no program for it".to_owned()))?;
+    let artifact = component.serialize();
+    let artifact = artifact.map_err(|error| failed(error.to_string()))?;
+    let component = Arc::from(bytes);
+    let workshop = Workshop::new(program, identity, inspection, component, artifact);
+    Ok(Arc::new(workshop))
+}
+
+/// A component in a process that runs nothing else. The host has checked it.
+pub(crate) fn apart(
+    sandbox: &Sandbox,
+    name: &str,
+    bytes: &[u8],
+    artifact: &[u8],
+    role: Role,
+    grants: Grants,
+) -> Result<Plugin, LoadError> {
+    let inspection = inspect_named(name, bytes)?;
+    check_role(name, &inspection, role)?;
+    check_imports(name, &inspection, &grants)?;
+    let component = cache::compiled(sandbox.engine(), artifact);
+    let component = component.map_err(|error| LoadError::Compile {
+        name: name.to_owned(),
+        reason: text::sentence(&format!("{error:#}"), 1024),
+    })?;
+    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
+    let (sandbox, signers) = (sandbox.clone(), Vec::new());
+    Ok(Plugin::new(
+        sandbox, identity, inspection, signers, pre, None,
     ))
 }
 
@@ -345,17 +432,16 @@ fn keep_component(
     })
 }
 
-/// Compiles and links what was checked.
-async fn prepare(
+/// Links what was checked and compiled.
+fn prepare(
     sandbox: &Sandbox,
     name: &str,
-    bytes: &[u8],
+    component: &Component,
     role: Role,
     grants: Grants,
     inspection: &Inspection,
 ) -> Result<(Arc<Identity>, RolePre), LoadError> {
-    let component = sandbox.compile(name, inspection.digest, bytes).await?;
-    let pre = link(sandbox, &component, inspection, role).map_err(|error| LoadError::Compile {
+    let pre = link(sandbox, component, inspection, role).map_err(|error| LoadError::Compile {
         name: name.to_owned(),
         reason: text::sentence(&format!("{error:#}"), 1024),
     })?;
@@ -387,7 +473,8 @@ pub(crate) async fn replayed(
     check_contract(name, &inspection)?;
     check_role(name, &inspection, role)?;
     check_imports(name, &inspection, &grants)?;
-    let (identity, pre) = prepare(sandbox, name, bytes, role, grants, &inspection).await?;
+    let component = sandbox.compile(name, inspection.digest, bytes).await?;
+    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
     let sandbox = sandbox.clone();
     Ok(Plugin::replayed(
         sandbox, identity, inspection, pre, playback,

@@ -1,22 +1,26 @@
 //! A component that was checked and compiled, ready to make instances.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::Schema;
 use sandcast_audit::{PluginRef, RunId, VerifierKey};
+use tokio::sync::Semaphore;
 use wasmtime::Store;
 
 use crate::bindings;
 use crate::call::CallError;
 use crate::conduct::Bounds;
+use crate::effect::Actor;
 use crate::grants::Grants;
+use crate::grants::random::RandomState;
 use crate::inspect::Inspection;
 use crate::instance::Instance;
 use crate::limits;
 use crate::manifest::{Manifest, Role};
-use crate::recording::{Playback, Recorder};
+use crate::process::{Opening, Workshop};
+use crate::recording::{Playback, Recorder, Recordings};
 use crate::roles::{Adapter, Connector, Policy, Validator};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Place, Sandbox};
 use crate::state::{Identity, State};
 
 /// On whose behalf an instance runs.
@@ -54,6 +58,10 @@ struct Made {
     pre: RolePre,
     /// What its instances are given in place of the world.
     playback: Option<Arc<Playback>>,
+    /// Where its instances run, if in processes of their own.
+    workshop: Option<Arc<Workshop>>,
+    /// For its instances.
+    places: Arc<Semaphore>,
 }
 
 /// A component with everything it imports, for the role it plays.
@@ -75,6 +83,10 @@ impl RolePre {
     }
 }
 
+fn places(identity: &Identity) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(identity.grants.limits.at_once.get() as usize))
+}
+
 impl Plugin {
     pub(crate) fn new(
         sandbox: Sandbox,
@@ -82,7 +94,9 @@ impl Plugin {
         inspection: Inspection,
         signers: Vec<VerifierKey>,
         pre: RolePre,
+        workshop: Option<Arc<Workshop>>,
     ) -> Self {
+        let places = places(&identity);
         Self {
             made: Arc::new(Made {
                 sandbox,
@@ -91,6 +105,8 @@ impl Plugin {
                 signers,
                 pre,
                 playback: None,
+                workshop,
+                places,
             }),
             recorded: true,
             bounds: None,
@@ -105,6 +121,7 @@ impl Plugin {
         pre: RolePre,
         playback: Arc<Playback>,
     ) -> Self {
+        let places = places(&identity);
         Self {
             made: Arc::new(Made {
                 sandbox,
@@ -113,6 +130,8 @@ impl Plugin {
                 signers: Vec::new(),
                 pre,
                 playback: Some(playback),
+                workshop: None,
+                places,
             }),
             recorded: false,
             bounds: None,
@@ -198,7 +217,8 @@ impl Plugin {
         let RolePre::Validator(pre) = &self.made.pre else {
             return Err(self.wrong_role(Role::Validator));
         };
-        Validator::open(self.instance(context, config).await?, pre, config, schema).await
+        let (instance, opening) = self.instance_anywhere(context, config).await?;
+        Validator::open(instance, pre, config, schema, opening).await
     }
 
     /// A new instance that decides, configured.
@@ -213,7 +233,8 @@ impl Plugin {
         let RolePre::Policy(pre) = &self.made.pre else {
             return Err(self.wrong_role(Role::Policy));
         };
-        Policy::open(self.instance(context, config).await?, pre, config).await
+        let (instance, opening) = self.instance_anywhere(context, config).await?;
+        Policy::open(instance, pre, config, opening).await
     }
 
     /// A new instance that trains and predicts.
@@ -226,6 +247,96 @@ impl Plugin {
         };
         let instance = self.instance(context, &serde_json::Value::Null).await?;
         Adapter::open(instance, pre, self.made.sandbox.clone()).await
+    }
+
+    /// What it is linked to, for the role it plays.
+    pub(crate) fn role_pre(&self) -> &RolePre {
+        &self.made.pre
+    }
+
+    /// A Store for an instance that another process asks; what is to be kept and to be told of it is
+    /// that process's affair.
+    pub(crate) async fn instance_apart(
+        &self,
+        context: &CallContext,
+        config: &serde_json::Value,
+        bounds: Option<&Bounds>,
+        prepare: impl FnOnce(&mut State),
+    ) -> Result<Instance, String> {
+        let sandbox = &self.made.sandbox;
+        let place = self.admit().await?;
+        let identity = Arc::clone(&self.made.identity);
+        let mut state = State::open(sandbox, identity, context.clone(), config, bounds, None)?;
+        prepare(&mut state);
+        let mut store = Store::new(sandbox.engine(), state);
+        limits::enforce(&mut store, &self.grants().limits);
+        Ok(Instance::new(store, false, place, None))
+    }
+
+    /// An instance in a process of its own, with what that is to be given, or else here.
+    async fn instance_anywhere(
+        &self,
+        context: &CallContext,
+        config: &serde_json::Value,
+    ) -> Result<(Instance, Option<Box<Opening>>), CallError> {
+        let Some(workshop) = &self.made.workshop else {
+            return Ok((self.instance(context, config).await?, None));
+        };
+        let host = |reason: String| CallError::Host {
+            plugin: self.name().to_owned(),
+            stage: context.stage.clone(),
+            reason,
+        };
+        let sandbox = &self.made.sandbox;
+        let place = self.admit().await.map_err(host)?;
+        let process = workshop.hire().await;
+        let process = process.map_err(|error| host(format!("it has no process: {error}")))?;
+        let actor = Arc::new(Actor {
+            identity: Arc::clone(&self.made.identity),
+            context: context.clone(),
+            audit: sandbox.audit().clone(),
+            denied: Mutex::default(),
+        });
+        let grants = self.grants();
+        let random = RandomState::new(grants).key();
+        let recording = grants.recording.as_ref().zip(sandbox.recordings());
+        let recorder =
+            recording.map(|(_, recordings)| self.recorder(recordings, &actor, config, random));
+        let bounds = self.bounds.as_deref();
+        let opening = Opening {
+            run: context.run.clone(),
+            stage: context.stage.clone(),
+            config: config.clone(),
+            random,
+            recording_bytes: recording.map(|(grant, _)| grant.bytes.bytes()),
+            bounds: bounds.and_then(|it| it.stages.get(&context.stage).map(|it| (**it).clone())),
+            pace_percent: bounds.and_then(|it| it.pace_percent),
+        };
+        let instance = Instance::apart(process, actor, self.recorded, place, recorder);
+        Ok((instance, Some(Box::new(opening))))
+    }
+
+    /// Keeps what an instance does.
+    fn recorder(
+        &self,
+        recordings: &Recordings,
+        actor: &Arc<Actor>,
+        config: &serde_json::Value,
+        random: [u8; 32],
+    ) -> Recorder {
+        let unseeded = matches!(&self.grants().random, Some(grant) if grant.seed.is_none());
+        Recorder::new(
+            recordings.clone(),
+            Arc::clone(actor),
+            config,
+            self.made.sandbox.device().kind().to_string(),
+            unseeded.then_some(random),
+        )
+    }
+
+    async fn admit(&self) -> Result<Place, String> {
+        let made = &self.made;
+        made.sandbox.admit(&made.places, &made.identity).await
     }
 
     fn wrong_role(&self, wanted: Role) -> CallError {
@@ -248,7 +359,7 @@ impl Plugin {
             reason,
         };
         let sandbox = &self.made.sandbox;
-        let permit = sandbox.admit().await.map_err(host)?;
+        let place = self.admit().await.map_err(host)?;
         let identity = Arc::clone(&self.made.identity);
         let playback = self.made.playback.as_deref();
         let bounds = self.bounds.as_deref();
@@ -256,19 +367,13 @@ impl Plugin {
         let state = opened.map_err(host)?;
         let recorder = match (&self.grants().recording, playback, sandbox.recordings()) {
             (Some(_), None, Some(recordings)) => {
-                let unseeded = matches!(&self.grants().random, Some(grant) if grant.seed.is_none());
-                Some(Recorder::new(
-                    recordings.clone(),
-                    Arc::clone(&state.actor),
-                    config,
-                    sandbox.device().kind().to_string(),
-                    unseeded.then(|| state.random.key()),
-                ))
+                let random = state.random.key();
+                Some(self.recorder(recordings, &state.actor, config, random))
             }
             _ => None,
         };
         let mut store = Store::new(sandbox.engine(), state);
         limits::enforce(&mut store, &self.grants().limits);
-        Ok(Instance::new(store, self.recorded, permit, recorder))
+        Ok(Instance::new(store, self.recorded, place, recorder))
     }
 }

@@ -13,14 +13,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::engine;
 use crate::grants::{Ceiling, Grants};
 use crate::load::{self, LoadError, Origin};
 use crate::manifest::Role;
 use crate::plugin::Plugin;
+use crate::process::{self, CompileFailure, ProcessProgram, Stop};
 use crate::recording::Recordings;
 use crate::signature::TrustRule;
+use crate::state::Identity;
 use crate::text;
 
 /// Whether memories are taken from a pool made at start.
@@ -62,6 +64,10 @@ pub struct SandboxConfig {
     pub max_component_bytes: u64,
     /// How long one component may compile.
     pub compile_timeout: Duration,
+    /// What is started for processes of their own. Without one, components compile in this process.
+    pub process: Option<ProcessProgram>,
+    /// Bytes of memory that one component may take to compile, in a process of its own.
+    pub compile_memory_bytes: u64,
 }
 
 impl Default for SandboxConfig {
@@ -74,6 +80,8 @@ impl Default for SandboxConfig {
             recordings: None,
             max_component_bytes: 64 << 20,
             compile_timeout: Duration::from_secs(300),
+            process: None,
+            compile_memory_bytes: 4 << 30,
         }
     }
 }
@@ -121,6 +129,8 @@ struct Shared {
     ceiling_digest: Option<Digest>,
     max_component_bytes: u64,
     compile_timeout: Duration,
+    process: Option<ProcessProgram>,
+    compile_memory_bytes: u64,
     /// Components compiled or loaded by this process, the latest last.
     compiled: Mutex<Vec<(Digest, Component)>>,
     /// One component compiles at a time: the compiler uses every core by itself.
@@ -173,6 +183,8 @@ impl Sandbox {
                 operator: config.operator,
                 max_component_bytes: config.max_component_bytes,
                 compile_timeout: config.compile_timeout,
+                process: config.process,
+                compile_memory_bytes: config.compile_memory_bytes,
                 compiled: Mutex::new(Vec::new()),
                 compiling: Semaphore::new(1),
                 instances: Arc::new(Semaphore::new(engine::MAX_INSTANCES as usize)),
@@ -227,6 +239,11 @@ impl Sandbox {
         self.shared.ceiling_digest
     }
 
+    /// What is started for processes of their own.
+    pub(crate) fn process(&self) -> Option<&ProcessProgram> {
+        self.shared.process.as_ref()
+    }
+
     /// Where recordings are kept.
     pub fn recordings(&self) -> Option<&Recordings> {
         self.shared.recordings.as_ref()
@@ -260,22 +277,36 @@ impl Sandbox {
         self.shared.max_component_bytes
     }
 
-    /// A place for an instance, once there is one.
-    pub(crate) async fn admit(&self) -> Result<OwnedSemaphorePermit, String> {
-        let waiting = Arc::clone(&self.shared.instances).acquire_owned();
-        match tokio::time::timeout(INSTANCE_PATIENCE, waiting).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(closed)) => Err(closed.to_string()),
-            Err(_) => Err(format!(
-                "{} instances were alive for {} s and none ended; let go of some",
-                engine::MAX_INSTANCES,
-                INSTANCE_PATIENCE.as_secs()
-            )),
-        }
+    /// A place for an instance of a plugin, once there is one: of those that its plugin may have, and
+    /// then of the host's, so that who waits for its own kind keeps nobody else waiting.
+    pub(crate) async fn admit(
+        &self,
+        of_plugin: &Arc<Semaphore>,
+        identity: &Identity,
+    ) -> Result<Place, String> {
+        let wait = |places: &Arc<Semaphore>| {
+            tokio::time::timeout(INSTANCE_PATIENCE, Arc::clone(places).acquire_owned())
+        };
+        let alive = |number: u32, next: String| {
+            let seconds = INSTANCE_PATIENCE.as_secs();
+            format!("{number} instances were alive for {seconds} s and none ended; {next}")
+        };
+        let own = wait(of_plugin).await.map_err(|_| {
+            let name = &identity.name;
+            let next = format!("let go of some, or raise `plugins.{name}.grants.limits.at_once`");
+            alive(identity.grants.limits.at_once.get(), next)
+        })?;
+        let of_host = wait(&self.shared.instances).await;
+        let of_host =
+            of_host.map_err(|_| alive(engine::MAX_INSTANCES, "let go of some".to_owned()))?;
+        Ok(Place {
+            _of_plugin: own.map_err(|closed| closed.to_string())?,
+            _of_host: of_host.map_err(|closed| closed.to_string())?,
+        })
     }
 
-    /// A component in compiled form: from this process, from the cache, or from the compiler on a
-    /// thread of its own.
+    /// A component in compiled form: from this process, from the cache, or from the compiler, in a
+    /// process of its own or else on a thread.
     pub(crate) async fn compile(
         &self,
         name: &str,
@@ -301,8 +332,11 @@ impl Sandbox {
         }
         let shared = Arc::clone(&self.shared);
         let bytes = bytes.to_vec();
-        // The compiler cannot be interrupted; when it is late, nobody waits for it any more.
-        let compiling = tokio::task::spawn_blocking(move || shared.compile(digest, &bytes));
+        // On a thread the compiler cannot be interrupted; when it is late, nobody waits for it any
+        // more. A process is ended, also when whoever waits is gone.
+        let stopped = StopOnDrop(Stop::default());
+        let stop = stopped.0.clone();
+        let compiling = tokio::task::spawn_blocking(move || shared.compile(digest, &bytes, &stop));
         let component = tokio::time::timeout_at(patience, compiling)
             .await
             .map_err(|_| late())?
@@ -325,8 +359,15 @@ impl Sandbox {
     }
 }
 
+/// What an instance takes up as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _of_plugin: OwnedSemaphorePermit,
+    _of_host: OwnedSemaphorePermit,
+}
+
 impl Shared {
-    fn compile(&self, digest: Digest, bytes: &[u8]) -> wasmtime::Result<Component> {
+    fn compile(&self, digest: Digest, bytes: &[u8], stop: &Stop) -> wasmtime::Result<Component> {
         let cached = self
             .cache
             .as_ref()
@@ -334,9 +375,10 @@ impl Shared {
         let component = match cached {
             Some(component) => component,
             None => {
-                let component = Component::from_binary(&self.engine, bytes)?;
+                let artifact = self.artifact(bytes, stop)?;
+                let component = cache::compiled(&self.engine, &artifact)?;
                 if let Some(cache) = &self.cache
-                    && let Err(error) = cache.store(digest, &component)
+                    && let Err(error) = cache.store(digest, &artifact)
                 {
                     tracing::warn!(%error, "a compiled plugin cannot be kept");
                 }
@@ -349,5 +391,23 @@ impl Shared {
         }
         compiled.push((digest, component.clone()));
         Ok(component)
+    }
+
+    fn artifact(&self, bytes: &[u8], stop: &Stop) -> wasmtime::Result<Vec<u8>> {
+        let Some(program) = &self.process else {
+            return self.engine.precompile_component(bytes);
+        };
+        let (memory, patience) = (self.compile_memory_bytes, self.compile_timeout);
+        let artifact = process::compile(program, bytes, memory, patience, stop);
+        artifact.map_err(|failure: CompileFailure| wasmtime::Error::msg(failure.to_string()))
+    }
+}
+
+/// Ends a process with whoever waits for it.
+struct StopOnDrop(Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
 use sandcast_audit::PluginRef;
+use serde::{Deserialize, Serialize};
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
@@ -36,7 +37,7 @@ pub(crate) struct Identity {
 }
 
 /// Something the host refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Denial {
     pub(crate) capability: String,
     pub(crate) detail: String,
@@ -151,11 +152,6 @@ impl State {
     /// Records that something was refused, with the line that would grant it.
     pub(crate) fn deny_with(&mut self, capability: &str, detail: String, grant_with: String) {
         self.actor.deny_with(capability, detail, grant_with);
-    }
-
-    /// The denial that most likely made a guest say that it was denied something.
-    pub(crate) fn explaining_denial(&self) -> Option<Denial> {
-        self.actor.last_denial()
     }
 
     /// Charges bytes that the host holds for the guest; they count against as much again as the

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use console::style;
 use sandcast_audit::{VerifierKey, load_key};
+use sandcast_sandbox::process::ProcessProgram;
 use sandcast_sandbox::{
     Certificate, Demand, Examination, Grants, Trial, TrialOptions, TrialVerdict as Verdict, examine,
 };
@@ -137,6 +138,7 @@ pub(crate) async fn execute(
             Some(path) => Some(read_json::<Grants>(path)?),
             None => None,
         },
+        process: Some(ProcessProgram::this()?),
     };
     let bytes = std::fs::read(&component)?;
     let mut step = Step::begin(output, "trials");

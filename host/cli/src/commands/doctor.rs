@@ -9,6 +9,7 @@ use clap::Args;
 use console::style;
 use sandcast_audit::AuditLog;
 use sandcast_kernels::Device;
+use sandcast_sandbox::process::{Attempt, ProcessProgram, attempts};
 use sandcast_sandbox::{Sandbox, SandboxConfig};
 use serde::Serialize;
 
@@ -101,6 +102,7 @@ pub(crate) fn execute(
     checks.extend(free_space(&folder));
     checks.extend(audit_log(&folder));
     checks.push(sandbox());
+    checks.push(processes());
     checks.extend(operator(global));
     checks.extend(devices());
     let healthy = checks.iter().all(|check| check.status != Status::Bad);
@@ -295,6 +297,44 @@ fn sandbox() -> Check {
             "a limit on address space (ulimit -v) is the usual reason",
         ),
     }
+}
+
+/// Plugins are compiled in processes of their own, which the kernel holds. One is started and tries.
+fn processes() -> Check {
+    const WHAT: &str = "processes of plugins";
+    let tried = match ProcessProgram::this().and_then(|program| attempts(&program)) {
+        Ok(tried) => tried,
+        Err(error) => {
+            return Check::bad(
+                WHAT,
+                error.to_string(),
+                "plugins cannot be compiled here; a container that forbids seccomp or Landlock is the usual reason",
+            );
+        }
+    };
+    let (right, wrong): (Vec<_>, Vec<_>) = tried.iter().partition(|attempt| attempt.is_right());
+    let named = |attempts: &[&Attempt]| {
+        let names: Vec<_> = attempts
+            .iter()
+            .map(|attempt| attempt.what.as_str())
+            .collect();
+        names.join(", ")
+    };
+    if !wrong.is_empty() {
+        return Check::note(
+            WHAT,
+            format!("against the rule one can, or cannot: {}", named(&wrong)),
+            "the engine alone holds plugins then; Linux 5.13 or newer holds their processes too",
+        );
+    }
+    let refused: Vec<_> = right
+        .into_iter()
+        .filter(|attempt| !attempt.wanted)
+        .collect();
+    Check::good(
+        WHAT,
+        format!("confined; one tried and could not: {}", named(&refused)),
+    )
 }
 
 fn devices() -> Vec<Check> {

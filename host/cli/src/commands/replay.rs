@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use console::style;
 use sandcast_audit::{AuditLog, Digest, Entry, Event, PluginRef, RunId, Trust, VerifierKey};
+use sandcast_sandbox::process::ProcessProgram;
 use sandcast_sandbox::{
     Call, DeviceChoice, Divergence, HostCall, Outcome, Pooling, Recording, Recordings, Replay,
     ReplayedCall, Sandbox, SandboxConfig, replay, sentence,
@@ -122,6 +123,7 @@ pub(crate) async fn execute(
             cache_dir: compiled,
             pooling: Pooling::Off,
             device: DeviceChoice::Cpu.into(),
+            process: Some(ProcessProgram::this()?),
             ..SandboxConfig::default()
         },
         AuditLog::in_memory(),

@@ -21,6 +21,7 @@ pub use certificate::{Certificate, CertificateError};
 use crate::grants::{Capability, ComputeGrant, Grants, RandomGrant, TimeSpan};
 use crate::inspect::{Inspection, inspect};
 use crate::load::LoadError;
+use crate::process::ProcessProgram;
 use crate::recording::Recordings;
 use crate::sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};
 use trial::Stand;
@@ -106,6 +107,8 @@ pub struct TrialOptions {
     /// What it is granted; what it asks for, as narrowly as can be, when absent. Folders and hosts are
     /// never granted unless they are given here.
     pub grants: Option<Grants>,
+    /// What is started to compile it; it compiles in this process when absent.
+    pub process: Option<ProcessProgram>,
 }
 
 /// Why a component could not be tried.
@@ -149,6 +152,7 @@ pub async fn examine(
             recordings: Some(Recordings::at(folder.path().join("recordings"))),
             pooling: Pooling::Off,
             device: sandcast_kernels::DeviceChoice::Cpu.into(),
+            process: options.process.clone(),
             ..SandboxConfig::default()
         },
         audit.clone(),

@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Access, ByteSize, ComputeGrant, FileGrant, Grants, HttpCredential, HttpGrant, Limits, LogGrant,
-    RandomGrant, TimeSpan,
+    Access, ByteSize, ComputeGrant, FileGrant, Grants, HttpCredential, HttpGrant, Isolation,
+    Limits, LogGrant, RandomGrant, TimeSpan,
 };
 use crate::manifest::Role;
 
@@ -130,6 +130,13 @@ impl Ceiling {
         if most.recording.is_some() && grants.recording.is_none() && role != Role::Connector {
             Found(&mut found).add(DEMANDED, "nothing", "everything");
         }
+        // The same for the process; connectors and adapters have none yet.
+        if most.isolation == Isolation::Process
+            && grants.isolation != Isolation::Process
+            && matches!(role, Role::Policy | Role::Validator)
+        {
+            Found(&mut found).add("isolation", "engine", "process");
+        }
         found
     }
 }
@@ -162,6 +169,8 @@ fn compare(asked: &Grants, most: &Grants, found: &mut Found<'_>) {
         compute,
         limits,
         recording,
+        // A process of its own is more than what any ceiling allows less of.
+        isolation: _,
     } = asked;
     for (index, file) in files.iter().enumerate() {
         if !most.files.iter().any(|most| is_within(file, most)) {
@@ -364,6 +373,7 @@ fn compare_limits(asked: &Limits, most: &Limits, found: &mut Found<'_>) {
         resources,
         output_rows,
         output_bytes,
+        at_once,
     } = asked;
     found.at_most::<ByteSize>("limits.memory", *memory, most.memory);
     found.at_most::<TimeSpan>("limits.call_timeout", *call_timeout, most.call_timeout);
@@ -377,6 +387,7 @@ fn compare_limits(asked: &Limits, most: &Limits, found: &mut Found<'_>) {
     found.at_most("limits.resources", *resources, most.resources);
     found.at_most("limits.output_rows", *output_rows, most.output_rows);
     found.at_most::<ByteSize>("limits.output_bytes", *output_bytes, most.output_bytes);
+    found.at_most("limits.at_once", *at_once, most.at_once);
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Lines in the host's log, by `wasi:logging`: bounded in size and in bytes a second, with
 //! control characters made visible.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use wasmtime::component::{HasData, Linker};
@@ -8,6 +9,7 @@ use wasmtime::component::{HasData, Linker};
 use super::{Capability, LogGrant, LogLevel};
 use crate::bindings::adapter::wasi::logging::logging;
 use crate::limits::OverLimit;
+use crate::process::LogLine;
 use crate::state::State;
 use crate::text;
 
@@ -18,7 +20,7 @@ const BURST_SECONDS: u64 = 10;
 const MAX_DROPPED_MESSAGES: u64 = 100_000;
 
 /// Bytes of the context of a message.
-const MAX_CONTEXT_BYTES: usize = 128;
+pub(crate) const MAX_CONTEXT_BYTES: usize = 128;
 
 /// What one instance may still log.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(crate) struct LogState {
     bucket: Bucket,
     dropped: u64,
     last_words: Option<String>,
+    /// Where lines go instead of the host's log.
+    collected: Option<Arc<Mutex<Vec<LogLine>>>>,
 }
 
 impl LogState {
@@ -38,7 +42,13 @@ impl LogState {
             bucket: Bucket::new(grant.bytes_per_second.bytes()),
             dropped: 0,
             last_words: None,
+            collected: None,
         }
+    }
+
+    /// Leaves lines there instead of in the host's log.
+    pub(crate) fn collect(&mut self, lines: Arc<Mutex<Vec<LogLine>>>) {
+        self.collected = Some(lines);
     }
 
     /// The last error the guest has logged, which tells why it trapped.
@@ -159,14 +169,32 @@ pub(crate) fn write(
         }
         return Ok(());
     }
-    let plugin = state.identity.reference.id.as_str();
+    if let Some(lines) = &state.log.collected {
+        let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.push(LogLine {
+            level,
+            context,
+            message,
+        });
+        return Ok(());
+    }
     let stage = state.actor.context.stage.as_str();
-    let run = state
-        .actor
-        .context
-        .run
-        .as_ref()
-        .map_or("", |run| run.as_str());
+    let run = state.actor.context.run.as_ref();
+    let run = run.map_or("", |run| run.as_str());
+    let plugin = state.identity.reference.id.as_str();
+    emit(level, plugin, run, stage, &context, &message);
+    Ok(())
+}
+
+/// Puts a line of a guest into the host's log.
+pub(crate) fn emit(
+    level: LogLevel,
+    plugin: &str,
+    run: &str,
+    stage: &str,
+    context: &str,
+    message: &str,
+) {
     match level {
         LogLevel::Error => {
             tracing::error!(target: "plugin", { plugin.id = plugin, run.id = run, stage = stage, context = context }, "{message}");
@@ -185,7 +213,6 @@ pub(crate) fn write(
         }
         LogLevel::Off => {}
     }
-    Ok(())
 }
 
 #[cfg(test)]

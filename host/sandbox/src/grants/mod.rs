@@ -16,6 +16,7 @@ mod secrets;
 mod words;
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -125,6 +126,27 @@ pub struct Grants {
     /// Whether what its instances are asked and answer is kept, so that it can be replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recording: Option<RecordingGrant>,
+    /// What holds its instances beside the engine.
+    #[serde(skip_serializing_if = "Isolation::is_default")]
+    pub isolation: Isolation,
+}
+
+/// What holds the instances of a plugin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// The WebAssembly engine, in the host's own process.
+    #[default]
+    Engine,
+    /// The engine, in a process of its own that the kernel holds: no files, no network, no other
+    /// program. For policies and validators.
+    Process,
+}
+
+impl Isolation {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What is kept of an instance, beside what it was asked.
@@ -267,6 +289,8 @@ pub struct Limits {
     pub output_rows: u32,
     /// Bytes of one answer.
     pub output_bytes: ByteSize,
+    /// Instances of the plugin that live at one time; more wait.
+    pub at_once: NonZeroU32,
 }
 
 impl Grants {
@@ -283,6 +307,9 @@ impl Grants {
     }
 }
 
+/// Half of what a host has, so that no plugin takes all of it.
+const AT_ONCE: NonZeroU32 = NonZeroU32::new(64).unwrap();
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -294,6 +321,7 @@ impl Default for Limits {
             resources: 10_000,
             output_rows: 1 << 20,
             output_bytes: ByteSize::from_mib(128),
+            at_once: AT_ONCE,
         }
     }
 }

@@ -45,6 +45,11 @@ impl RandomState {
         }
     }
 
+    /// From now on the numbers of a key.
+    pub(crate) fn follow(&mut self, key: [u8; 32]) {
+        *self = Self::of_key(key);
+    }
+
     /// What all the numbers follow from.
     pub(crate) fn key(&self) -> [u8; 32] {
         self.key

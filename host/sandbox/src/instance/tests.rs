@@ -276,7 +276,7 @@ async fn a_call_that_is_dropped_half_way_ends_the_instance() {
         .await
         .expect("configured");
     let question = request();
-    let half_way = tokio::time::timeout(Duration::from_millis(100), policy.decide(&question));
+    let half_way = timeout(Duration::from_millis(100), policy.decide(&question));
     assert!(half_way.await.is_err(), "it was dropped");
     let error = policy
         .decide(&question)
@@ -284,6 +284,30 @@ async fn a_call_that_is_dropped_half_way_ends_the_instance() {
         .expect_err("its Store is gone");
     assert!(matches!(error, CallError::Ended { .. }), "{error}");
     assert_eq!(outcomes(&bench), ["cancelled"]);
+}
+
+#[tokio::test]
+async fn a_plugin_that_has_its_share_of_instances_waits_and_keeps_nobody_else_waiting() {
+    let bench = Bench::new();
+    let one = limits(|limits| limits.at_once = std::num::NonZeroU32::MIN);
+    let component = configuring("");
+    let (greedy, other) = (
+        bench.load(&component, one.clone()).await,
+        bench.load(&component, one).await,
+    );
+    let (context, config) = (context(), serde_json::json!({}));
+    let first = greedy.policy(&context, &config).await.expect("its share");
+    let second = timeout(Duration::from_millis(100), greedy.policy(&context, &config));
+    assert!(second.await.is_err(), "it waits");
+    other
+        .policy(&context, &config)
+        .await
+        .expect("another's share");
+    drop(first);
+    greedy
+        .policy(&context, &config)
+        .await
+        .expect("a place again");
 }
 
 #[tokio::test]

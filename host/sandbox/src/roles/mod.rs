@@ -2,9 +2,9 @@
 
 mod adapter;
 mod connector;
-mod policy;
+pub(crate) mod policy;
 mod training;
-mod validator;
+pub(crate) mod validator;
 
 pub use adapter::{Adapter, Declaration, Description, GenerationOptions, TrainInput, Trained};
 pub use connector::{Chunk, Comparison, Connector, Filter, Literal, Reject, ScanRequest, Split};

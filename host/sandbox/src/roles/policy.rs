@@ -7,8 +7,9 @@ use tokio::time::timeout;
 use super::check_name;
 use crate::bindings::policy::exports::sandcast::plugin::policy as wire;
 use crate::bindings::policy::{PolicyPlugin, PolicyPluginPre};
-use crate::call::{CallError, Usage};
-use crate::instance::{Begun, Instance, MAX_SENTENCE_BYTES};
+use crate::call::{CallError, Failure, Usage};
+use crate::instance::{Begun, Instance, MAX_SENTENCE_BYTES, failure_of};
+use crate::process::{Opening, Question};
 use crate::recording::{Call, Recordings, answers};
 use crate::state::State;
 use crate::text;
@@ -127,7 +128,8 @@ const MAX_PARAMETERS_BYTES: usize = 64 << 10;
 /// An instance that decides.
 pub struct Policy {
     instance: Instance,
-    guest: PolicyPlugin,
+    /// None where it runs in another process.
+    guest: Option<PolicyPlugin>,
 }
 
 impl Policy {
@@ -135,20 +137,21 @@ impl Policy {
         mut instance: Instance,
         pre: &PolicyPluginPre<State>,
         config: &Value,
+        opening: Option<Box<Opening>>,
     ) -> Result<Self, CallError> {
-        let config = config.to_string();
-        let Begun { store, patience } = instance.begin()?;
-        let made = timeout(patience, async {
-            let guest = pre.instantiate_async(&mut *store).await?;
-            let policy = guest.sandcast_plugin_policy();
-            let answer = policy.call_configure(&mut *store, &config).await?;
-            Ok((guest, answer))
-        })
-        .await;
-        let opened = instance.end(made).and_then(|(guest, answer)| {
-            instance.accept(answer)?;
-            Ok(guest)
-        });
+        let opened = match opening {
+            Some(opening) => {
+                let opened = instance.ask(&Question::Open(opening), None).await;
+                opened.map(|()| None)
+            }
+            None => {
+                let made = configure(&mut instance, pre, &config.to_string()).await;
+                made.and_then(|(guest, answer)| {
+                    instance.accept_told(answer)?;
+                    Ok(Some(guest))
+                })
+            }
+        };
         let guest = instance.keep(
             opened,
             |_| Ok(Call::ConfigurePolicy),
@@ -179,11 +182,16 @@ impl Policy {
                 .bad_input("the context of a request is not an object"));
         }
         let request = wire::Request::from(request);
-        let Begun { store, patience } = self.instance.begin()?;
-        let guest = self.guest.sandcast_plugin_policy();
-        let answer = timeout(patience, guest.call_decide(store, &request)).await;
-        let answer = self.instance.end(answer)?;
-        let decision = self.instance.accept(answer)?;
+        let decision = match &self.guest {
+            Some(guest) => {
+                let answer = decide(&mut self.instance, guest, &request).await?;
+                self.instance.accept_told(answer)?
+            }
+            None => {
+                let question = Question::Decide { request };
+                self.instance.ask(&question, None).await?
+            }
+        };
         check_decision(decision).map_err(|what| self.instance.bad_output(what))
     }
 
@@ -198,6 +206,36 @@ impl Policy {
     pub(crate) fn instance(&mut self) -> &mut Instance {
         &mut self.instance
     }
+}
+
+/// Makes an instance and gives it its configuration.
+pub(crate) async fn configure(
+    instance: &mut Instance,
+    pre: &PolicyPluginPre<State>,
+    config: &str,
+) -> Result<(PolicyPlugin, Result<(), Failure>), CallError> {
+    let Begun { store, patience } = instance.begin()?;
+    let made = timeout(patience, async {
+        let guest = pre.instantiate_async(&mut *store).await?;
+        let policy = guest.sandcast_plugin_policy();
+        let answer = policy.call_configure(&mut *store, config).await?;
+        Ok((guest, answer.map_err(failure_of)))
+    })
+    .await;
+    instance.end(made)
+}
+
+/// What a guest decides, as it says it.
+pub(crate) async fn decide(
+    instance: &mut Instance,
+    guest: &PolicyPlugin,
+    request: &wire::Request,
+) -> Result<Result<wire::Decision, Failure>, CallError> {
+    let Begun { store, patience } = instance.begin()?;
+    let guest = guest.sandcast_plugin_policy();
+    let answer = timeout(patience, guest.call_decide(store, request)).await;
+    let answer = instance.end(answer)?;
+    Ok(answer.map_err(failure_of))
 }
 
 fn check_decision(decision: wire::Decision) -> Result<Decision, String> {

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::timeout;
 
 use super::{MAX_NAME_BYTES, check_name};
 use crate::bindings::adapter::sandcast::plugin::types;
 use crate::bindings::validator::exports::sandcast::plugin::validator as wire;
 use crate::bindings::validator::{ValidatorPlugin, ValidatorPluginPre};
-use crate::call::CallError;
+use crate::call::{CallError, Failure};
 use crate::columns::{Batch, conform};
-use crate::instance::{Begun, Instance};
+use crate::instance::{Begun, Instance, failure_of};
 use crate::model::fields_of;
+use crate::process::{Opening, Question};
 use crate::recording::{Call, Recordings, answers, rows_to_bytes};
 use crate::state::State;
 use crate::text;
@@ -89,7 +90,8 @@ const MAX_MESSAGE_BYTES: usize = 1024;
 /// An instance that checks the batches of one dataset, in order.
 pub struct Validator {
     instance: Instance,
-    guest: ValidatorPlugin,
+    /// None where it runs in another process.
+    guest: Option<ValidatorPlugin>,
     rules: Vec<Rule>,
     /// Where a rule is among them.
     places: HashMap<String, usize>,
@@ -113,26 +115,25 @@ impl Validator {
         pre: &ValidatorPluginPre<State>,
         config: &serde_json::Value,
         schema: &Schema,
+        opening: Option<Box<Opening>>,
     ) -> Result<Self, CallError> {
-        let config = config.to_string();
         // The kinds that batches will have once they are lent.
         let schema = RecordBatch::new_empty(Arc::new(schema.clone()));
         let schema = conform(&schema).map_err(|error| instance.bad_input(error.to_string()))?;
-        let fields = fields_of(&schema.schema())
-            .map_err(|(column, kind)| instance.bad_input(format!("column `{column}` is {kind}")))?;
-        let fields: Vec<types::Field> = fields.into_iter().map(types::Field::from).collect();
-        let Begun { store, patience } = instance.begin()?;
-        let made = timeout(patience, async {
-            let guest = pre.instantiate_async(&mut *store).await?;
-            let validator = guest.sandcast_plugin_validator();
-            let answer = validator
-                .call_configure(&mut *store, &config, &fields)
-                .await?;
-            Ok((guest, answer))
-        })
-        .await;
-        let opened = instance.end(made).and_then(|(guest, answer)| {
-            let rules = instance.accept(answer)?;
+        let fields = fields(&schema.schema()).map_err(|what| instance.bad_input(what))?;
+        let opened = match opening {
+            Some(opening) => {
+                let columns = instance.rows(&schema)?;
+                let question = Question::Open(opening);
+                let rules = instance.ask(&question, Some(&columns)).await;
+                rules.map(|rules| (None, rules))
+            }
+            None => {
+                let made = configure(&mut instance, pre, &config.to_string(), &fields).await;
+                made.and_then(|(guest, answer)| Ok((Some(guest), instance.accept_told(answer)?)))
+            }
+        };
+        let opened = opened.and_then(|(guest, rules)| {
             let rules = check_rules(rules).map_err(|what| instance.bad_output(what))?;
             Ok((guest, rules))
         });
@@ -189,15 +190,16 @@ impl Validator {
     }
 
     async fn look_at(&mut self, batch: &RecordBatch) -> Result<Vec<Finding>, CallError> {
-        let lent =
-            Batch::lend(batch).map_err(|error| self.instance.bad_input(error.to_string()))?;
-        let lent = self.instance.push(lent)?;
-        self.instance.count_rows(batch.num_rows());
-        let Begun { store, patience } = self.instance.begin()?;
-        let guest = self.guest.sandcast_plugin_validator();
-        let answer = timeout(patience, guest.call_check(store, lent)).await;
-        let answer = self.instance.end(answer)?;
-        let findings = self.instance.accept(answer)?;
+        let findings = match &self.guest {
+            Some(guest) => {
+                let answer = check(&mut self.instance, guest, batch).await?;
+                self.instance.accept_told(answer)?
+            }
+            None => {
+                let rows = self.instance.rows(batch)?;
+                self.instance.ask(&Question::Check, Some(&rows)).await?
+            }
+        };
         let findings = self
             .check_findings(findings, batch.num_rows())
             .map_err(|what| self.instance.bad_output(what))?;
@@ -230,11 +232,13 @@ impl Validator {
     }
 
     async fn ask_for_verdicts(&mut self) -> Result<Vec<Verdict>, CallError> {
-        let Begun { store, patience } = self.instance.begin()?;
-        let guest = self.guest.sandcast_plugin_validator();
-        let answer = timeout(patience, guest.call_finish(store)).await;
-        let answer = self.instance.end(answer)?;
-        let verdicts = self.instance.accept(answer)?;
+        let verdicts = match &self.guest {
+            Some(guest) => {
+                let answer = judge(&mut self.instance, guest).await?;
+                self.instance.accept_told(answer)?
+            }
+            None => self.instance.ask(&Question::Judge, None).await?,
+        };
         self.check_verdicts(verdicts)
             .map_err(|what| self.instance.bad_output(what))
     }
@@ -361,6 +365,61 @@ impl Validator {
     }
 }
 
+/// The columns of a schema as a guest is told of them.
+pub(crate) fn fields(schema: &Schema) -> Result<Vec<types::Field>, String> {
+    let fields =
+        fields_of(schema).map_err(|(column, kind)| format!("column `{column}` is {kind}"))?;
+    Ok(fields.into_iter().map(types::Field::from).collect())
+}
+
+/// Makes an instance and gives it its configuration: the rules, as it says them.
+pub(crate) async fn configure(
+    instance: &mut Instance,
+    pre: &ValidatorPluginPre<State>,
+    config: &str,
+    fields: &[types::Field],
+) -> Result<(ValidatorPlugin, Result<Vec<wire::Rule>, Failure>), CallError> {
+    let Begun { store, patience } = instance.begin()?;
+    let made = timeout(patience, async {
+        let guest = pre.instantiate_async(&mut *store).await?;
+        let validator = guest.sandcast_plugin_validator();
+        let answer = validator
+            .call_configure(&mut *store, config, fields)
+            .await?;
+        Ok((guest, answer.map_err(failure_of)))
+    })
+    .await;
+    instance.end(made)
+}
+
+/// What a guest finds in a batch, as it says it.
+pub(crate) async fn check(
+    instance: &mut Instance,
+    guest: &ValidatorPlugin,
+    batch: &RecordBatch,
+) -> Result<Result<Vec<wire::Finding>, Failure>, CallError> {
+    let lent = Batch::lend(batch).map_err(|error| instance.bad_input(error.to_string()))?;
+    let lent = instance.push(lent)?;
+    instance.count_rows(batch.num_rows());
+    let Begun { store, patience } = instance.begin()?;
+    let guest = guest.sandcast_plugin_validator();
+    let answer = timeout(patience, guest.call_check(store, lent)).await;
+    let answer = instance.end(answer)?;
+    Ok(answer.map_err(failure_of))
+}
+
+/// What a guest makes of all that it has seen, as it says it.
+pub(crate) async fn judge(
+    instance: &mut Instance,
+    guest: &ValidatorPlugin,
+) -> Result<Result<Vec<wire::Verdict>, Failure>, CallError> {
+    let Begun { store, patience } = instance.begin()?;
+    let guest = guest.sandcast_plugin_validator();
+    let answer = timeout(patience, guest.call_finish(store)).await;
+    let answer = instance.end(answer)?;
+    Ok(answer.map_err(failure_of))
+}
+
 /// Adds up how many rows of a batch each rule found; a row that several findings of a rule name
 /// counts once.
 fn count_found(found: &mut [u64], places: &HashMap<String, usize>, findings: &[Finding]) {
@@ -407,6 +466,21 @@ fn check_rules(rules: Vec<wire::Rule>) -> Result<Vec<Rule>, String> {
             description: text::sentence(&rule.description, MAX_MESSAGE_BYTES),
         })
         .collect())
+}
+
+impl Serialize for types::Severity {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Severity::from(*self).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for types::Severity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Severity::deserialize(deserializer).map(|severity| match severity {
+            Severity::Warning => types::Severity::Warning,
+            Severity::Error => types::Severity::Error,
+        })
+    }
 }
 
 impl From<types::Severity> for Severity {

@@ -1,0 +1,465 @@
+//! What works on a guest's bytes does so in a process that the kernel holds, and takes nobody with it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use sandcast_audit::{AuditLog, Event};
+use sandcast_build::{BuildRequest, build};
+use sandcast_sandbox::process::{ProcessProgram, attempts};
+use sandcast_sandbox::{
+    ByteSize, CallContext, CallError, ControlPoint, DeviceChoice, Effect, Grants, Isolation,
+    Limits, LoadError, Plugin, Pooling, RandomGrant, Recording, RecordingGrant, Recordings,
+    Request, Role, Sandbox, SandboxConfig, TimeSpan, replay,
+};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+fn program() -> ProcessProgram {
+    ProcessProgram::at(env!("CARGO_BIN_EXE_sandcast"))
+}
+
+fn sandbox(audit: &AuditLog, change: impl FnOnce(&mut SandboxConfig)) -> Sandbox {
+    let mut config = SandboxConfig {
+        pooling: Pooling::Off,
+        device: DeviceChoice::Cpu.into(),
+        process: Some(program()),
+        ..SandboxConfig::default()
+    };
+    change(&mut config);
+    Sandbox::new(config, audit.clone()).expect("a sandbox")
+}
+
+/// A guest of the repository, such as `plugins/connector-csv`.
+fn component(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(name);
+    let built = build(&BuildRequest::new(folder), &mut |_| {}).expect("it builds");
+    fs::read(built.component).expect("it is there")
+}
+
+/// A policy that does nothing, with a module in it that takes long to compile.
+fn heavy(functions: usize, adds: usize) -> Vec<u8> {
+    let manifest = json!({
+        "id": "acme/heavy", "version": "1.0.0", "role": "policy", "contract": "0.1.0",
+        "capabilities": [],
+    });
+    let manifest = manifest.to_string().replace('"', "\\22");
+    let mut module = String::new();
+    for number in 0..functions {
+        let _ = write!(module, "(func (param i64) (result i64) local.get 0");
+        for add in 0..adds {
+            let _ = write!(
+                module,
+                " i64.const {} i64.mul local.get 0 i64.xor",
+                number + add
+            );
+        }
+        module.push(')');
+    }
+    let text = format!(
+        r#"(component
+             (core module {module})
+             (instance $role)
+             (export "sandcast:plugin/policy@0.1.0" (instance $role))
+             (@custom "sandcast:manifest" "{manifest}"))"#
+    );
+    wat::parse_str(text).expect("a component in text")
+}
+
+/// Processes of plugins that this one has started and not seen the end of.
+fn children() -> usize {
+    processes().len()
+}
+
+fn processes() -> Vec<String> {
+    let threads = fs::read_dir("/proc/self/task").expect("threads");
+    let of = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children"));
+    let lists: String = threads.filter_map(|thread| of(thread.ok()?).ok()).collect();
+    let named = |child: &&str| {
+        let words = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        words.contains("sandbox-process")
+    };
+    let found = lists.split_whitespace().filter(named);
+    found.map(str::to_owned).collect()
+}
+
+/// One test at a time counts processes.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+#[test]
+fn a_confined_process_can_compute_and_nothing_else() {
+    let tried = attempts(&program()).expect("a process");
+    let wrong: Vec<_> = tried.iter().filter(|attempt| !attempt.is_right()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(tried.iter().any(|attempt| attempt.wanted));
+    assert!(tried.iter().any(|attempt| !attempt.wanted));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_compiled_apart_decides() {
+    let _alone = ALONE.lock().await;
+    let audit = AuditLog::in_memory();
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = folder.path().to_path_buf();
+    let sandbox = sandbox(&audit, |config| config.cache_dir = Some(cache));
+    let grants = apart(Isolation::Engine);
+    let plugin = load(&sandbox, "tests/guests/lots", Role::Policy, grants).await;
+    let mut policy = plugin.policy(&context(), &json!({})).await.expect("made");
+    let decision = policy.decide(&question("promote")).await.expect("decided");
+    assert_eq!(decision.effect, Effect::Allow);
+    policy.finish().expect("ended");
+    let kept = fs::read_dir(folder.path()).expect("the cache");
+    let kept = kept.filter_map(|file| file.ok()?.file_name().into_string().ok());
+    assert_eq!(kept.filter(|name| name.ends_with(".cwasm")).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_compiles_too_long_is_ended_with_its_process() {
+    let _alone = ALONE.lock().await;
+    let audit = AuditLog::in_memory();
+    let patience = Duration::from_millis(300);
+    let sandbox = sandbox(&audit, |config| config.compile_timeout = patience);
+    let bytes = heavy(4000, 400);
+    let begun = Instant::now();
+    let error = sandbox
+        .load("heavy", &bytes, Role::Policy, Grants::default())
+        .await
+        .map(|_| ())
+        .expect_err("it takes longer");
+    assert!(matches!(error, LoadError::CompileTimeout { .. }), "{error}");
+    // Nothing goes on compiling behind the back of whoever was told so.
+    while children() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it still runs");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let refused = audit.entries().expect("a log").into_iter();
+    let refused = refused.filter(|entry| matches!(entry.event, Event::PluginRefused { .. }));
+    assert_eq!(refused.count(), 1);
+    // The next one is compiled.
+    let next = sandbox
+        .load("small", &heavy(1, 1), Role::Policy, Grants::default())
+        .await
+        .map(|_| ())
+        .expect_err("it has no functions of a policy");
+    assert!(next.to_string().contains("does not compile"), "{next}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_takes_the_compiler_too_much_memory_takes_no_more_than_that() {
+    let _alone = ALONE.lock().await;
+    let audit = AuditLog::in_memory();
+    let sandbox = sandbox(&audit, |config| config.compile_memory_bytes = 96 << 20);
+    let error = sandbox
+        .load("heavy", &heavy(1, 120_000), Role::Policy, Grants::default())
+        .await
+        .map(|_| ())
+        .expect_err("it takes more");
+    let told = error.to_string();
+    assert!(
+        told.contains("its compiler, which may use 96 MiB, ended with signal"),
+        "{told}"
+    );
+    assert_eq!(children(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_process_nothing_compiles() {
+    let _alone = ALONE.lock().await;
+    let audit = AuditLog::in_memory();
+    for (path, why) in [
+        ("/nowhere/sandcast", "No such file"),
+        // A program that knows nothing of this.
+        ("/bin/true", "ended with"),
+    ] {
+        let program = ProcessProgram::at(path);
+        let sandbox = sandbox(&audit, |config| config.process = Some(program));
+        let error = sandbox
+            .load("any", &heavy(1, 1), Role::Policy, Grants::default())
+            .await
+            .map(|_| ())
+            .expect_err("no process");
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
+fn apart(isolation: Isolation) -> Grants {
+    Grants {
+        isolation,
+        clock: true,
+        random: Some(RandomGrant { seed: Some(7) }),
+        limits: Limits {
+            memory: ByteSize::from_bytes(256 << 20),
+            call_timeout: TimeSpan::from_millis(1_500),
+            ..Limits::default()
+        },
+        ..Grants::default()
+    }
+}
+
+async fn load(sandbox: &Sandbox, guest: &str, role: Role, grants: Grants) -> Plugin {
+    let loaded = sandbox.load("guest", &component(guest), role, grants).await;
+    loaded.expect("it loads")
+}
+
+fn context() -> CallContext {
+    CallContext::new(None, "test")
+}
+
+fn question(action: &str) -> Request {
+    Request {
+        control_point: ControlPoint::Promote,
+        principal: "pipeline:test".into(),
+        action: action.into(),
+        resource: "model:test".into(),
+        context: json!({ "approved": true }),
+    }
+}
+
+/// What a validator makes of a batch, in words; with everything that it says.
+async fn checked(plugin: &Plugin, behaviour: &str) -> String {
+    let rows = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef),
+        (
+            "name",
+            Arc::new(StringArray::from(vec![Some("a"), None, Some("c")])),
+        ),
+    ])
+    .expect("rows");
+    let config = json!({ "behaviour": behaviour });
+    let judged = async {
+        let mut validator = plugin
+            .validator(&context(), &config, &rows.schema())
+            .await?;
+        let mut said = format!("{:?}", validator.rules());
+        for part in [rows.clone(), rows.slice(1, 2)] {
+            said.push_str(&format!("\n{:?}", validator.check(&part).await?));
+        }
+        Ok::<_, CallError>(format!("{said}\n{:?}", validator.finish().await?))
+    };
+    match judged.await {
+        Ok(said) => said,
+        Err(error) => error.to_string(),
+    }
+}
+
+/// What the log says of instances and denials, but for times.
+fn told(audit: &AuditLog) -> Vec<String> {
+    let entries = audit.entries().expect("a log in memory").into_iter();
+    entries
+        .filter_map(|entry| match entry.event {
+            Event::CallsFinished {
+                host_calls,
+                bytes_in,
+                bytes_out,
+                outcome,
+                ..
+            } => Some(format!(
+                "{outcome}: {host_calls:?}, {bytes_in}, {bytes_out}"
+            )),
+            Event::Denied {
+                capability, detail, ..
+            } => Some(format!("denied {capability}: {detail}")),
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_validator_in_a_process_says_what_it_says_in_the_engine() {
+    let _alone = ALONE.lock().await;
+    let mut logs = Vec::new();
+    let mut said = Vec::new();
+    for isolation in [Isolation::Engine, Isolation::Process] {
+        let audit = AuditLog::in_memory();
+        let sandbox = sandbox(&audit, |_| {});
+        let guest = "tests/guests/hostile-validator";
+        let plugin = load(&sandbox, guest, Role::Validator, apart(isolation)).await;
+        let mut outcomes = Vec::new();
+        for behaviour in [
+            "behave",
+            "fail",
+            "spin",
+            "spin-in-finish",
+            "memory",
+            "trap",
+            "stack",
+            "flood-log",
+            "row-past-the-end",
+            "falling-rows",
+            "twin-rows",
+            "many-rows",
+            "unknown-rule",
+            "unknown-column",
+            "many-findings",
+            "long-message",
+            "mostly-above-one",
+            "twin-rules",
+            "many-rules",
+            "pass-anyway",
+            "claim-rows",
+            "no-verdict",
+            "column-past-the-end",
+            "no-such-behaviour",
+        ] {
+            outcomes.push(format!(
+                "{behaviour}: {}",
+                checked(&plugin, behaviour).await
+            ));
+        }
+        // A number that JSON does not know is refused all the same.
+        let strange = checked(&plugin, "mostly-not-a-number").await;
+        assert!(strange.contains("returned something wrong"), "{strange}");
+        assert_eq!(sandbox.live_instances(), 0);
+        assert!(children() <= 4, "processes that wait for work are few");
+        said.push(outcomes);
+        logs.push(told(&audit));
+        drop((plugin, sandbox));
+        assert_eq!(children(), 0, "they end with their plugin");
+    }
+    assert_eq!(said[0], said[1]);
+    assert_eq!(logs[0], logs[1]);
+    assert!(logs[0].iter().any(|line| line.starts_with("denied log")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_in_a_process_is_recorded_and_replayed() {
+    let _alone = ALONE.lock().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let recordings = Recordings::at(folder.path().join("recordings"));
+    let audit = AuditLog::in_memory();
+    let kept = recordings.clone();
+    let sandbox = sandbox(&audit, |config| config.recordings = Some(kept));
+    let grants = Grants {
+        random: Some(RandomGrant { seed: None }),
+        recording: Some(RecordingGrant::default()),
+        ..apart(Isolation::Process)
+    };
+    let plugin = load(&sandbox, "tests/guests/lots", Role::Policy, grants).await;
+    let mut policy = plugin
+        .policy(&context(), &json!({ "looks": 2 }))
+        .await
+        .expect("made");
+    let first = policy.decide(&question("promote")).await.expect("decided");
+    let second = policy.decide(&question("archive")).await.expect("decided");
+    assert_eq!((first.effect, second.effect), (Effect::Allow, Effect::Deny));
+    assert_ne!(first.reasons, second.reasons);
+    let usage = policy.finish().expect("ended");
+    let drawn = usage
+        .host_calls
+        .keys()
+        .any(|name| name.starts_with("random."));
+    assert!(drawn, "{:?}", usage.host_calls);
+    let digest = usage.recording.expect("a recording");
+    let recording = Recording::read(&recordings, &digest).expect("it is there");
+    assert!(recording.host_calls() > 4);
+    assert_eq!(recording.grants.isolation, Isolation::Process);
+    // A replay is in the engine, and nothing but what was kept comes to it.
+    let replayed = replay(&sandbox, &recordings, &recording)
+        .await
+        .expect("replayed");
+    assert!(replayed.is_same(), "{replayed:?}");
+    assert_eq!(replayed.calls.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_gone_takes_its_instance_and_nothing_else() {
+    let _alone = ALONE.lock().await;
+    let audit = AuditLog::in_memory();
+    let sandbox = sandbox(&audit, |_| {});
+    let guest = "tests/guests/lots";
+    let plugin = load(&sandbox, guest, Role::Policy, apart(Isolation::Process)).await;
+    let config = json!({});
+    let mut policy = plugin.policy(&context(), &config).await.expect("made");
+    policy.decide(&question("promote")).await.expect("decided");
+    for process in processes() {
+        let killed = std::process::Command::new("kill")
+            .args(["-9", &process])
+            .status();
+        assert!(killed.expect("kill").success());
+    }
+    let error = policy
+        .decide(&question("promote"))
+        .await
+        .expect_err("it is gone");
+    assert!(
+        error
+            .to_string()
+            .contains("the process that it runs in is gone"),
+        "{error}"
+    );
+    let error = policy
+        .decide(&question("promote"))
+        .await
+        .expect_err("it was closed");
+    assert!(matches!(error, CallError::Ended { .. }), "{error}");
+    drop(policy);
+    let mut policy = plugin
+        .policy(&context(), &config)
+        .await
+        .expect("another process");
+    policy.decide(&question("promote")).await.expect("decided");
+    policy.finish().expect("ended");
+    let ends: Vec<String> = told(&audit);
+    assert!(ends[0].starts_with("trapped"), "{ends:?}");
+    assert!(ends[1].starts_with("finished"), "{ends:?}");
+    // The process of the one that ended well waits, and serves the next.
+    let waiting = processes();
+    assert_eq!(waiting.len(), 1);
+    let policy = plugin.policy(&context(), &config).await.expect("made");
+    assert_eq!(processes(), waiting);
+    policy.finish().expect("ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_process_has_is_refused_when_it_is_asked_for() {
+    let _alone = ALONE.lock().await;
+    let audit = AuditLog::in_memory();
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = serde_json::from_value(json!([{ "host": folder.path(), "guest": "/data" }]));
+    let with_files = Grants {
+        files: files.expect("a grant"),
+        ..apart(Isolation::Process)
+    };
+    let (house, without) = (
+        sandbox(&audit, |_| {}),
+        sandbox(&audit, |config| config.process = None),
+    );
+    let oracle = component("tests/guests/lots");
+    let csv = component("plugins/connector-csv");
+    let asked_for =
+        serde_json::from_value(json!({ "files": [{ "host": folder.path(), "guest": "/data" }] }));
+    let reading: Grants = asked_for.expect("grants");
+    for (sandbox, bytes, role, grants, why) in [
+        (&house, &oracle, Role::Policy, with_files, "opens no folder"),
+        (
+            &house,
+            &csv,
+            Role::Connector,
+            Grants {
+                isolation: Isolation::Process,
+                ..reading
+            },
+            "connectors and adapters do not yet",
+        ),
+        (
+            &without,
+            &oracle,
+            Role::Policy,
+            apart(Isolation::Process),
+            "no program to start",
+        ),
+    ] {
+        let error = sandbox.load("guest", bytes, role, grants).await.map(|_| ());
+        let error = error.expect_err("it cannot be given");
+        assert!(
+            error.to_string().contains("plugins.guest.grants.isolation")
+                && error.to_string().contains(why),
+            "{error}"
+        );
+    }
+}
