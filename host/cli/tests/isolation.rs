@@ -258,9 +258,11 @@ fn told(audit: &AuditLog) -> Vec<String> {
                 bytes_out,
                 outcome,
                 ..
-            } => Some(format!(
+            } if !host_calls.contains_key("log.log") => Some(format!(
                 "{outcome}: {host_calls:?}, {bytes_in}, {bytes_out}"
             )),
+            // How much of a flood comes before its end is a matter of time.
+            Event::CallsFinished { outcome, .. } => Some(format!("{outcome}, with a log")),
             Event::Denied {
                 capability, detail, ..
             } => Some(format!("denied {capability}: {detail}")),

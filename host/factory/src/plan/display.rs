@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use sandcast_sandbox::Capability;
+use sandcast_sandbox::{Capability, Isolation};
 
 use super::{Plan, PlannedCapability, PlannedPlugin, Reuse};
 
@@ -86,6 +86,12 @@ fn write_plugin(
     }
     for capability in &plugin.capabilities {
         writeln!(formatter, "│  {stem}    {}", said(capability, plugin))?;
+    }
+    if plugin.grants.isolation == Isolation::Process {
+        writeln!(
+            formatter,
+            "│  {stem}    in a process of its own: no files, no network, held by the kernel"
+        )?;
     }
     if plugin.grants.recording.is_some() {
         writeln!(
