@@ -17,6 +17,8 @@ mod contract;
 mod diff;
 mod effect;
 mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grants;
 mod inspect;
 mod instance;
