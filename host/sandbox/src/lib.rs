@@ -11,6 +11,7 @@ mod cache;
 mod call;
 mod capabilities;
 mod certify;
+mod code;
 mod columns;
 mod conduct;
 mod contract;

@@ -7,6 +7,7 @@ use thiserror::Error;
 use wasmtime::component::{Component, Linker};
 
 use crate::bindings::{adapter, connector, policy, validator};
+use crate::code;
 use crate::contract::{CONTRACT_VERSION, role_export};
 use crate::grants::{
     Capability, Excess, Grants, clock, compute, config, files, http, log, noise, random,
@@ -43,6 +44,16 @@ pub enum LoadError {
         size_bytes: u64,
         /// The limit.
         limit_bytes: u64,
+    },
+    /// Its code is more than the compiler can be given.
+    #[error(
+        "plugin `{name}` is not compiled: {what}; a compiler would take too much memory and time over it"
+    )]
+    TooComplex {
+        /// The plugin as the pipeline names it.
+        name: String,
+        /// What there is too much of.
+        what: String,
     },
     /// There is no usable manifest inside.
     #[error(
@@ -354,6 +365,10 @@ async fn prepare(
     grants: Grants,
     inspection: &Inspection,
 ) -> Result<(Arc<Identity>, RolePre), LoadError> {
+    code::check(bytes).map_err(|what| LoadError::TooComplex {
+        name: name.to_owned(),
+        what,
+    })?;
     let component = sandbox.compile(name, inspection.digest, bytes).await?;
     let pre = link(sandbox, &component, inspection, role).map_err(|error| LoadError::Compile {
         name: name.to_owned(),
