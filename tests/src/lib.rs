@@ -1,5 +1,10 @@
 //! What the tests that cross crates share: the repository's own plugins, built once, and pipelines
-//! laid out in a folder of their own.
+//! laid out in a folder of their own; components written in text; an allocator that counts; and
+//! what reads bytes of somebody else, for fuzzing.
+
+pub mod allocator;
+pub mod components;
+pub mod fuzz;
 
 use std::path::{Path, PathBuf};
 

@@ -155,7 +155,7 @@ async fn a_component_that_takes_the_compiler_too_much_memory_takes_no_more_than_
     let audit = AuditLog::in_memory();
     let sandbox = sandbox(&audit, |config| config.compile_memory_bytes = 96 << 20);
     let error = sandbox
-        .load("heavy", &heavy(1, 120_000), Role::Policy, Grants::default())
+        .load("heavy", &heavy(16, 20_000), Role::Policy, Grants::default())
         .await
         .map(|_| ())
         .expect_err("it takes more");

@@ -11,12 +11,15 @@ mod cache;
 mod call;
 mod capabilities;
 mod certify;
+mod code;
 mod columns;
 mod conduct;
 mod contract;
 mod diff;
 mod effect;
 mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grants;
 mod inspect;
 mod instance;

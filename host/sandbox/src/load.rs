@@ -8,6 +8,7 @@ use wasmtime::component::{Component, Linker};
 
 use crate::bindings::{adapter, connector, policy, validator};
 use crate::cache;
+use crate::code;
 use crate::contract::{CONTRACT_VERSION, role_export};
 use crate::grants::{
     Capability, Excess, Grants, Isolation, clock, compute, config, files, http, log, noise, random,
@@ -45,6 +46,16 @@ pub enum LoadError {
         size_bytes: u64,
         /// The limit.
         limit_bytes: u64,
+    },
+    /// Its code is more than the compiler can be given.
+    #[error(
+        "plugin `{name}` is not compiled: {what}; a compiler would take too much memory and time over it"
+    )]
+    TooComplex {
+        /// The plugin as the pipeline names it.
+        name: String,
+        /// What there is too much of.
+        what: String,
     },
     /// There is no usable manifest inside.
     #[error(
@@ -306,7 +317,7 @@ async fn check_and_compile(
     if isolation == Isolation::Process {
         check_isolation(sandbox, name, role, &grants)?;
     }
-    let component = sandbox.compile(name, inspection.digest, bytes).await?;
+    let component = compile(sandbox, name, bytes, &inspection).await?;
     let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
     let workshop = match isolation {
         Isolation::Engine => None,
@@ -432,6 +443,20 @@ fn keep_component(
     })
 }
 
+/// Compiles what was checked, where it is no more than a compiler should be given.
+async fn compile(
+    sandbox: &Sandbox,
+    name: &str,
+    bytes: &[u8],
+    inspection: &Inspection,
+) -> Result<Component, LoadError> {
+    code::check(bytes).map_err(|what| LoadError::TooComplex {
+        name: name.to_owned(),
+        what,
+    })?;
+    sandbox.compile(name, inspection.digest, bytes).await
+}
+
 /// Links what was checked and compiled.
 fn prepare(
     sandbox: &Sandbox,
@@ -473,7 +498,7 @@ pub(crate) async fn replayed(
     check_contract(name, &inspection)?;
     check_role(name, &inspection, role)?;
     check_imports(name, &inspection, &grants)?;
-    let component = sandbox.compile(name, inspection.digest, bytes).await?;
+    let component = compile(sandbox, name, bytes, &inspection).await?;
     let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
     let sandbox = sandbox.clone();
     Ok(Plugin::replayed(

@@ -147,8 +147,13 @@ pub(crate) fn parse(sections: &[Vec<u8>]) -> Result<Manifest, String> {
             "its id is not made of letters, digits and `-_./`, 1 to 256 of them".to_owned(),
         );
     }
+    let is_version = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
     if manifest.version.is_empty() || manifest.version.len() > 64 {
         return Err("its version has no characters, or more than 64".to_owned());
+    }
+    // It is shown wherever the plugin is named.
+    if !manifest.version.chars().all(is_version) {
+        return Err("its version is not made of letters, digits and `-_.+`".to_owned());
     }
     Ok(manifest)
 }
@@ -189,6 +194,8 @@ mod tests {
         assert!(parse(&[section(|json| json["role"] = "king".into())]).is_err());
         assert!(parse(&[section(|json| json["id"] = "a b\u{1b}".into())]).is_err());
         assert!(parse(&[section(|json| json["version"] = "".into())]).is_err());
+        assert!(parse(&[section(|json| json["version"] = "1.0\u{202e}".into())]).is_err());
+        assert!(parse(&[section(|json| json["version"] = "1.0.0-rc.1+7".into())]).is_ok());
         let long = " ".repeat(MAX_MANIFEST_BYTES + 1).into_bytes();
         assert!(
             parse(&[long])

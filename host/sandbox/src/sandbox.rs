@@ -135,11 +135,17 @@ struct Shared {
     compiled: Mutex<Vec<(Digest, Component)>>,
     /// One component compiles at a time: the compiler uses every core by itself.
     compiling: Semaphore,
+    /// Places on the compiler, each held until the compiler is really done.
+    compilers: Arc<Semaphore>,
     instances: Arc<Semaphore>,
 }
 
 /// Components that a process keeps compiled.
 const MAX_COMPILED: usize = 32;
+
+/// Compilations that go on at a time: the one that somebody waits for, and one that was late and that
+/// nobody waits for any more. The compiler cannot be interrupted.
+const MAX_COMPILING: usize = 2;
 
 /// How long a new instance waits for another to end.
 const INSTANCE_PATIENCE: Duration = Duration::from_secs(60);
@@ -187,6 +193,7 @@ impl Sandbox {
                 compile_memory_bytes: config.compile_memory_bytes,
                 compiled: Mutex::new(Vec::new()),
                 compiling: Semaphore::new(1),
+                compilers: Arc::new(Semaphore::new(MAX_COMPILING)),
                 instances: Arc::new(Semaphore::new(engine::MAX_INSTANCES as usize)),
             }),
         })
@@ -331,12 +338,22 @@ impl Sandbox {
             return Ok(component);
         }
         let shared = Arc::clone(&self.shared);
+        let place = Arc::clone(&shared.compilers).acquire_owned();
+        let place = tokio::time::timeout_at(patience, place)
+            .await
+            .map_err(|_| late())?
+            .map_err(|closed| failed(closed.to_string()))?;
         let bytes = bytes.to_vec();
         // On a thread the compiler cannot be interrupted; when it is late, nobody waits for it any
-        // more. A process is ended, also when whoever waits is gone.
+        // more, but it keeps its place until it is done, so that few go on at a time. A process is
+        // ended, also when whoever waits is gone.
         let stopped = StopOnDrop(Stop::default());
         let stop = stopped.0.clone();
-        let compiling = tokio::task::spawn_blocking(move || shared.compile(digest, &bytes, &stop));
+        let compiling = tokio::task::spawn_blocking(move || {
+            let component = shared.compile(digest, &bytes, &stop);
+            drop(place);
+            component
+        });
         let component = tokio::time::timeout_at(patience, compiling)
             .await
             .map_err(|_| late())?

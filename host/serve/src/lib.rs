@@ -9,6 +9,8 @@
 mod app;
 mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handlers;
 mod models;
 mod protocol;

@@ -4,9 +4,9 @@
 //! a guest is made in [`lower`], what comes back is checked in [`lift`].
 
 mod conform;
-mod lift;
-mod list;
-mod lower;
+pub(crate) mod lift;
+pub(crate) mod list;
+pub(crate) mod lower;
 #[cfg(test)]
 mod tests;
 

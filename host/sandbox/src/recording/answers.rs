@@ -5,7 +5,8 @@ use sandcast_audit::Digest;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::call::{Outcome, rows_to_bytes};
+use super::call::Outcome;
+use super::rows::rows_to_bytes;
 use crate::call::CallError;
 use crate::instance::outcome_of;
 use crate::roles::{Declaration, Trained};

@@ -1,8 +1,5 @@
 //! What a recorded instance was asked, and what it answered.
 
-use arrow::record_batch::RecordBatch;
-use arrow_ipc::reader::StreamReader;
-use arrow_ipc::writer::StreamWriter;
 use sandcast_audit::{Digest, PluginRef, RunId};
 use sandcast_kernels::Precision;
 use serde::{Deserialize, Serialize};
@@ -208,61 +205,5 @@ impl Outcome {
     pub fn is_replayable(&self) -> bool {
         const NOT: [&str; 4] = ["out of time", "host", STRAYED, super::answers::NOT_KEPT];
         !matches!(self, Self::Failed { how, .. } if NOT.contains(&how.as_str()))
-    }
-}
-
-/// Rows as they are kept.
-pub(crate) fn rows_to_bytes(
-    schema: &arrow::datatypes::Schema,
-    batches: &[RecordBatch],
-) -> std::io::Result<Vec<u8>> {
-    let written = || {
-        let mut writer = StreamWriter::try_new(Vec::new(), schema)?;
-        for batch in batches {
-            writer.write(batch)?;
-        }
-        writer.into_inner()
-    };
-    written().map_err(std::io::Error::other)
-}
-
-/// The rows in bytes that were kept.
-pub(crate) fn rows_of_bytes(bytes: &[u8]) -> Result<Vec<RecordBatch>, String> {
-    let read = || {
-        let reader = StreamReader::try_new(bytes, None)?;
-        let schema = reader.schema();
-        let mut batches = reader.collect::<Result<Vec<_>, _>>()?;
-        if batches.is_empty() {
-            batches.push(RecordBatch::new_empty(schema));
-        }
-        Ok::<_, arrow::error::ArrowError>(batches)
-    };
-    read().map_err(|error| format!("its rows cannot be read: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::{Int64Array, StringArray};
-
-    use super::*;
-
-    #[test]
-    fn rows_are_kept_as_they_are_also_slices_and_none() {
-        let names: StringArray = ["a", "b", "c"].into_iter().map(Some).collect();
-        let numbers = Int64Array::from(vec![Some(1), None, Some(3)]);
-        let all = RecordBatch::try_from_iter_with_nullable([
-            ("name", Arc::new(names) as _, false),
-            ("number", Arc::new(numbers) as _, true),
-        ])
-        .expect("rows");
-        for kept in [vec![all.slice(1, 2), all.clone()], vec![all.slice(0, 0)]] {
-            let bytes = rows_to_bytes(&all.schema(), &kept).expect("bytes");
-            assert_eq!(rows_of_bytes(&bytes).expect("rows"), kept);
-            let again = rows_to_bytes(&all.schema(), &kept).expect("bytes");
-            assert_eq!(again, bytes, "the same rows are the same bytes");
-        }
-        assert!(rows_of_bytes(b"no rows").is_err());
     }
 }

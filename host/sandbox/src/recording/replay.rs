@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answers;
-use super::call::{Call, Outcome, RecordedCall, Recording, VERSION, rows_of_bytes};
+use super::call::{Call, Outcome, RecordedCall, Recording, VERSION};
+use super::rows::rows_of_bytes;
 use super::store::{RecordingError, Recordings};
 use super::trace::{Divergence, Traced};
 use crate::grants::TimeSpan;

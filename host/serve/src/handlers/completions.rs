@@ -26,7 +26,7 @@ const MAX_TOKENS: u32 = 4_096;
 /// are not understood are refused, not passed over.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CompletionRequest {
+pub(crate) struct CompletionRequest {
     /// name, name@alias or name@version
     model: String,
     prompt: OneOrMore,
@@ -47,6 +47,14 @@ struct CompletionRequest {
     /// Whom it is for; nothing depends on it.
     #[serde(default, rename = "user")]
     _user: Option<String>,
+}
+
+impl CompletionRequest {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        serde_json::from_slice(body).map_err(|error| {
+            ApiError::bad_request(format!("the request is not a completion: {error}"))
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,9 +119,7 @@ pub(crate) async fn completions(
     // Before the body is read: what waits is held in memory.
     let _place = take_place(&app).map_err(unknown)?;
     let body = read_body(&app, &headers, body).await.map_err(unknown)?;
-    let request: CompletionRequest = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::bad_request(format!("the request is not a completion: {error}")))
-        .map_err(unknown)?;
+    let request = CompletionRequest::parse(&body).map_err(unknown)?;
     let (name, version) = match request.model.split_once('@') {
         None => (request.model.as_str(), None),
         Some((name, version)) => (name, Some(version)),

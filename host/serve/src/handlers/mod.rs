@@ -10,7 +10,7 @@ mod stats;
 use axum::extract::Path;
 use serde::Deserialize;
 
-pub(crate) use completions::completions;
+pub(crate) use completions::{CompletionRequest, completions};
 pub(crate) use health::{live, metrics, model_ready, ready};
 pub(crate) use infer::infer;
 pub(crate) use metadata::{model_metadata, server_metadata};

@@ -1,5 +1,6 @@
 //! A connector that misbehaves as its configuration says.
 
+use sandcast_sdk::bindings::imports::sandcast::plugin::data::RawColumn;
 use sandcast_sdk::columns::{Rows, field};
 use sandcast_sdk::{
     Batch, Chunk, Column, Connector, Failure, Field, Kind, Reject, ScanRequest, Split, Strings,
@@ -77,6 +78,30 @@ enum Behaviour {
     ManySplits,
     /// Splits of the same id.
     TwinSplits,
+    /// A column that says it has 2^32 - 1 rows and brings no values.
+    GiantRows,
+    /// Bytes of numbers that do not make a whole number of them.
+    RawFraction,
+    /// Offsets where there are no strings.
+    RawStrayOffsets,
+    /// Offsets that make no whole numbers.
+    RawCutOffsets,
+    /// A batch of very many columns.
+    WideBatch,
+    /// Names of columns of many bytes.
+    LongNames,
+    /// A failure that clears a terminal, and turns the direction of text.
+    EscapesInFailure,
+    /// A reject that does.
+    EscapesInReject,
+    /// A panic that does.
+    EscapesInPanic,
+    /// A message in the log that does.
+    EscapesInLog,
+    /// The id of a split, twice, that does.
+    EscapesInSplits,
+    /// The name of a column, twice, that does.
+    EscapesInNames,
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,6 +115,9 @@ struct Hostile {
     calls: u32,
     hoard: Vec<Batch>,
 }
+
+/// Clears the screen, sets the title, goes up a line, hides what follows, and turns it around.
+const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{1b}[1A\r\u{8}\u{9b}31m\u{202e}\u{2066}\u{0}passed\n";
 
 fn rows() -> Rows {
     Rows::new().int64("number", vec![1, 2, 3]).column(
@@ -124,6 +152,30 @@ fn columns(number: Column, word: Column) -> Result<Option<Chunk>, Failure> {
         &schema(),
         &[number, word],
     )?)))
+}
+
+/// The number column in bytes beside a word column of these offsets.
+fn raw(
+    values: Vec<u8>,
+    stray: Vec<u8>,
+    offsets: Vec<u8>,
+) -> Result<Option<Chunk>, Failure> {
+    let number = RawColumn {
+        kind: Kind::Int64,
+        rows: 3,
+        values,
+        offsets: stray,
+        validity: None,
+    };
+    let word = RawColumn {
+        kind: Kind::Utf8,
+        rows: 3,
+        values: Vec::new(),
+        offsets,
+        validity: None,
+    };
+    let batch = Batch::from_raw_columns(&schema(), &[number, word])?;
+    Ok(Some(Chunk::rows(batch)))
 }
 
 fn reject(row: u64, raw: String) -> Reject {
@@ -167,6 +219,10 @@ impl Connector for Hostile {
             Behaviour::WideSchema => (0..200_000)
                 .map(|place| field(&format!("column_{place}"), Kind::Int64, false))
                 .collect(),
+            Behaviour::LongNames => (0..4096)
+                .map(|place| field(&format!("{place}{}", "x".repeat(10_000)), Kind::Int64, false))
+                .collect(),
+            Behaviour::EscapesInNames => vec![field(ESCAPES, Kind::Int64, false); 2],
             Behaviour::TwinColumns => vec![field("number", Kind::Int64, false); 2],
             _ => schema(),
         })
@@ -177,6 +233,7 @@ impl Connector for Hostile {
             Behaviour::ManySplits => (0..200_000)
                 .map(|place| Split::whole(&place.to_string()))
                 .collect(),
+            Behaviour::EscapesInSplits => vec![Split::whole(ESCAPES), Split::whole(ESCAPES)],
             Behaviour::TwinSplits => vec![Split::whole("all"), Split::whole("all")],
             _ => vec![Split::whole("all")],
         })
@@ -298,6 +355,42 @@ impl Connector for Hostile {
                     vec![reject(0, String::new())],
                 )));
             }
+            Behaviour::GiantRows => {
+                let giant = |values| Column {
+                    rows: u32::MAX,
+                    values,
+                    validity: None,
+                };
+                let words = Values::Utf8(Strings {
+                    offsets: Vec::new(),
+                    bytes: Vec::new(),
+                });
+                return columns(giant(Values::Int64(Vec::new())), giant(words));
+            }
+            Behaviour::RawFraction => return raw(vec![1; 23], Vec::new(), Vec::new()),
+            Behaviour::RawStrayOffsets => return raw(vec![1; 24], vec![0; 16], Vec::new()),
+            Behaviour::RawCutOffsets => return raw(vec![1; 24], Vec::new(), vec![0; 15]),
+            Behaviour::WideBatch => {
+                let fields: Vec<Field> = (0..100_000)
+                    .map(|place| field(&format!("column_{place}"), Kind::Int64, false))
+                    .collect();
+                let columns: Vec<Column> = (0..100_000).map(|_| Column::from(vec![1_i64])).collect();
+                return Ok(Some(Chunk::rows(Batch::from_columns(&fields, &columns)?)));
+            }
+            Behaviour::EscapesInFailure => {
+                return Err(Failure::unavailable(ESCAPES).hint(ESCAPES));
+            }
+            Behaviour::EscapesInReject => {
+                let escaping = Reject {
+                    column: Some(ESCAPES.into()),
+                    reason: ESCAPES.into(),
+                    message: ESCAPES.into(),
+                    ..reject(1, ESCAPES.into())
+                };
+                return Ok(Some(Chunk::with_rejects(None, vec![escaping])));
+            }
+            Behaviour::EscapesInPanic => panic!("{ESCAPES}"),
+            Behaviour::EscapesInLog => log::error!("{ESCAPES}"),
             Behaviour::EndlessNothing => {
                 return Ok(Some(Chunk {
                     rows_read: 0,

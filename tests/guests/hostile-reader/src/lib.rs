@@ -36,6 +36,11 @@ enum Behaviour {
     FillBySize,
     /// Makes files called `0`, `1`, … beside the path until it may not; says how many.
     MakeMany,
+    /// Reads the path as it stands, many times, while somebody changes what leads there; hands over
+    /// the first content that is not `open`.
+    ReadOften,
+    /// Makes a hard link called `out` to the path and reads it.
+    HardLinkAndRead,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,6 +62,9 @@ const MOST_FILES: u32 = 100;
 /// Bytes that are written at a time, and how often at most.
 const PIECE: usize = 1000;
 const MOST_PIECES: u64 = 100;
+
+/// How often a path is read that somebody changes.
+const READINGS: u32 = 3000;
 
 /// Writes until it may not.
 fn fill(behaviour: Behaviour, path: &str) -> Result<String, Failure> {
@@ -153,6 +161,23 @@ impl Reader {
                     raw(&name, OpenFlags::CREATE, DescriptorFlags::WRITE).ok()
                 });
                 Ok(format!("{} files", made.count()))
+            }
+            Behaviour::ReadOften => {
+                let other = (0..READINGS).find_map(|_| {
+                    let read = raw(path, OpenFlags::empty(), DescriptorFlags::READ).ok();
+                    read.filter(|content| content != "open")
+                });
+                Ok(other.unwrap_or_else(|| "nothing else".into()))
+            }
+            Behaviour::HardLinkAndRead => {
+                let (folder, _) = first_folder()?;
+                let (there, _) = first_folder()?;
+                folder
+                    .link_at(PathFlags::empty(), path, &there, "out")
+                    .map_err(|code| {
+                        Failure::denied(format!("a hard link to `{path}`: {}", code.name()))
+                    })?;
+                raw("out", OpenFlags::empty(), DescriptorFlags::READ)
             }
             Behaviour::LinkAndRead => {
                 let (folder, _) = first_folder()?;

@@ -57,6 +57,14 @@ enum Behaviour {
     ColumnPastTheEnd,
     /// Reads the same column without end.
     ReadForever,
+    /// A rule whose id clears a terminal, and turns the direction of text.
+    EscapesInRule,
+    /// A description, a finding and a verdict that do.
+    EscapesInMessage,
+    /// A failure that does.
+    EscapesInFailure,
+    /// A rule about very many columns.
+    ManyColumns,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,6 +78,9 @@ struct Hostile {
     rows: u64,
     failed: u64,
 }
+
+/// Clears the screen, sets the title, goes up a line, hides what follows, and turns it around.
+const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{1b}[1A\r\u{8}\u{9b}31m\u{202e}\u{2066}\u{0}passed\n";
 
 fn rule(id: &str, mostly: f64) -> Rule {
     Rule {
@@ -122,6 +133,16 @@ impl Validator for Hostile {
             Behaviour::ManyRules => (0..1_000_000)
                 .map(|number| rule(&format!("rule-{number}"), 1.0))
                 .collect(),
+            Behaviour::EscapesInRule => vec![rule(ESCAPES, 1.0), rule(ESCAPES, 7.0)],
+            Behaviour::EscapesInMessage => vec![Rule {
+                description: ESCAPES.into(),
+                columns: vec![ESCAPES.into()],
+                ..rule("rule", 1.0)
+            }],
+            Behaviour::ManyColumns => vec![Rule {
+                columns: vec![String::new(); 1_000_000],
+                ..rule("rule", 1.0)
+            }],
             _ => vec![rule("rule", 1.0)],
         }
     }
@@ -169,6 +190,16 @@ impl Validator for Hostile {
                 self.failed += 1;
                 vec![finding(vec![0])]
             }
+            Behaviour::EscapesInMessage => {
+                self.failed += 1;
+                vec![Finding {
+                    message: ESCAPES.into(),
+                    ..finding(vec![0])
+                }]
+            }
+            Behaviour::EscapesInFailure => {
+                return Err(Failure::invalid_input(ESCAPES).hint(ESCAPES));
+            }
             Behaviour::ColumnPastTheEnd => {
                 batch.column(u32::MAX)?;
                 Vec::new()
@@ -191,6 +222,11 @@ impl Validator for Hostile {
         Ok(match self.behaviour {
             Behaviour::SpinInFinish => spin(),
             Behaviour::NoVerdict => Vec::new(),
+            Behaviour::EscapesInMessage => vec![Verdict {
+                passed: false,
+                message: ESCAPES.into(),
+                ..verdict
+            }],
             Behaviour::ClaimRows => vec![Verdict {
                 rows_checked: self.rows + 1,
                 rows_failed: u64::MAX,

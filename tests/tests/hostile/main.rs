@@ -1,0 +1,39 @@
+//! Guests that misbehave, one behaviour each, against the outcome each must have: `catalogue` has the
+//! rows. One runs at a time, while the host's heap and its linear memory are measured; after every one
+//! of them the same sandbox still serves a guest that behaves.
+//!
+//! What was measured lies in the folder `hostile` of the target folder's `tmp`: guest and behaviour,
+//! KiB that the heap grew, KiB of linear memory, seconds.
+
+mod archive;
+mod catalogue;
+mod components;
+mod exports;
+mod forger;
+mod guests;
+mod world;
+mod yard;
+
+use sandcast_tests::allocator::Counting;
+
+#[global_allocator]
+static MEMORY: Counting = Counting::new();
+
+/// The guests whose rows are run.
+const RUN: [&str; 15] = [
+    "bomb",
+    "caller",
+    "connector-csv",
+    "forger",
+    "hostile-adapter",
+    "hostile-connector",
+    "hostile-policy",
+    "hostile-reader",
+    "hostile-validator",
+    "liar",
+    "noise",
+    "text-adapter",
+    "text-connector",
+    "text-policy",
+    "text-validator",
+];
