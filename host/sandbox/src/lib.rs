@@ -52,7 +52,8 @@ pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use grants::{
     Access, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing, ComputeGrant, Excess,
     FileGrant, FileQuota, Grants, HttpCredential, HttpGrant, HttpMethod, HttpScheme, Limits,
-    LogGrant, LogLevel, RandomGrant, RecordingGrant, SecretSource, TimeSpan,
+    LogGrant, LogLevel, PostgresServer, RandomGrant, RecordingGrant, SecretSource, SqlAccess,
+    SqlConnection, SqlGrant, StateGrant, TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
 pub use instance::STRAYED;

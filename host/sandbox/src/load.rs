@@ -9,7 +9,7 @@ use wasmtime::component::{Component, Linker};
 use crate::bindings::{adapter, connector, policy, validator};
 use crate::contract::{CONTRACT_VERSION, role_export};
 use crate::grants::{
-    Capability, Excess, Grants, clock, compute, config, files, http, log, noise, random,
+    Capability, Excess, Grants, clock, compute, config, files, http, log, noise, random, sql, state,
 };
 use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;
@@ -297,6 +297,16 @@ async fn check_and_compile(
             reason,
         })?;
     }
+    let bad = |grant: &str, reason| LoadError::BadGrant {
+        name: name.to_owned(),
+        grant: grant.to_owned(),
+        reason,
+    };
+    if let Some(grant) = &grants.state {
+        let usable = state::check(grant).and_then(|()| sandbox.pairs().map(|_| ()));
+        usable.map_err(|reason| bad("state", reason))?;
+    }
+    sql::check_all(&grants.sql).map_err(|reason| bad("sql", reason))?;
     if grants.recording.is_some() {
         keep_component(sandbox, name, bytes, role, &grants)?;
     }
@@ -554,6 +564,12 @@ fn link(
     }
     if needs(Capability::Compute) {
         compute::link(&mut linker)?;
+    }
+    if needs(Capability::State) {
+        state::link(&mut linker)?;
+    }
+    if needs(Capability::Sql) {
+        sql::link(&mut linker)?;
     }
     if any(&|import| import.interface.starts_with("wasi:cli/")) {
         noise::link(&mut linker)?;

@@ -227,7 +227,7 @@ pub(crate) fn rows_to_bytes(
 }
 
 /// The rows in bytes that were kept.
-pub(super) fn rows_of_bytes(bytes: &[u8]) -> Result<Vec<RecordBatch>, String> {
+pub(crate) fn rows_of_bytes(bytes: &[u8]) -> Result<Vec<RecordBatch>, String> {
     let read = || {
         let reader = StreamReader::try_new(bytes, None)?;
         let schema = reader.schema();

@@ -19,7 +19,7 @@ pub use replay::{Replay, ReplayError, ReplayedCall, replay};
 pub use store::{RecordingError, Recordings};
 pub use trace::{Divergence, HostCall};
 
-pub(crate) use call::rows_to_bytes;
+pub(crate) use call::{rows_of_bytes, rows_to_bytes};
 pub(crate) use recorder::Recorder;
 pub(crate) use replay::Playback;
 pub(crate) use trace::Trace;
