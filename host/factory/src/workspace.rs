@@ -17,7 +17,11 @@ use crate::state::{DatasetRecord, OutboxError, RunRecord, State, StateError};
 /// The folder that is used where none is named, beside whoever calls.
 pub const DEFAULT_STATE_FOLDER: &str = ".sandcast";
 
-/// An open state folder: `state.sqlite`, `blobs/`, `audit/`, `cache/` and `runs/<id>/report.html`.
+/// What plugins keep by a grant of `state`.
+const PLUGIN_STATE_FILE: &str = "plugin-state.sqlite";
+
+/// An open state folder: `state.sqlite`, `plugin-state.sqlite`, `blobs/`, `audit/`, `cache/` and
+/// `runs/<id>/report.html`.
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Workspace {
@@ -129,6 +133,9 @@ impl Workspace {
         sandbox
             .recordings
             .get_or_insert_with(|| Recordings::at(folder.join("recordings")));
+        sandbox
+            .plugin_state
+            .get_or_insert_with(|| folder.join(PLUGIN_STATE_FILE));
         let sandbox = Sandbox::new(sandbox, audit.clone())?;
         Ok(Workspace {
             folder,

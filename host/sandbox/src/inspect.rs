@@ -165,6 +165,10 @@ fn capability_of(path: &str) -> Option<Capability> {
             Capability::Random
         }
         "sandcast:plugin/compute" | "sandcast:plugin/models" => Capability::Compute,
+        "wasi:keyvalue/store" | "wasi:keyvalue/atomics" | "wasi:keyvalue/batch" => {
+            Capability::State
+        }
+        "sandcast:plugin/sql" => Capability::Sql,
         _ => return None,
     })
 }

@@ -82,6 +82,22 @@ impl Ledger {
         }
     }
 
+    /// The same for something that is waited for. In a replay it is not even begun.
+    pub(crate) async fn outside_later<T: Serialize + DeserializeOwned>(
+        &mut self,
+        now: impl Future<Output = T>,
+    ) -> wasmtime::Result<T> {
+        match &mut self.trace {
+            None => Ok(now.await),
+            Some(trace) if trace.is_replaying() => trace.then(),
+            Some(trace) => {
+                let answer = now.await;
+                trace.keep(&answer)?;
+                Ok(answer)
+            }
+        }
+    }
+
     pub(crate) fn trace(&mut self) -> Option<&mut Trace> {
         self.trace.as_deref_mut()
     }

@@ -11,7 +11,7 @@ use crate::cache;
 use crate::code;
 use crate::contract::{CONTRACT_VERSION, role_export};
 use crate::grants::{
-    Capability, Excess, Grants, Isolation, clock, compute, config, files, http, log, noise, random,
+    Capability, Excess, Grants, Isolation, clock, compute, config, files, http, log, noise, random, sql, state,
 };
 use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;
@@ -310,6 +310,16 @@ async fn check_and_compile(
             reason,
         })?;
     }
+    let bad = |grant: &str, reason| LoadError::BadGrant {
+        name: name.to_owned(),
+        grant: grant.to_owned(),
+        reason,
+    };
+    if let Some(grant) = &grants.state {
+        let usable = state::check(grant).and_then(|()| sandbox.pairs().map(|_| ()));
+        usable.map_err(|reason| bad("state", reason))?;
+    }
+    sql::check_all(&grants.sql).map_err(|reason| bad("sql", reason))?;
     if grants.recording.is_some() {
         keep_component(sandbox, name, bytes, role, &grants)?;
     }
@@ -348,9 +358,12 @@ fn check_isolation(
 ) -> Result<(), LoadError> {
     let reason = if !matches!(role, Role::Policy | Role::Validator) {
         "policies and validators run in processes of their own; connectors and adapters do not yet"
-    } else if !grants.files.is_empty() || !grants.http.is_empty() || grants.compute.is_some() {
-        "a process of its own opens no folder, reaches no host and computes no programs; take these \
-         grants away, or `isolation`"
+    } else if !(grants.files.is_empty() && grants.http.is_empty() && grants.sql.is_empty())
+        || grants.state.is_some()
+        || grants.compute.is_some()
+    {
+        "a process of its own opens no folder, reaches no host and no database, keeps no state and \
+         computes no programs; take these grants away, or `isolation`"
     } else if sandbox.process().is_none() {
         "this host was given no program to start for it"
     } else {
@@ -666,6 +679,12 @@ fn link(
     }
     if needs(Capability::Compute) {
         compute::link(&mut linker)?;
+    }
+    if needs(Capability::State) {
+        state::link(&mut linker)?;
+    }
+    if needs(Capability::Sql) {
+        sql::link(&mut linker)?;
     }
     if any(&|import| import.interface.starts_with("wasi:cli/")) {
         noise::link(&mut linker)?;

@@ -15,6 +15,7 @@ use wasmtime::component::Component;
 
 use crate::cache::{self, Cache};
 use crate::engine;
+use crate::grants::state::Pairs;
 use crate::grants::{Ceiling, Grants};
 use crate::load::{self, LoadError, Origin};
 use crate::manifest::Role;
@@ -60,6 +61,9 @@ pub struct SandboxConfig {
     pub operator: OperatorRules,
     /// Where recordings are kept; a plugin that is to be recorded does not load when absent.
     pub recordings: Option<Recordings>,
+    /// The file of what plugins keep by a grant of `state`, made with the first of it; in memory, as
+    /// long as the sandbox lives, when absent.
+    pub plugin_state: Option<PathBuf>,
     /// The largest component that is read.
     pub max_component_bytes: u64,
     /// How long one component may compile.
@@ -78,6 +82,7 @@ impl Default for SandboxConfig {
             device: DeviceOptions::default(),
             operator: OperatorRules::default(),
             recordings: None,
+            plugin_state: None,
             max_component_bytes: 64 << 20,
             compile_timeout: Duration::from_secs(300),
             process: None,
@@ -125,6 +130,9 @@ struct Shared {
     audit: AuditLog,
     cache: Option<Arc<Cache>>,
     recordings: Option<Recordings>,
+    plugin_state: Option<PathBuf>,
+    /// What plugins keep, once one of them may.
+    pairs: Mutex<Option<Arc<Pairs>>>,
     operator: OperatorRules,
     ceiling_digest: Option<Digest>,
     max_component_bytes: u64,
@@ -185,6 +193,8 @@ impl Sandbox {
                 audit,
                 cache,
                 recordings: config.recordings,
+                plugin_state: config.plugin_state,
+                pairs: Mutex::new(None),
                 ceiling_digest: config.operator.ceiling.as_ref().map(Ceiling::digest),
                 operator: config.operator,
                 max_component_bytes: config.max_component_bytes,
@@ -254,6 +264,18 @@ impl Sandbox {
     /// Where recordings are kept.
     pub fn recordings(&self) -> Option<&Recordings> {
         self.shared.recordings.as_ref()
+    }
+
+    /// What plugins keep from one instance to the next. The error is a sentence.
+    pub(crate) fn pairs(&self) -> Result<Arc<Pairs>, String> {
+        let held = self.shared.pairs.lock();
+        let mut held = held.unwrap_or_else(PoisonError::into_inner);
+        if let Some(pairs) = &*held {
+            return Ok(Arc::clone(pairs));
+        }
+        let pairs = Arc::new(Pairs::open(self.shared.plugin_state.as_deref())?);
+        *held = Some(Arc::clone(&pairs));
+        Ok(pairs)
     }
 
     /// The host's own folder.

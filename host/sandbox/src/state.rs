@@ -20,6 +20,8 @@ use crate::grants::http::{Exchanges, HttpState, Kept};
 use crate::grants::log::LogState;
 use crate::grants::noise::Captured;
 use crate::grants::random::RandomState;
+use crate::grants::sql::SqlState;
+use crate::grants::state::PairsState;
 use crate::grants::{Capability, Grants, clock, files, noise};
 use crate::ledger::Ledger;
 use crate::limits::{CallClock, Meter};
@@ -60,6 +62,8 @@ pub(crate) struct State {
     pub(crate) actor: Arc<Actor>,
     pub(crate) files: FilesState,
     pub(crate) http: HttpState,
+    pub(crate) pairs: PairsState,
+    pub(crate) sql: SqlState,
     /// Where what goes over HTTP is kept, or comes from.
     pub(crate) exchanges: Option<Exchanges>,
     /// What its plugin usually does.
@@ -110,6 +114,10 @@ impl State {
             }
             (None, None) => (None, None),
         };
+        let pairs = match (&grants.state, playback) {
+            (Some(_), None) => Some(sandbox.pairs()?),
+            _ => None,
+        };
         let random = match playback.and_then(|playback| playback.random) {
             Some(key) => RandomState::of_key(key),
             None => RandomState::new(grants),
@@ -132,6 +140,8 @@ impl State {
                 writing: None,
             },
             files: FilesState::new(Arc::clone(&actor)),
+            pairs: PairsState::new(Arc::clone(&actor), pairs),
+            sql: SqlState::new(Arc::clone(&actor)),
             http: HttpState::new(Arc::clone(&actor), watch.clone(), exchanges.clone()),
             exchanges,
             watch,

@@ -45,6 +45,10 @@ pub mod connector {
             "wasi:filesystem/preopens@0.2.12": crate::bindings::imports::wasi::filesystem::preopens,
             "wasi:http/types@0.2.12": crate::bindings::imports::wasi::http::types,
             "wasi:http/outgoing-handler@0.2.12": crate::bindings::imports::wasi::http::outgoing_handler,
+            "wasi:keyvalue/store@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::store,
+            "wasi:keyvalue/atomics@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::atomics,
+            "wasi:keyvalue/batch@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::batch,
+            "sandcast:plugin/sql@0.1.0": crate::bindings::imports::sandcast::plugin::sql,
         },
     });
 }
@@ -72,6 +76,10 @@ pub mod validator {
             "wasi:filesystem/preopens@0.2.12": crate::bindings::imports::wasi::filesystem::preopens,
             "wasi:http/types@0.2.12": crate::bindings::imports::wasi::http::types,
             "wasi:http/outgoing-handler@0.2.12": crate::bindings::imports::wasi::http::outgoing_handler,
+            "wasi:keyvalue/store@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::store,
+            "wasi:keyvalue/atomics@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::atomics,
+            "wasi:keyvalue/batch@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::batch,
+            "sandcast:plugin/sql@0.1.0": crate::bindings::imports::sandcast::plugin::sql,
         },
     });
 }
@@ -99,6 +107,10 @@ pub mod policy {
             "wasi:filesystem/preopens@0.2.12": crate::bindings::imports::wasi::filesystem::preopens,
             "wasi:http/types@0.2.12": crate::bindings::imports::wasi::http::types,
             "wasi:http/outgoing-handler@0.2.12": crate::bindings::imports::wasi::http::outgoing_handler,
+            "wasi:keyvalue/store@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::store,
+            "wasi:keyvalue/atomics@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::atomics,
+            "wasi:keyvalue/batch@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::batch,
+            "sandcast:plugin/sql@0.1.0": crate::bindings::imports::sandcast::plugin::sql,
         },
     });
 }
@@ -126,6 +138,10 @@ pub mod adapter {
             "wasi:filesystem/preopens@0.2.12": crate::bindings::imports::wasi::filesystem::preopens,
             "wasi:http/types@0.2.12": crate::bindings::imports::wasi::http::types,
             "wasi:http/outgoing-handler@0.2.12": crate::bindings::imports::wasi::http::outgoing_handler,
+            "wasi:keyvalue/store@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::store,
+            "wasi:keyvalue/atomics@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::atomics,
+            "wasi:keyvalue/batch@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::batch,
+            "sandcast:plugin/sql@0.1.0": crate::bindings::imports::sandcast::plugin::sql,
             "sandcast:plugin/compute@0.1.0": crate::bindings::imports::sandcast::plugin::compute,
             "sandcast:plugin/models@0.1.0": crate::bindings::imports::sandcast::plugin::models,
         },

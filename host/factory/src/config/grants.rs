@@ -1,15 +1,45 @@
-//! Makes paths absolute, and keeps relative file grants inside the folder of the pipeline.
+//! Makes paths absolute, keeps relative file grants inside the folder of the pipeline, and gives
+//! grants what other parts of the file say of them: where a connection leads, and whose state it is.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use super::Sections;
-use super::diagnostic::Problem;
-use super::spans::Spans;
+use sandcast_sandbox::SqlConnection;
 
-/// Resolves the sources of plugins and the folders of file grants.
+use super::diagnostic::Problem;
+use super::names::hint;
+use super::spans::Spans;
+use super::{PluginSection, Sections};
+
+/// Resolves the sources of plugins, the folders of file grants, the connections of questions and the
+/// pipeline of state.
 pub(super) fn resolve(sections: &mut Sections, folder: &Path, source: &Spans) -> Vec<Problem> {
     let mut problems = Vec::new();
+    for (name, connection) in &mut sections.connections {
+        if let SqlConnection::Sqlite(file) = connection {
+            match inside(file, folder) {
+                Ok(path) => *file = path,
+                Err(message) => {
+                    let path = format!("connections.{name}.sqlite");
+                    let problem = Problem::at(source, source.value(&path), message);
+                    problems.push(problem.with_help(
+                        "a relative path stays in the folder of the pipeline; \
+                         to name something outside it, write the absolute path",
+                    ));
+                }
+            }
+        }
+    }
     for (name, plugin) in &mut sections.plugins {
+        lead(name, plugin, &sections.connections, source, &mut problems);
+        if let Some(state) = &mut plugin.grants.state
+            && state.pipeline.replace(sections.name.clone()).is_some()
+        {
+            let path = format!("plugins.{name}.grants.state.pipeline");
+            let message = "a plugin has the state of its own pipeline";
+            let problem = Problem::at(source, source.key(&path), message);
+            problems.push(problem.with_help("leave out `pipeline`"));
+        }
         // A plugin may be anywhere: it is the operator's choice, and its digest is recorded.
         plugin.source = normal(&folder.join(&plugin.source));
         for (index, grant) in plugin.grants.files.iter_mut().enumerate() {
@@ -26,6 +56,40 @@ pub(super) fn resolve(sections: &mut Sections, folder: &Path, source: &Spans) ->
         }
     }
     problems
+}
+
+/// Says of each question where its connection leads.
+fn lead(
+    name: &str,
+    plugin: &mut PluginSection,
+    connections: &BTreeMap<String, SqlConnection>,
+    source: &Spans,
+    problems: &mut Vec<Problem>,
+) {
+    for (index, grant) in plugin.grants.sql.iter_mut().enumerate() {
+        let at = format!("plugins.{name}.grants.sql[{index}]");
+        let (range, message, help) = match (&grant.to, connections.get(&grant.connection)) {
+            (None, Some(connection)) => {
+                grant.to = Some(connection.clone());
+                continue;
+            }
+            (None, None) => (
+                source.value(&format!("{at}.connection")),
+                format!("there is no connection `{}`", grant.connection),
+                hint(
+                    &grant.connection,
+                    "connections",
+                    connections.keys().map(String::as_str),
+                ),
+            ),
+            (Some(_), _) => (
+                source.key(&format!("{at}.to")),
+                "where a connection leads stands under `connections`".to_owned(),
+                "leave out `to`".to_owned(),
+            ),
+        };
+        problems.push(Problem::at(source, range, message).with_help(help));
+    }
 }
 
 /// The absolute form of a path. A relative one may not leave the folder, neither by `..` nor by a

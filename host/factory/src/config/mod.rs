@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use sandcast_audit::Digest;
-use sandcast_sandbox::{ControlPoint, Grants, Precision, Role, TaskKind, TrustRule};
+use sandcast_sandbox::{ControlPoint, Grants, Precision, Role, SqlConnection, TaskKind, TrustRule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,9 @@ pub struct Sections {
     pub seed: u64,
     /// The components that take part, by the name the rest of the file calls them.
     pub plugins: BTreeMap<String, PluginSection>,
+    /// Databases that plugins may be granted, by the names that grants call them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub connections: BTreeMap<String, SqlConnection>,
     /// Who may sign plugins, by role. A plugin of a role that stands here is refused unless its `.sig`
     /// file holds a signature of one of the keys.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

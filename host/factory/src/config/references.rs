@@ -85,7 +85,13 @@ impl Check<'_> {
             );
         }
         let keys = (sections.plugins.keys().map(|name| ("plugins", name)))
-            .chain(sections.sources.keys().map(|name| ("sources", name)));
+            .chain(sections.sources.keys().map(|name| ("sources", name)))
+            .chain(
+                sections
+                    .connections
+                    .keys()
+                    .map(|name| ("connections", name)),
+            );
         for (section, name) in keys {
             if !is_plain(name) {
                 let range = self.source.key(&format!("{section}.{name}"));

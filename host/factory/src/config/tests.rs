@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use sandcast_sandbox::{ControlPoint, Role};
+use sandcast_sandbox::{ControlPoint, Role, SqlConnection};
 use serde_json::json;
 
 use super::{ConfigError, Pipeline};
@@ -380,4 +380,58 @@ fn who_may_sign_is_a_role_with_keys() {
         (false, key.to_owned())
     );
     assert_ne!(pipeline.digest, parse(GOOD).expect("good").digest);
+}
+
+#[test]
+fn a_grant_is_led_where_its_connection_leads() {
+    let granted = |grants: &str| {
+        let grants =
+            format!("{GOOD}connections: {{ warehouse: {{ sqlite: data/warehouse.sqlite }} }}\n")
+                .replace("grants: {", &format!("grants: {{ {grants},"));
+        parse(&grants)
+    };
+    let pipeline = granted("sql: [{ connection: warehouse, access: read, rows: 10 }], state: {}")
+        .expect("everything is right");
+    let here = std::env::current_dir().expect("a current folder");
+    let leads = Some(SqlConnection::Sqlite(here.join("data/warehouse.sqlite")));
+    let grants = pipeline
+        .sections
+        .plugins
+        .values()
+        .map(|plugin| &plugin.grants);
+    let grants = grants.filter(|grants| !grants.sql.is_empty());
+    let grants: Vec<_> = grants.collect();
+    assert!(!grants.is_empty());
+    for granted in &grants {
+        assert_eq!(granted.sql[0].to, leads);
+        let state = granted.state.as_ref().expect("it is granted");
+        assert_eq!(
+            state.pipeline.as_deref(),
+            Some(pipeline.sections.name.as_str())
+        );
+    }
+    let refused = |grants: &str| granted(grants).expect_err(grants).to_string();
+    let unknown = refused("sql: [{ connection: warehose }]");
+    assert!(
+        unknown.contains("there is no connection `warehose`"),
+        "{unknown}"
+    );
+    let inline = refused("sql: [{ connection: warehouse, to: { sqlite: /etc/passwd } }]");
+    assert!(inline.contains("stands under `connections`"), "{inline}");
+    let other = refused("state: { pipeline: another }");
+    assert!(other.contains("state of its own pipeline"), "{other}");
+    let outside = format!("{GOOD}connections: {{ w: {{ sqlite: ../w.sqlite }} }}\n");
+    let outside = parse(&outside)
+        .expect_err("it leaves the folder")
+        .to_string();
+    assert!(
+        outside.contains("leaves the folder of the pipeline"),
+        "{outside}"
+    );
+    let unnamed = format!("{GOOD}connections: {{ \"a b\": {{ sqlite: w.sqlite }} }}\n");
+    let unnamed = parse(&unnamed).expect_err("no name").to_string();
+    assert!(unnamed.contains("`a b` cannot be a name"), "{unnamed}");
+    let text =
+        "connections: { w: { postgres: { host: h.example, database: d, user: u, password: p } } }";
+    parse(&format!("{GOOD}{text}\n")).expect_err("a password is a reference");
 }

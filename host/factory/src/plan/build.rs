@@ -415,6 +415,11 @@ impl<'a> Recipes<'a> {
         json(recipe, &grants.clock);
         json(recipe, &grants.random);
         recipe.update_field(&[u8::from(grants.compute.is_some())]);
+        // Without them a recipe is as it always was.
+        if grants.state.is_some() || !grants.sql.is_empty() {
+            recipe.update_field(&[u8::from(grants.state.is_some())]);
+            json(recipe, &grants.sql);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub use certificate::{Certificate, CertificateError};
 
-use crate::grants::{Capability, ComputeGrant, Grants, RandomGrant, TimeSpan};
+use crate::grants::{Capability, ComputeGrant, Grants, RandomGrant, StateGrant, TimeSpan};
 use crate::inspect::{Inspection, inspect};
 use crate::load::LoadError;
 use crate::process::ProcessProgram;
@@ -199,6 +199,7 @@ fn asked_for(inspection: &Inspection) -> Grants {
             time: TimeSpan::from_secs(120),
             ..ComputeGrant::default()
         }),
+        state: asks(Capability::State).then(StateGrant::default),
         ..Grants::default()
     };
     grants.limits.call_timeout = TimeSpan::from_secs(20);

@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Access, ByteSize, ComputeGrant, FileGrant, Grants, HttpCredential, HttpGrant, Isolation,
-    Limits, LogGrant, RandomGrant, TimeSpan,
+    Access, ByteSize, ComputeGrant, FileGrant, Grants, HttpCredential, HttpGrant, Isolation, Limits, LogGrant,
+    PostgresServer, RandomGrant, SqlConnection, SqlGrant, StateGrant, TimeSpan,
 };
 use crate::manifest::Role;
 
@@ -110,6 +110,27 @@ impl Ceiling {
                 super::http::check_target(request)
                     .map_err(|what| format!("plugins.{pattern}.http[{index}]: {what}"))?;
             }
+            if let Some(state) = &grants.state {
+                super::state::check(state)
+                    .map_err(|what| format!("plugins.{pattern}.state: {what}"))?;
+            }
+            for (index, question) in grants.sql.iter().enumerate() {
+                let at = format!("plugins.{pattern}.sql[{index}]");
+                super::sql::check(question).map_err(|what| format!("{at}: {what}"))?;
+                match &question.to {
+                    None => {
+                        return Err(format!(
+                            "{at}: it has no `to`, and names mean what each pipeline wants; say \
+                             where it may lead"
+                        ));
+                    }
+                    Some(SqlConnection::Sqlite(path)) if !path.is_absolute() => {
+                        let path = path.display();
+                        return Err(format!("{at}.to.sqlite: `{path}` is not absolute"));
+                    }
+                    Some(_) => {}
+                }
+            }
         }
         Ok(())
     }
@@ -167,6 +188,8 @@ fn compare(asked: &Grants, most: &Grants, found: &mut Found<'_>) {
         clock,
         random,
         compute,
+        state,
+        sql,
         limits,
         recording,
         // A process of its own is more than what any ceiling allows less of.
@@ -207,6 +230,21 @@ fn compare(asked: &Grants, most: &Grants, found: &mut Found<'_>) {
         (Some(_), None) => found.add("compute", "granted", "nothing"),
         (Some(asked), Some(most)) => compare_compute(asked, most, found),
         (None, _) => {}
+    }
+    match (state, &most.state) {
+        (Some(_), None) => found.add("state", "granted", "nothing"),
+        (Some(asked), Some(most)) => compare_state(asked, most, found),
+        (None, _) => {}
+    }
+    for (index, question) in sql.iter().enumerate() {
+        if !most.sql.iter().any(|most| answers(most, question)) {
+            let databases = most.sql.iter().map(question_text).collect();
+            found.add(
+                format!("sql[{index}]"),
+                question_text(question),
+                any_of(databases),
+            );
+        }
     }
     compare_limits(limits, &most.limits, found);
     if let (Some(asked), Some(most)) = (recording, &most.recording) {
@@ -330,6 +368,99 @@ fn covers(most: &HttpGrant, asked: &HttpGrant) -> bool {
         && request_bytes <= &most.request_bytes
         && response_bytes <= &most.response_bytes
         && timeout <= &most.timeout
+}
+
+fn compare_state(asked: &StateGrant, most: &StateGrant, found: &mut Found<'_>) {
+    let StateGrant {
+        access,
+        bytes,
+        keys,
+        value_bytes,
+        // Whose state it is is no bound.
+        pipeline: _,
+    } = asked;
+    if *access == Access::ReadWrite && most.access == Access::Read {
+        found.add("state.access", "read-write", "read");
+    }
+    found.at_most::<ByteSize>("state.bytes", *bytes, most.bytes);
+    found.at_most("state.keys", *keys, most.keys);
+    found.at_most::<ByteSize>("state.value_bytes", *value_bytes, most.value_bytes);
+}
+
+fn question_text(grant: &SqlGrant) -> String {
+    let leads = grant.to.as_ref().map_or_else(
+        || "nowhere".to_owned(),
+        |to| to.in_words(&|path| path.display().to_string()),
+    );
+    let statements = match grant.statements.len() {
+        0 => "any statement that reads".to_owned(),
+        1 => "1 statement".to_owned(),
+        many => format!("{many} statements"),
+    };
+    format!("{leads}, {statements}")
+}
+
+/// Whether every question that one grant allows is allowed by another, with no larger bounds. The
+/// name of a connection is the pipeline's; what counts is where it leads.
+fn answers(most: &SqlGrant, asked: &SqlGrant) -> bool {
+    let SqlGrant {
+        connection: _,
+        // There is only one.
+        access: _,
+        statements,
+        rows,
+        bytes,
+        timeout,
+        calls,
+        to,
+    } = asked;
+    let is_there = match (to, &most.to) {
+        (Some(asked), Some(most)) => leads_there(asked, most),
+        _ => false,
+    };
+    // By their texts: a name is the pipeline's as well.
+    let listed = |text: &String| most.statements.values().any(|known| known == text);
+    let is_listed =
+        most.statements.is_empty() || !statements.is_empty() && statements.values().all(listed);
+    is_there
+        && is_listed
+        && rows <= &most.rows
+        && bytes <= &most.bytes
+        && timeout <= &most.timeout
+        && calls <= &most.calls
+}
+
+fn leads_there(asked: &SqlConnection, most: &SqlConnection) -> bool {
+    match (asked, most) {
+        (SqlConnection::Sqlite(asked), SqlConnection::Sqlite(most)) => {
+            let real = |path: &Path| path.canonicalize().ok();
+            real(asked).is_some_and(|asked| real(most) == Some(asked))
+        }
+        (SqlConnection::Postgres(asked), SqlConnection::Postgres(most)) => {
+            let PostgresServer {
+                host,
+                port,
+                database,
+                user,
+                password,
+                tls,
+                certificate_authority,
+                networks,
+            } = asked;
+            let is_network = networks
+                .iter()
+                .all(|network| most.networks.iter().any(|most| most.contains(network)));
+            *host == most.host
+                && *port == most.port
+                && *database == most.database
+                && *user == most.user
+                && *password == most.password
+                && (*tls || !most.tls)
+                && *certificate_authority == most.certificate_authority
+                && is_network
+        }
+        _ => false,
+    }
 }
 
 fn compare_log(asked: &LogGrant, most: &LogGrant, found: &mut Found<'_>) {
@@ -580,6 +711,125 @@ mod tests {
                 "`compute` is granted, and may be at most nothing",
             ]
         );
+    }
+
+    #[test]
+    fn state_and_questions_are_held_to_their_bounds_and_to_where_they_lead() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").expect("a file");
+            path
+        };
+        let (one, other) = (file("one.sqlite"), file("other.sqlite"));
+        std::os::unix::fs::symlink(&one, folder.path().join("link.sqlite")).expect("a link");
+        let server = json!({ "host": "db.example.com", "database": "d", "user": "u",
+            "password": { "env": "P" }, "networks": ["10.0.0.0/8"] });
+        let ceiling = ceiling(json!({ "acme/*": {
+            "state": { "bytes": "1MiB", "keys": 10, "value_bytes": "1KiB" },
+            "sql": [
+                { "connection": "any", "to": { "sqlite": one }, "rows": 10,
+                  "statements": { "a": "SELECT 1", "b": "SELECT 2" } },
+                { "connection": "any", "to": { "postgres": server } },
+            ],
+        } }));
+        assert_eq!(ceiling.check(), Ok(()));
+        let state = json!({ "bytes": "1MiB", "keys": 10, "value_bytes": "1KiB" });
+        let changed = |mut value: Value, key: &str, to: Value| {
+            value[key] = to;
+            value
+        };
+        let question = json!({ "connection": "mine", "to": { "sqlite": one }, "rows": 10,
+            "statements": { "mine": "SELECT 2" } });
+        let asked = json!({ "connection": "db", "to": { "postgres": server } });
+        let at = |key: &str, to: Value| {
+            changed(
+                asked.clone(),
+                "to",
+                json!({ "postgres": changed(server.clone(), key, to) }),
+            )
+        };
+        let link = json!({ "sqlite": folder.path().join("link.sqlite") });
+        for within in [
+            json!({ "state": state, "sql": [question, asked] }),
+            json!({ "state": changed(state.clone(), "access", json!("read")) }),
+            json!({ "sql": [changed(question.clone(), "to", link)] }),
+            json!({ "sql": [at("networks", json!(["10.1.0.0/16"]))] }),
+        ] {
+            assert_eq!(
+                keys(&ceiling, within.clone()),
+                Vec::<String>::new(),
+                "{within}"
+            );
+        }
+        for (over, key) in [
+            (
+                json!({ "state": changed(state.clone(), "bytes", json!("2MiB")) }),
+                "state.bytes",
+            ),
+            (
+                json!({ "state": changed(state.clone(), "keys", json!(11)) }),
+                "state.keys",
+            ),
+            (
+                json!({ "state": changed(state, "value_bytes", json!("2KiB")) }),
+                "state.value_bytes",
+            ),
+            (
+                json!({ "sql": [changed(question.clone(), "rows", json!(11))] }),
+                "sql[0]",
+            ),
+            (
+                json!({ "sql": [changed(question.clone(), "calls", json!(1001))] }),
+                "sql[0]",
+            ),
+            (
+                json!({ "sql": [changed(question.clone(), "statements", json!({}))] }),
+                "sql[0]",
+            ),
+            (
+                json!({ "sql": [changed(question.clone(), "statements", json!({ "a": "SELECT 3" }))] }),
+                "sql[0]",
+            ),
+            (
+                json!({ "sql": [changed(question.clone(), "to", json!({ "sqlite": other }))] }),
+                "sql[0]",
+            ),
+            (
+                json!({ "sql": [changed(question, "to", Value::Null)] }),
+                "sql[0]",
+            ),
+            (
+                json!({ "sql": [at("host", json!("other.example.com"))] }),
+                "sql[0]",
+            ),
+            (json!({ "sql": [at("user", json!("postgres"))] }), "sql[0]"),
+            (json!({ "sql": [at("tls", json!(false))] }), "sql[0]"),
+            (
+                json!({ "sql": [at("password", json!({ "env": "Q" }))] }),
+                "sql[0]",
+            ),
+            (
+                json!({ "sql": [at("networks", json!(["0.0.0.0/0"]))] }),
+                "sql[0]",
+            ),
+            (
+                json!({ "sql": [at("certificate_authority", json!("/ca"))] }),
+                "sql[0]",
+            ),
+        ] {
+            assert_eq!(keys(&ceiling, over.clone()), [key], "{over}");
+        }
+        assert_eq!(keys(&Ceiling::default(), json!({ "state": {} })), ["state"]);
+        let nowhere = json!({ "acme/*": { "sql": [{ "connection": "any" }] } });
+        let relative =
+            json!({ "acme/*": { "sql": [{ "connection": "any", "to": { "sqlite": "w" } }] } });
+        for (text, why) in [(nowhere, "has no `to`"), (relative, "is not absolute")] {
+            let ceiling = serde_json::from_value(json!({ "version": 1, "plugins": text }));
+            let ceiling: Ceiling = ceiling.expect("a ceiling");
+            let error = ceiling.check().expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

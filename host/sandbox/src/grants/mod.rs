@@ -13,6 +13,8 @@ pub(crate) mod noise;
 mod quantity;
 pub(crate) mod random;
 mod secrets;
+pub(crate) mod sql;
+pub(crate) mod state;
 mod words;
 
 use std::fmt;
@@ -28,6 +30,8 @@ pub use files::FileQuota;
 pub use http::{HttpCredential, HttpGrant, HttpMethod, HttpScheme};
 pub use quantity::{ByteSize, TimeSpan};
 pub use secrets::SecretSource;
+pub use sql::{PostgresServer, SqlAccess, SqlConnection, SqlGrant};
+pub use state::StateGrant;
 
 /// Something that a grant opens.
 #[derive(
@@ -49,11 +53,15 @@ pub enum Capability {
     Random,
     /// Tensor programs, by `sandcast:plugin/compute`.
     Compute,
+    /// Pairs that it keeps from one instance to the next, by `wasi:keyvalue`.
+    State,
+    /// Questions to databases, by `sandcast:plugin/sql`.
+    Sql,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Capability; 7] = [
+    pub const ALL: [Capability; 9] = [
         Capability::Files,
         Capability::Http,
         Capability::Log,
@@ -61,6 +69,8 @@ impl Capability {
         Capability::Clock,
         Capability::Random,
         Capability::Compute,
+        Capability::State,
+        Capability::Sql,
     ];
 
     /// Whether every plugin has it without a grant.
@@ -78,6 +88,8 @@ impl Capability {
             Capability::Clock => "clock",
             Capability::Random => "random",
             Capability::Compute => "compute",
+            Capability::State => "state",
+            Capability::Sql => "sql",
         }
     }
 }
@@ -93,6 +105,8 @@ impl Capability {
             Capability::Clock => "clock: true",
             Capability::Random => "random: { seed: 7 }",
             Capability::Compute => "compute: { memory: 1GiB, time: 10m }",
+            Capability::State => "state: { bytes: 16MiB, keys: 10000 }",
+            Capability::Sql => "sql: [{ connection: warehouse, access: read }]",
         };
         format!("plugins.{plugin}.grants.{example}")
     }
@@ -121,6 +135,12 @@ pub struct Grants {
     pub random: Option<RandomGrant>,
     /// Whether it may run tensor programs.
     pub compute: Option<ComputeGrant>,
+    /// Whether it may keep something from one instance to the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateGrant>,
+    /// Databases it may ask, by the names of connections.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sql: Vec<SqlGrant>,
     /// What one instance may use.
     pub limits: Limits,
     /// Whether what its instances are asked and answer is kept, so that it can be replayed.
@@ -303,6 +323,8 @@ impl Grants {
             Capability::Clock => self.clock,
             Capability::Random => self.random.is_some(),
             Capability::Compute => self.compute.is_some(),
+            Capability::State => self.state.is_some(),
+            Capability::Sql => !self.sql.is_empty(),
         }
     }
 }

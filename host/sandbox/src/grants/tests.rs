@@ -399,6 +399,8 @@ fn grants_are_off_until_they_are_written_and_unknown_keys_are_refused() {
         Capability::Clock,
         Capability::Random,
         Capability::Compute,
+        Capability::State,
+        Capability::Sql,
     ] {
         assert!(!none.allows(capability), "{capability}");
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Access, Capability, Grants, HttpGrant};
+use super::{Access, Capability, Grants, HttpGrant, StateGrant};
 
 impl Grants {
     /// What is granted of a capability, in words; `None` where it is not granted. `path` says how a
@@ -41,6 +41,14 @@ impl Grants {
                     compute.memory, compute.time
                 )
             }),
+            Capability::State => self
+                .state
+                .as_ref()
+                .map_or_else(String::new, StateGrant::in_words),
+            Capability::Sql => {
+                let connections = self.sql.iter().map(|grant| grant.in_words(&path));
+                connections.collect::<Vec<_>>().join(", ")
+            }
             Capability::Config | Capability::Clock => "yes".to_owned(),
         })
     }

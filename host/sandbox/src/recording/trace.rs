@@ -194,36 +194,55 @@ impl Trace {
         &mut self,
         now: impl FnOnce() -> T,
     ) -> wasmtime::Result<T> {
+        if self.is_replaying() {
+            return self.then();
+        }
+        let answer = now();
+        self.keep(&answer)?;
+        Ok(answer)
+    }
+
+    /// Whether what comes from outside is what came then.
+    pub(crate) fn is_replaying(&self) -> bool {
+        matches!(self.mode, Mode::Replay { .. })
+    }
+
+    /// Keeps what came from outside, where that is kept.
+    pub(crate) fn keep<T: Serialize>(&mut self, answer: &T) -> wasmtime::Result<()> {
+        let Mode::Record { kept, bytes, limit } = &mut self.mode else {
+            return Ok(());
+        };
+        let value = serde_json::to_value(answer)?;
+        // A text is as long as its value in memory, near enough.
+        *bytes = bytes.saturating_add(CALL_BYTES + length_of(&value));
+        if *bytes <= *limit {
+            kept.answers.push(Answer {
+                host_call: self.count,
+                value,
+            });
+        }
+        Ok(())
+    }
+
+    /// What came from outside then.
+    pub(crate) fn then<T: DeserializeOwned>(&mut self) -> wasmtime::Result<T> {
         let count = self.count;
-        match &mut self.mode {
-            Mode::Record { kept, bytes, limit } => {
-                let answer = now();
-                let value = serde_json::to_value(&answer)?;
-                // A text is as long as its value in memory, near enough.
-                *bytes = bytes.saturating_add(CALL_BYTES + length_of(&value));
-                if *bytes <= *limit {
-                    kept.answers.push(Answer {
-                        host_call: count,
-                        value,
-                    });
-                }
-                Ok(answer)
-            }
-            Mode::Replay {
-                expected, answer, ..
-            } => {
-                let then = expected
-                    .answers
-                    .get(*answer)
-                    .filter(|then| then.host_call == count)
-                    .and_then(|then| T::deserialize(&then.value).ok());
-                *answer += 1;
-                then.ok_or_else(|| {
-                    self.seal();
-                    wasmtime::Error::new(Diverged)
-                })
+        if let Mode::Replay {
+            expected, answer, ..
+        } = &mut self.mode
+        {
+            let then = expected
+                .answers
+                .get(*answer)
+                .filter(|then| then.host_call == count)
+                .and_then(|then| T::deserialize(&then.value).ok());
+            *answer += 1;
+            if let Some(then) = then {
+                return Ok(then);
             }
         }
+        self.seal();
+        Err(wasmtime::Error::new(Diverged))
     }
 
     /// The call under way has ended: it is kept, or held against what was recorded.

@@ -47,6 +47,16 @@ pub enum RiskFactor {
     Compute,
     /// It may use much memory or time of a device.
     ComputeLarge,
+    /// It keeps something from one instance to the next.
+    State,
+    /// It can ask databases.
+    Sql,
+    /// It may ask a database whatever reads.
+    SqlAny,
+    /// The host lends it a secret with its questions.
+    SqlSecret,
+    /// It can ask databases and send requests.
+    NetworkAndSql,
     /// An instance may use much memory or time.
     LimitsLarge,
     /// It may write much into the host's log.
@@ -91,7 +101,7 @@ pub enum RiskFactor {
 
 impl RiskFactor {
     /// Every factor.
-    pub const ALL: [RiskFactor; 40] = [
+    pub const ALL: [RiskFactor; 45] = [
         RiskFactor::Network,
         RiskFactor::NetworkWildcard,
         RiskFactor::NetworkPrivate,
@@ -112,6 +122,11 @@ impl RiskFactor {
         RiskFactor::ClockAndRandom,
         RiskFactor::Compute,
         RiskFactor::ComputeLarge,
+        RiskFactor::State,
+        RiskFactor::Sql,
+        RiskFactor::SqlAny,
+        RiskFactor::SqlSecret,
+        RiskFactor::NetworkAndSql,
         RiskFactor::LimitsLarge,
         RiskFactor::LogLarge,
         RiskFactor::ImportsUnasked,
@@ -240,6 +255,27 @@ impl RiskFactor {
                 "compute-large",
                 6,
                 "It may use much memory or time of a device.",
+            ),
+            Self::State => (
+                "state",
+                3,
+                "It keeps something from one instance to the next, so a run depends on those before.",
+            ),
+            Self::Sql => ("sql", 8, "It can ask databases of the operator."),
+            Self::SqlAny => (
+                "sql-any",
+                5,
+                "It may ask a database whatever reads, not listed statements alone.",
+            ),
+            Self::SqlSecret => (
+                "sql-secret",
+                5,
+                "It asks a database as an account of the operator, with a secret that the host has.",
+            ),
+            Self::NetworkAndSql => (
+                "network-and-sql",
+                25,
+                "It can ask databases and send requests: a way out for data.",
             ),
             Self::LimitsLarge => (
                 "limits-large",

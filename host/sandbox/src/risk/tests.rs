@@ -8,7 +8,7 @@ use sandcast_audit::Digest;
 use super::*;
 use crate::grants::{
     Access, ByteSize, Capability, ComputeGrant, FileGrant, HttpGrant, HttpMethod, HttpScheme,
-    RandomGrant, TimeSpan,
+    RandomGrant, SqlGrant, StateGrant, TimeSpan,
 };
 use crate::inspect::Import;
 use crate::manifest::{CapabilityRequest, Manifest, Role};
@@ -22,6 +22,8 @@ fn import(capability: Capability, noise: bool) -> Import {
         Capability::Clock => "wasi:clocks/wall-clock@0.2.12",
         Capability::Random => "wasi:random/random@0.2.12",
         Capability::Compute => "sandcast:plugin/compute@0.1.0",
+        Capability::State => "wasi:keyvalue/store@0.2.0-draft2",
+        Capability::Sql => "sandcast:plugin/sql@0.1.0",
     };
     Import {
         interface: interface.to_owned(),
@@ -166,7 +168,7 @@ fn what_does_not_fit_together_is_said() {
     odd.imports = vec![import(Capability::Http, false)];
     odd.manifest.capabilities[0].reason = " ".into();
     odd.manifest.capabilities.push(CapabilityRequest {
-        capability: "sql".to_owned(),
+        capability: "gpu".to_owned(),
         reason: "joins".to_owned(),
     });
     let grants = Grants {
@@ -187,7 +189,7 @@ fn what_does_not_fit_together_is_said() {
         about("files"),
         BTreeSet::from(["asks-unimported", "asks-without-reason"])
     );
-    assert_eq!(about("sql"), BTreeSet::from(["asks-unknown"]));
+    assert_eq!(about("gpu"), BTreeSet::from(["asks-unknown"]));
     assert_eq!(about("clock"), BTreeSet::from(["grants-unimported"]));
 }
 
@@ -331,6 +333,22 @@ fn hosts() -> impl Strategy<Value = HttpGrant> {
     )
 }
 
+fn databases() -> impl Strategy<Value = SqlGrant> {
+    any::<[bool; 2]>().prop_map(|[listed, secret]| {
+        let mut grant = serde_json::json!({ "connection": "warehouse", "to": { "sqlite": "/w" } });
+        if listed {
+            grant["statements"] = serde_json::json!({ "all": "SELECT 1" });
+        }
+        if secret {
+            let server = serde_json::json!({
+                "host": "db.example", "database": "d", "user": "u", "password": { "env": "P" },
+            });
+            grant["to"] = serde_json::json!({ "postgres": server });
+        }
+        serde_json::from_value(grant).expect("a grant")
+    })
+}
+
 fn folders() -> impl Strategy<Value = FileGrant> {
     let path = prop::sample::select(vec!["/", "/srv", "/srv/line/data", "/etc/x", "data"]);
     let access = prop::sample::select(vec![Access::Read, Access::ReadWrite]);
@@ -353,15 +371,18 @@ fn grants() -> impl Strategy<Value = Grants> {
         prop::option::of(random),
         prop::option::of(compute),
         (size(), time(), size()),
+        (any::<bool>(), vec(databases(), 0..2)),
     )
         .prop_map(
-            |(files, http, clock, random, compute, (memory, total, log))| {
+            |(files, http, clock, random, compute, (memory, total, log), (state, sql))| {
                 let mut grants = Grants {
                     files,
                     http,
                     clock,
                     random,
                     compute,
+                    state: state.then(StateGrant::default),
+                    sql,
                     ..Grants::default()
                 };
                 grants.limits.memory = memory;
@@ -377,6 +398,8 @@ fn union(one: &Grants, other: &Grants) -> Grants {
     let mut both = one.clone();
     both.files.extend(other.files.iter().cloned());
     both.http.extend(other.http.iter().cloned());
+    both.sql.extend(other.sql.iter().cloned());
+    both.state = one.state.clone().or_else(|| other.state.clone());
     both.clock |= other.clock;
     both.random = match (&one.random, &other.random) {
         (None, granted) | (granted, None) => granted.clone(),

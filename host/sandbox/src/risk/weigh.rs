@@ -32,8 +32,10 @@ pub(super) fn reasons(inspection: &Inspection, surroundings: &Surroundings<'_>) 
     };
     weighing.network();
     weighing.files();
+    weighing.databases();
     weighing.data();
     weighing.time_and_chance();
+    weighing.memory();
     weighing.amounts();
     weighing.asked_and_imported();
     weighing.granted();
@@ -228,6 +230,45 @@ impl<'a> Weighing<'a> {
         }
     }
 
+    fn databases(&mut self) {
+        let sql = Capability::Sql;
+        if !self.opens(sql) {
+            return;
+        }
+        self.add(
+            RiskFactor::Sql,
+            sql,
+            "it can ask databases",
+            "have a connector land the data, and grant no `sql`",
+        );
+        let Some(grants) = self.grants() else { return };
+        let connections = |wanted: &dyn Fn(&crate::SqlGrant) -> bool| {
+            let connections: Vec<&str> = grants
+                .sql
+                .iter()
+                .filter(|grant| wanted(grant))
+                .map(|grant| grant.connection.as_str())
+                .collect();
+            (!connections.is_empty()).then(|| connections.join(", "))
+        };
+        if let Some(connections) = connections(&|grant| grant.statements.is_empty()) {
+            self.add(
+                RiskFactor::SqlAny,
+                sql,
+                format!("it may ask {connections} whatever reads"),
+                "list the `statements` that it needs",
+            );
+        }
+        if let Some(connections) = connections(&|grant| grant.secret().is_some()) {
+            self.add(
+                RiskFactor::SqlSecret,
+                sql,
+                format!("the host asks {connections} with a secret"),
+                "use an account that may read what the plugin needs, and nothing else",
+            );
+        }
+    }
+
     /// Ways out for data.
     fn data(&mut self) {
         let http = self.opens(Capability::Http);
@@ -239,6 +280,14 @@ impl<'a> Weighing<'a> {
                 RiskFactor::NetworkAndFiles,
                 Capability::Http,
                 "it can read files and send requests: a way out for data",
+                "give the two to two plugins",
+            );
+        }
+        if http && self.opens(Capability::Sql) {
+            self.add(
+                RiskFactor::NetworkAndSql,
+                Capability::Http,
+                "it can ask databases and send requests: a way out for data",
                 "give the two to two plugins",
             );
         }
@@ -304,6 +353,18 @@ impl<'a> Weighing<'a> {
                 Capability::Clock,
                 "with the time and unseeded randomness it can tell runs apart and signal by timing",
                 "grant a seed, or no `clock`",
+            );
+        }
+    }
+
+    /// What it remembers.
+    fn memory(&mut self) {
+        if self.opens(Capability::State) {
+            self.add(
+                RiskFactor::State,
+                Capability::State,
+                "it keeps something from one instance to the next",
+                "hand it what it needs in its configuration, and grant no `state`",
             );
         }
     }

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether an address is public.
-pub(super) fn is_public(address: IpAddr) -> bool {
+pub(in crate::grants) fn is_public(address: IpAddr) -> bool {
     match plain(address) {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
@@ -16,7 +16,7 @@ pub(super) fn is_public(address: IpAddr) -> bool {
 }
 
 /// An address of IPv4 that is written as one of IPv6 (RFC 4291, 2.5.5.2), as itself.
-pub(super) fn plain(address: IpAddr) -> IpAddr {
+pub(in crate::grants) fn plain(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(mapped) => mapped.to_ipv4_mapped().map_or(address, IpAddr::V4),
         IpAddr::V4(_) => address,

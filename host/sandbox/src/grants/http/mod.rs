@@ -28,8 +28,11 @@ use crate::conduct::Watch;
 use crate::effect::Actor;
 use crate::state::State;
 use crate::text;
+pub(super) use address::{is_public, plain};
 pub(crate) use exchange::{Exchange, Exchanges, Given, Kept};
 use send::Sender;
+pub(super) use send::roots;
+pub(super) use target::host_of;
 
 /// Bytes of the fields of a request or an answer, as they are held in memory.
 const MAX_FIELD_BYTES: usize = 64 << 10;
@@ -207,14 +210,14 @@ pub(crate) fn check(grant: &HttpGrant) -> Result<(), String> {
             .read()
             .map_err(|what| sentence_of(&credential.secret, &what))?;
     }
-    send::roots(grant.certificate_authority.as_deref()).map(|_| ())
+    roots(grant.certificate_authority.as_deref()).map(|_| ())
 }
 
 /// Says whether a grant makes sense, wherever it is given.
 pub(crate) fn check_target(grant: &HttpGrant) -> Result<(), String> {
     let host = &grant.host;
     let name = host.strip_prefix("*.").unwrap_or(host);
-    if target::host_of(name).as_deref() != Some(name) {
+    if host_of(name).as_deref() != Some(name) {
         return Err(format!(
             "`{host}` is not a host; write a name in lower case like api.example.com, \
              *.example.com, or an address, without scheme, port or path"

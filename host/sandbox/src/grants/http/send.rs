@@ -467,7 +467,7 @@ async fn secured(
 }
 
 /// How TLS is spoken to whoever has a certificate of these authorities, or of the system's.
-pub(super) fn roots(authority: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+pub(in crate::grants) fn roots(authority: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     static SYSTEM: LazyLock<Result<Arc<ClientConfig>, String>> = LazyLock::new(|| {
         let mut roots = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();

@@ -160,7 +160,7 @@ fn split_authority(authority: &str) -> Option<(String, Option<u16>)> {
 
 /// A name or an address as it is compared. Names that are numbers are none: 127.1 and 0x7f000001
 /// are addresses to some.
-pub(super) fn host_of(host: &str) -> Option<String> {
+pub(in crate::grants) fn host_of(host: &str) -> Option<String> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Some(address.to_string());
     }
