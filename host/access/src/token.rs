@@ -155,7 +155,6 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// What is kept of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct TokenRecord {
     /// The token.
     pub id: TokenId,

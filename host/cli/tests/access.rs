@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
@@ -13,14 +14,17 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The Cedar plugin, built once.
-static CEDAR: LazyLock<()> = LazyLock::new(|| {
+/// The Cedar plugin, built and compiled once: the folder of what is compiled, for all states here.
+static COMPILED: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("access-compiled");
+    fs::create_dir_all(&folder).expect("a folder");
     let built = Command::new(env!("CARGO_BIN_EXE_sandcast"))
         .args(["build", "plugins/policy-cedar"])
         .current_dir(repository())
         .output()
         .expect("it starts");
     assert!(built.status.success(), "{built:?}");
+    folder
 });
 
 struct Place {
@@ -31,7 +35,7 @@ struct Place {
 impl Place {
     /// A state of this test in which ann is the first operator.
     fn new(name: &str) -> Self {
-        LazyLock::force(&CEDAR);
+        let compiled = LazyLock::force(&COMPILED);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder).expect("the state of an earlier test can be removed");
@@ -41,6 +45,8 @@ impl Place {
             tokens: folder.join("tokens"),
         };
         fs::create_dir_all(&place.tokens).expect("a folder");
+        fs::create_dir_all(&place.state).expect("a folder");
+        symlink(compiled, place.state.join("cache")).expect("a link");
         let set_up = place.by(
             "",
             &[
@@ -317,15 +323,6 @@ fn a_second_person_approves_what_takes_two() {
     place.add("bob", "operator");
     place.add("eve", "auditor");
     let pipeline = "examples/credit-risk";
-    assert!(
-        Command::new(env!("CARGO_BIN_EXE_sandcast"))
-            .args(["build", "examples/credit-risk"])
-            .current_dir(repository())
-            .output()
-            .expect("it starts")
-            .status
-            .success()
-    );
 
     // Grants.
     let refused = place.refused("ann", &["run", "--build", pipeline]);

@@ -29,9 +29,15 @@ const LONGEST_TOKEN: usize = 256;
 /// The door of a server on a state where access is set up.
 pub(crate) struct Door {
     gate: Arc<Gate>,
-    known: Mutex<HashMap<Digest, Instant>>,
+    known: Mutex<HashMap<Digest, Known>>,
     refusals: Mutex<BTreeMap<String, u64>>,
     paused: Semaphore,
+}
+
+/// When an answer was yes, and when somebody last began to find out again.
+struct Known {
+    since: Instant,
+    looked: Instant,
 }
 
 impl Door {
@@ -78,26 +84,37 @@ impl Door {
     fn is_known(&self, answer: Digest) -> bool {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get_mut(&answer) {
-            Some(since) if now.duration_since(*since) < HOLDS => true,
-            Some(since) if now.duration_since(*since) < 2 * HOLDS => {
-                *since = now;
-                false
-            }
-            _ => false,
+        let Some(known) = known.get_mut(&answer) else {
+            return false;
+        };
+        let age = now.duration_since(known.since);
+        if age < HOLDS {
+            return true;
         }
+        // A client that goes away before it is found out does not make an answer older than that.
+        if age < 2 * HOLDS && now.duration_since(known.looked) < HOLDS {
+            return true;
+        }
+        known.looked = now;
+        false
     }
 
     fn keep(&self, answer: Digest) {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_KNOWN {
-            known.retain(|_, since| now.duration_since(*since) < HOLDS);
+            known.retain(|_, it| now.duration_since(it.since) < HOLDS);
         }
         if known.len() >= MOST_KNOWN {
             known.clear();
         }
-        known.insert(answer, now);
+        known.insert(
+            answer,
+            Known {
+                since: now,
+                looked: now,
+            },
+        );
     }
 
     async fn refuse(&self, error: GateError) -> ApiError {
