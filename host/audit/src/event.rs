@@ -214,6 +214,9 @@ pub enum Event {
         reason: String,
         /// The run that gave the occasion, if any.
         run: Option<RunId>,
+        /// The approval that it was done by, if it took one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approval: Option<String>,
     },
     /// What an instance of a plugin spent of its compute budget.
     ComputeUsed {
@@ -307,6 +310,98 @@ pub enum Event {
         to: u64,
         /// The run that moved it, if any.
         run: Option<RunId>,
+        /// The approval that it was moved by, if it took one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approval: Option<String>,
+    },
+    /// A management call was allowed or refused, before anything of it was done.
+    AccessDecided {
+        /// Who asked: a principal, `local:` and a name of the system where access is not set up, or
+        /// `unknown`.
+        principal: String,
+        /// The id of the token they came with, never the token.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<String>,
+        /// What was to be done.
+        action: String,
+        /// What it was to be done to.
+        resource: String,
+        /// The digest of exactly that, where it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<Digest>,
+        /// Whether it may be done.
+        allowed: bool,
+        /// The ids of the policies that decided.
+        policies: Vec<String>,
+        /// Why, in sentences.
+        reasons: Vec<String>,
+        /// The digest of the policies, where there were any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy_set: Option<Digest>,
+        /// The digest of the component that evaluated them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        engine: Option<Digest>,
+    },
+    /// Who may do what was changed: a principal, a token, or what was settled.
+    AccessChanged {
+        /// Who changed it.
+        by: String,
+        /// What happened, such as `principal-added`, `token-issued` or `token-revoked`.
+        change: String,
+        /// To whom or what, such as `principal:ann` or `token:0a1b2c3d4e5f6071`.
+        subject: String,
+        /// In words and figures.
+        detail: String,
+    },
+    /// Somebody asked for what takes a second person's approval.
+    ApprovalRequested {
+        /// The id of the request.
+        approval: String,
+        /// What it is for: `promote`, `widen` or `release`.
+        kind: String,
+        /// Exactly what it is for, with digests.
+        subject: serde_json::Value,
+        /// The digest of that.
+        subject_digest: Digest,
+        /// Who asked.
+        requester: String,
+        /// Until when it can be answered.
+        expires: String,
+    },
+    /// Another principal answered a request.
+    ApprovalDecided {
+        /// The id of the request.
+        approval: String,
+        /// What it is for.
+        kind: String,
+        /// The digest of exactly what it is for.
+        subject_digest: Digest,
+        /// Who asked.
+        requester: String,
+        /// Whether it was approved.
+        approved: bool,
+        /// Who answered.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// An approved request took effect, or could not any more.
+    ApprovalCarriedOut {
+        /// The id of the request.
+        approval: String,
+        /// What it is for.
+        kind: String,
+        /// The digest of exactly what it is for.
+        subject_digest: Digest,
+        /// `done`, or why it is void.
+        outcome: String,
+    },
+    /// Requests to a server that were refused since the last such entry because nobody knew who
+    /// asked, or because they may not.
+    RequestsRefused {
+        /// How many, by why: `no-token`, `malformed`, `unknown`, `expired`, `revoked`, `disabled`,
+        /// `denied` or `too-many`.
+        refusals: BTreeMap<String, u64>,
     },
     /// A server began to answer.
     ServeStarted {
@@ -411,6 +506,9 @@ impl Event {
                 | Self::KeyRotated { .. }
                 | Self::KeyReplaced { .. }
                 | Self::StandingChanged { .. }
+                | Self::AccessChanged { .. }
+                | Self::ApprovalDecided { .. }
+                | Self::ApprovalCarriedOut { .. }
         )
     }
 }

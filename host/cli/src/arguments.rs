@@ -12,8 +12,8 @@ use sandcast_sandbox::{ByteSize, OperatorRules, SandboxConfig};
 use crate::failure::{Failure, OrReject as _};
 
 use crate::commands::{
-    audit, bench, build, certify, completions, data, doctor, generate, inspect, models, plan,
-    plugins, predict, program, replay, run, runs, sbom, schema, serve, sign,
+    access, approvals, audit, bench, build, certify, completions, data, doctor, generate, inspect,
+    models, plan, plugins, predict, program, replay, run, runs, sbom, schema, serve, sign,
 };
 
 const LONG_ABOUT: &str = "\
@@ -95,6 +95,16 @@ pub(crate) struct GlobalArguments {
         value_name = "FILE"
     )]
     pub(crate) trust: Option<PathBuf>,
+    /// A file with the token of whoever gives the command, where access is set up [default: the
+    /// token in SANDCAST_TOKEN]
+    #[arg(
+        long,
+        global = true,
+        env = "SANDCAST_TOKEN_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
     /// Print the result as JSON on stdout
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -202,6 +212,8 @@ pub(crate) enum Command {
     Predict(predict::PredictArguments),
     Generate(generate::GenerateArguments),
     Program(program::ProgramArguments),
+    Access(access::AccessArguments),
+    Approvals(approvals::ApprovalsArguments),
     Audit(audit::AuditArguments),
     Replay(replay::ReplayArguments),
     Doctor(doctor::DoctorArguments),

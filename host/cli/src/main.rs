@@ -1,5 +1,6 @@
 //! The `sandcast` program: one file per subcommand, data on stdout, everything else on stderr.
 
+mod access;
 mod arguments;
 mod commands;
 mod failure;

@@ -25,8 +25,10 @@ pub use config::{ConfigError, Pipeline};
 pub use declare::{DeclareError, Declared, declare};
 pub use inference::{Generated, InferenceError, Predicted, RowsError, ServedModel};
 pub use plan::{Plan, PlanError};
-pub use registry::{ModelSummary, ModelVersion, Registry, RegistryError, Vouched};
-pub use run::{CHECKPOINT_EVERY, Observer, RunError, RunEvent, RunOptions, RunOutcome, run};
+pub use registry::{ApprovedMove, ModelSummary, ModelVersion, Registry, RegistryError, Vouched};
+pub use run::{
+    CHECKPOINT_EVERY, Observer, PlanCheck, RunError, RunEvent, RunOptions, RunOutcome, run,
+};
 pub use state::{
     DatasetRecord, OutboxError, RunRecord, RunStatus, StageRecord, StageStatus, StateError,
 };

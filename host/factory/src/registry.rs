@@ -332,10 +332,87 @@ impl Registry {
         }
         self.resolve(model, Some(&version.to_string()))?;
         let before = self.state.write("move an alias", |transaction| {
-            move_alias(transaction, model, alias, version, None)
+            move_alias(transaction, model, alias, version, Moved::default())
         })?;
         self.state.empty_outbox(&self.audit)?;
         Ok(before)
+    }
+
+    /// Whether an alias could be made to point to a version, and which it points to now.
+    ///
+    /// # Errors
+    /// If there is no such version, the alias cannot be one, or the state cannot be read.
+    pub fn could_set_alias(
+        &self,
+        model: &str,
+        alias: &str,
+        version: u64,
+    ) -> Result<(ModelVersion, Option<u64>), RegistryError> {
+        if !crate::config::is_plain(alias) || alias.parse::<u64>().is_ok() {
+            return Err(RegistryError::BadAlias {
+                alias: alias.to_owned(),
+            });
+        }
+        let version = self.resolve(model, Some(&version.to_string()))?;
+        let now = self.aliases(model)?.get(alias).copied();
+        Ok((version, now))
+    }
+
+    /// Makes an alias point to a version because somebody approved exactly that, once for each
+    /// approval: the move and the mark that it was made are one transaction. Where the alias means
+    /// something else by now than what was approved, or the version is another, nothing is moved,
+    /// and why is given back.
+    ///
+    /// # Errors
+    /// If the state or the audit log cannot be read or written.
+    pub fn set_alias_as_approved(
+        &self,
+        approval: &str,
+        wanted: &ApprovedMove<'_>,
+    ) -> Result<Result<(), String>, RegistryError> {
+        let ApprovedMove {
+            model,
+            alias,
+            from,
+            to,
+            lineage,
+        } = *wanted;
+        let outcome = self.state.write("move an alias", |transaction| {
+            let done = "SELECT 1 FROM carried_out WHERE approval = ?1";
+            if transaction
+                .query_row(done, [approval], |_| Ok(()))
+                .optional()?
+                .is_some()
+            {
+                return Ok(Ok(()));
+            }
+            let found = "SELECT lineage FROM model_versions WHERE model = ?1 AND version = ?2";
+            let found = transaction
+                .query_row(found, params![model, to as i64], |row| {
+                    row.get::<_, String>(0)
+                })
+                .optional()?;
+            if found != Some(lineage.to_string()) {
+                return Ok(Err(format!(
+                    "version {to} of {model} is not the one that was approved"
+                )));
+            }
+            let now = alias_of(transaction, model, alias)?;
+            if now != from {
+                let now = now.map_or_else(|| "nothing".to_owned(), |now| now.to_string());
+                return Ok(Err(format!("{model}@{alias} means version {now} by now")));
+            }
+            let insert = "INSERT INTO carried_out (approval, done) VALUES (?1, ?2)";
+            transaction.execute(insert, params![approval, clock::now()])?;
+            let by = Moved {
+                run: None,
+                approval: Some(approval),
+            };
+            move_alias(transaction, model, alias, to, by)?;
+            Ok(Ok(()))
+        })?;
+        self.state.empty_outbox(&self.audit)?;
+        Ok(outcome)
     }
 
     /// Registers an approved model. The version, the alias and their audit events are one
@@ -367,7 +444,10 @@ impl Registry {
                     &version.model,
                     alias,
                     version.version,
-                    Some(run),
+                    Moved {
+                        run: Some(run),
+                        approval: None,
+                    },
                 )?,
                 None => Some(version.version),
             };
@@ -480,19 +560,49 @@ fn renew(known: &mut ModelVersion, new: &ModelVersion) -> bool {
     changed
 }
 
+/// A move of an alias that somebody approved.
+#[derive(Debug, Clone, Copy)]
+pub struct ApprovedMove<'a> {
+    /// The model.
+    pub model: &'a str,
+    /// The alias.
+    pub alias: &'a str,
+    /// The version that it must mean before.
+    pub from: Option<u64>,
+    /// The version that it is to mean.
+    pub to: u64,
+    /// The digest of that version's lineage.
+    pub lineage: Digest,
+}
+
+/// On whose account an alias moves; on that of a person where there is neither.
+#[derive(Default)]
+struct Moved<'a> {
+    run: Option<&'a RunId>,
+    approval: Option<&'a str>,
+}
+
+fn alias_of(
+    transaction: &Transaction<'_>,
+    model: &str,
+    alias: &str,
+) -> Result<Option<u64>, rusqlite::Error> {
+    let found = "SELECT version FROM aliases WHERE model = ?1 AND alias = ?2";
+    let found = transaction
+        .query_row(found, params![model, alias], |row| row.get::<_, i64>(0))
+        .optional()?;
+    Ok(found.map(|version| version as u64))
+}
+
 /// Moves an alias, and says where it pointed before.
 fn move_alias(
     transaction: &Transaction<'_>,
     model: &str,
     alias: &str,
     version: u64,
-    run: Option<&RunId>,
+    moved: Moved<'_>,
 ) -> Result<Option<u64>, rusqlite::Error> {
-    let before = "SELECT version FROM aliases WHERE model = ?1 AND alias = ?2";
-    let before = transaction
-        .query_row(before, params![model, alias], |row| row.get::<_, i64>(0))
-        .optional()?
-        .map(|version| version as u64);
+    let before = alias_of(transaction, model, alias)?;
     if before == Some(version) {
         return Ok(before);
     }
@@ -504,7 +614,8 @@ fn move_alias(
         alias: alias.to_owned(),
         from: before,
         to: version,
-        run: run.cloned(),
+        run: moved.run.cloned(),
+        approval: moved.approval.map(str::to_owned),
     };
     post(transaction, &event)?;
     Ok(before)

@@ -8,13 +8,16 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::{self, Next};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use sandcast_access::Gate;
+use sandcast_audit::{AuditError, AuditLog};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::config::ServeConfig;
+use crate::door::{self, Door};
 use crate::error::{ApiError, SourceError};
 use crate::handlers;
 use crate::models::{ModelSource, Models};
@@ -33,6 +36,8 @@ pub(crate) struct App {
     pub(crate) turns: Semaphore,
     /// Whether the server was told to stop.
     pub(crate) draining: AtomicBool,
+    /// Who may ask, where access is set up.
+    pub(crate) door: Option<Door>,
     request_ids: RequestIds,
 }
 
@@ -41,6 +46,7 @@ impl App {
     pub(crate) async fn load(
         source: Arc<dyn ModelSource>,
         config: ServeConfig,
+        gate: Option<Arc<Gate>>,
     ) -> Result<Arc<Self>, SourceError> {
         let models = Models::load(source, config.models.clone()).await?;
         let telemetry = Telemetry::new();
@@ -61,9 +67,21 @@ impl App {
             telemetry,
             served: Served::default(),
             draining: AtomicBool::new(false),
+            door: gate.map(Door::new),
             request_ids: RequestIds::new(),
             config,
         }))
+    }
+}
+
+impl App {
+    /// Writes sums of what was served and refused to the audit log.
+    pub(crate) fn write_sums(&self, audit: &AuditLog) -> Result<(), AuditError> {
+        self.served.write(audit)?;
+        match &self.door {
+            Some(door) => door.write(audit),
+            None => Ok(()),
+        }
     }
 }
 
@@ -80,7 +98,19 @@ pub async fn router(
     source: Arc<dyn ModelSource>,
     config: ServeConfig,
 ) -> Result<Router, SourceError> {
-    Ok(routes(App::load(source, config).await?))
+    guarded_router(source, config, None).await
+}
+
+/// The same for a state where access is set up.
+///
+/// # Errors
+/// When a model cannot be loaded.
+pub async fn guarded_router(
+    source: Arc<dyn ModelSource>,
+    config: ServeConfig,
+    gate: Option<Arc<Gate>>,
+) -> Result<Router, SourceError> {
+    Ok(routes(App::load(source, config, gate).await?))
 }
 
 pub(crate) fn routes(app: Arc<App>) -> Router {
@@ -88,15 +118,13 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .route("/", get(handlers::model_metadata))
         .route("/ready", get(handlers::model_ready))
         .route("/infer", post(handlers::infer))
-        .route("/stats", get(handlers::model_stats));
-    Router::new()
+        .route("/stats", get(handlers::model_stats))
+        .route_layer(from_fn_with_state(Arc::clone(&app), door::guard_model));
+    let texts = Router::new()
         .route("/v1/completions", post(handlers::completions))
-        .route("/v2", get(handlers::server_metadata))
-        .route("/v2/health/live", get(handlers::live))
-        .route("/v2/health/ready", get(handlers::ready))
+        .route_layer(from_fn_with_state(Arc::clone(&app), door::guard_known));
+    let state = Router::new()
         .route("/v2/models/stats", get(handlers::all_stats))
-        .nest("/v2/models/{model}", model.clone())
-        .nest("/v2/models/{model}/versions/{version}", model)
         .route("/v2/repository/index", post(handlers::repository_index))
         .route(
             "/v2/repository/models/{model}/load",
@@ -107,9 +135,18 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
             post(handlers::repository_unload),
         )
         .route("/metrics", get(handlers::metrics))
+        .route_layer(from_fn_with_state(Arc::clone(&app), door::guard_state));
+    Router::new()
+        .route("/v2", get(handlers::server_metadata))
+        .route("/v2/health/live", get(handlers::live))
+        .route("/v2/health/ready", get(handlers::ready))
+        .merge(texts)
+        .merge(state)
+        .nest("/v2/models/{model}", model.clone())
+        .nest("/v2/models/{model}/versions/{version}", model)
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
+        .layer(from_fn_with_state(Arc::clone(&app), observe))
         .with_state(app)
 }
 

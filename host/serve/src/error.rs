@@ -18,6 +18,24 @@ pub enum ServeError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A certificate or its key cannot be used.
+    #[error("cannot use {} for TLS: {what}; give a certificate and its key in PEM with --tls-cert and --tls-key", path.display())]
+    Tls {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Others could reach the server, and it does not know who they are.
+    #[error(
+        "{address} can be reached by others, and there is {missing}; give a certificate with --tls-cert and --tls-key, set access up with `sandcast access init`, or say --insecure"
+    )]
+    Exposed {
+        /// The address.
+        address: SocketAddr,
+        /// What is missing.
+        missing: &'static str,
+    },
     /// There is nothing to serve.
     #[error("there are no models to serve; register one with `sandcast run`")]
     NoModels,
@@ -149,6 +167,12 @@ impl IntoResponse for ApiError {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"sandcast\""),
+            );
         }
         response
     }

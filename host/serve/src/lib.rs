@@ -8,6 +8,7 @@
 
 mod app;
 mod config;
+mod door;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -20,10 +21,12 @@ mod served;
 mod server;
 mod standing;
 mod telemetry;
+mod tls;
 
-pub use app::router;
+pub use app::{guarded_router, router};
 pub use config::{ModelSelector, SelectorError, ServeConfig};
 pub use error::{FailureCause, PredictError, ServeError, SourceError};
 pub use models::{ModelSource, Predict, ServableModel};
 pub use registry::RegistrySource;
-pub use server::{ServeSummary, Server, serve, shutdown_signal};
+pub use server::{Protection, ServeSummary, Server, serve, shutdown_signal};
+pub use tls::TlsFiles;

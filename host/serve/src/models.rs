@@ -284,6 +284,12 @@ impl Models {
     }
 
     /// The version that a request means: a number, an alias that is served, or the default.
+    /// Whether a model of this name is served.
+    pub(crate) fn is_served(&self, name: &str) -> bool {
+        self.table().contains_key(name)
+    }
+
+    /// The version of a model that a request means.
     pub(crate) fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Loaded>, ApiError> {
         let table = self.table();
         let Some(versions) = table.get(name) else {

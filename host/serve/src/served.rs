@@ -119,7 +119,7 @@ pub(crate) async fn keep_writing(app: Arc<App>, audit: AuditLog) {
     loop {
         ticks.tick().await;
         let (app, audit) = (Arc::clone(&app), audit.clone());
-        let written = tokio::task::spawn_blocking(move || app.served.write(&audit)).await;
+        let written = tokio::task::spawn_blocking(move || app.write_sums(&audit)).await;
         if let Ok(Err(error)) = written {
             tracing::error!(%error, "served predictions are not in the audit log yet");
         }

@@ -11,11 +11,14 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use sandcast_access::Gate;
 use sandcast_audit::{AuditLog, Event};
 use sandcast_factory::Workspace;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, routes};
@@ -26,6 +29,7 @@ use crate::registry::RegistrySource;
 use crate::reload::keep_reloading;
 use crate::served::keep_writing;
 use crate::telemetry::Raised;
+use crate::tls::{Tls, TlsFiles};
 
 /// A server that has loaded its models and listens, but does not answer yet.
 pub struct Server {
@@ -33,6 +37,30 @@ pub struct Server {
     audit: AuditLog,
     listener: TcpListener,
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
+}
+
+/// What stands between a server and whoever reaches it.
+#[derive(Default)]
+pub struct Protection {
+    /// Decides who may ask, where access is set up.
+    pub gate: Option<Arc<Gate>>,
+    /// The certificate that connections are secured with.
+    pub tls: Option<TlsFiles>,
+    /// Whether others may reach it without one of these.
+    pub insecure: bool,
+}
+
+impl Protection {
+    /// What is missing for an address that others can reach.
+    fn missing(&self) -> Option<&'static str> {
+        match (&self.gate, &self.tls) {
+            (Some(_), Some(_)) => None,
+            (None, Some(_)) => Some("nobody who asks for a token"),
+            (Some(_), None) => Some("no TLS, so that tokens could be read on the way"),
+            (None, None) => Some("neither TLS nor anybody who asks for a token"),
+        }
+    }
 }
 
 /// What a server did.
@@ -71,15 +99,38 @@ impl Server {
         audit: AuditLog,
         config: ServeConfig,
     ) -> Result<Self, ServeError> {
+        let protection = Protection::default();
+        Self::bind_protected(source, audit, config, protection).await
+    }
+
+    /// The same with TLS, and for those who may ask.
+    ///
+    /// # Errors
+    /// As [`Server::bind`], and when others could reach it and it would not know who they are, or the
+    /// certificate cannot be used.
+    pub async fn bind_protected(
+        source: Arc<dyn ModelSource>,
+        audit: AuditLog,
+        config: ServeConfig,
+        protection: Protection,
+    ) -> Result<Self, ServeError> {
         let address = config.address;
-        let app = App::load(source, config).await?;
+        if let Some(missing) = protection.missing()
+            && !address.ip().is_loopback()
+            && !protection.insecure
+        {
+            return Err(ServeError::Exposed { address, missing });
+        }
+        let tls = protection.tls.map(Tls::open).transpose()?.map(Arc::new);
+        let is_open = protection.gate.is_none();
+        let app = App::load(source, config, protection.gate).await?;
         if app.models.all().is_empty() {
             return Err(ServeError::NoModels);
         }
         let bind = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        if !address.ip().is_loopback() {
+        if !address.ip().is_loopback() && is_open {
             tracing::warn!(%address, "anybody who reaches this address can use the models");
         }
         Ok(Self {
@@ -87,6 +138,7 @@ impl Server {
             audit,
             listener,
             address,
+            tls,
         })
     }
 
@@ -114,6 +166,7 @@ impl Server {
             audit,
             listener,
             address,
+            tls,
         } = self;
         let begun = Instant::now();
         let models = app.models.labels();
@@ -130,9 +183,12 @@ impl Server {
         let mut chores = JoinSet::new();
         chores.spawn(keep_reloading(Arc::clone(&app)));
         chores.spawn(keep_writing(Arc::clone(&app), audit.clone()));
+        if let Some(tls) = &tls {
+            chores.spawn(Arc::clone(tls).keep_reading());
+        }
 
         let stop = CancellationToken::new();
-        let mut connections = accept_until(shutdown, &app, listener, &stop).await;
+        let mut connections = accept_until(shutdown, &app, listener, tls, &stop).await;
         app.draining.store(true, Ordering::Relaxed);
         stop.cancel();
         let cut_connections = drain(&mut connections, app.config.drain_timeout).await;
@@ -142,7 +198,7 @@ impl Server {
         let last = Arc::clone(&app);
         let log = audit.clone();
         // A panic in there would be a bug of ours; the stop below still gets its line.
-        if let Ok(written) = tokio::task::spawn_blocking(move || last.served.write(&log)).await {
+        if let Ok(written) = tokio::task::spawn_blocking(move || last.write_sums(&log)).await {
             written?;
         }
         append(
@@ -191,6 +247,7 @@ async fn accept_until(
     shutdown: impl Future<Output = ()> + Send,
     app: &Arc<App>,
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     stop: &CancellationToken,
 ) -> JoinSet<()> {
     let router = routes(Arc::clone(app));
@@ -209,9 +266,9 @@ async fn accept_until(
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             (place, accepted) = accepted => match (place, accepted) {
                 (Ok(place), Ok((stream, _))) => {
-                    let connection =
-                        answer(stream, router.clone(), Arc::clone(app), stop.clone(), place);
-                    connections.spawn(connection);
+                    let acceptor = tls.as_ref().map(|tls| tls.acceptor());
+                    let (router, app, stop) = (router.clone(), Arc::clone(app), stop.clone());
+                    connections.spawn(greet(stream, acceptor, router, app, stop, place));
                 }
                 (_, Err(error)) => {
                     // Out of file descriptors, most likely: time brings some back.
@@ -224,8 +281,9 @@ async fn accept_until(
     }
 }
 
-async fn answer(
+async fn greet(
     stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
     router: Router,
     app: Arc<App>,
     stop: CancellationToken,
@@ -234,6 +292,26 @@ async fn answer(
     let _open = Raised::new(&app.telemetry.connections);
     // One-row answers are small; waiting to fill a segment would cost 40 ms.
     let _ = stream.set_nodelay(true);
+    let Some(acceptor) = acceptor else {
+        return answer(stream, router, &app, stop).await;
+    };
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(app.config.header_timeout, acceptor.accept(stream)) => greeted,
+        () = stop.cancelled() => return,
+    };
+    match greeted {
+        Ok(Ok(stream)) => answer(stream, router, &app, stop).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a connection was not secured"),
+        Err(_) => tracing::debug!("a connection took too long to be secured"),
+    }
+}
+
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    router: Router,
+    app: &App,
+    stop: CancellationToken,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.config.header_timeout)

@@ -11,11 +11,13 @@ use clap::{Args, Subcommand};
 use console::style;
 use futures::StreamExt as _;
 use parquet::arrow::ArrowWriter;
+use sandcast_access::{Action, Resource};
 use sandcast_estate::{BlobRef, Dataset, Profile};
 use sandcast_factory::{DatasetRecord, Workspace};
 use serde_json::Value;
 
 use crate::{
+    access::Need,
     arguments::GlobalArguments,
     failure::{Exit, Failure},
     output::Output,
@@ -91,6 +93,19 @@ enum DataAction {
         /// A .csv or .parquet file
         file: PathBuf,
     },
+}
+
+impl DataArguments {
+    pub(crate) fn need(&self, global: &GlobalArguments) -> Option<Need> {
+        let action = match self.action {
+            None
+            | Some(DataAction::List | DataAction::Show { .. } | DataAction::Profile { .. }) => {
+                Action::Inspect
+            }
+            Some(_) => Action::DataRead,
+        };
+        super::in_state(global, action, Resource::state())
+    }
 }
 
 pub(crate) async fn execute(

@@ -6,11 +6,13 @@ use std::{
 };
 
 use clap::Args;
+use sandcast_access::{Action, Resource};
 use sandcast_factory::{InferenceError, ServedModel, Workspace};
 use sandcast_sandbox::{GenerationOptions, TextSink};
 use sandcast_serve::ModelSelector;
 
 use crate::{
+    access::Need,
     arguments::{DeviceArguments, GlobalArguments},
     failure::{Exit, Failure, OrReject as _},
     output::Output,
@@ -60,6 +62,13 @@ pub(crate) struct GenerateArguments {
     seed: u64,
     #[command(flatten)]
     device: DeviceArguments,
+}
+
+impl GenerateArguments {
+    pub(crate) fn need(&self, global: &GlobalArguments) -> Option<Need> {
+        let resource = Resource::model(&self.model.name);
+        super::in_state(global, Action::Generate, resource)
+    }
 }
 
 pub(crate) async fn execute(

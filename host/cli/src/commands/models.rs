@@ -2,10 +2,13 @@
 
 use clap::{Args, Subcommand};
 use console::style;
+use sandcast_access::{Action, FourEyes, Resource, Subject};
 use sandcast_factory::{ModelSummary, ModelVersion, RegistryError, Workspace};
 use sandcast_serve::ModelSelector;
 
+use super::approvals;
 use crate::{
+    access::{self, Allowed, Need},
     arguments::GlobalArguments,
     failure::{Exit, Failure},
     output::Output,
@@ -72,30 +75,73 @@ fn rejected_unless_state(error: RegistryError) -> Failure {
     }
 }
 
-pub(crate) fn execute(
+impl ModelsArguments {
+    pub(crate) fn need(&self, global: &GlobalArguments) -> Option<Need> {
+        let resource = match &self.action {
+            None | Some(ModelsAction::List) => Resource::state(),
+            Some(ModelsAction::Show { model }) => Resource::model(&model.name),
+            // It asks itself.
+            Some(ModelsAction::Alias { .. }) => return None,
+        };
+        super::in_state(global, Action::Inspect, resource)
+    }
+}
+
+pub(crate) async fn execute(
     arguments: &ModelsArguments,
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let workspace = Workspace::open(&state::nearest(global.state.as_deref())?)?;
+    let folder = state::nearest(global.state.as_deref())?;
+    if let Some(ModelsAction::Alias { model, alias, to }) = &arguments.action {
+        let resource = Resource::model(model);
+        let allowed = access::demand(global, &folder, Action::Promote, &resource, None).await?;
+        let workspace = Workspace::open(&folder)?;
+        return point(&workspace, &allowed, (model, alias, *to), output);
+    }
+    let workspace = Workspace::open(&folder)?;
     match &arguments.action {
         None | Some(ModelsAction::List) => list(&workspace.registry().models()?, output)?,
         Some(ModelsAction::Show { model }) => show(&resolve(&workspace, model)?, output)?,
-        Some(ModelsAction::Alias { model, alias, to }) => {
-            let before = workspace
-                .registry()
-                .set_alias(model, alias, *to)
-                .map_err(rejected_unless_state)?;
-            if output.wants_json() {
-                output.json(&serde_json::json!({
-                    "model": model, "alias": alias, "from": before, "to": to,
-                }))?;
-            } else {
-                let before =
-                    before.map_or("nothing".to_owned(), |before| format!("version {before}"));
-                output.line(format_args!("{model}@{alias}: {before} -> version {to}"))?;
-            }
+        Some(ModelsAction::Alias { .. }) => {}
+    }
+    Ok(Exit::Done)
+}
+
+/// Points an alias to a version, or asks a second person to let it.
+fn point(
+    workspace: &Workspace,
+    allowed: &Allowed,
+    (model, alias, to): (&str, &str, u64),
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let registry = workspace.registry();
+    if let Some(store) = allowed.second_person_for(FourEyes::Promote)? {
+        let (version, from) = registry
+            .could_set_alias(model, alias, to)
+            .map_err(rejected_unless_state)?;
+        if from != Some(to) {
+            let subject = Subject::Promote {
+                model: model.to_owned(),
+                alias: alias.to_owned(),
+                from,
+                to,
+                model_digest: version.artifact,
+                lineage: version.lineage.digest(),
+            };
+            return approvals::ask(store, allowed, subject, output);
         }
+    }
+    let before = registry
+        .set_alias(model, alias, to)
+        .map_err(rejected_unless_state)?;
+    if output.wants_json() {
+        output.json(&serde_json::json!({
+            "model": model, "alias": alias, "from": before, "to": to,
+        }))?;
+    } else {
+        let before = before.map_or("nothing".to_owned(), |before| format!("version {before}"));
+        output.line(format_args!("{model}@{alias}: {before} -> version {to}"))?;
     }
     Ok(Exit::Done)
 }

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use sandcast_access::{Action, Resource};
 use sandcast_factory::{Pipeline, PlanError, plan::PlannedPlugin};
 
 use crate::{
+    access::Need,
     arguments::GlobalArguments,
     failure::{Exit, Failure},
     output::Output,
@@ -30,6 +32,16 @@ pub(crate) struct PlanArguments {
     /// A pipeline file, or a folder with a pipeline.yaml
     #[arg(default_value = ".")]
     pipeline: PathBuf,
+}
+
+impl PlanArguments {
+    pub(crate) fn need(&self, global: &GlobalArguments) -> Option<Need> {
+        // One that cannot be read is told of by the command.
+        let pipeline = Pipeline::load(&self.pipeline).ok()?;
+        let folder = state::beside(&self.pipeline, global.state.as_deref());
+        let resource = Resource::pipeline(&pipeline.sections.name);
+        Some(Need::new(folder, Action::Plan, resource))
+    }
 }
 
 pub(crate) fn execute(

@@ -12,11 +12,13 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use clap::Args;
+use sandcast_access::{Action, Resource};
 use sandcast_factory::{InferenceError, ServedModel, Workspace};
 use sandcast_serve::ModelSelector;
 use serde_json::{Map, Value};
 
 use crate::{
+    access::Need,
     arguments::{DeviceArguments, GlobalArguments},
     failure::{Exit, Failure, OrReject as _},
     output::Output,
@@ -50,6 +52,13 @@ pub(crate) struct PredictArguments {
     input: PathBuf,
     #[command(flatten)]
     device: DeviceArguments,
+}
+
+impl PredictArguments {
+    pub(crate) fn need(&self, global: &GlobalArguments) -> Option<Need> {
+        let resource = Resource::model(&self.model.name);
+        super::in_state(global, Action::Predict, resource)
+    }
 }
 
 pub(crate) async fn execute(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use console::style;
+use sandcast_access::{Action, Resource};
 use sandcast_audit::{AuditLog, Digest, Entry, Event, PluginRef, RunId, Trust, VerifierKey};
 use sandcast_sandbox::process::ProcessProgram;
 use sandcast_sandbox::{
@@ -15,6 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    access::Need,
     arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
@@ -76,6 +78,15 @@ struct Found {
     host_calls: u64,
     /// The entry of the decision that it was made for, and what was asked and answered.
     decision: Option<(u64, String)>,
+}
+
+impl ReplayArguments {
+    pub(crate) fn need(&self, global: &GlobalArguments) -> Option<Need> {
+        match self.from {
+            Some(_) => None,
+            None => super::in_state(global, Action::RecordingRead, Resource::state()),
+        }
+    }
 }
 
 pub(crate) async fn execute(

@@ -3,12 +3,14 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
+use sandcast_access::{Action, Resource};
 use sandcast_factory::{
     CHECKPOINT_EVERY, Observer, Pipeline, RunError, RunOptions, RunOutcome, Workspace,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access,
     arguments::{DeviceArguments, GlobalArguments},
     failure::{Exit, Failure},
     output::Output,
@@ -16,7 +18,10 @@ use crate::{
     watcher::Watcher,
 };
 
-use super::build::{build_pipeline, shown};
+use super::{
+    approvals,
+    build::{build_pipeline, shown},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,10 +63,13 @@ pub(crate) async fn execute(
     // Before a plugin is built, which runs code of its vendor.
     let sandbox = arguments.device.sandbox(global)?;
     let pipeline = Pipeline::load(&arguments.pipeline).map_err(Failure::rejected)?;
+    let folder = state::beside(&arguments.pipeline, global.state.as_deref());
+    let resource = Resource::pipeline(&pipeline.sections.name);
+    let digest = Some(pipeline.digest);
+    let allowed = access::demand(global, &folder, Action::Run, &resource, digest).await?;
     if arguments.build {
         build_pipeline(&pipeline, output)?;
     }
-    let folder = state::beside(&arguments.pipeline, global.state.as_deref());
     let workspace = Workspace::open_with(&folder, sandbox)?;
 
     let watcher = Arc::new(Watcher::new(output));
@@ -69,10 +77,14 @@ pub(crate) async fn execute(
     let options = RunOptions {
         observer: Arc::clone(&watcher) as Arc<dyn Observer>,
         cancel: cancel.clone(),
-        user: std::env::var("USER").ok(),
+        user: match allowed.store() {
+            Some(_) => Some(allowed.who().to_owned()),
+            None => std::env::var("USER").ok(),
+        },
         fresh: arguments.fresh,
         checkpoint_every: (arguments.checkpoint_seconds > 0)
             .then(|| Duration::from_secs(arguments.checkpoint_seconds)),
+        check: approvals::check_of_grants(&allowed, &arguments.pipeline)?,
     };
     let running = sandcast_factory::run(&workspace, &pipeline, options);
     tokio::pin!(running);
@@ -89,7 +101,7 @@ pub(crate) async fn execute(
     };
     watcher.end();
     let outcome = outcome.map_err(|error| match error {
-        RunError::Plan(_) => Failure::from(error).into_rejection(),
+        RunError::Plan(_) | RunError::NotApproved(_) => Failure::from(error).into_rejection(),
         error => error.into(),
     })?;
     tell(&workspace, &outcome, output)

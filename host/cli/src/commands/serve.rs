@@ -1,14 +1,17 @@
 //! `sandcast serve`: predictions over HTTP.
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use clap::Args;
+use sandcast_access::{Action, Resource, Store};
 use sandcast_factory::Workspace;
 use sandcast_serve::{
-    ModelSelector, RegistrySource, ServeConfig, ServeError, Server, shutdown_signal,
+    ModelSelector, Protection, RegistrySource, ServeConfig, ServeError, Server, TlsFiles,
+    shutdown_signal,
 };
 
 use crate::{
+    access,
     arguments::{DeviceArguments, GlobalArguments},
     failure::{Exit, Failure},
     output::Output,
@@ -22,12 +25,15 @@ Examples:
   sandcast serve credit-risk@champion --address 127.0.0.1:9000
   curl localhost:8080/v2/models/credit-risk        inputs and outputs of a model
   curl localhost:8080/metrics                      for Prometheus
+  sandcast serve --address 0.0.0.0:8443 --tls-cert server.pem --tls-key server.key
 
 The protocol is Open Inference Protocol v2 (REST), as KServe and Triton speak it; models that write
 answer at POST /v1/completions, in the shape of OpenAI's (without streaming). A prediction runs
-the adapter in its sandbox on the model that is loaded once. An alias that moves is followed. There
-is no authentication: another address than this machine's own is a decision. Ctrl-C finishes what has
-begun, then stops.";
+the adapter in its sandbox on the model that is loaded once. An alias that moves is followed.
+
+Where access is set up (`sandcast access init`), a request needs a token: `authorization: Bearer ...`;
+/v2 and /v2/health do not. Another address than this machine's own wants that and TLS, or --insecure.
+Ctrl-C finishes what has begun, then stops.";
 
 /// Serve models over HTTP (Open Inference Protocol v2)
 #[derive(Debug, Args)]
@@ -38,6 +44,15 @@ pub(crate) struct ServeArguments {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     address: SocketAddr,
+    /// A certificate, and those between it and an authority, in PEM; it is read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Let others reach it without TLS, or without asking them for a token
+    #[arg(long)]
+    insecure: bool,
     /// The most rows of one request
     #[arg(long, value_name = "ROWS")]
     max_rows: Option<NonZeroUsize>,
@@ -50,10 +65,16 @@ pub(crate) async fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let workspace = Workspace::open_with(
-        &state::nearest(global.state.as_deref())?,
-        arguments.device.sandbox(global)?,
-    )?;
+    let folder = state::nearest(global.state.as_deref())?;
+    let gate = match Store::is_there(&folder) {
+        false => None,
+        true => {
+            let resource = Resource::state();
+            let allowed = access::demand(global, &folder, Action::Serve, &resource, None).await?;
+            Some(Arc::new(allowed.gate))
+        }
+    };
+    let workspace = Workspace::open_with(&folder, arguments.device.sandbox(global)?)?;
     let audit = workspace.audit().clone();
     let defaults = ServeConfig::default();
     let config = ServeConfig {
@@ -62,18 +83,33 @@ pub(crate) async fn execute(
         max_rows: arguments.max_rows.unwrap_or(defaults.max_rows),
         ..defaults
     };
-    let server = Server::bind(
+    let tls = arguments.tls_cert.clone().zip(arguments.tls_key.clone());
+    let protection = Protection {
+        gate,
+        tls: tls.map(|(certificates, key)| TlsFiles { certificates, key }),
+        insecure: arguments.insecure,
+    };
+    let scheme = if protection.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let server = Server::bind_protected(
         Arc::new(RegistrySource::new(Arc::new(workspace))),
         audit,
         config,
+        protection,
     )
     .await
     .map_err(|error| match error {
-        ServeError::NoModels | ServeError::Model(_) => Failure::from(error).into_rejection(),
+        ServeError::NoModels
+        | ServeError::Model(_)
+        | ServeError::Exposed { .. }
+        | ServeError::Tls { .. } => Failure::from(error).into_rejection(),
         error => error.into(),
     })?;
     output.note(format_args!(
-        "serving {} on http://{}  (Ctrl-C stops)",
+        "serving {} on {scheme}://{}  (Ctrl-C stops)",
         server.models().join(", "),
         server.address()
     ));

@@ -183,6 +183,7 @@ impl Conduct {
             operator: None,
             reason,
             run: Some(run.clone()),
+            approval: None,
         };
         Ok(Some(self.change(change)?))
     }

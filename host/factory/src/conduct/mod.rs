@@ -25,7 +25,7 @@ mod tell;
 
 use std::path::{Path, PathBuf};
 
-use sandcast_audit::{AuditError, AuditLog, Digest, PluginRef, RunId, Standing};
+use sandcast_audit::{AuditError, AuditLog, Digest, Entry, Event, PluginRef, RunId, Standing};
 use thiserror::Error;
 
 pub use baseline::{Baseline, FunctionUse};
@@ -242,6 +242,7 @@ impl Conduct {
             operator: None,
             reason,
             run: run.cloned(),
+            approval: None,
         })
     }
 
@@ -287,6 +288,7 @@ impl Conduct {
             operator: Some(sandcast_sandbox::sentence(operator, 256)),
             reason: sandcast_sandbox::sentence(reason.trim(), 1024),
             run: None,
+            approval: None,
         };
         let wanted = (entry.to, entry.reason.clone());
         let record = self.change(entry)?;
@@ -297,6 +299,74 @@ impl Conduct {
             plugin: Box::new(plugin.clone()),
             standing: record.standing,
         })
+    }
+
+    /// Whether a decision would apply to a component, and what is known of it.
+    ///
+    /// # Errors
+    /// If it does not apply, or the log cannot be read.
+    pub fn could_decide(
+        &self,
+        action: Action,
+        plugin: &PluginRef,
+    ) -> Result<Option<StandingRecord>, ConductError> {
+        let before = self.standing(&plugin.digest)?;
+        match action.leads_to(before.as_ref()) {
+            Ok(_) => Ok(before),
+            Err(why) => Err(ConductError::DoesNotApply {
+                action,
+                plugin: Box::new(plugin.clone()),
+                why,
+            }),
+        }
+    }
+
+    /// Releases a component because somebody approved exactly that, once for each approval: the
+    /// entry names it, and one that is in the log already is not made again. Where the component has
+    /// another standing by now than the one that was looked at, nothing is done, and why is given back.
+    ///
+    /// # Errors
+    /// If the log cannot be read or written.
+    pub fn release_as_approved(
+        &self,
+        approval: &str,
+        plugin: &PluginRef,
+        standing: u64,
+        operator: &str,
+        reason: &str,
+    ) -> Result<Result<(), String>, ConductError> {
+        let is_done = |entry: &Entry| match &entry.event {
+            Event::StandingChanged { approval: by, .. } => by.as_deref() == Some(approval),
+            _ => false,
+        };
+        if self.audit.entries()?.iter().any(is_done) {
+            return Ok(Ok(()));
+        }
+        let before = self.standing(&plugin.digest)?;
+        let Some(before) = before.filter(|record| record.sequence == standing) else {
+            return Ok(Err("it has been given another standing since".to_owned()));
+        };
+        let to = match Action::Release.leads_to(Some(&before)) {
+            Ok(to) => to,
+            Err(why) => return Ok(Err(why.to_owned())),
+        };
+        let record = self.change(Change {
+            plugin: plugin.clone(),
+            from: Some(before.standing),
+            to,
+            throttled: false,
+            accepts: Action::Release.accepts(),
+            operator: Some(sandcast_sandbox::sentence(operator, 256)),
+            reason: sandcast_sandbox::sentence(reason.trim(), 1024),
+            run: None,
+            approval: Some(approval.to_owned()),
+        })?;
+        match record.standing == to {
+            true => Ok(Ok(())),
+            false => Ok(Err(
+                "it was given another standing at the same time".to_owned()
+            )),
+        }
     }
 }
 

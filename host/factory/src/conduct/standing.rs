@@ -98,6 +98,7 @@ pub(crate) struct Change {
     pub(crate) operator: Option<String>,
     pub(crate) reason: String,
     pub(crate) run: Option<RunId>,
+    pub(crate) approval: Option<String>,
 }
 
 impl From<Change> for Event {
@@ -111,6 +112,7 @@ impl From<Change> for Event {
             operator: change.operator,
             reason: change.reason,
             run: change.run,
+            approval: change.approval,
         }
     }
 }
@@ -126,6 +128,7 @@ pub(crate) fn after(before: Option<&StandingRecord>, entry: &Entry) -> Option<St
         operator,
         reason,
         run,
+        approval: _,
     } = &entry.event
     else {
         return None;
@@ -219,6 +222,7 @@ mod tests {
             operator: Some("ann".to_owned()),
             reason: "a test".to_owned(),
             run: None,
+            approval: None,
         };
         Entry {
             sequence,

@@ -427,3 +427,43 @@ fn bounds_are_of_what_most_runs_did() {
     assert_eq!(stage.guest_seconds, 1.0);
     assert!((320.0..340.0).contains(&stage.for_each_row.bytes_out));
 }
+
+#[test]
+fn an_approved_release_is_made_once_and_only_of_what_was_looked_at() {
+    let bench = Bench::new();
+    let plugin = version("1.0.0");
+    let conduct = &bench.conduct;
+    let quarantine = || {
+        let record = conduct.decide(Action::Quarantine, &plugin, "ann", "odd");
+        record.expect("it applies").sequence
+    };
+    conduct
+        .let_in(&plugin, Admission::Automatic, None)
+        .expect("admitted");
+    conduct
+        .could_decide(Action::Release, &plugin)
+        .expect_err("it is not held");
+    let first = quarantine();
+    conduct
+        .could_decide(Action::Release, &plugin)
+        .expect("it is held");
+    let release = |approval: &str, standing| {
+        let who = "ann, approved by bob";
+        let outcome = conduct.release_as_approved(approval, &plugin, standing, who, "looked at");
+        outcome.expect("the log is written")
+    };
+    let standing = || {
+        let record = conduct.standing(&plugin.digest).expect("readable");
+        record.expect("it is known").standing
+    };
+    assert_eq!(release("a1", first), Ok(()));
+    assert_eq!(standing(), Standing::Probation);
+    // Again, as after a crash, when it has been quarantined anew: that is not what was approved.
+    let second = quarantine();
+    assert_eq!(release("a1", first), Ok(()));
+    assert_eq!(standing(), Standing::Quarantined);
+    release("a2", first).expect_err("it has another standing by now");
+    assert_eq!(standing(), Standing::Quarantined);
+    assert_eq!(release("a3", second), Ok(()));
+    assert_eq!(standing(), Standing::Probation);
+}

@@ -295,3 +295,58 @@ fn a_crash_between_effect_and_record_is_made_good_once() {
         ["registered 1", "champion None 1", "registered 2"]
     );
 }
+
+#[test]
+fn an_approved_move_is_made_once_whatever_happens_in_between() {
+    let place = Place::new();
+    place.register(version("one"), Some("champion"));
+    let second = place.register(version("two"), None).version;
+    let registry = place.registry();
+    let lineage = second.lineage.digest();
+    let wanted = ApprovedMove {
+        model: "loans",
+        alias: "champion",
+        from: Some(1),
+        to: 2,
+        lineage,
+    };
+    let champion = || {
+        let found = registry.resolve("loans", Some("champion"));
+        found.expect("there is one").version
+    };
+    let carry_out = |approval: &str, wanted: &ApprovedMove<'_>| {
+        let outcome = registry.set_alias_as_approved(approval, wanted);
+        outcome.expect("the state is written")
+    };
+    assert_eq!(carry_out("a1", &wanted), Ok(()));
+    assert_eq!(champion(), 2);
+    // Back again by hand; then the first approval once more, as after a crash before it was marked
+    // as carried out. It was, so nothing moves, although the alias is where it began.
+    registry.set_alias("loans", "champion", 1).expect("moved");
+    assert_eq!(carry_out("a1", &wanted), Ok(()));
+    assert_eq!(champion(), 1);
+    // Another approval of the same is another matter.
+    assert_eq!(carry_out("a2", &wanted), Ok(()));
+    assert_eq!(champion(), 2);
+    let why = carry_out("a3", &wanted).expect_err("it points there already");
+    assert!(why.contains("means version 2 by now"), "{why}");
+    let other = ApprovedMove {
+        from: Some(2),
+        to: 1,
+        ..wanted
+    };
+    let why = carry_out("a4", &other).expect_err("version 1 has another lineage");
+    assert!(why.contains("is not the one that was approved"), "{why}");
+    let by: Vec<Option<String>> = place
+        .audit
+        .entries()
+        .expect("the log reads")
+        .into_iter()
+        .filter_map(|entry| match entry.event {
+            Event::AliasMoved { approval, .. } => Some(approval),
+            _ => None,
+        })
+        .collect();
+    let approved = |id: &str| Some(id.to_owned());
+    assert_eq!(by, [None, approved("a1"), None, approved("a2")]);
+}

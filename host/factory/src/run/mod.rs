@@ -40,7 +40,12 @@ pub struct RunOptions {
     /// How often a training is kept while it goes on, so that one that is cut off goes on from
     /// there; never when absent. The model does not depend on it.
     pub checkpoint_every: Option<Duration>,
+    /// What must agree to the plan before anything of it is done, if something must.
+    pub check: Option<PlanCheck>,
 }
+
+/// Agrees to a plan, or says why not.
+pub type PlanCheck = Arc<dyn Fn(&Plan) -> Result<(), String> + Send + Sync>;
 
 /// How often a training is kept while it goes on, unless somebody says otherwise.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
@@ -53,6 +58,7 @@ impl Default for RunOptions {
             user: None,
             fresh: false,
             checkpoint_every: Some(CHECKPOINT_EVERY),
+            check: None,
         }
     }
 }
@@ -94,6 +100,9 @@ pub async fn run(
         }
         planned => planned,
     };
+    if let (Ok((plan, _)), Some(check)) = (&planned, &options.check) {
+        check(plan).map_err(RunError::NotApproved)?;
+    }
     Box::pin(Attempt::begin(workspace, pipeline, run, options)?.go(planned)).await
 }
 

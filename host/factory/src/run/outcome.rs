@@ -89,6 +89,9 @@ pub enum RunError {
     /// There is no plan to carry out.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// What must agree to the plan does not.
+    #[error("{0}")]
+    NotApproved(String),
     /// Another run goes on in the same state folder.
     #[error(
         "another run goes on in {} ({holder}): wait until it is done, or name another state \

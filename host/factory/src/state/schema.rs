@@ -7,7 +7,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StateError;
 
 /// One step for each version, in order. A step that was released is never changed.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE runs (
         id        TEXT PRIMARY KEY,
         pipeline  TEXT NOT NULL,
@@ -84,7 +85,15 @@ const STEPS: [&str; 1] = ["
         posted    TEXT NOT NULL,
         event     TEXT NOT NULL
     ) STRICT;
-    "];
+    ",
+    "
+    -- Approvals whose effect lies here, each written with its effect, so that it is had once.
+    CREATE TABLE carried_out (
+        approval  TEXT PRIMARY KEY,
+        done      TEXT NOT NULL
+    ) STRICT;
+    ",
+];
 
 /// The version that this program writes.
 const KNOWN: i64 = STEPS.len() as i64;

@@ -162,6 +162,19 @@ impl Ceiling {
     }
 }
 
+impl Grants {
+    /// Every part of these grants that is wider than others, as a ceiling would say it. What is the
+    /// same in both is not wider, whether a folder is there or not.
+    pub fn wider_than(&self, most: &Grants) -> Vec<Excess> {
+        let mut asked = self.clone();
+        asked.files.retain(|file| !most.files.contains(file));
+        asked.http.retain(|request| !most.http.contains(request));
+        let mut found = Vec::new();
+        compare(&asked, most, &mut Found(&mut found));
+        found
+    }
+}
+
 struct Found<'a>(&'a mut Vec<Excess>);
 
 impl Found<'_> {
@@ -558,6 +571,26 @@ mod tests {
         }
         assert!(ceiling.of("acme/crm-2").compute.is_some());
         assert_eq!(Ceiling::default().of("acme/crm"), Grants::default());
+    }
+
+    #[test]
+    fn the_same_grants_are_not_wider_and_wider_ones_are_named() {
+        let before = grants(json!({
+            "files": [{ "host": "/nowhere/that/is", "guest": "/d" }],
+            "http": [{ "host": "example.com" }],
+            "clock": true,
+        }));
+        assert_eq!(before.wider_than(&before), []);
+        assert_eq!(Grants::default().wider_than(&before), []);
+        let mut after = before.clone();
+        after.random = Some(RandomGrant { seed: None });
+        after.files[0].access = Access::ReadWrite;
+        let wider = after.wider_than(&before);
+        let keys: Vec<&str> = wider.iter().map(|excess| excess.key.as_str()).collect();
+        assert_eq!(keys, ["files[0]", "random"]);
+        let all = before.wider_than(&Grants::default());
+        let keys: Vec<&str> = all.iter().map(|excess| excess.key.as_str()).collect();
+        assert_eq!(keys, ["files[0]", "http[0]", "clock"]);
     }
 
     #[test]

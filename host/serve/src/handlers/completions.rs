@@ -5,6 +5,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use sandcast_access::Action;
 use sandcast_sandbox::{GenerationOptions, TaskKind};
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +126,9 @@ pub(crate) async fn completions(
         Some((name, version)) => (name, Some(version)),
     };
     let loaded = app.models.find(name, version).map_err(unknown)?;
+    app.admit(&headers, Action::Generate, name)
+        .await
+        .map_err(unknown)?;
     let mut record = app.served.record(&loaded.model.name, loaded.model.version);
     let timeout = app.config.request_timeout;
     let answered = tokio::time::timeout(timeout, answer(&app, &loaded, request)).await;

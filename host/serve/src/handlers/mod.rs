@@ -20,7 +20,7 @@ pub(crate) use stats::{all_stats, model_stats};
 /// The model that a path names.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Target {
-    model: String,
+    pub(crate) model: String,
     version: Option<String>,
 }
 

@@ -3,6 +3,7 @@
 //! Models here answer by a formula, slowly or wrongly, as a test needs it; the whole line with a
 //! trained model in its sandbox is tested where the whole line is.
 
+mod access;
 mod bounds;
 mod completions;
 mod listener;

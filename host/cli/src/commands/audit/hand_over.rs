@@ -27,7 +27,7 @@ pub(super) struct ExportArguments {
     /// With what was recorded of plugins, so that `sandcast replay --from` can show it again. It
     /// holds their data: rows, models, answers over HTTP
     #[arg(long)]
-    recordings: bool,
+    pub(super) recordings: bool,
 }
 
 /// A day means its first moment in UTC, as the entries count time.

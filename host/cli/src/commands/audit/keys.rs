@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand};
+use sandcast_access::{Action, Resource};
 use sandcast_audit::{AuditLog, VerifierKey, VerifyReport};
 
 use super::open;
 use crate::{
+    access::demand_in,
+    arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
 };
@@ -41,9 +44,49 @@ enum KeyAction {
     },
 }
 
-pub(super) fn execute(
+impl KeyArguments {
+    /// Whether nothing is changed.
+    pub(super) fn looks_only(&self) -> bool {
+        matches!(self.action, KeyAction::Show)
+    }
+}
+
+/// Lets a change of the key through. A log whose key is lost cannot say so before it has another
+/// one, so the entry is made afterwards: `record` does that.
+async fn allow(
+    folder: &Path,
+    action: Action,
+    global: &GlobalArguments,
+) -> Result<impl FnOnce() -> Result<(), Failure>, Failure> {
+    let state = folder.parent().unwrap_or(folder);
+    let resource = Resource::state();
+    let waiting = AuditLog::in_memory();
+    let log = waiting.clone();
+    let allowed = demand_in(global, state, log, action, &resource, None).await;
+    let log = folder.to_path_buf();
+    let record = move || -> Result<(), Failure> {
+        let log = AuditLog::open(&log)?;
+        for entry in waiting.entries()? {
+            log.append(entry.event)?;
+        }
+        Ok(())
+    };
+    match allowed {
+        Ok(_) => Ok(record),
+        Err(failure) => {
+            // A log that cannot be written cannot be told of the refusal either.
+            if record().is_err() {
+                tracing::warn!("the refusal is not in the audit log, which cannot be written");
+            }
+            Err(failure)
+        }
+    }
+}
+
+pub(super) async fn execute(
     folder: &Path,
     arguments: &KeyArguments,
+    global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
     match &arguments.action {
@@ -58,7 +101,9 @@ pub(super) fn execute(
             show(key, &report, output)
         }
         KeyAction::Rotate => {
-            let key = open(folder.to_path_buf())?.rotate_key().or_reject()?;
+            let log = open(folder.to_path_buf())?;
+            allow(folder, Action::KeyRotate, global).await?()?;
+            let key = log.rotate_key().or_reject()?;
             told(&key, "the key before it vouches for it", output)
         }
         KeyAction::New { reason } => {
@@ -67,7 +112,9 @@ pub(super) fn execute(
                 && sandcast_audit::verify(folder).or_reject()?.key.is_some();
             match reason {
                 Some(reason) if has_key => {
+                    let record = allow(folder, Action::KeyNew, global).await?;
                     let key = AuditLog::replace_key(folder, reason).or_reject()?;
+                    record()?;
                     told(
                         &key,
                         "tell every auditor, in another way than with the log",
@@ -79,6 +126,8 @@ pub(super) fn execute(
                     "`sandcast audit key rotate` changes it; if it is lost or stolen, say so with --reason",
                 )),
                 _ => {
+                    let record = allow(folder, Action::KeyNew, global).await?;
+                    record()?;
                     let key = AuditLog::open(folder).or_reject()?.key();
                     let key = key.ok_or(sandcast_audit::AuditError::NoKey)?;
                     told(

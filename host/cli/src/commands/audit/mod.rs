@@ -4,13 +4,16 @@ mod hand_over;
 mod keys;
 mod show;
 mod verify;
+mod who;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use sandcast_access::{Action, Resource};
 use sandcast_audit::AuditLog;
 
 use crate::{
+    access::Need,
     arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
@@ -27,6 +30,7 @@ Examples:
   sandcast audit export ../for-the-auditor       a folder that can be checked without this one
   sandcast audit verify ../for-the-auditor --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
   sandcast audit export --recordings ../evidence     and with what can be replayed
+  sandcast audit who credit-risk@2               who allowed it, from the record alone
   sandcast audit prove 42 > proof.json           one entry, shown to be in the log
   sandcast audit verify --proof proof.json --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
 
@@ -55,27 +59,52 @@ enum AuditAction {
     Key(keys::KeyArguments),
     /// Write a folder that an auditor can check with the public key alone
     Export(hand_over::ExportArguments),
+    /// Say who allowed what, when, and by which policy or approval
+    Who(who::WhoArguments),
     /// Print a proof that an entry is in the log, or that an older log is the start of this one
     Prove(hand_over::ProveArguments),
 }
 
-pub(crate) fn execute(
+impl AuditArguments {
+    pub(crate) fn need(&self, global: &GlobalArguments) -> Option<Need> {
+        let action = match &self.action {
+            // What somebody was given is theirs to check.
+            AuditAction::Verify(arguments) if arguments.is_elsewhere() => return None,
+            AuditAction::Who(arguments) if arguments.is_elsewhere() => return None,
+            AuditAction::Verify(_)
+            | AuditAction::Who(_)
+            | AuditAction::Show(_)
+            | AuditAction::Checkpoint
+            | AuditAction::Prove(_) => Action::AuditRead,
+            AuditAction::Key(arguments) => arguments.looks_only().then_some(Action::AuditRead)?,
+            AuditAction::Export(arguments) => match arguments.recordings {
+                true => Action::RecordingRead,
+                false => Action::Export,
+            },
+        };
+        super::in_state(global, action, Resource::state())
+    }
+}
+
+pub(crate) async fn execute(
     arguments: &AuditArguments,
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
     // An export or a proof is checked where there is no state.
-    if let AuditAction::Verify(arguments) = &arguments.action {
-        return verify::execute(arguments, global, output);
+    match &arguments.action {
+        AuditAction::Verify(arguments) => return verify::execute(arguments, global, output),
+        AuditAction::Who(arguments) => return who::execute(arguments, global, output),
+        _ => {}
     }
     let folder = || -> Result<PathBuf, Failure> {
         Ok(state::nearest(global.state.as_deref())?.join("audit"))
     };
     match &arguments.action {
-        AuditAction::Verify(arguments) => verify::execute(arguments, global, output),
+        AuditAction::Verify(_) | AuditAction::Who(_) => Ok(Exit::Done),
         AuditAction::Show(arguments) => show::execute(&folder()?, arguments, output),
         AuditAction::Checkpoint => keys::checkpoint(&open(folder()?)?, output),
-        AuditAction::Key(arguments) => keys::execute(&folder()?, arguments, output),
+        AuditAction::Key(arguments) => keys::execute(&folder()?, arguments, global, output).await,
         AuditAction::Export(arguments) => {
             let folder = folder()?;
             hand_over::export(&open(folder.clone())?, &folder, arguments, output)

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use console::style;
+use sandcast_access::Subject;
 use sandcast_audit::{Entry, Event, RunId, Standing};
 use serde_json::Value;
 
@@ -90,14 +91,22 @@ fn colored_kind(kind: &str) -> console::StyledObject<String> {
         "denied" | "plugin-refused" | "stage-failed" | "key-replaced" | "conduct-deviated" => {
             padded.red()
         }
-        "gated" | "decided" | "effect" | "key-rotated" | "standing-changed" => padded.yellow(),
+        "gated"
+        | "decided"
+        | "effect"
+        | "key-rotated"
+        | "standing-changed"
+        | "access-changed"
+        | "approval-requested"
+        | "approval-decided"
+        | "approval-carried-out" => padded.yellow(),
         "registered" | "alias-moved" => padded.green(),
         _ => padded,
     }
 }
 
 /// One event in one line.
-fn describe(event: &Event) -> String {
+pub(super) fn describe(event: &Event) -> String {
     match event {
         Event::RunStarted {
             run,
@@ -291,15 +300,17 @@ fn describe(event: &Event) -> String {
             throttled,
             operator,
             reason,
+            approval,
             ..
         } => format!(
-            "{} {} ({}): {} -> {to}{}, by {}: {reason}",
+            "{} {} ({}): {} -> {to}{}, by {}{}: {reason}",
             plugin.id,
             plugin.version,
             plugin.digest.short(),
             from.map_or("unknown", Standing::as_str),
             if *throttled { ", slowed down" } else { "" },
-            operator.as_deref().unwrap_or("rule")
+            operator.as_deref().unwrap_or("rule"),
+            by_approval(approval.as_deref())
         ),
         Event::Gated {
             approved, checks, ..
@@ -328,11 +339,88 @@ fn describe(event: &Event) -> String {
             alias,
             from,
             to,
+            approval,
             ..
-        } => match from {
-            Some(from) => format!("{model}@{alias}: version {from} -> {to}"),
-            None => format!("{model}@{alias}: version {to}"),
-        },
+        } => {
+            let by = by_approval(approval.as_deref());
+            match from {
+                Some(from) => format!("{model}@{alias}: version {from} -> {to}{by}"),
+                None => format!("{model}@{alias}: version {to}{by}"),
+            }
+        }
+        Event::AccessDecided {
+            principal,
+            token,
+            action,
+            resource,
+            allowed,
+            policies,
+            reasons,
+            ..
+        } => {
+            let token = token
+                .as_ref()
+                .map_or_else(String::new, |token| format!(" with token {token}"));
+            let word = if *allowed { "allowed" } else { "REFUSED" };
+            let why = match policies.as_slice() {
+                [] => reasons.join("; "),
+                policies => format!("by {}", policies.join(", ")),
+            };
+            format!("{principal}{token}: {action} {resource} {word} ({why})")
+        }
+        Event::AccessChanged {
+            by,
+            change,
+            subject,
+            detail,
+        } => {
+            let detail = match detail.as_str() {
+                "" => String::new(),
+                detail => format!(", {detail}"),
+            };
+            format!("{change} {subject}{detail}, by {by}")
+        }
+        Event::ApprovalRequested {
+            approval,
+            subject,
+            requester,
+            expires,
+            ..
+        } => {
+            let what = serde_json::from_value::<Subject>(subject.clone())
+                .map_or_else(|_| subject.to_string(), |subject| subject.told());
+            let until = expires.get(..10).unwrap_or(expires);
+            format!("{approval}: {requester} asks to {what}, until {until}")
+        }
+        Event::ApprovalDecided {
+            approval,
+            kind,
+            requester,
+            approved,
+            by,
+            reason,
+            ..
+        } => {
+            let word = if *approved { "approved" } else { "rejected" };
+            let why = match reason.as_str() {
+                "" => String::new(),
+                reason => format!(": {reason}"),
+            };
+            format!("{approval}: {kind} that {requester} asked for {word} by {by}{why}")
+        }
+        Event::ApprovalCarriedOut {
+            approval,
+            kind,
+            outcome,
+            ..
+        } => format!("{approval}: {kind}, {outcome}"),
+        Event::RequestsRefused { refusals } => {
+            let refusals: Vec<String> = refusals
+                .iter()
+                .map(|(why, number)| format!("{why} {}", count(*number)))
+                .collect();
+            refusals.join(", ")
+        }
         Event::ServeStarted { models, address } => format!("{} on {address}", models.join(", ")),
         Event::ServeStopped { predictions } => format!("{} predictions", count(*predictions)),
         Event::PredictionsServed {
@@ -358,6 +446,10 @@ fn describe(event: &Event) -> String {
             .map(without_name)
             .unwrap_or_default(),
     }
+}
+
+fn by_approval(approval: Option<&str>) -> String {
+    approval.map_or_else(String::new, |approval| format!(", by approval {approval}"))
 }
 
 fn without_name(mut value: Value) -> String {

@@ -38,6 +38,13 @@ pub(super) struct VerifyArguments {
     contains: Option<String>,
 }
 
+impl VerifyArguments {
+    /// Whether what is checked is not the log of the state.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.folder.is_some() || self.proof.is_some()
+    }
+}
+
 /// Where the keys come from that a log is held to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -169,7 +176,7 @@ fn warn(report: &VerifyReport, source: Source, output: &Output) {
 }
 
 /// A checkpoint that somebody kept in a file.
-fn kept(path: &Path) -> Result<SignedCheckpoint, Failure> {
+pub(super) fn kept(path: &Path) -> Result<SignedCheckpoint, Failure> {
     let text = fs::read_to_string(path).map_err(|error| cannot_read(path, &error))?;
     SignedCheckpoint::parse(&text).map_err(|fault| {
         Failure::rejected_because(

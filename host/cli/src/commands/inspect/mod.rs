@@ -11,9 +11,11 @@ pub(crate) use component::read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use sandcast_access::{Action, Resource};
 use sandcast_factory::Workspace;
 
 use crate::{
+    access::Need,
     arguments::GlobalArguments,
     failure::{Exit, Failure},
     output::Output,
@@ -65,6 +67,27 @@ pub(crate) struct InspectArguments {
     /// Write findings as SARIF 2.1.0 to this file
     #[arg(long, value_name = "FILE")]
     sarif_file: Option<PathBuf>,
+}
+
+impl InspectArguments {
+    pub(crate) fn need(&self, global: &GlobalArguments) -> Option<Need> {
+        if !self.diff.is_empty() {
+            return None;
+        }
+        let path = Path::new(self.target.as_deref().unwrap_or_default());
+        let is_component = path.join("plugin.toml").is_file() || path.is_file();
+        let resource = match is_component {
+            true => Resource::plugin(&read(path).ok()?.1.manifest.id),
+            false => Resource::state(),
+        };
+        match &self.pipeline {
+            None => super::in_state(global, Action::Inspect, resource),
+            Some(pipeline) => {
+                let folder = state::beside(pipeline, global.state.as_deref());
+                Some(Need::new(folder, Action::Inspect, resource))
+            }
+        }
+    }
 }
 
 pub(crate) fn execute(

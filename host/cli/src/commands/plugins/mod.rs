@@ -7,12 +7,14 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use console::style;
+use sandcast_access::{self as access, Resource};
 use sandcast_audit::{PluginRef, Standing};
 use sandcast_factory::conduct::{Conduct, ConductError, StandingRecord};
 use serde::Serialize;
 
 use super::inspect;
 use crate::{
+    access::Need,
     arguments::GlobalArguments,
     failure::{Exit, Failure},
     output::Output,
@@ -62,21 +64,35 @@ enum PluginsAction {
     Release(decide::DecideArguments),
 }
 
-pub(crate) fn execute(
+impl PluginsArguments {
+    pub(crate) fn need(&self, global: &GlobalArguments) -> Option<Need> {
+        match self.action {
+            None | Some(PluginsAction::List | PluginsAction::Show(_)) => {
+                super::in_state(global, access::Action::Inspect, Resource::state())
+            }
+            // They ask themselves.
+            Some(_) => None,
+        }
+    }
+}
+
+pub(crate) async fn execute(
     arguments: &PluginsArguments,
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
     use sandcast_factory::conduct::Action;
-    let conduct = Conduct::of_state(&state::nearest(global.state.as_deref())?)?;
+    let folder = state::nearest(global.state.as_deref())?;
+    let conduct = Conduct::of_state(&folder)?;
+    let decide = |action, it| decide::execute(&conduct, &folder, action, it, global, output);
     match arguments.action.as_ref().unwrap_or(&PluginsAction::List) {
         PluginsAction::List => list(&conduct, output),
         PluginsAction::Show(arguments) => show::execute(&conduct, arguments, output),
-        PluginsAction::Admit(it) => decide::execute(&conduct, Action::Admit, it, output),
-        PluginsAction::Trust(it) => decide::execute(&conduct, Action::Trust, it, output),
-        PluginsAction::Quarantine(it) => decide::execute(&conduct, Action::Quarantine, it, output),
-        PluginsAction::Revoke(it) => decide::execute(&conduct, Action::Revoke, it, output),
-        PluginsAction::Release(it) => decide::execute(&conduct, Action::Release, it, output),
+        PluginsAction::Admit(it) => decide(Action::Admit, it).await,
+        PluginsAction::Trust(it) => decide(Action::Trust, it).await,
+        PluginsAction::Quarantine(it) => decide(Action::Quarantine, it).await,
+        PluginsAction::Revoke(it) => decide(Action::Revoke, it).await,
+        PluginsAction::Release(it) => decide(Action::Release, it).await,
     }
 }
 

@@ -1,0 +1,62 @@
+//! A seal for each row: whoever can write the database and cannot read the key cannot make one.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+
+use blake3::Hash;
+
+/// The key that seals rows, in a file beside the database that only its owner may read.
+#[derive(Clone)]
+pub(crate) struct SealKey([u8; 32]);
+
+impl SealKey {
+    /// Reads the key.
+    pub(crate) fn load(path: &Path) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(33).read_to_end(&mut bytes)?;
+        let bytes = bytes
+            .try_into()
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not 32 bytes long"))?;
+        Ok(Self(bytes))
+    }
+
+    /// Makes a key and writes it to the disk itself. One that is there stays.
+    pub(crate) fn load_or_make(path: &Path) -> io::Result<Self> {
+        match Self::load(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            loaded => return loaded,
+        }
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(io::Error::other)?;
+        let temporary = path.with_extension("key.new");
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = private(&temporary)?;
+        file.write_all(&key)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        Ok(Self(key))
+    }
+
+    /// The seal of a row: of its table, its key and everything in it.
+    pub(crate) fn seal(&self, table: &str, id: &str, document: &str) -> Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        for part in [table, id, document] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.finalize()
+    }
+}
+
+/// Makes a new file that only its owner may read and write.
+pub(crate) fn private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}

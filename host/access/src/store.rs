@@ -1,0 +1,987 @@
+//! Principals, tokens, settings and approvals: a SQLite file in the state folder.
+//!
+//! A change and the entry of the audit log that tells of it are one transaction: the entry waits in
+//! the outbox and is put into the log afterwards, by whoever opens the store next if this process
+//! dies. Every row carries a seal that is made with a key beside the database, so a row that was
+//! changed by hand is found out by everybody who cannot read that key too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use blake3::Hash;
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use sandcast_audit::{AuditError, AuditLog, Digest, Event};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+use crate::seal::{SealKey, private};
+use crate::{IssuedToken, Principal, PrincipalId, Role, Token, TokenId, TokenRecord};
+
+/// The folder in the state folder with the policies and the component that evaluates them.
+pub const ACCESS_FOLDER: &str = "access";
+
+const DATABASE: &str = "access.sqlite";
+const KEY: &str = "access.key";
+/// Written after the first row: a state that was set up cannot go back by losing its database.
+const MARKER: &str = "initialised";
+
+/// Days that a token is good for unless somebody says otherwise.
+pub const DEFAULT_LIFETIME_DAYS: u16 = 90;
+/// Days that a token is good for at most.
+pub const LONGEST_LIFETIME_DAYS: u16 = 366;
+/// Hours that a replaced token is good for at most.
+pub const LONGEST_OVERLAP_HOURS: u16 = 168;
+
+/// How long to wait for another process that is writing.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the last use of a token is written down.
+const USE_EVERY: SignedDuration = SignedDuration::from_secs(60);
+/// Principals and tokens that are kept at most.
+const MOST_ROWS: i64 = 100_000;
+
+const TABLES: &str = "
+    -- Each document is JSON; each seal is of the table, the id and the document.
+    CREATE TABLE settings   (id TEXT PRIMARY KEY, document TEXT NOT NULL, seal TEXT NOT NULL) STRICT;
+    CREATE TABLE principals (id TEXT PRIMARY KEY, document TEXT NOT NULL, seal TEXT NOT NULL) STRICT;
+    -- The hash is the only trace of a token, and part of what is sealed.
+    CREATE TABLE tokens     (id TEXT PRIMARY KEY, document TEXT NOT NULL, seal TEXT NOT NULL,
+                             last_used TEXT) STRICT;
+    CREATE TABLE approvals  (id TEXT PRIMARY KEY, document TEXT NOT NULL, seal TEXT NOT NULL) STRICT;
+    -- What pipelines grant their plugins at most, as it was last approved.
+    CREATE TABLE grants     (id TEXT PRIMARY KEY, document TEXT NOT NULL, seal TEXT NOT NULL) STRICT;
+    -- Events of changes that are done and not yet in the audit log.
+    CREATE TABLE outbox     (id INTEGER PRIMARY KEY AUTOINCREMENT, posted TEXT NOT NULL,
+                             event TEXT NOT NULL) STRICT;
+";
+const VERSION: i64 = 1;
+
+/// Why something about access was not done.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// A file cannot be used.
+    #[error("cannot use {}, so nothing is allowed; make it readable and writable for the owner of the state", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The database cannot be used.
+    #[error("cannot {what} in access.sqlite, so nothing is allowed")]
+    Database {
+        /// What was being done.
+        what: &'static str,
+        /// Why not.
+        source: rusqlite::Error,
+    },
+    /// A row is not as it was written.
+    #[error(
+        "the row `{id}` of {table} in access.sqlite is not as this host wrote it, so nothing is allowed; somebody changed it by hand, or access.key is another one: keep the file as evidence and restore both from a copy"
+    )]
+    Tampered {
+        /// The table.
+        table: &'static str,
+        /// The row.
+        id: String,
+    },
+    /// The state was set up, and what was set up is gone.
+    #[error("access was set up in {}, and {what} is gone, so nothing is allowed; restore it from a copy", folder.display())]
+    Gone {
+        /// The state folder.
+        folder: PathBuf,
+        /// What is gone.
+        what: &'static str,
+    },
+    /// The database is of a later version.
+    #[error("access.sqlite was written by a later version of Sandcast")]
+    Newer,
+    /// Access is not set up.
+    #[error("access is not set up in {}; `sandcast access init` does that", .0.display())]
+    NotInitialised(PathBuf),
+    /// Access is set up already.
+    #[error("access is set up in {} already; `sandcast access principals add` makes more principals", .0.display())]
+    Initialised(PathBuf),
+    /// A file of policies cannot be read.
+    #[error("cannot read the policies {}, so nothing is allowed; mend the file, or take it away to have the shipped ones", path.display())]
+    Policies {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// There is no such principal.
+    #[error("there is no principal `{0}`; `sandcast access principals list` lists them")]
+    NoPrincipal(String),
+    /// There is such a principal.
+    #[error("there is a principal `{0}` already; names are never used again")]
+    Taken(PrincipalId),
+    /// A principal needs a role.
+    #[error("a principal needs a role; say --role operator, vendor, auditor or service")]
+    NoRole,
+    /// The principal is disabled.
+    #[error("`{0}` is disabled; `sandcast access principals enable {0}` changes that")]
+    Disabled(PrincipalId),
+    /// Nobody could manage anything any more.
+    #[error("`{0}` is the last operator who is not disabled; add another one first")]
+    LastOperator(PrincipalId),
+    /// There is no such token, or it has ended.
+    #[error("there is no token `{0}` that is still good; `sandcast access tokens list` lists them")]
+    NoToken(TokenId),
+    /// A time is not within its bounds.
+    #[error("{what} is between 1 and {most}")]
+    OutOfBounds {
+        /// Which.
+        what: &'static str,
+        /// The most it may be.
+        most: u16,
+    },
+    /// There are too many.
+    #[error("there are {MOST_ROWS} {0} already, which is the most that are kept")]
+    TooMany(&'static str),
+    /// There is no such request.
+    #[error("there is no approval `{0}`; `sandcast approvals list` lists them")]
+    NoApproval(String),
+    /// A request is not open any more.
+    #[error("approval {id} is {status}, so there is nothing to decide")]
+    NotPending {
+        /// The request.
+        id: String,
+        /// What it is.
+        status: &'static str,
+    },
+    /// Whoever asks cannot be the one who approves.
+    #[error("`{0}` asked for this, and it takes another principal to decide it")]
+    SelfApproval(String),
+    /// The system has no random numbers.
+    #[error("the system has no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// The audit log cannot be written, so nothing is done.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+}
+
+/// What needs a second person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FourEyes {
+    /// To point an alias of a model to another version by hand.
+    Promote,
+    /// To grant the plugins of a pipeline more than was approved last.
+    Widen,
+    /// To release a plugin from quarantine.
+    Release,
+}
+
+impl FourEyes {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Promote, Self::Widen, Self::Release];
+
+    /// The word in settings and records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Promote => "promote",
+            Self::Widen => "widen",
+            Self::Release => "release",
+        }
+    }
+}
+
+impl std::str::FromStr for FourEyes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|it| it.as_str() == text);
+        found.ok_or_else(|| format!("`{text}` is none of promote, widen, release"))
+    }
+}
+
+/// What was settled when access was set up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// When.
+    pub initialised: Timestamp,
+    /// The component that evaluates policies.
+    pub engine: Digest,
+    /// What needs a second person.
+    pub four_eyes: BTreeSet<FourEyes>,
+}
+
+/// A token as it is kept: what lists show, and its hash.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptToken {
+    record: TokenRecord,
+    hash: String,
+}
+
+/// The open store of a state folder. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    connection: Arc<Mutex<Connection>>,
+    key: Arc<SealKey>,
+    folder: PathBuf,
+}
+
+impl Store {
+    /// Opens the store of a state folder, or says that access is not set up there. Events that an
+    /// earlier process left behind are put into the log.
+    ///
+    /// # Errors
+    /// When it is set up and cannot be used, which is a no to everything.
+    pub fn open(folder: &Path, audit: &AuditLog) -> Result<Option<Self>, AccessError> {
+        let Some(store) = Self::look(folder)? else {
+            return Ok(None);
+        };
+        store.empty_outbox(audit)?;
+        Ok(Some(store))
+    }
+
+    /// Whether access is set up in a state folder, as far as can be told without opening anything.
+    #[must_use]
+    pub fn is_there(folder: &Path) -> bool {
+        folder.join(DATABASE).exists() || folder.join(ACCESS_FOLDER).join(MARKER).exists()
+    }
+
+    /// The same as [`open`](Self::open), and leaves the log alone.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn look(folder: &Path) -> Result<Option<Self>, AccessError> {
+        let marked = folder.join(ACCESS_FOLDER).join(MARKER).exists();
+        let path = folder.join(DATABASE);
+        let gone = |what| AccessError::Gone {
+            folder: folder.to_path_buf(),
+            what,
+        };
+        if !path.exists() {
+            return match marked {
+                true => Err(gone(DATABASE)),
+                false => Ok(None),
+            };
+        }
+        let key = match SealKey::load(&folder.join(KEY)) {
+            Ok(key) => key,
+            // Cut off before anything was set up.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !marked => {
+                return Ok(None);
+            }
+            Err(source) => {
+                let path = folder.join(KEY);
+                return Err(AccessError::File { path, source });
+            }
+        };
+        let store = Self::connect(folder, key)?;
+        match store.find::<Settings>("settings", "access")? {
+            Some(_) => Ok(Some(store)),
+            None if marked => Err(gone("the row of settings")),
+            None => Ok(None),
+        }
+    }
+
+    fn connect(folder: &Path, key: SealKey) -> Result<Self, AccessError> {
+        let path = folder.join(DATABASE);
+        match private(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(AccessError::File {
+                    path,
+                    source: error,
+                });
+            }
+            _ => {}
+        }
+        let open = |source| AccessError::Database {
+            what: "open the tables",
+            source,
+        };
+        let mut connection = Connection::open(&path).map_err(open)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
+        for (name, value) in [("synchronous", "FULL"), ("trusted_schema", "OFF")] {
+            connection.pragma_update(None, name, value).map_err(open)?;
+        }
+        let version = |connection: &Connection| {
+            connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+        };
+        match version(&connection).map_err(open)? {
+            VERSION => {}
+            0 => {
+                let transaction = connection
+                    .transaction_with_behavior(TransactionBehavior::Immediate)
+                    .map_err(open)?;
+                // Asked again inside: two processes may open a new file at once.
+                if version(&transaction).map_err(open)? == 0 {
+                    transaction.execute_batch(TABLES).map_err(open)?;
+                    transaction
+                        .pragma_update(None, "user_version", VERSION)
+                        .map_err(open)?;
+                }
+                transaction.commit().map_err(open)?;
+            }
+            _ => return Err(AccessError::Newer),
+        }
+        Ok(Self {
+            connection: Arc::new(Mutex::new(connection)),
+            key: Arc::new(key),
+            folder: folder.to_path_buf(),
+        })
+    }
+
+    /// Sets access up in a state folder, with one operator and a token for them.
+    ///
+    /// # Errors
+    /// When it is set up already, or cannot be.
+    pub fn initialise(
+        folder: &Path,
+        audit: &AuditLog,
+        first: &PrincipalId,
+        settings: &Settings,
+        days: u16,
+        by: &str,
+    ) -> Result<(Self, IssuedToken), AccessError> {
+        if Self::look(folder)?.is_some() {
+            return Err(AccessError::Initialised(folder.to_path_buf()));
+        }
+        let key_path = folder.join(KEY);
+        let key = SealKey::load_or_make(&key_path).map_err(|source| AccessError::File {
+            path: key_path,
+            source,
+        })?;
+        let store = Self::connect(folder, key)?;
+        let now = settings.initialised;
+        let issued = store.transact("set access up", |change| {
+            if change.find::<Settings>("settings", "access")?.is_some() {
+                return Err(AccessError::Initialised(folder.to_path_buf()));
+            }
+            change.put("settings", "access", settings)?;
+            let four_eyes: Vec<&str> = settings.four_eyes.iter().map(|it| it.as_str()).collect();
+            change.post(
+                by,
+                "initialised",
+                "state:here",
+                &format!(
+                    "policies are evaluated by {}; four eyes for: {}",
+                    settings.engine,
+                    or_nothing(&four_eyes)
+                ),
+            )?;
+            change.add(first, [Role::Operator].into(), now, by)?;
+            change.issue(first, days, now, by)
+        })?;
+        let marker = folder.join(ACCESS_FOLDER).join(MARKER);
+        let marked = fs::create_dir_all(folder.join(ACCESS_FOLDER))
+            .and_then(|()| fs::write(&marker, format!("{now}\n")));
+        marked.map_err(|source| AccessError::File {
+            path: marker,
+            source,
+        })?;
+        store.empty_outbox(audit)?;
+        Ok((store, issued))
+    }
+
+    /// The state folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What was settled.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn settings(&self) -> Result<Settings, AccessError> {
+        let missing = || AccessError::Gone {
+            folder: self.folder.clone(),
+            what: "the row of settings",
+        };
+        self.find("settings", "access")?.ok_or_else(missing)
+    }
+
+    /// Everybody, by name.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn principals(&self) -> Result<Vec<Principal>, AccessError> {
+        self.read(|reading| reading.all("principals"))
+    }
+
+    /// One principal.
+    ///
+    /// # Errors
+    /// When there is none such, or it cannot be read.
+    pub fn principal(&self, id: &PrincipalId) -> Result<Principal, AccessError> {
+        self.find("principals", id.as_str())?
+            .ok_or_else(|| AccessError::NoPrincipal(id.to_string()))
+    }
+
+    /// All tokens, the oldest first; the tokens themselves are not among it.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn tokens(&self) -> Result<Vec<TokenRecord>, AccessError> {
+        self.read(|reading| {
+            let kept: Vec<KeptToken> = reading.all("tokens")?;
+            let mut used: BTreeMap<String, String> = reading.last_uses()?;
+            let mut records: Vec<TokenRecord> = kept.into_iter().map(|kept| kept.record).collect();
+            for record in &mut records {
+                record.last_used = used
+                    .remove(record.id.as_str())
+                    .and_then(|time| time.parse().ok());
+            }
+            records.sort_by_key(|record| record.created);
+            Ok(records)
+        })
+    }
+
+    /// The record and the hash of a token.
+    pub(crate) fn kept(&self, id: &TokenId) -> Result<Option<(TokenRecord, Hash)>, AccessError> {
+        let Some(kept) = self.find::<KeptToken>("tokens", id.as_str())? else {
+            return Ok(None);
+        };
+        let hash = Hash::from_hex(&kept.hash).map_err(|_| AccessError::Tampered {
+            table: "tokens",
+            id: id.to_string(),
+        })?;
+        Ok(Some((kept.record, hash)))
+    }
+
+    /// Writes down that a token was used, now and then.
+    pub(crate) fn used(&self, id: &TokenId, now: Timestamp) -> Result<(), AccessError> {
+        const WHAT: &str = "write down the use of a token";
+        let wrap = |source| AccessError::Database { what: WHAT, source };
+        let connection = self.lock();
+        let last: Option<String> = connection
+            .query_row(
+                "SELECT last_used FROM tokens WHERE id = ?1",
+                [id.as_str()],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(wrap)?
+            .flatten();
+        let last = last.and_then(|time| time.parse::<Timestamp>().ok());
+        if last.is_some_and(|last| now.duration_since(last).abs() < USE_EVERY) {
+            return Ok(());
+        }
+        connection
+            .execute(
+                "UPDATE tokens SET last_used = ?2 WHERE id = ?1",
+                params![id.as_str(), now.to_string()],
+            )
+            .map_err(wrap)?;
+        Ok(())
+    }
+
+    /// Adds a principal.
+    ///
+    /// # Errors
+    /// When the name is taken, there is no role, or it cannot be written.
+    pub fn add_principal(
+        &self,
+        audit: &AuditLog,
+        id: &PrincipalId,
+        roles: BTreeSet<Role>,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Principal, AccessError> {
+        self.change(audit, "add a principal", |change| {
+            change.add(id, roles, now, by)
+        })
+    }
+
+    /// Disables a principal, or enables them again.
+    ///
+    /// # Errors
+    /// When there is none such, it is the last operator, or it cannot be written.
+    pub fn set_disabled(
+        &self,
+        audit: &AuditLog,
+        id: &PrincipalId,
+        disabled: bool,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Principal, AccessError> {
+        self.change(audit, "change a principal", |change| {
+            let mut principal: Principal = change
+                .find("principals", id.as_str())?
+                .ok_or_else(|| AccessError::NoPrincipal(id.to_string()))?;
+            if principal.disabled.is_some() == disabled {
+                return Ok(principal);
+            }
+            let all: Vec<Principal> = change.all("principals")?;
+            let manages = |it: &Principal| {
+                it.disabled.is_none() && it.roles.contains(&Role::Operator) && it.id != *id
+            };
+            if disabled && principal.roles.contains(&Role::Operator) && !all.iter().any(manages) {
+                return Err(AccessError::LastOperator(id.clone()));
+            }
+            principal.disabled = disabled.then_some(now);
+            change.put("principals", id.as_str(), &principal)?;
+            let what = match disabled {
+                true => "principal-disabled",
+                false => "principal-enabled",
+            };
+            change.post(by, what, &format!("principal:{id}"), "")?;
+            Ok(principal)
+        })
+    }
+
+    /// Gives a principal a token.
+    ///
+    /// # Errors
+    /// When there is none such, they are disabled, the time is out of bounds, or it cannot be written.
+    pub fn issue_token(
+        &self,
+        audit: &AuditLog,
+        principal: &PrincipalId,
+        days: u16,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<IssuedToken, AccessError> {
+        self.change(audit, "issue a token", |change| {
+            change.issue(principal, days, now, by)
+        })
+    }
+
+    /// Gives the principal of a token another one; the old one is good for some hours more.
+    ///
+    /// # Errors
+    /// When the token is not good any more, a time is out of bounds, or it cannot be written.
+    pub fn rotate_token(
+        &self,
+        audit: &AuditLog,
+        id: &TokenId,
+        days: u16,
+        overlap_hours: u16,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<IssuedToken, AccessError> {
+        if overlap_hours > LONGEST_OVERLAP_HOURS {
+            return Err(AccessError::OutOfBounds {
+                what: "--overlap-hours",
+                most: LONGEST_OVERLAP_HOURS,
+            });
+        }
+        self.change(audit, "replace a token", |change| {
+            let mut old = change.good_token(id, now)?;
+            let issued = change.issue(&old.record.principal, days, now, by)?;
+            let until = now + SignedDuration::from_hours(i64::from(overlap_hours));
+            old.record.expires = old.record.expires.min(until);
+            old.record.replaced_by = Some(issued.record.id.clone());
+            change.put("tokens", id.as_str(), &old)?;
+            change.post(
+                by,
+                "token-replaced",
+                &format!("token:{id}"),
+                &format!("by {}; good until {}", issued.record.id, old.record.expires),
+            )?;
+            Ok(issued)
+        })
+    }
+
+    /// Ends a token at once.
+    ///
+    /// # Errors
+    /// When it is not good any more, or it cannot be written.
+    pub fn revoke_token(
+        &self,
+        audit: &AuditLog,
+        id: &TokenId,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<TokenRecord, AccessError> {
+        self.change(audit, "revoke a token", |change| {
+            let mut kept = change.good_token(id, now)?;
+            kept.record.revoked = Some(now);
+            change.put("tokens", id.as_str(), &kept)?;
+            let of = format!("of principal:{}", kept.record.principal);
+            change.post(by, "token-revoked", &format!("token:{id}"), &of)?;
+            Ok(kept.record)
+        })
+    }
+
+    /// Puts what is in the outbox into the audit log. An event that is there already, because a
+    /// process died before it could take it out, is not written again.
+    pub(crate) fn empty_outbox(&self, audit: &AuditLog) -> Result<(), AccessError> {
+        const WHAT: &str = "empty the outbox of audit events";
+        let wrap = |source| AccessError::Database { what: WHAT, source };
+        let waiting: i64 = self
+            .lock()
+            .query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))
+            .map_err(wrap)?;
+        if waiting == 0 {
+            return Ok(());
+        }
+        // Inside the transaction no other process can do the same.
+        self.transact(WHAT, |change| {
+            let waiting = change.waiting()?;
+            let logged = audit.entries()?;
+            for (posted, event) in waiting {
+                let is_later = |time: &str| {
+                    time.parse::<Timestamp>()
+                        .is_ok_and(|time| time.as_second() >= posted.as_second())
+                };
+                if !logged
+                    .iter()
+                    .any(|entry| entry.event == event && is_later(&entry.time))
+                {
+                    audit.append(event)?;
+                }
+            }
+            change
+                .transaction
+                .execute("DELETE FROM outbox", [])
+                .map_err(wrap)?;
+            Ok(())
+        })
+    }
+
+    /// A change with the entries of the log that tell of it.
+    pub(crate) fn change<T>(
+        &self,
+        audit: &AuditLog,
+        what: &'static str,
+        work: impl FnOnce(&Change<'_>) -> Result<T, AccessError>,
+    ) -> Result<T, AccessError> {
+        let done = self.transact(what, work)?;
+        self.empty_outbox(audit)?;
+        Ok(done)
+    }
+
+    /// Writes everything or nothing, while no other process writes.
+    pub(crate) fn transact<T>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Change<'_>) -> Result<T, AccessError>,
+    ) -> Result<T, AccessError> {
+        let wrap = |source| AccessError::Database { what, source };
+        let mut connection = self.lock();
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(wrap)?;
+        let change = Change {
+            transaction,
+            key: &self.key,
+            what,
+        };
+        let done = work(&change)?;
+        change.transaction.commit().map_err(wrap)?;
+        Ok(done)
+    }
+
+    pub(crate) fn read<T>(
+        &self,
+        work: impl FnOnce(&Reading<'_>) -> Result<T, AccessError>,
+    ) -> Result<T, AccessError> {
+        let connection = self.lock();
+        work(&Reading {
+            connection: &connection,
+            key: &self.key,
+        })
+    }
+
+    pub(crate) fn find<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        id: &str,
+    ) -> Result<Option<T>, AccessError> {
+        self.read(|reading| reading.find(table, id))
+    }
+
+    /// A panic inside a transaction rolled it back, so the connection is whole.
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn or_nothing(words: &[&str]) -> String {
+    match words {
+        [] => "nothing".to_owned(),
+        words => words.join(", "),
+    }
+}
+
+/// Rows, each held to its seal.
+pub(crate) struct Reading<'a> {
+    connection: &'a Connection,
+    key: &'a SealKey,
+}
+
+impl Reading<'_> {
+    pub(crate) fn find<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        id: &str,
+    ) -> Result<Option<T>, AccessError> {
+        let statement = format!("SELECT document, seal FROM {table} WHERE id = ?1");
+        let found: Option<(String, String)> = self
+            .connection
+            .query_row(&statement, [id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .map_err(|source| AccessError::Database {
+                what: "look up a row",
+                source,
+            })?;
+        found
+            .map(|(document, seal)| self.open(table, id, &document, &seal))
+            .transpose()
+    }
+
+    pub(crate) fn all<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+    ) -> Result<Vec<T>, AccessError> {
+        let wrap = |source| AccessError::Database {
+            what: "list rows",
+            source,
+        };
+        let statement = format!("SELECT id, document, seal FROM {table} ORDER BY id");
+        let mut statement = self.connection.prepare(&statement).map_err(wrap)?;
+        let rows = statement
+            .query_map([], |row| {
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, String>(2)?,
+                ))
+            })
+            .map_err(wrap)?;
+        rows.map(|row| {
+            let (id, document, seal) = row.map_err(wrap)?;
+            self.open(table, &id, &document, &seal)
+        })
+        .collect()
+    }
+
+    fn last_uses(&self) -> Result<BTreeMap<String, String>, AccessError> {
+        let wrap = |source| AccessError::Database {
+            what: "list rows",
+            source,
+        };
+        let statement = "SELECT id, last_used FROM tokens WHERE last_used IS NOT NULL";
+        let mut statement = self.connection.prepare(statement).map_err(wrap)?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(wrap)?;
+        rows.collect::<Result<_, _>>().map_err(wrap)
+    }
+
+    fn open<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        id: &str,
+        document: &str,
+        seal: &str,
+    ) -> Result<T, AccessError> {
+        let tampered = || AccessError::Tampered {
+            table,
+            id: id.chars().take(80).collect(),
+        };
+        let seal = Hash::from_hex(seal).map_err(|_| tampered())?;
+        // Hashes are compared in constant time.
+        if self.key.seal(table, id, document) != seal {
+            return Err(tampered());
+        }
+        serde_json::from_str(document).map_err(|_| tampered())
+    }
+}
+
+/// A transaction under way.
+pub(crate) struct Change<'a> {
+    transaction: Transaction<'a>,
+    key: &'a SealKey,
+    what: &'static str,
+}
+
+impl Change<'_> {
+    fn reading(&self) -> Reading<'_> {
+        Reading {
+            connection: &self.transaction,
+            key: self.key,
+        }
+    }
+
+    pub(crate) fn find<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        id: &str,
+    ) -> Result<Option<T>, AccessError> {
+        self.reading().find(table, id)
+    }
+
+    pub(crate) fn all<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+    ) -> Result<Vec<T>, AccessError> {
+        self.reading().all(table)
+    }
+
+    pub(crate) fn put(
+        &self,
+        table: &'static str,
+        id: &str,
+        row: &impl Serialize,
+    ) -> Result<(), AccessError> {
+        let document = serde_json::to_string(row)
+            .map_err(|error| self.wrap(rusqlite::Error::ToSqlConversionFailure(error.into())))?;
+        let seal = self.key.seal(table, id, &document).to_hex();
+        let statement = format!(
+            "INSERT INTO {table} (id, document, seal) VALUES (?1, ?2, ?3)
+             ON CONFLICT (id) DO UPDATE SET document = ?2, seal = ?3"
+        );
+        self.transaction
+            .execute(&statement, params![id, document, seal.as_str()])
+            .map_err(|source| self.wrap(source))?;
+        Ok(())
+    }
+
+    /// Tells of a change in the audit log, with it.
+    fn post(&self, by: &str, what: &str, subject: &str, detail: &str) -> Result<(), AccessError> {
+        self.post_event(&Event::AccessChanged {
+            by: by.to_owned(),
+            change: what.to_owned(),
+            subject: subject.to_owned(),
+            detail: detail.to_owned(),
+        })
+    }
+
+    pub(crate) fn post_event(&self, event: &Event) -> Result<(), AccessError> {
+        let event = serde_json::to_string(event)
+            .map_err(|error| self.wrap(rusqlite::Error::ToSqlConversionFailure(error.into())))?;
+        self.transaction
+            .execute(
+                "INSERT INTO outbox (posted, event) VALUES (?1, ?2)",
+                params![Timestamp::now().to_string(), event],
+            )
+            .map_err(|source| self.wrap(source))?;
+        Ok(())
+    }
+
+    fn waiting(&self) -> Result<Vec<(Timestamp, Event)>, AccessError> {
+        let wrap = |source| self.wrap(source);
+        let statement = "SELECT posted, event FROM outbox ORDER BY id";
+        let mut statement = self.transaction.prepare(statement).map_err(wrap)?;
+        let rows = statement
+            .query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })
+            .map_err(wrap)?;
+        rows.map(|row| {
+            let (posted, event) = row.map_err(wrap)?;
+            let tampered = || AccessError::Tampered {
+                table: "outbox",
+                id: posted.clone(),
+            };
+            let event = serde_json::from_str(&event).map_err(|_| tampered())?;
+            Ok((posted.parse().map_err(|_| tampered())?, event))
+        })
+        .collect()
+    }
+
+    fn add(
+        &self,
+        id: &PrincipalId,
+        roles: BTreeSet<Role>,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Principal, AccessError> {
+        if roles.is_empty() {
+            return Err(AccessError::NoRole);
+        }
+        if self.find::<Principal>("principals", id.as_str())?.is_some() {
+            return Err(AccessError::Taken(id.clone()));
+        }
+        self.room("principals")?;
+        let words: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+        let detail = format!("as {}", words.join(", "));
+        self.post(by, "principal-added", &format!("principal:{id}"), &detail)?;
+        let principal = Principal {
+            id: id.clone(),
+            roles,
+            created: now,
+            disabled: None,
+        };
+        self.put("principals", id.as_str(), &principal)?;
+        Ok(principal)
+    }
+
+    fn issue(
+        &self,
+        principal: &PrincipalId,
+        days: u16,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<IssuedToken, AccessError> {
+        if !(1..=LONGEST_LIFETIME_DAYS).contains(&days) {
+            return Err(AccessError::OutOfBounds {
+                what: "--days",
+                most: LONGEST_LIFETIME_DAYS,
+            });
+        }
+        let known: Principal = self
+            .find("principals", principal.as_str())?
+            .ok_or_else(|| AccessError::NoPrincipal(principal.to_string()))?;
+        if known.disabled.is_some() {
+            return Err(AccessError::Disabled(principal.clone()));
+        }
+        self.room("tokens")?;
+        let token = Token::generate().map_err(AccessError::Random)?;
+        let record = TokenRecord {
+            id: token.id().clone(),
+            principal: principal.clone(),
+            created: now,
+            expires: now + SignedDuration::from_hours(24 * i64::from(days)),
+            revoked: None,
+            replaced_by: None,
+            last_used: None,
+        };
+        let kept = KeptToken {
+            record: record.clone(),
+            hash: token.hash().to_hex().to_string(),
+        };
+        self.put("tokens", record.id.as_str(), &kept)?;
+        self.post(
+            by,
+            "token-issued",
+            &format!("token:{}", record.id),
+            &format!("for principal:{principal}, until {}", record.expires),
+        )?;
+        Ok(IssuedToken { token, record })
+    }
+
+    fn good_token(&self, id: &TokenId, now: Timestamp) -> Result<KeptToken, AccessError> {
+        self.find::<KeptToken>("tokens", id.as_str())?
+            .filter(|kept| kept.record.revoked.is_none() && now < kept.record.expires)
+            .ok_or_else(|| AccessError::NoToken(id.clone()))
+    }
+
+    /// Whether there is room for one more.
+    fn room(&self, table: &'static str) -> Result<(), AccessError> {
+        let count = format!("SELECT count(*) FROM {table}");
+        let count: i64 = self
+            .transaction
+            .query_row(&count, [], |row| row.get(0))
+            .map_err(|source| self.wrap(source))?;
+        match count < MOST_ROWS {
+            true => Ok(()),
+            false => Err(AccessError::TooMany(table)),
+        }
+    }
+
+    fn wrap(&self, source: rusqlite::Error) -> AccessError {
+        AccessError::Database {
+            what: self.what,
+            source,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

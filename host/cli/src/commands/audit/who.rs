@@ -1,0 +1,269 @@
+//! `sandcast audit who`: who allowed what, from the record alone.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use clap::Args;
+use sandcast_access::Subject;
+use sandcast_audit::{Entry, Event, SignedCheckpoint, Trust, VerifierKey};
+use serde::Serialize;
+
+use super::{show::describe, verify::kept};
+use crate::{
+    arguments::GlobalArguments,
+    failure::{Exit, Failure, OrReject as _},
+    output::Output,
+    state,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct WhoArguments {
+    /// A plugin, by its id or eight digits or more of its digest; a model, or name@version; a
+    /// pipeline; a run; or a principal [default: everything]
+    what: Option<String>,
+    /// An export, or a folder with a log [default: the log of the state]; it is verified first
+    #[arg(long, value_name = "FOLDER", requires = "key")]
+    from: Option<PathBuf>,
+    /// A public key that you have from the operator, not from the folder
+    #[arg(long, value_name = "KEY", requires = "from")]
+    key: Vec<VerifierKey>,
+    /// A checkpoint that you kept: the log must still contain it
+    #[arg(long, value_name = "FILE", requires = "from")]
+    checkpoint: Vec<PathBuf>,
+}
+
+impl WhoArguments {
+    /// Whether what is read is not the log of the state.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.from.is_some()
+    }
+}
+
+/// One answer, as `--json` prints it.
+#[derive(Serialize)]
+struct Told<'a> {
+    entry: u64,
+    time: &'a str,
+    event: &'a Event,
+}
+
+pub(super) fn execute(
+    arguments: &WhoArguments,
+    global: &GlobalArguments,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let folder = match &arguments.from {
+        Some(folder) => {
+            let checkpoints: Vec<SignedCheckpoint> = arguments
+                .checkpoint
+                .iter()
+                .map(|path| kept(path))
+                .collect::<Result<_, _>>()?;
+            let trust = Trust {
+                keys: arguments.key.clone(),
+                checkpoints,
+            };
+            let report = sandcast_audit::verify_with(folder, &trust).or_reject()?;
+            output.note(format_args!(
+                "verified: {} entries, {} of them signed",
+                report.entries, report.signed
+            ));
+            folder.clone()
+        }
+        None => state::nearest(global.state.as_deref())?.join("audit"),
+    };
+    let entries: Vec<Entry> = sandcast_audit::read(&folder)
+        .or_reject()?
+        .collect::<Result<_, _>>()
+        .or_reject()?;
+    let found = match &arguments.what {
+        None => entries
+            .iter()
+            .filter(|entry| allows(&entry.event))
+            .collect(),
+        Some(what) => about(&entries, what),
+    };
+    if output.wants_json() {
+        let told: Vec<Told<'_>> = found
+            .iter()
+            .map(|entry| Told {
+                entry: entry.sequence,
+                time: &entry.time,
+                event: &entry.event,
+            })
+            .collect();
+        output.json(&told)?;
+    } else {
+        for entry in &found {
+            let time = entry
+                .time
+                .get(..19)
+                .unwrap_or(&entry.time)
+                .replace('T', " ");
+            output.line(format_args!(
+                "{:>6}  {time}  {}",
+                entry.sequence,
+                describe(&entry.event)
+            ))?;
+        }
+    }
+    if found.is_empty() {
+        return Err(Failure::rejected_because(
+            "nothing of that is on record here",
+            "name a plugin, a model, a pipeline, a run or a principal as the log has it; \
+             `sandcast audit show` shows the log",
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+/// Whether an event says that somebody allowed something, or did what others had to allow.
+fn allows(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::AccessDecided { .. }
+            | Event::AccessChanged { .. }
+            | Event::ApprovalRequested { .. }
+            | Event::ApprovalDecided { .. }
+            | Event::ApprovalCarriedOut { .. }
+            | Event::StandingChanged { .. }
+            | Event::Registered { .. }
+            | Event::AliasMoved { .. }
+            | Event::RunStarted { .. }
+            | Event::Gated { .. }
+    )
+}
+
+/// What is followed through the log: names that stand for one thing.
+#[derive(Default)]
+struct Wanted<'a> {
+    name: &'a str,
+    version: Option<u64>,
+    /// The run itself, or those that made what is wanted.
+    runs: BTreeSet<&'a str>,
+    /// The configurations of those.
+    configs: BTreeSet<String>,
+    approvals: BTreeSet<&'a str>,
+}
+
+/// The entries about one thing: its own, and those of the runs and approvals behind it.
+fn about<'a>(entries: &'a [Entry], what: &'a str) -> Vec<&'a Entry> {
+    let (name, version) = match what.split_once('@') {
+        Some((name, version)) => match version.parse() {
+            Ok(version) => (name, Some(version)),
+            Err(_) => (what, None),
+        },
+        None => (what, None),
+    };
+    let mut wanted = Wanted {
+        name,
+        version,
+        ..Wanted::default()
+    };
+    for entry in entries {
+        match &entry.event {
+            Event::Registered {
+                run,
+                model,
+                version,
+                ..
+            } if *model == name && wanted.version.is_none_or(|it| it == *version) => {
+                wanted.runs.insert(run.as_str());
+            }
+            Event::RunStarted { run, pipeline, .. } if run.as_str() == name || pipeline == name => {
+                wanted.runs.insert(run.as_str());
+            }
+            Event::ApprovalRequested {
+                approval, subject, ..
+            } if wanted.is_subject(subject) => {
+                wanted.approvals.insert(approval);
+            }
+            _ => {}
+        }
+    }
+    for entry in entries {
+        if let Event::RunStarted { run, config, .. } = &entry.event
+            && wanted.runs.contains(run.as_str())
+        {
+            wanted.configs.insert(config.to_string());
+        }
+    }
+    entries
+        .iter()
+        .filter(|entry| allows(&entry.event) && wanted.is_about(&entry.event))
+        .collect()
+}
+
+impl Wanted<'_> {
+    fn is_digest(&self, digest: &sandcast_audit::Digest) -> bool {
+        self.name.len() >= 8 && digest.to_string().starts_with(self.name)
+    }
+
+    fn is_version(&self, version: u64) -> bool {
+        self.version.is_none_or(|wanted| wanted == version)
+    }
+
+    fn is_subject(&self, subject: &serde_json::Value) -> bool {
+        match serde_json::from_value(subject.clone()) {
+            Ok(Subject::Promote {
+                model, to, from, ..
+            }) => {
+                model == self.name
+                    && (self.is_version(to) || from.is_some_and(|it| self.is_version(it)))
+            }
+            Ok(Subject::Release { plugin, .. }) => {
+                plugin.id == self.name || self.is_digest(&plugin.digest)
+            }
+            Ok(Subject::Widen { pipeline, plugins }) => {
+                pipeline == self.name
+                    || plugins.iter().any(|(id, widened)| {
+                        id.split(' ').next() == Some(self.name)
+                            || self.is_digest(&widened.component)
+                    })
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn is_about(&self, event: &Event) -> bool {
+        match event {
+            Event::AccessDecided {
+                principal,
+                resource,
+                digest,
+                ..
+            } => {
+                let id = resource.split_once(':').map(|(_, id)| id);
+                principal == self.name
+                    || id == Some(self.name)
+                    || id.is_some_and(|id| self.approvals.contains(id))
+                    || digest.is_some_and(|digest| {
+                        self.is_digest(&digest) || self.configs.contains(&digest.to_string())
+                    })
+            }
+            Event::AccessChanged { by, subject, .. } => {
+                by == self.name || subject.split_once(':').map(|(_, id)| id) == Some(self.name)
+            }
+            Event::ApprovalRequested { approval, .. }
+            | Event::ApprovalDecided { approval, .. }
+            | Event::ApprovalCarriedOut { approval, .. } => {
+                self.approvals.contains(approval.as_str())
+            }
+            Event::StandingChanged { plugin, .. } => {
+                plugin.id == self.name || self.is_digest(&plugin.digest)
+            }
+            Event::Registered { model, version, .. } => {
+                *model == self.name && self.is_version(*version)
+            }
+            Event::AliasMoved {
+                model, from, to, ..
+            } => {
+                *model == self.name
+                    && (self.is_version(*to) || from.is_some_and(|from| self.is_version(from)))
+            }
+            Event::RunStarted { run, .. } | Event::Gated { run, .. } => {
+                self.runs.contains(run.as_str())
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Who may ask: bearer tokens, held to the policies.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use sandcast_access::{Action, Gate, GateError, Resource};
+use sandcast_audit::{AuditError, AuditLog, Digest, Event};
+use tokio::sync::Semaphore;
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::handlers::Target;
+
+/// How long a yes holds: a token that is revoked is good for so long still.
+const HOLDS: Duration = Duration::from_secs(2);
+/// Answers that are kept at most.
+const MOST_KNOWN: usize = 4096;
+/// How long somebody waits who is not known, and how many wait at a time; more are sent away.
+const PAUSE: Duration = Duration::from_millis(100);
+const MOST_PAUSED: usize = 64;
+/// The longest token that is looked at.
+const LONGEST_TOKEN: usize = 256;
+
+/// The door of a server on a state where access is set up.
+pub(crate) struct Door {
+    gate: Arc<Gate>,
+    known: Mutex<HashMap<Digest, Known>>,
+    refusals: Mutex<BTreeMap<String, u64>>,
+    paused: Semaphore,
+}
+
+/// When an answer was yes, and when somebody last began to find out again.
+struct Known {
+    since: Instant,
+    looked: Instant,
+}
+
+impl Door {
+    pub(crate) fn new(gate: Arc<Gate>) -> Self {
+        Self {
+            gate,
+            known: Mutex::default(),
+            refusals: Mutex::default(),
+            paused: Semaphore::new(MOST_PAUSED),
+        }
+    }
+
+    /// Lets somebody through who is known and, where it is about something, may do that.
+    async fn admit(
+        &self,
+        headers: &HeaderMap,
+        wanted: Option<(Action, Resource)>,
+    ) -> Result<(), ApiError> {
+        let token = bearer(headers);
+        let answer = Digest::of(format!("{token:?} {wanted:?}").as_bytes());
+        if self.is_known(answer) {
+            return Ok(());
+        }
+        let decided = match &wanted {
+            Some((action, resource)) => self.gate.allows(token, *action, resource).await.map(drop),
+            None => self
+                .gate
+                .authenticate(token, jiff::Timestamp::now())
+                .map(drop),
+        };
+        let Err(error) = decided else {
+            self.keep(answer);
+            return Ok(());
+        };
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&answer);
+        Err(self.refuse(error).await)
+    }
+
+    /// Whether the answer was yes within the last seconds. Where it has to be found out again, others
+    /// go by what is known until this one is back.
+    fn is_known(&self, answer: Digest) -> bool {
+        let now = Instant::now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = known.get_mut(&answer) else {
+            return false;
+        };
+        let age = now.duration_since(known.since);
+        if age < HOLDS {
+            return true;
+        }
+        // A client that goes away before it is found out does not make an answer older than that.
+        if age < 2 * HOLDS && now.duration_since(known.looked) < HOLDS {
+            return true;
+        }
+        known.looked = now;
+        false
+    }
+
+    fn keep(&self, answer: Digest) {
+        let now = Instant::now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_KNOWN {
+            known.retain(|_, it| now.duration_since(it.since) < HOLDS);
+        }
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        known.insert(
+            answer,
+            Known {
+                since: now,
+                looked: now,
+            },
+        );
+    }
+
+    async fn refuse(&self, error: GateError) -> ApiError {
+        let GateError::Refused(refusal) = error else {
+            tracing::error!(%error, "it cannot be decided who may ask, so nobody may");
+            return ApiError::unavailable(
+                "it cannot be decided who may ask; the server's log says why",
+            );
+        };
+        self.count(refusal.kind());
+        if !refusal.is_unauthenticated() {
+            return ApiError::new(StatusCode::FORBIDDEN, refusal.to_string());
+        }
+        let Ok(_place) = self.paused.try_acquire() else {
+            self.count("too-many");
+            return ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many requests without a good token; wait a little",
+            );
+        };
+        tokio::time::sleep(PAUSE).await;
+        ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            format!(
+                "{}; send `authorization: Bearer TOKEN`",
+                match refusal.kind() {
+                    "no-token" => "this server wants a token",
+                    "expired" => "the token has expired",
+                    _ => "the token is no good",
+                }
+            ),
+        )
+    }
+
+    fn count(&self, kind: &str) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusals.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// Writes what was refused to the audit log, in one entry. What cannot be written stays.
+    pub(crate) fn write(&self, audit: &AuditLog) -> Result<(), AuditError> {
+        let lock = || self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusals = std::mem::take(&mut *lock());
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        let event = Event::RequestsRefused {
+            refusals: refusals.clone(),
+        };
+        if let Err(error) = audit.append(event) {
+            let mut current = lock();
+            for (kind, number) in refusals {
+                *current.entry(kind).or_default() += number;
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+/// The token of a request, if it has one.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer") && token.len() <= LONGEST_TOKEN).then_some(token)
+}
+
+impl App {
+    /// Lets a request through that is about a model.
+    pub(crate) async fn admit(
+        &self,
+        headers: &HeaderMap,
+        action: Action,
+        model: &str,
+    ) -> Result<(), ApiError> {
+        match &self.door {
+            None => Ok(()),
+            Some(door) => {
+                door.admit(headers, Some((action, Resource::model(model))))
+                    .await
+            }
+        }
+    }
+}
+
+/// Before a model is asked or described.
+pub(crate) async fn guard_model(
+    State(app): State<Arc<App>>,
+    Path(target): Path<Target>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    if let Some(door) = &app.door {
+        // Policies are not asked about names that clients make up.
+        let wanted = app
+            .models
+            .is_served(&target.model)
+            .then(|| (Action::Predict, Resource::model(&target.model)));
+        door.admit(request.headers(), wanted).await?;
+    }
+    Ok(next.run(request).await)
+}
+
+/// Before a body is read that says what it is about.
+pub(crate) async fn guard_known(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    if let Some(door) = &app.door {
+        door.admit(request.headers(), None).await?;
+    }
+    Ok(next.run(request).await)
+}
+
+/// Before the server itself is looked into.
+pub(crate) async fn guard_state(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    if let Some(door) = &app.door {
+        let wanted = Some((Action::Inspect, Resource::state()));
+        door.admit(request.headers(), wanted).await?;
+    }
+    Ok(next.run(request).await)
+}

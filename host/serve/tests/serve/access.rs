@@ -1,0 +1,411 @@
+//! Tokens and TLS, with a client that takes neither on trust.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use jiff::Timestamp;
+use sandcast_access::{
+    Action, FourEyes, Gate, IssuedToken, Judge, Judging, Policies, PrincipalId, Question, Role,
+    Settings, Store, Verdict,
+};
+use sandcast_audit::{AuditLog, Digest, Event};
+use sandcast_serve::{Protection, ServeConfig, ServeError, Server, TlsFiles};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+
+use crate::models::{Manner, Shelf};
+use crate::{Answer, one_row, send};
+
+/// Services may ask `credit`, operators may do everything; it counts how often it was asked.
+#[derive(Default)]
+struct ByRole {
+    asked: Arc<AtomicU32>,
+}
+
+impl Judge for ByRole {
+    fn engine(&self) -> Digest {
+        Digest::of(b"by role")
+    }
+
+    fn judge<'a>(&'a self, _: &'a Policies, question: &'a Question) -> Judging<'a> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let serves = question.action == Action::Predict
+            && question.roles.contains(&Role::Service)
+            && question.resource.as_str() == "model:credit";
+        let allowed = serves || question.roles.contains(&Role::Operator);
+        Box::pin(async move { Ok(Verdict::of_reasons(allowed, vec!["by role".to_owned()])) })
+    }
+}
+
+struct Place {
+    _folder: TempDir,
+    audit: AuditLog,
+    store: Store,
+    asked: Arc<AtomicU32>,
+    gate: Arc<Gate>,
+    operator: String,
+}
+
+fn id(name: &str) -> PrincipalId {
+    name.parse().expect("a name")
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let audit = AuditLog::open(&folder.path().join("audit")).expect("a log");
+        let judge = ByRole::default();
+        let asked = Arc::clone(&judge.asked);
+        let settings = Settings {
+            initialised: Timestamp::now(),
+            engine: judge.engine(),
+            four_eyes: BTreeSet::<FourEyes>::new(),
+        };
+        let (store, ann) = Store::initialise(
+            folder.path(),
+            &audit,
+            &id("ann"),
+            &settings,
+            1,
+            "local:test",
+        )
+        .expect("set up");
+        let gate = Gate::guarded(audit.clone(), store.clone(), Box::new(judge));
+        Self {
+            _folder: folder,
+            audit,
+            store,
+            asked,
+            gate: Arc::new(gate),
+            operator: ann.token.reveal(),
+        }
+    }
+
+    fn add(&self, name: &str, role: Role) -> IssuedToken {
+        let now = Timestamp::now();
+        self.store
+            .add_principal(&self.audit, &id(name), [role].into(), now, "ann")
+            .expect("added");
+        self.store
+            .issue_token(&self.audit, &id(name), 1, now, "ann")
+            .expect("issued")
+    }
+
+    async fn router(&self) -> Router {
+        let shelf = Shelf::new(Manner::Formula);
+        let gate = Some(Arc::clone(&self.gate));
+        sandcast_serve::guarded_router(shelf, ServeConfig::default(), gate)
+            .await
+            .expect("the models load")
+    }
+}
+
+async fn ask(router: &Router, method: &str, path: &str, token: Option<&str>) -> Answer {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let body = Body::from(one_row().to_string());
+    send(router, request.body(body).expect("a request")).await
+}
+
+const INFER: &str = "/v2/models/credit/infer";
+
+#[tokio::test]
+async fn a_service_with_a_token_is_answered_and_nobody_else() {
+    let place = Place::new();
+    let router = place.router().await;
+    let bank = place.add("bank-app", Role::Service).token.reveal();
+    let eve = place.add("eve", Role::Auditor).token.reveal();
+    let answer = ask(&router, "POST", INFER, Some(&bank)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+
+    for (token, words) in [(None, "wants a token"), (Some("sct_no"), "is no good")] {
+        let answer = ask(&router, "POST", INFER, token).await;
+        assert_eq!(
+            answer.headers.get("www-authenticate").expect("a challenge"),
+            "Bearer realm=\"sandcast\""
+        );
+        let error = answer.error(StatusCode::UNAUTHORIZED);
+        assert!(error.contains(words), "{error}");
+    }
+    let denied = ask(&router, "POST", INFER, Some(&eve)).await;
+    assert!(denied.headers.get("www-authenticate").is_none());
+    let error = denied.error(StatusCode::FORBIDDEN);
+    assert!(
+        error.starts_with("`eve` may not predict model:credit"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn health_is_open_and_the_rest_is_not() {
+    let place = Place::new();
+    let router = place.router().await;
+    let bank = place.add("bank-app", Role::Service).token.reveal();
+    for path in ["/v2", "/v2/health/live", "/v2/health/ready"] {
+        let answer = ask(&router, "GET", path, None).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+    }
+    for (method, path) in [
+        ("GET", "/metrics"),
+        ("GET", "/v2/models/stats"),
+        ("POST", "/v2/repository/index"),
+        ("POST", "/v2/repository/models/credit/load"),
+    ] {
+        let nobody = ask(&router, method, path, None).await;
+        assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{path}");
+        let service = ask(&router, method, path, Some(&bank)).await;
+        assert_eq!(service.status, StatusCode::FORBIDDEN, "{path}");
+        let operator = ask(&router, method, path, Some(&place.operator)).await;
+        assert_eq!(operator.status, StatusCode::OK, "{path}");
+    }
+    for path in [
+        "/v2/models/credit",
+        "/v2/models/credit/ready",
+        "/v2/models/credit/stats",
+        "/v2/models/credit/versions/1",
+        "/v2/models/nonsense",
+    ] {
+        let nobody = ask(&router, "GET", path, None).await;
+        assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    let completions = ask(&router, "POST", "/v1/completions", None).await;
+    assert_eq!(completions.status, StatusCode::UNAUTHORIZED);
+    let unknown = ask(&router, "GET", "/v2/models/nonsense", Some(&bank)).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_yes_holds_for_seconds_and_no_longer() {
+    let place = Place::new();
+    let router = place.router().await;
+    let bank = place.add("bank-app", Role::Service);
+    let token = bank.token.reveal();
+    for _ in 0..20 {
+        let answer = ask(&router, "POST", INFER, Some(&token)).await;
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    assert_eq!(
+        place.asked.load(Ordering::Relaxed),
+        1,
+        "policies are asked once"
+    );
+    place
+        .store
+        .revoke_token(&place.audit, &bank.record.id, Timestamp::now(), "ann")
+        .expect("revoked");
+    let patience = Instant::now() + Duration::from_secs(10);
+    loop {
+        let answer = ask(&router, "POST", INFER, Some(&token)).await;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            break;
+        }
+        assert!(Instant::now() < patience, "a revoked token goes on");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn many_without_a_token_are_sent_away_and_told_in_one_entry() {
+    let place = Place::new();
+    let config = ServeConfig {
+        address: "127.0.0.1:0".parse().expect("an address"),
+        reload_interval: None,
+        ..ServeConfig::default()
+    };
+    let protection = Protection {
+        gate: Some(Arc::clone(&place.gate)),
+        ..Protection::default()
+    };
+    let shelf = Shelf::new(Manner::Formula);
+    let server = Server::bind_protected(shelf, place.audit.clone(), config, protection)
+        .await
+        .expect("it binds");
+    let address = server.address();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async {
+        let _ = stopped.await;
+    }));
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        asking.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).await.expect("written");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("an answer");
+            answer
+                .split(' ')
+                .nth(1)
+                .map(str::to_owned)
+                .unwrap_or_default()
+        });
+    }
+    let mut codes = Vec::new();
+    while let Some(code) = asking.join_next().await {
+        codes.push(code.expect("no panic"));
+    }
+    assert!(
+        codes.iter().all(|code| code == "401" || code == "429"),
+        "{codes:?}"
+    );
+    stop.send(()).expect("a running server");
+    running.await.expect("no panic").expect("it ends well");
+    let told: Vec<u64> = place
+        .audit
+        .entries()
+        .expect("entries")
+        .into_iter()
+        .filter_map(|entry| match entry.event {
+            Event::RequestsRefused { refusals } => Some(refusals["no-token"]),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [200], "one entry for all of them");
+}
+
+fn certificates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve/certificates")
+}
+
+fn files() -> TlsFiles {
+    TlsFiles {
+        certificates: certificates().join("server.pem"),
+        key: certificates().join("server.key"),
+    }
+}
+
+async fn bind(address: &str, protection: Protection) -> Result<Server, ServeError> {
+    let config = ServeConfig {
+        address: address.parse().expect("an address"),
+        reload_interval: None,
+        ..ServeConfig::default()
+    };
+    let shelf = Shelf::new(Manner::Formula);
+    Server::bind_protected(shelf, AuditLog::in_memory(), config, protection).await
+}
+
+#[tokio::test]
+async fn a_client_that_knows_the_authority_is_answered_over_tls() {
+    let place = Place::new();
+    let bank = place.add("bank-app", Role::Service).token.reveal();
+    let protection = Protection {
+        gate: Some(Arc::clone(&place.gate)),
+        tls: Some(files()),
+        insecure: false,
+    };
+    let server = bind("127.0.0.1:0", protection).await.expect("it binds");
+    let address = server.address();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async {
+        let _ = stopped.await;
+    }));
+
+    let connect = |roots: RootCertStore| async move {
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        let name = ServerName::try_from("localhost").expect("a name");
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+    };
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(certificates().join("authority.pem"));
+    roots.add(authority.expect("a certificate")).expect("added");
+    let mut stream = connect(roots).await.expect("it is secured");
+    let body = one_row().to_string();
+    let request = format!(
+        "POST {INFER} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {bank}\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+
+    connect(RootCertStore::empty())
+        .await
+        .expect_err("an authority that the client does not know");
+    let mut plain = TcpStream::connect(address).await.expect("a connection");
+    plain
+        .write_all(b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .expect("written");
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"), "nothing is said in the clear");
+    stop.send(()).expect("a running server");
+    running.await.expect("no panic").expect("it ends well");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_none_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "nothing").expect("written");
+    for (certificates, key) in [
+        (PathBuf::from("/nowhere.pem"), files().key),
+        (empty.clone(), files().key),
+        (files().certificates, empty),
+        // A key that is another's.
+        (certificates().join("authority.pem"), files().key),
+    ] {
+        let protection = Protection {
+            tls: Some(TlsFiles { certificates, key }),
+            ..Protection::default()
+        };
+        let error = bind("127.0.0.1:0", protection)
+            .await
+            .err()
+            .expect("no server");
+        let error = error.to_string();
+        assert!(error.contains("--tls-cert and --tls-key"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn others_reach_no_server_that_does_not_know_them() {
+    let place = Place::new();
+    let gate = || Some(Arc::clone(&place.gate));
+    for (gate, tls) in [(None, None), (gate(), None), (None, Some(files()))] {
+        let protection = Protection {
+            gate,
+            tls,
+            insecure: false,
+        };
+        let refused = bind("0.0.0.0:0", protection).await;
+        assert!(
+            matches!(refused, Err(ServeError::Exposed { .. })),
+            "{:?}",
+            refused.err()
+        );
+    }
+    let protection = Protection {
+        insecure: true,
+        ..Protection::default()
+    };
+    bind("0.0.0.0:0", protection).await.expect("it was said");
+    let protection = Protection {
+        gate: gate(),
+        tls: Some(files()),
+        insecure: false,
+    };
+    bind("0.0.0.0:0", protection).await.expect("it knows them");
+}
