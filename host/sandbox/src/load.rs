@@ -11,7 +11,8 @@ use crate::cache;
 use crate::code;
 use crate::contract::{CONTRACT_VERSION, role_export};
 use crate::grants::{
-    Capability, Excess, Grants, Isolation, clock, compute, config, files, http, log, noise, random, sql, state,
+    Capability, Excess, Grants, Isolation, clock, compute, config, files, http, log, noise, random,
+    sql, state,
 };
 use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;

@@ -48,9 +48,9 @@ pub(crate) fn good(role: Role) -> Text {
     let text = Text::new(role).rest("(func $deeper (call $deeper))");
     match role {
         Role::Connector => text.body("schema", ONE_COLUMN),
-        Role::Adapter => text
-            .imports(COMPUTE)
-            .manifest(|it| it["capabilities"] = json!([{ "capability": "compute", "reason": "to" }])),
+        Role::Adapter => text.imports(COMPUTE).manifest(|it| {
+            it["capabilities"] = json!([{ "capability": "compute", "reason": "to" }])
+        }),
         _ => text,
     }
 }

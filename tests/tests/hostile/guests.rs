@@ -143,6 +143,7 @@ async fn one_that_behaves_where_it_is_tried_passes_and_is_held_all_the_same() {
     let options = TrialOptions {
         configuration: json!({ "behaviour": "once-let-in" }),
         grants: None,
+        ..TrialOptions::default()
     };
     let examined = examine(&component, &options, |_| {}).await;
     let examination = examined.expect("it can be tried");

@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Access, ByteSize, ComputeGrant, FileGrant, Grants, HttpCredential, HttpGrant, Isolation, Limits, LogGrant,
-    PostgresServer, RandomGrant, SqlConnection, SqlGrant, StateGrant, TimeSpan,
+    Access, ByteSize, ComputeGrant, FileGrant, Grants, HttpCredential, HttpGrant, Isolation,
+    Limits, LogGrant, PostgresServer, RandomGrant, SqlConnection, SqlGrant, StateGrant, TimeSpan,
 };
 use crate::manifest::Role;
 
