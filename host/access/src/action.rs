@@ -21,6 +21,8 @@ pub enum Action {
     Export,
     /// See recordings, and replay them.
     RecordingRead,
+    /// Take recordings away that are older than they are to be kept.
+    RecordingRemove,
     /// Point an alias to another version of a model.
     Promote,
     /// Let a plugin in that was never seen.
@@ -61,7 +63,7 @@ pub enum Action {
 
 impl Action {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Run,
         Self::Plan,
         Self::Inspect,
@@ -69,6 +71,7 @@ impl Action {
         Self::AuditRead,
         Self::Export,
         Self::RecordingRead,
+        Self::RecordingRemove,
         Self::Promote,
         Self::PluginAdmit,
         Self::PluginTrust,
@@ -100,6 +103,7 @@ impl Action {
             Self::AuditRead => "audit-read",
             Self::Export => "export",
             Self::RecordingRead => "recording-read",
+            Self::RecordingRemove => "recording-remove",
             Self::Promote => "promote",
             Self::PluginAdmit => "plugin-admit",
             Self::PluginTrust => "plugin-trust",

@@ -218,6 +218,18 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         approval: Option<String>,
     },
+    /// Recordings are taken away, because they are older than they are to be kept. The entries that
+    /// name them stay.
+    RecordingsRemoved {
+        /// Those that were made before this time.
+        before: String,
+        /// How many.
+        recordings: u64,
+        /// Files, with the rows and models that no other recording refers to.
+        files: u64,
+        /// Bytes of these.
+        bytes: u64,
+    },
     /// What an instance of a plugin spent of its compute budget.
     ComputeUsed {
         /// The run, if any.

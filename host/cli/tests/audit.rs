@@ -4,9 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use sandcast_audit::{AuditLog, Event};
-use serde_json::Value;
+use jiff::Timestamp;
+use sandcast_audit::{AuditLog, Digest, Event, PluginRef};
+use sandcast_sandbox::{Recording, Recordings};
+use serde_json::{Value, json};
 
 /// A state folder with a log of some entries, and room beside it.
 fn state() -> (tempfile::TempDir, PathBuf) {
@@ -190,4 +193,95 @@ fn keys_are_rotated_and_replaced() {
         note.starts_with("sandcast/") && note.contains("\n\u{2014} sandcast/"),
         "{note}"
     );
+}
+
+/// A recording of a policy, with rows beside it that only it refers to.
+fn recorded(state: &Path, log: &AuditLog, number: u32) -> (Digest, Digest, PluginRef) {
+    let recordings = Recordings::at(state.join("recordings"));
+    let component = recordings.put(b"a component").expect("kept");
+    let rows = recordings
+        .put(format!("rows {number}").as_bytes())
+        .expect("kept");
+    let plugin = PluginRef {
+        id: "acme/rules".to_owned(),
+        version: "1.0.0".to_owned(),
+        role: "validator".to_owned(),
+        digest: component,
+    };
+    let recording = json!({
+        "version": 1, "host": "0.1.0", "plugin": plugin, "name": "rules", "run": null,
+        "stage": "validate", "grants": {}, "config": { "number": number }, "device": "cpu",
+        "calls": [{
+            "call": { "call": "check", "rows": rows },
+            "outcome": { "outcome": "returned", "answer": [] },
+            "host_calls": 0,
+        }],
+        "random": null, "host_calls": { "names": [], "runs": [] }, "answers": [],
+    });
+    let digest = recordings
+        .put(recording.to_string().as_bytes())
+        .expect("kept");
+    Recording::read(&recordings, &digest).expect("a recording");
+    log.append(Event::Recorded {
+        run: None,
+        plugin: plugin.clone(),
+        stage: "validate".to_owned(),
+        recording: digest,
+        calls: 1,
+        host_calls: 0,
+        bytes: 1,
+    })
+    .expect("appends");
+    (digest, rows, plugin)
+}
+
+#[test]
+fn old_recordings_are_let_go_and_the_log_stays_whole() {
+    let (folder, state) = state();
+    let recordings = Recordings::at(state.join("recordings"));
+    let log = AuditLog::open(&state.join("audit")).expect("opens");
+    let (old, old_rows, plugin) = recorded(&state, &log, 1);
+    std::thread::sleep(Duration::from_millis(1_100));
+    let between = json(&state, &["show", "--json"]);
+    let time = between
+        .as_array()
+        .and_then(|all| all.last())
+        .expect("entries")["time"]
+        .clone();
+    let made: Timestamp = time.as_str().expect("a time").parse().expect("a time");
+    let before = (made + Duration::from_millis(1_000)).to_string();
+    let (young, young_rows, _) = recorded(&state, &log, 2);
+    drop(log);
+
+    let told = rejected(&state, &["forget", "--before", "2100-01-01"]);
+    assert!(told.contains("is yet to come"), "{told}");
+    let would = json(
+        &state,
+        &["forget", "--before", &before, "--dry-run", "--json"],
+    );
+    assert_eq!(
+        (&would["recordings"], &would["files"]),
+        (&1.into(), &2.into())
+    );
+    assert!(recordings.has(&old), "nothing is removed in a trial");
+
+    let did = json(&state, &["forget", "--before", &before, "--json"]);
+    assert_eq!((&did["recordings"], &did["files"]), (&1.into(), &2.into()));
+    assert!(!recordings.has(&old) && !recordings.has(&old_rows));
+    assert!(recordings.has(&young) && recordings.has(&young_rows));
+    assert!(
+        recordings.has(&plugin.digest),
+        "a component is nobody's data"
+    );
+    let key = done(&state, &["key", "show"]).trim().to_owned();
+    let export = folder.path().join("export");
+    done(&state, &["export", text(&export), "--recordings"]);
+    done(&state, &["verify", text(&export), "--key", &key]);
+    let shown = json(&state, &["show", "--event", "recordings-removed", "--json"]);
+    assert_eq!(shown.as_array().map(Vec::len), Some(1), "{shown}");
+    // Again there is nothing to do, and nothing is said.
+    let again = json(&state, &["forget", "--before", &before, "--json"]);
+    assert_eq!(again["files"], 0);
+    let shown = json(&state, &["show", "--event", "recordings-removed", "--json"]);
+    assert_eq!(shown.as_array().map(Vec::len), Some(1), "{shown}");
 }

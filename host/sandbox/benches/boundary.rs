@@ -203,6 +203,51 @@ fn call(bencher: Bencher<'_, '_>) {
     });
 }
 
+/// Calls into the host, each authorised by being linked, counted in the ledger, and held to the limits.
+/// Beside the same instance that makes none.
+#[divan::bench_group(sample_count = 100, sample_size = 10)]
+mod host_calls {
+    use super::*;
+
+    const CALLS: u32 = 10_000;
+
+    fn ask(bencher: Bencher<'_, '_>, work: &str, kept: bool) {
+        let batch = batch(1, 1, false);
+        let grants = Grants {
+            recording: kept.then(RecordingGrant::default),
+            ..Grants::default()
+        };
+        let plugin = load_with("tests/guests/probe-validator", Role::Validator, grants);
+        let (context, config) = (context(), json!({ "work": work, "times": CALLS }));
+        let schema = batch.schema();
+        let opening = plugin.validator(&context, &config, &schema);
+        let mut validator = HOUSE.runtime.block_on(opening).expect("an instance");
+        bencher
+            .counter(divan::counter::ItemsCount::new(CALLS))
+            .bench_local(|| {
+                HOUSE
+                    .runtime
+                    .block_on(validator.check(&batch))
+                    .expect("checked")
+            });
+    }
+
+    #[divan::bench]
+    fn none(bencher: Bencher<'_, '_>) {
+        ask(bencher, "nothing", false);
+    }
+
+    #[divan::bench]
+    fn counted(bencher: Bencher<'_, '_>) {
+        ask(bencher, "count", false);
+    }
+
+    #[divan::bench]
+    fn recorded(bencher: Bencher<'_, '_>) {
+        ask(bencher, "count", true);
+    }
+}
+
 /// An instance made, configured and let go of, with its line in the audit log.
 #[divan::bench(sample_count = 200, sample_size = 20)]
 fn instance(bencher: Bencher<'_, '_>) {

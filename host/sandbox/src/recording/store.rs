@@ -1,8 +1,11 @@
 //! Where recordings lie: files under the digest of what is in them.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use sandcast_audit::Digest;
 use thiserror::Error;
@@ -98,8 +101,14 @@ impl Recordings {
     pub fn put(&self, bytes: &[u8]) -> io::Result<Digest> {
         let digest = Digest::of(bytes);
         let path = self.path_of(&digest);
-        if path.is_file() {
-            return Ok(digest);
+        // What is kept again is as new as what is kept for the first time.
+        match fs::File::options().append(true).open(&path) {
+            Ok(there) => {
+                there.set_modified(SystemTime::now())?;
+                return Ok(digest);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         let shelf = path.parent().unwrap_or(&self.folder);
         if !shelf.is_dir() {
@@ -110,6 +119,53 @@ impl Recordings {
         file.write_all(bytes)?;
         file.persist(&path).map_err(|error| error.error)?;
         Ok(digest)
+    }
+
+    /// What lies there and is neither to be kept nor younger than a moment, the largest first. Files
+    /// that are no part of a recording are left alone.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn others(
+        &self,
+        keep: &BTreeSet<Digest>,
+        before: SystemTime,
+    ) -> io::Result<Vec<(Digest, u64)>> {
+        let mut found = Vec::new();
+        let shelves = match fs::read_dir(&self.folder) {
+            Ok(shelves) => shelves,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            Err(error) => return Err(error),
+        };
+        for shelf in shelves {
+            let shelf = shelf?;
+            if !shelf.file_type()?.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(shelf.path())? {
+                let file = file?;
+                let digest = file.file_name().to_str().and_then(|name| name.parse().ok());
+                let (Some(digest), metadata) = (digest, file.metadata()?) else {
+                    continue;
+                };
+                if !keep.contains(&digest) && metadata.modified()? < before {
+                    found.push((digest, metadata.len()));
+                }
+            }
+        }
+        found.sort_by_key(|(digest, bytes)| (Reverse(*bytes), *digest));
+        Ok(found)
+    }
+
+    /// Takes something away, if it is there.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove(&self, digest: &Digest) -> io::Result<()> {
+        match fs::remove_file(self.path_of(digest)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// What lies under a digest, once it is held against it.
@@ -184,6 +240,29 @@ mod tests {
         fs::write(recordings.path_of(&digest), b"another one").expect("changed");
         let error = recordings.get(&digest).expect_err("it was changed");
         assert!(matches!(error, RecordingError::Changed { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_is_old_and_not_to_be_kept_is_found_and_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let recordings = Recordings::at(folder.path().join("recordings"));
+        let none = BTreeSet::new();
+        let later = SystemTime::now() + std::time::Duration::from_secs(60);
+        assert!(recordings.others(&none, later).expect("none").is_empty());
+        let [small, large] = [b"ab".as_slice(), b"abc"].map(|it| recordings.put(it).expect("kept"));
+        fs::write(recordings.folder().join("notes"), b"mine").expect("another's file");
+        let all = recordings.others(&none, later).expect("listed");
+        assert_eq!(all, [(large, 3), (small, 2)]);
+        let earlier = SystemTime::now() - std::time::Duration::from_secs(60);
+        assert!(recordings.others(&none, earlier).expect("young").is_empty());
+        let keep = BTreeSet::from([large]);
+        assert_eq!(
+            recordings.others(&keep, later).expect("listed"),
+            [(small, 2)]
+        );
+        recordings.remove(&small).expect("removed");
+        recordings.remove(&small).expect("it is gone already");
+        assert!(recordings.has(&large) && !recordings.has(&small));
     }
 
     #[cfg(unix)]

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 enum Work {
     /// Nothing: what a call costs.
     Nothing,
+    /// Asks for the number of rows: what a call into the host costs.
+    Count,
     /// Pulls every column.
     Pull,
     /// Pulls every column and computes null count, minimum, maximum and mean.
@@ -132,8 +134,13 @@ impl Validator for Probe {
     fn check(&mut self, batch: &Batch) -> Result<Vec<Finding>, Failure> {
         self.rows += u64::from(batch.rows());
         for _ in 0..self.config.times {
-            if self.config.work == Work::Nothing {
-                continue;
+            match self.config.work {
+                Work::Nothing => continue,
+                Work::Count => {
+                    std::hint::black_box(batch.rows());
+                    continue;
+                }
+                Work::Pull | Work::Summarize => {}
             }
             for (index, seen) in self.columns.iter_mut().enumerate() {
                 let column = batch.column(index as u32)?;

@@ -31,7 +31,7 @@ pub(super) struct ExportArguments {
 }
 
 /// A day means its first moment in UTC, as the entries count time.
-fn time(text: &str) -> Result<Timestamp, jiff::Error> {
+pub(super) fn time(text: &str) -> Result<Timestamp, jiff::Error> {
     match text.parse::<Timestamp>() {
         Ok(time) => Ok(time),
         Err(error) => match text.parse::<Date>() {

@@ -2,6 +2,7 @@
 
 mod hand_over;
 mod keys;
+mod retain;
 mod show;
 mod verify;
 mod who;
@@ -31,6 +32,7 @@ Examples:
   sandcast audit verify ../for-the-auditor --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
   sandcast audit export --recordings ../evidence     and with what can be replayed
   sandcast audit who credit-risk@2               who allowed it, from the record alone
+  sandcast audit forget --before 2026-08-01      recordings hold people's data; these are let go
   sandcast audit prove 42 > proof.json           one entry, shown to be in the log
   sandcast audit verify --proof proof.json --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
 
@@ -59,6 +61,8 @@ enum AuditAction {
     Key(keys::KeyArguments),
     /// Write a folder that an auditor can check with the public key alone
     Export(hand_over::ExportArguments),
+    /// Take recordings away that were made before a day; what the log says of them stays
+    Forget(retain::ForgetArguments),
     /// Say who allowed what, when, and by which policy or approval
     Who(who::WhoArguments),
     /// Print a proof that an entry is in the log, or that an older log is the start of this one
@@ -76,6 +80,10 @@ impl AuditArguments {
             | AuditAction::Show(_)
             | AuditAction::Checkpoint
             | AuditAction::Prove(_) => Action::AuditRead,
+            // It asks by itself, for what it does is on record.
+            AuditAction::Forget(arguments) => {
+                arguments.looks_only().then_some(Action::AuditRead)?
+            }
             AuditAction::Key(arguments) => arguments.looks_only().then_some(Action::AuditRead)?,
             AuditAction::Export(arguments) => match arguments.recordings {
                 true => Action::RecordingRead,
@@ -108,6 +116,9 @@ pub(crate) async fn execute(
         AuditAction::Export(arguments) => {
             let folder = folder()?;
             hand_over::export(&open(folder.clone())?, &folder, arguments, output)
+        }
+        AuditAction::Forget(arguments) => {
+            retain::execute(&folder()?, arguments, global, output).await
         }
         AuditAction::Prove(arguments) => hand_over::prove(folder, arguments, output),
     }

@@ -279,6 +279,17 @@ pub(super) fn describe(event: &Event) -> String {
             count(*host_calls),
             recording.short()
         ),
+        Event::RecordingsRemoved {
+            before,
+            recordings,
+            files,
+            bytes,
+        } => format!(
+            "{} recordings from before {before}, in {} files of {}",
+            count(*recordings),
+            count(*files),
+            crate::table::bytes(*bytes)
+        ),
         Event::ConductDeviated {
             plugin,
             stage,
