@@ -145,6 +145,13 @@ pub fn prove_consistency(
 ) -> Result<Proof, ProveError> {
     let checkpoints = Sizes::read(dir)?;
     let old = checkpoints.of(old_size)?;
+    if old_size == 0 {
+        // Nothing is the start of everything, and a file that says so was not written here.
+        return Err(ProveError::NoCheckpoint {
+            size: 0,
+            nearest: checkpoints.last().map_or(0, |last| last.checkpoint().size),
+        });
+    }
     let new = match size {
         Some(size) => checkpoints.of(size.max(old_size))?,
         None => checkpoints.last().unwrap_or(old),
@@ -185,8 +192,9 @@ impl Sizes {
         Ok(Self(all))
     }
 
+    /// That of the most entries, which in a file that somebody changed may stand anywhere.
     fn last(&self) -> Option<&SignedCheckpoint> {
-        self.0.last()
+        self.0.iter().max_by_key(|signed| signed.checkpoint().size)
     }
 
     fn of(&self, size: u64) -> Result<&SignedCheckpoint, ProveError> {

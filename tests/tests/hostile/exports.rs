@@ -103,7 +103,8 @@ pub(crate) async fn ask_everything(plugin: &Plugin, role: Role) -> Outcome {
 }
 
 /// Asks an adapter for one thing; what the others need is not what zeros are.
-async fn ask_adapter(plugin: &Plugin, function: &str, model: &Arc<Model>) -> Outcome {
+async fn ask_adapter(plugin: &Plugin, function: &str, models: &[Arc<Model>; 2]) -> Outcome {
+    let [model, writing] = models;
     let mut adapter = plugin.adapter(&context()).await?;
     match function {
         "describe" => {
@@ -128,7 +129,9 @@ async fn ask_adapter(plugin: &Plugin, function: &str, model: &Arc<Model>) -> Out
                 stop: Vec::new(),
                 seed: 1,
             };
-            adapter.generate(model, &features(), &options, None).await?;
+            adapter
+                .generate(writing, &features(), &options, None)
+                .await?;
         }
         other => panic!("`{other}` is new in the contract: say here how it is asked"),
     }
@@ -144,14 +147,14 @@ async fn every_export(role: Role) {
         Role::Adapter => "text-adapter",
     };
     let mut yard = Yard::new(name).await;
-    let trained = model(&yard).await;
+    let models = models(&yard).await;
     let behaving = yard.load(&good(role).component(), role).await.patient;
     for row in rows_of(name) {
         for (function, text) in texts(role, &row) {
             let guest = yard.load(&text.component(), role).await;
             let attempt = async {
                 if role == Role::Adapter {
-                    ask_adapter(guest.of(&row), &function, &trained).await
+                    ask_adapter(guest.of(&row), &function, &models).await
                 } else {
                     ask_everything(guest.of(&row), role).await
                 }
@@ -179,14 +182,32 @@ fn texts(role: Role, row: &Row) -> Vec<(String, Text)> {
         .collect()
 }
 
-/// A model that somebody else has trained.
-async fn model(yard: &Yard) -> Arc<Model> {
+/// A model that somebody else has trained, and one that is said to write.
+async fn models(yard: &Yard) -> [Arc<Model>; 2] {
     let plugin = yard.guest("hostile-adapter", Role::Adapter).await.patient;
     let mut adapter = plugin.adapter(&context()).await.expect("an adapter");
     let trained = adapter
         .train(train_input(json!({ "behaviour": "behave" })))
         .await;
-    trained.expect("it behaves").model
+    let model = trained.expect("it behaves").model;
+    let writing = writing(&model.to_bytes());
+    let writing = Model::from_bytes(&writing, &yard.sandbox).expect("a model file");
+    [model, Arc::new(writing)]
+}
+
+/// The file of a model with another task: the header stands after its length, in 8 bytes.
+fn writing(file: &[u8]) -> Vec<u8> {
+    let start = file
+        .iter()
+        .position(|byte| *byte == b'{')
+        .expect("a header");
+    let (front, rest) = file.split_at(start);
+    let (magic, length) = front.split_at(start - 8);
+    let length = u64::from_le_bytes(length.try_into().expect("8 bytes")) as usize;
+    let (header, parts) = rest.split_at(length);
+    let header = String::from_utf8_lossy(header).replace("\"regression\"", "\"text-generation\"");
+    let length = (header.len() as u64).to_le_bytes();
+    [magic, length.as_slice(), header.as_bytes(), parts].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,8 +116,8 @@ fn forged(behaviour: &str) -> (Role, Text) {
             &format!("{ONE_COLUMN} (i32.store (i32.const 1032) (i32.const -1))"),
         ),
         "aliased-names" => {
-            let fields = list(100_000, 12, &text_at(65536));
-            reading("schema", &answer(&fields, 100_000))
+            let fields = list(65_536, 12, &text_at(65536));
+            reading("schema", &answer(&fields, 65_536))
         }
         "aliased-reasons" => deciding(&reasons(1_000_000, 65536)),
         "empty-texts" => deciding(&reasons(2_000_000, 0)),
