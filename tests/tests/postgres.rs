@@ -256,7 +256,7 @@ async fn parameters_are_beside_the_statement_and_statements_only_read() {
         "DROP TABLE sandcast_reading",
         "WITH gone AS (DELETE FROM sandcast_reading RETURNING id) SELECT * FROM gone",
         "SELECT * INTO sandcast_planted FROM sandcast_reading",
-        "SELECT * FROM sandcast_reading FOR UPDATE",
+        "SELECT id FROM sandcast_reading FOR UPDATE",
         "SET TRANSACTION READ WRITE",
         "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
         "COMMIT",

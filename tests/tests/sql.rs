@@ -354,9 +354,10 @@ async fn rows_bytes_time_and_calls_are_bounded() {
             "bytes",
         ),
         (
-            json!({ "bytes": "1MiB" }),
+            // A text that is too long grows no further, and is told when it ends.
+            json!({ "bytes": "1MiB", "timeout": "1s" }),
             format!("{endless} group_concat(hex(zeroblob(1000))) AS x FROM n"),
-            "bytes",
+            "timeout",
         ),
         (
             json!({ "timeout": "300ms" }),

@@ -383,8 +383,9 @@ impl sql::Host for SqlView<'_> {
         let actor = Arc::clone(&self.0.sql.actor);
         let answered = self.0.ledger.outside_later(ask(actor, question));
         match answered.await? {
-            Ok(Rows(rows)) => {
-                let bytes = rows.get_array_memory_size();
+            Ok(answer) => {
+                let bytes = answer.bytes();
+                let Rows(rows) = answer;
                 self.0.ledger.count_bytes_in(bytes);
                 self.0.ledger.count_rows(rows.num_rows());
                 if let Err(failure) = self.0.charge(bytes) {
@@ -527,9 +528,9 @@ async fn ask(actor: Arc<Actor>, question: Question) -> Result<Rows, Trouble> {
         }
     };
     effect.outcome = match &answer {
-        Ok(Rows(rows)) => {
-            effect.bytes_in = rows.get_array_memory_size() as u64;
-            format!("{} rows", rows.num_rows())
+        Ok(answer) => {
+            effect.bytes_in = answer.bytes() as u64;
+            format!("{} rows", answer.0.num_rows())
         }
         Err(trouble) => trouble.in_a_word(),
     };

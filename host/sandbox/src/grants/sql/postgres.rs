@@ -158,16 +158,15 @@ async fn alongside<C>(
 where
     C: Future<Output = Result<(), tokio_postgres::Error>>,
 {
-    let (mut connection, mut asking) = (pin!(connection), pin!(asking));
-    let mut is_open = true;
-    loop {
-        tokio::select! {
-            biased;
-            answer = &mut asking => return answer,
-            // Whoever asks is told by its client.
-            _ = &mut connection, if is_open => is_open = false,
-        }
+    let (mut connection, mut asking) = (Box::pin(connection), pin!(asking));
+    tokio::select! {
+        biased;
+        answer = &mut asking => return answer,
+        _ = &mut connection => {}
     }
+    // Whoever asks is told by its client, once the connection is gone.
+    drop(connection);
+    asking.await
 }
 
 /// A connection to an address that was checked.

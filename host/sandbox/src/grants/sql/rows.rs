@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray,
+    ArrayRef, AsArray as _, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray,
     TimestampMicrosecondArray,
 };
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -248,6 +248,26 @@ impl Collector {
 /// An answer. A recording keeps it as text.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rows(pub(super) RecordBatch);
+
+impl Rows {
+    /// The bytes of its values, whatever buffers they lie in: the same now and in a replay.
+    pub(super) fn bytes(&self) -> usize {
+        let Self(rows) = self;
+        let count = rows.num_rows();
+        let of_column = |array: &ArrayRef| {
+            let values = match array.data_type() {
+                DataType::Utf8 => {
+                    let texts = array.as_string::<i32>();
+                    let length: usize = texts.iter().flatten().map(str::len).sum();
+                    length + 4 * (count + 1)
+                }
+                other => other.primitive_width().unwrap_or(1) * count,
+            };
+            values + count.div_ceil(8)
+        };
+        rows.columns().iter().map(of_column).sum()
+    }
+}
 
 impl Serialize for Rows {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
