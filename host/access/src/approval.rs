@@ -100,9 +100,9 @@ impl Subject {
                 model_digest,
                 ..
             } => {
-                let from = from.map_or_else(|| "nothing".to_owned(), |from| from.to_string());
+                let from = from.map_or_else(String::new, |from| format!("from version {from} "));
                 let digest = model_digest.short();
-                format!("point {model}@{alias} from version {from} to {to} ({digest})")
+                format!("point {model}@{alias} {from}to version {to} ({digest})")
             }
             Self::Release { plugin, .. } => format!(
                 "release {} {} ({})",

@@ -4,8 +4,8 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How a server is set up. [`ServeConfig::default`] listens on the loopback interface only: there
-/// is no authentication, so another address is a decision.
+/// How a server is set up. [`ServeConfig::default`] listens on the loopback interface only; who may
+/// ask, and over what, is said by a [`Protection`](crate::Protection).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServeConfig {
     /// Where to listen; port 0 takes a free one.

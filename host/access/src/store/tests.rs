@@ -1,4 +1,5 @@
 use jiff::ToSpan as _;
+use sandcast_audit::Event;
 
 use super::*;
 use crate::testing::{Place, at, id, settings};

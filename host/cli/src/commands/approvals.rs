@@ -112,7 +112,7 @@ pub(crate) async fn execute(
         Some(ApprovalsAction::Reject(it)) => decide(it, false, &folder, global, output).await,
         Some(ApprovalsAction::Widen { .. }) => Ok(Exit::Done),
         Some(ApprovalsAction::Resume) => {
-            let allowed = access::demand(global, &folder, Action::Approve, &STATE, None).await?;
+            let allowed = looking().await?;
             let store = store(&allowed, &folder)?;
             let left: Vec<Approval> = store
                 .approvals(now)
@@ -122,6 +122,9 @@ pub(crate) async fn execute(
                 .collect();
             let mut done = Vec::new();
             for approval in &left {
+                let resource = Resource::approval(&approval.id);
+                let digest = Some(approval.digest);
+                access::demand(global, &folder, Action::Approve, &resource, digest).await?;
                 let audit = allowed.gate.audit();
                 done.push(carry_out(store, audit, &folder, &approval.id)?);
             }

@@ -31,9 +31,9 @@ The protocol is Open Inference Protocol v2 (REST), as KServe and Triton speak it
 answer at POST /v1/completions, in the shape of OpenAI's (without streaming). A prediction runs
 the adapter in its sandbox on the model that is loaded once. An alias that moves is followed.
 
-Where access is set up (`sandcast access init`), a request needs a token: `authorization: Bearer ...`;
-/v2 and /v2/health do not. Another address than this machine's own wants that and TLS, or --insecure.
-Ctrl-C finishes what has begun, then stops.";
+Where access is set up (`sandcast access init`), a request needs a token in its field
+`authorization: Bearer TOKEN`; /v2 and /v2/health do not. Another address than this machine's own
+wants that and TLS, or --insecure. Ctrl-C finishes what has begun, then stops.";
 
 /// Serve models over HTTP (Open Inference Protocol v2)
 #[derive(Debug, Args)]

@@ -173,8 +173,14 @@ fn about<'a>(entries: &'a [Entry], what: &'a str) -> Vec<&'a Entry> {
                 wanted.runs.insert(run.as_str());
             }
             Event::ApprovalRequested {
-                approval, subject, ..
-            } if wanted.is_subject(subject) => {
+                approval,
+                subject,
+                requester,
+                ..
+            } if requester == name || wanted.is_subject(subject) => {
+                wanted.approvals.insert(approval);
+            }
+            Event::ApprovalDecided { approval, by, .. } if by == name => {
                 wanted.approvals.insert(approval);
             }
             _ => {}

@@ -1,0 +1,298 @@
+//! Rows as they are read and written: each with its seal, changes with their events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use blake3::Hash;
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use sandcast_audit::Event;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{AccessError, KeptToken, LONGEST_LIFETIME_DAYS, MOST_ROWS};
+use crate::seal::SealKey;
+use crate::{IssuedToken, Principal, PrincipalId, Role, Token, TokenId, TokenRecord};
+
+/// Rows, each held to its seal.
+pub(crate) struct Reading<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) key: &'a SealKey,
+}
+
+impl Reading<'_> {
+    pub(crate) fn find<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        id: &str,
+    ) -> Result<Option<T>, AccessError> {
+        let statement = format!("SELECT document, seal FROM {table} WHERE id = ?1");
+        let found: Option<(String, String)> = self
+            .connection
+            .query_row(&statement, [id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .map_err(|source| AccessError::Database {
+                what: "look up a row",
+                source,
+            })?;
+        found
+            .map(|(document, seal)| self.open(table, id, &document, &seal))
+            .transpose()
+    }
+
+    pub(crate) fn all<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+    ) -> Result<Vec<T>, AccessError> {
+        let wrap = |source| AccessError::Database {
+            what: "list rows",
+            source,
+        };
+        let statement = format!("SELECT id, document, seal FROM {table} ORDER BY id");
+        let mut statement = self.connection.prepare(&statement).map_err(wrap)?;
+        let rows = statement
+            .query_map([], |row| {
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, String>(2)?,
+                ))
+            })
+            .map_err(wrap)?;
+        rows.map(|row| {
+            let (id, document, seal) = row.map_err(wrap)?;
+            self.open(table, &id, &document, &seal)
+        })
+        .collect()
+    }
+
+    pub(super) fn last_uses(&self) -> Result<BTreeMap<String, String>, AccessError> {
+        let wrap = |source| AccessError::Database {
+            what: "list rows",
+            source,
+        };
+        let statement = "SELECT id, last_used FROM tokens WHERE last_used IS NOT NULL";
+        let mut statement = self.connection.prepare(statement).map_err(wrap)?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(wrap)?;
+        rows.collect::<Result<_, _>>().map_err(wrap)
+    }
+
+    fn open<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        id: &str,
+        document: &str,
+        seal: &str,
+    ) -> Result<T, AccessError> {
+        let tampered = || AccessError::Tampered {
+            table,
+            id: id.chars().take(80).collect(),
+        };
+        let seal = Hash::from_hex(seal).map_err(|_| tampered())?;
+        // Hashes are compared in constant time.
+        if self.key.seal(table, id, document) != seal {
+            return Err(tampered());
+        }
+        serde_json::from_str(document).map_err(|_| tampered())
+    }
+}
+
+/// A transaction under way.
+pub(crate) struct Change<'a> {
+    pub(super) transaction: Transaction<'a>,
+    pub(super) key: &'a SealKey,
+    pub(super) what: &'static str,
+}
+
+impl Change<'_> {
+    fn reading(&self) -> Reading<'_> {
+        Reading {
+            connection: &self.transaction,
+            key: self.key,
+        }
+    }
+
+    pub(crate) fn find<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        id: &str,
+    ) -> Result<Option<T>, AccessError> {
+        self.reading().find(table, id)
+    }
+
+    pub(crate) fn all<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+    ) -> Result<Vec<T>, AccessError> {
+        self.reading().all(table)
+    }
+
+    pub(crate) fn put(
+        &self,
+        table: &'static str,
+        id: &str,
+        row: &impl Serialize,
+    ) -> Result<(), AccessError> {
+        let document = serde_json::to_string(row)
+            .map_err(|error| self.wrap(rusqlite::Error::ToSqlConversionFailure(error.into())))?;
+        let seal = self.key.seal(table, id, &document).to_hex();
+        let statement = format!(
+            "INSERT INTO {table} (id, document, seal) VALUES (?1, ?2, ?3)
+             ON CONFLICT (id) DO UPDATE SET document = ?2, seal = ?3"
+        );
+        self.transaction
+            .execute(&statement, params![id, document, seal.as_str()])
+            .map_err(|source| self.wrap(source))?;
+        Ok(())
+    }
+
+    /// Tells of a change in the audit log, with it.
+    pub(super) fn post(
+        &self,
+        by: &str,
+        what: &str,
+        subject: &str,
+        detail: &str,
+    ) -> Result<(), AccessError> {
+        self.post_event(&Event::AccessChanged {
+            by: by.to_owned(),
+            change: what.to_owned(),
+            subject: subject.to_owned(),
+            detail: detail.to_owned(),
+        })
+    }
+
+    pub(crate) fn post_event(&self, event: &Event) -> Result<(), AccessError> {
+        let event = serde_json::to_string(event)
+            .map_err(|error| self.wrap(rusqlite::Error::ToSqlConversionFailure(error.into())))?;
+        self.transaction
+            .execute(
+                "INSERT INTO outbox (posted, event) VALUES (?1, ?2)",
+                params![Timestamp::now().to_string(), event],
+            )
+            .map_err(|source| self.wrap(source))?;
+        Ok(())
+    }
+
+    pub(super) fn waiting(&self) -> Result<Vec<(Timestamp, Event)>, AccessError> {
+        let wrap = |source| self.wrap(source);
+        let statement = "SELECT posted, event FROM outbox ORDER BY id";
+        let mut statement = self.transaction.prepare(statement).map_err(wrap)?;
+        let rows = statement
+            .query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })
+            .map_err(wrap)?;
+        rows.map(|row| {
+            let (posted, event) = row.map_err(wrap)?;
+            let tampered = || AccessError::Tampered {
+                table: "outbox",
+                id: posted.clone(),
+            };
+            let event = serde_json::from_str(&event).map_err(|_| tampered())?;
+            Ok((posted.parse().map_err(|_| tampered())?, event))
+        })
+        .collect()
+    }
+
+    pub(super) fn add(
+        &self,
+        id: &PrincipalId,
+        roles: BTreeSet<Role>,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<Principal, AccessError> {
+        if roles.is_empty() {
+            return Err(AccessError::NoRole);
+        }
+        if self.find::<Principal>("principals", id.as_str())?.is_some() {
+            return Err(AccessError::Taken(id.clone()));
+        }
+        self.room("principals")?;
+        let words: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+        let detail = format!("as {}", words.join(", "));
+        self.post(by, "principal-added", &format!("principal:{id}"), &detail)?;
+        let principal = Principal {
+            id: id.clone(),
+            roles,
+            created: now,
+            disabled: None,
+        };
+        self.put("principals", id.as_str(), &principal)?;
+        Ok(principal)
+    }
+
+    pub(super) fn issue(
+        &self,
+        principal: &PrincipalId,
+        days: u16,
+        now: Timestamp,
+        by: &str,
+    ) -> Result<IssuedToken, AccessError> {
+        if !(1..=LONGEST_LIFETIME_DAYS).contains(&days) {
+            return Err(AccessError::OutOfBounds {
+                what: "--days",
+                most: LONGEST_LIFETIME_DAYS,
+            });
+        }
+        let known: Principal = self
+            .find("principals", principal.as_str())?
+            .ok_or_else(|| AccessError::NoPrincipal(principal.to_string()))?;
+        if known.disabled.is_some() {
+            return Err(AccessError::Disabled(principal.clone()));
+        }
+        self.room("tokens")?;
+        let token = Token::generate().map_err(AccessError::Random)?;
+        let record = TokenRecord {
+            id: token.id().clone(),
+            principal: principal.clone(),
+            created: now,
+            expires: now + SignedDuration::from_hours(24 * i64::from(days)),
+            revoked: None,
+            replaced_by: None,
+            last_used: None,
+        };
+        let kept = KeptToken {
+            record: record.clone(),
+            hash: token.hash().to_hex().to_string(),
+        };
+        self.put("tokens", record.id.as_str(), &kept)?;
+        self.post(
+            by,
+            "token-issued",
+            &format!("token:{}", record.id),
+            &format!("for principal:{principal}, until {}", record.expires),
+        )?;
+        Ok(IssuedToken { token, record })
+    }
+
+    pub(super) fn good_token(
+        &self,
+        id: &TokenId,
+        now: Timestamp,
+    ) -> Result<KeptToken, AccessError> {
+        self.find::<KeptToken>("tokens", id.as_str())?
+            .filter(|kept| kept.record.revoked.is_none() && now < kept.record.expires)
+            .ok_or_else(|| AccessError::NoToken(id.clone()))
+    }
+
+    /// Whether there is room for one more.
+    fn room(&self, table: &'static str) -> Result<(), AccessError> {
+        let count = format!("SELECT count(*) FROM {table}");
+        let count: i64 = self
+            .transaction
+            .query_row(&count, [], |row| row.get(0))
+            .map_err(|source| self.wrap(source))?;
+        match count < MOST_ROWS {
+            true => Ok(()),
+            false => Err(AccessError::TooMany(table)),
+        }
+    }
+
+    fn wrap(&self, source: rusqlite::Error) -> AccessError {
+        AccessError::Database {
+            what: self.what,
+            source,
+        }
+    }
+}
