@@ -42,7 +42,7 @@ impl Server {
                 let number = asked.fetch_add(1, Ordering::SeqCst) + 1;
                 let mut request = vec![0; 4096];
                 let mut length = 0;
-                while !is_whole(&request[..length]) {
+                while !concluded(&request[..length]) {
                     match stream.read(&mut request[length..]) {
                         Ok(read) if read > 0 => length += read,
                         _ => break,
@@ -76,7 +76,7 @@ impl Server {
 }
 
 /// Whether a request is there with all of its body.
-fn is_whole(request: &[u8]) -> bool {
+fn concluded(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request);
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return false;
