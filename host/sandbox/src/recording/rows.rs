@@ -207,7 +207,7 @@ impl<'a> Message<'a> {
         if batch.compression().is_some()
             || !is_count(batch.length())
             || nodes.len() != columns.len()
-            || !buffers.iter().all(|buffer| is_within(buffer))
+            || !buffers.iter().all(is_within)
         {
             return false;
         }
