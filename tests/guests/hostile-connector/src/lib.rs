@@ -117,7 +117,8 @@ struct Hostile {
 }
 
 /// Clears the screen, sets the title, goes up a line, hides what follows, and turns it around.
-const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{1b}[1A\r\u{8}\u{9b}31m\u{202e}\u{2066}\u{0}passed\n";
+const ESCAPES: &str =
+    "\u{1b}[2J\u{1b}]0;owned\u{7}\u{1b}[1A\r\u{8}\u{9b}31m\u{202e}\u{2066}\u{0}passed\n";
 
 fn rows() -> Rows {
     Rows::new().int64("number", vec![1, 2, 3]).column(
@@ -155,11 +156,7 @@ fn columns(number: Column, word: Column) -> Result<Option<Chunk>, Failure> {
 }
 
 /// The number column in bytes beside a word column of these offsets.
-fn raw(
-    values: Vec<u8>,
-    stray: Vec<u8>,
-    offsets: Vec<u8>,
-) -> Result<Option<Chunk>, Failure> {
+fn raw(values: Vec<u8>, stray: Vec<u8>, offsets: Vec<u8>) -> Result<Option<Chunk>, Failure> {
     let number = RawColumn {
         kind: Kind::Int64,
         rows: 3,
@@ -220,7 +217,13 @@ impl Connector for Hostile {
                 .map(|place| field(&format!("column_{place}"), Kind::Int64, false))
                 .collect(),
             Behaviour::LongNames => (0..4096)
-                .map(|place| field(&format!("{place}{}", "x".repeat(10_000)), Kind::Int64, false))
+                .map(|place| {
+                    field(
+                        &format!("{place}{}", "x".repeat(10_000)),
+                        Kind::Int64,
+                        false,
+                    )
+                })
                 .collect(),
             Behaviour::EscapesInNames => vec![field(ESCAPES, Kind::Int64, false); 2],
             Behaviour::TwinColumns => vec![field("number", Kind::Int64, false); 2],
@@ -374,7 +377,8 @@ impl Connector for Hostile {
                 let fields: Vec<Field> = (0..100_000)
                     .map(|place| field(&format!("column_{place}"), Kind::Int64, false))
                     .collect();
-                let columns: Vec<Column> = (0..100_000).map(|_| Column::from(vec![1_i64])).collect();
+                let columns: Vec<Column> =
+                    (0..100_000).map(|_| Column::from(vec![1_i64])).collect();
                 return Ok(Some(Chunk::rows(Batch::from_columns(&fields, &columns)?)));
             }
             Behaviour::EscapesInFailure => {

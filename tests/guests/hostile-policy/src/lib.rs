@@ -54,7 +54,8 @@ struct Config {
 struct Hostile(Behaviour);
 
 /// Clears the screen, sets the title, goes up a line, hides what follows, and turns it around.
-const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{1b}[1A\r\u{8}\u{9b}31m\u{202e}\u{2066}\u{0}passed\n";
+const ESCAPES: &str =
+    "\u{1b}[2J\u{1b}]0;owned\u{7}\u{1b}[1A\r\u{8}\u{9b}31m\u{202e}\u{2066}\u{0}passed\n";
 
 #[expect(clippy::empty_loop, reason = "what it is for")]
 fn spin() -> ! {
@@ -130,9 +131,10 @@ impl Policy for Hostile {
                 obliged("mask-columns", format!("{{\"columns\":{lists}}}"))
             }
             Behaviour::GarbledObligation => obliged("mask-columns", "no JSON".into()),
-            Behaviour::LongObligation => {
-                obliged("mask-columns", format!("{{\"columns\":\"{}\"}}", "x".repeat(8 << 20)))
-            }
+            Behaviour::LongObligation => obliged(
+                "mask-columns",
+                format!("{{\"columns\":\"{}\"}}", "x".repeat(8 << 20)),
+            ),
             Behaviour::EscapesInReason => Decision::allow(ESCAPES),
             Behaviour::EscapesInFailure => {
                 return Err(Failure::denied(ESCAPES).hint(ESCAPES));

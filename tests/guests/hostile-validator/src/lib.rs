@@ -80,7 +80,8 @@ struct Hostile {
 }
 
 /// Clears the screen, sets the title, goes up a line, hides what follows, and turns it around.
-const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{1b}[1A\r\u{8}\u{9b}31m\u{202e}\u{2066}\u{0}passed\n";
+const ESCAPES: &str =
+    "\u{1b}[2J\u{1b}]0;owned\u{7}\u{1b}[1A\r\u{8}\u{9b}31m\u{202e}\u{2066}\u{0}passed\n";
 
 fn rule(id: &str, mostly: f64) -> Rule {
     Rule {

@@ -26,14 +26,19 @@ fn one() -> u32 {
 fn fingerprint() -> String {
     use std::hash::{BuildHasher as _, RandomState};
     let started = std::time::Instant::now();
-    let work = (0..200_000_u64).fold(0_u64, |sum, round| std::hint::black_box(sum.rotate_left(5) ^ round));
+    let work = (0..200_000_u64).fold(0_u64, |sum, round| {
+        std::hint::black_box(sum.rotate_left(5) ^ round)
+    });
     let took = started.elapsed();
     let now = std::time::SystemTime::now();
     let key = RandomState::new().hash_one(1);
     let here = std::env::current_dir().is_ok();
     let root = std::fs::read_dir("/").is_ok();
     let place = &raw const work as usize;
-    format!("{now:?} {took:?} {key} {here} {root} {place} {:?}", std::thread::available_parallelism().ok())
+    format!(
+        "{now:?} {took:?} {key} {here} {root} {place} {:?}",
+        std::thread::available_parallelism().ok()
+    )
 }
 
 struct Noise {
