@@ -140,7 +140,7 @@ fn shape_of(said: &Said) -> String {
     let mut plain = String::new();
     for (place, part) in words.split(['`', '"']).enumerate() {
         // What is quoted is the input's.
-        if place % 2 == 0 {
+        if place.is_multiple_of(2) {
             plain.push_str(part);
         }
     }

@@ -71,5 +71,5 @@ async fn archives() {
         yard.lets(&row, read(&plugin, &config), read(&plugin, &good))
             .await;
     }
-    insta::assert_snapshot!("archives", yard.concluded());
+    insta::assert_snapshot!("archives", yard.finish());
 }

@@ -485,7 +485,7 @@ fn behaviours(guest: &str) -> BTreeMap<String, String> {
         .join("tests/guests")
         .join(guest)
         .join("src/lib.rs");
-    let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{guest}: {error}"));
+    let source = fs::read_to_string(path).unwrap_or_else(|error| panic!("{guest}: {error}"));
     let (_, rest) = source
         .split_once("enum Behaviour {")
         .expect("a list of behaviours");

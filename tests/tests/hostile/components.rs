@@ -118,7 +118,7 @@ async fn liars() {
         let asked = ask_everything(&plugin, Role::Policy).await;
         asked.expect("a good guest is not harmed");
     }
-    insta::assert_snapshot!("liars", yard.concluded());
+    insta::assert_snapshot!("liars", yard.finish());
 }
 
 /// Bytes of a component here.
@@ -281,7 +281,7 @@ async fn bombs() {
         yard.figure(&row, growth, started.elapsed().as_secs_f64());
         yard.note(&row, found, &told, growth);
     }
-    yard.concluded();
+    yard.finish();
 }
 
 /// The compiler cannot be interrupted: who loads something else meanwhile has a place on it all the same.
@@ -301,5 +301,5 @@ async fn what_compiles_late_holds_nobody_up() {
         matches!(loaded, Ok(()) | Err(LoadError::CompileTimeout { .. })),
         "{loaded:?}"
     );
-    yard.concluded();
+    yard.finish();
 }

@@ -163,7 +163,7 @@ async fn every_export(role: Role) {
                 .await;
         }
     }
-    yard.concluded();
+    yard.finish();
 }
 
 /// The components of a row, with the export that each is about.

@@ -184,5 +184,5 @@ async fn forgers() {
             Err(error) => yard.note(&row, Must::NotLoaded, &error.to_string(), 0),
         }
     }
-    insta::assert_snapshot!("forgers", yard.concluded());
+    insta::assert_snapshot!("forgers", yard.finish());
 }

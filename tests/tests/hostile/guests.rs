@@ -61,7 +61,7 @@ async fn connectors() {
         yard.lets(&row, attempt, read_all(&plugin.patient, "behave"))
             .await;
     }
-    insta::assert_snapshot!("connectors", yard.concluded());
+    insta::assert_snapshot!("connectors", yard.finish());
 }
 
 fn batch() -> RecordBatch {
@@ -100,7 +100,7 @@ async fn validators() {
         yard.lets(&row, attempt, check_all(&plugin.patient, "behave"))
             .await;
     }
-    insta::assert_snapshot!("validators", yard.concluded());
+    insta::assert_snapshot!("validators", yard.finish());
 }
 
 pub(crate) fn request(of: &str) -> Request {
@@ -133,7 +133,7 @@ async fn policies() {
         yard.lets(&row, attempt, decide(&plugin.patient, "behave"))
             .await;
     }
-    insta::assert_snapshot!("policies", yard.concluded());
+    insta::assert_snapshot!("policies", yard.finish());
 }
 
 /// What was tried and found good is held in production as anything else is.
@@ -215,5 +215,5 @@ async fn adapters() {
         let afterwards = train_and_predict(&plugin.patient, "behave");
         yard.lets(&row, attempt, afterwards).await;
     }
-    insta::assert_snapshot!("adapters", yard.concluded());
+    insta::assert_snapshot!("adapters", yard.finish());
 }

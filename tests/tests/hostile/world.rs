@@ -149,7 +149,7 @@ async fn readers() {
             .sum();
         assert!(taken <= 10_600, "{row}: {taken} bytes lie there");
     }
-    yard.concluded();
+    yard.finish();
 }
 
 /// A server that remembers what it was asked, and answers without end where it is asked to.
@@ -247,7 +247,7 @@ async fn callers() {
         };
         yard.lets(&row, attempt, afterwards).await;
     }
-    yard.concluded();
+    yard.finish();
 }
 
 /// What the standard library of a guest sees of the host.
@@ -299,7 +299,7 @@ async fn noise() {
     }
     let is_noisy = |event: &Event| matches!(event, Event::CallsFinished { .. });
     assert!(yard.events().iter().any(is_noisy));
-    yard.concluded();
+    yard.finish();
 }
 
 /// That nothing here is refused for another reason than it is meant to be: what is granted works.
@@ -328,5 +328,5 @@ async fn what_is_granted_is_given() {
         let content = content(&plugin, &config).await;
         assert_eq!(content.expect("granted"), "open", "{path}");
     }
-    yard.concluded();
+    yard.finish();
 }

@@ -237,7 +237,7 @@ impl Yard {
     }
 
     /// Everything was as it must be. Figures go to a file, for whoever asks.
-    pub(crate) fn concluded(self) -> String {
+    pub(crate) fn finish(self) -> String {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile");
         fs::create_dir_all(&folder).expect("a folder");
         fs::write(folder.join(self.name), &self.figures).expect("the figures");
