@@ -61,7 +61,10 @@ fn cell(column: &Column, row: usize) -> String {
         Values::Float64(values) => format!("{:?}", values[row]),
         Values::Date32(values) => format!("{} d", values[row]),
         Values::Utf8(strings) => {
-            let (from, to) = (strings.offsets[row] as usize, strings.offsets[row + 1] as usize);
+            let (from, to) = (
+                strings.offsets[row] as usize,
+                strings.offsets[row + 1] as usize,
+            );
             format!("{:?}", String::from_utf8_lossy(&strings.bytes[from..to]))
         }
     }

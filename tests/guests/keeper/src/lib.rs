@@ -87,7 +87,8 @@ impl Keeper {
                 })
                 .map(done),
             Step::SwapLate(key) => {
-                let store = store::open("").map_err(|error| Failure::internal(error.to_string()))?;
+                let store =
+                    store::open("").map_err(|error| Failure::internal(error.to_string()))?;
                 let seen = atomics::Cas::new(&store, &key)
                     .map_err(|error| Failure::internal(error.to_string()))?;
                 bucket.set(&key, b"in between")?;
