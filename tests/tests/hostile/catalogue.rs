@@ -553,7 +553,11 @@ fn every_behaviour_has_a_row_and_every_row_a_behaviour() {
 fn table() -> String {
     let rows = all();
     let mut text = format!(
-        "# What hostile guests try, and what comes of it\n\n         {} behaviours. Written by `tests/tests/hostile`, which runs each of them, measures how far          the host's heap grows (64 MiB at most, 128 with tensors, unless the row says otherwise) and how much          linear memory there is (within `limits.memory`), and then has a good guest do its work.          `UPDATE_HOSTILE=1` writes it anew.\n",
+        "# What hostile guests try, and what comes of it\n\n\
+         {} behaviours. Written by `tests/tests/hostile`, which runs each of them, measures how far\n\
+         the host's heap grows (64 MiB at most, 128 with tensors, unless the row says otherwise) and how much\n\
+         linear memory there is (within `limits.memory`), and then has a good guest do its work.\n\
+         `UPDATE_HOSTILE=1` writes it anew.\n",
         rows.len()
     );
     let sources: BTreeMap<&str, BTreeMap<String, String>> = LISTED
