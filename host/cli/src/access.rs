@@ -12,6 +12,7 @@ use sandcast_access::{
     Permit, Policies, Question, Refusal, Resource, Store, Verdict, local_user,
 };
 use sandcast_audit::{AuditLog, Digest};
+use sandcast_factory::WorkspaceError;
 use sandcast_sandbox::{
     CallContext, CallError, ControlPoint, Effect, FailureCode, Grants, Plugin, Pooling, Request,
     Role, Sandbox, SandboxConfig,
@@ -65,6 +66,11 @@ pub(crate) async fn demand(
     resource: &Resource,
     digest: Option<Digest>,
 ) -> Result<Allowed, Failure> {
+    // The log makes its own folder only, and a state that cannot be is told of as such.
+    std::fs::create_dir_all(folder).map_err(|source| WorkspaceError::Folder {
+        path: folder.to_path_buf(),
+        source,
+    })?;
     let audit = AuditLog::open(&folder.join("audit"))?;
     demand_in(global, folder, audit, action, resource, digest).await
 }
