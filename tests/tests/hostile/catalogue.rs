@@ -386,7 +386,7 @@ const MADE: &[Row] = &[
     told("caller", "leave {server}", Class::Network, Must::Harmless, "asks for an answer without end and leaves it"),
     told("noise", "environment", Class::Fingerprint, Must::Harmless, "reads the environment and the arguments of the host"),
     told("noise", "fingerprint", Class::Fingerprint, Must::Harmless, "looks at the clock, at how long work takes, at keys of hashes and at where its memory lies; two instances see the same"),
-    told("noise", "flood", Class::Text, Must::Harmless, "prints a hundred thousand lines"),
+    told("noise", "flood", Class::Text, Must::Harmless, "prints twenty thousand lines"),
     // Components in text: each role, each of its exports.
     told("text-connector", "spin", Class::Spin, Must::Timeout, "spins, in each of its exports"),
     told("text-connector", "trap", Class::Fault, Must::Trap, "traps, in each"),

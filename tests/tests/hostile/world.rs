@@ -268,7 +268,7 @@ async fn noise() {
         let config = match row.behaviour {
             "environment" => json!({ "lines": 1 }),
             "fingerprint" => json!({ "lines": 0, "fingerprint": true }),
-            "flood" => json!({ "lines": 100_000 }),
+            "flood" => json!({ "lines": 20_000 }),
             other => panic!("`{other}` is not known here"),
         };
         let first = Mutex::new(String::new());
