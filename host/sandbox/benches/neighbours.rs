@@ -65,7 +65,13 @@ fn main() -> ExitCode {
         return exit;
     }
     let options = options();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // As the program makes its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .event_interval(1)
+        .global_queue_interval(1)
+        .build()
+        .expect("a runtime");
     runtime.block_on(compare(&options));
     runtime.shutdown_background();
     ExitCode::SUCCESS
