@@ -366,6 +366,18 @@ async fn a_policy_in_a_process_is_recorded_and_replayed() {
         .expect("replayed");
     assert!(replayed.is_same(), "{replayed:?}");
     assert_eq!(replayed.calls.len(), 3);
+    // One that is stopped is recorded too, and its process serves nobody else.
+    let mut policy = plugin.policy(&context(), &json!({})).await.expect("made");
+    let error = policy
+        .decide(&question("spin"))
+        .await
+        .expect_err("it never ends");
+    assert!(matches!(error, CallError::Timeout { .. }), "{error}");
+    drop(policy);
+    let entries = audit.entries().expect("a log in memory").into_iter();
+    let kept = entries.filter(|entry| matches!(entry.event, Event::Recorded { .. }));
+    assert_eq!(kept.count(), 2);
+    assert_eq!(children(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

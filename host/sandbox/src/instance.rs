@@ -74,6 +74,8 @@ struct Far {
     actor: Arc<Actor>,
     usage: Usage,
     host_calls: u64,
+    /// Whether it has answered what it was asked last, so that it can be asked how it ended.
+    answers: bool,
 }
 
 /// What is left of a Store that was recorded or replayed.
@@ -134,6 +136,7 @@ impl Instance {
                 actor,
                 usage: Usage::default(),
                 host_calls: 0,
+                answers: true,
             }),
             traced: None,
             _place: place,
@@ -157,6 +160,7 @@ impl Instance {
             });
         };
         self.in_call = true;
+        far.answers = false;
         let limits = &far.actor.identity.grants.limits;
         let call_limit = limits.call_timeout.duration();
         let patience = call_limit.min(limits.total_timeout.duration());
@@ -187,6 +191,7 @@ impl Instance {
                 return Err(error);
             }
         };
+        far.answers = true;
         far.usage = reply.usage;
         far.host_calls = reply.host_calls;
         let run = far.actor.context.run.as_ref();
@@ -630,8 +635,8 @@ impl Instance {
     /// An instance that ended as it should leaves its process to the next one.
     fn close_far(&mut self, far: Far, outcome: &str) {
         let mut usage = far.usage;
-        if outcome == "finished"
-            && let Some(last) = far.process.end()
+        if far.answers
+            && let Some(last) = far.process.end(outcome == "finished")
         {
             usage = last.usage;
             self.traced = last.traced;

@@ -156,7 +156,7 @@ fn store<'a>(allowed: &'a Allowed, folder: &Path) -> Result<&'a Store, Failure> 
     })
 }
 
-/// Asks a second person. What was wanted is not done, so the command is rejected for now.
+/// Asks a second person. What was wanted is not done until they approve, so the command is rejected.
 pub(crate) fn ask(
     store: &Store,
     allowed: &Allowed,

@@ -113,7 +113,10 @@ impl Workshop {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
-        let worker = match waiting {
+        // One that waited may be gone, and that is no fault of the instance that comes.
+        let alive =
+            waiting.and_then(|mut it| matches!(it.child.try_wait(), Ok(None)).then_some(it));
+        let worker = match alive {
             Some(worker) => worker,
             None => {
                 let workshop = Arc::clone(self);
@@ -213,15 +216,18 @@ impl Apart {
         reply_of(&bytes, length)
     }
 
-    /// Ends the instance, and keeps the process for another one: what it then has to tell.
-    pub(crate) fn end(mut self) -> Option<Reply> {
+    /// Ends the instance: what it then has to tell. The process is kept for another one only where this
+    /// one ended as it should.
+    pub(crate) fn end(mut self, well: bool) -> Option<Reply> {
         let (mut worker, pipe) = self.worker.take()?;
         drop(pipe);
         let ended = end(&mut worker.pipe, self.most);
         match ended {
             Ok(reply) => {
                 worker.served += 1;
-                self.workshop.keep(worker);
+                if well {
+                    self.workshop.keep(worker);
+                }
                 Some(reply)
             }
             Err(error) => {

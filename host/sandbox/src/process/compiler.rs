@@ -6,7 +6,6 @@
 //! files nor reach the network.
 
 use std::io::{self, Read, Write};
-use std::process::ExitStatus;
 use std::thread;
 use std::time::Duration;
 
@@ -118,7 +117,7 @@ pub(crate) fn compile(
     match answer {
         Ok(answer) => answer.map_err(CompileFailure::Refused),
         Err(_) => Err(CompileFailure::Ended {
-            status: described(status),
+            status: status.to_string(),
             words: text::sentence(&String::from_utf8_lossy(&words), 512),
             memory_bytes,
         }),
@@ -132,10 +131,6 @@ fn take_answer(from: &mut impl Read, most: u64) -> io::Result<Result<Vec<u8>, St
     }
     let artifact = frame::read(from, most)?.ok_or_else(frame::closed)?;
     Ok(Ok(artifact))
-}
-
-fn described(status: ExitStatus) -> String {
-    status.to_string()
 }
 
 /// The process itself: confines itself, then reads the component.

@@ -28,7 +28,6 @@ use crate::plugin::Plugin;
 use crate::recording::{Trace, rows_of_bytes};
 use crate::roles::{policy, validator};
 use crate::sandbox::{Pooling, Sandbox, SandboxConfig};
-use crate::state::Denial;
 use crate::{load, text};
 
 pub(super) const TASK: &str = "work";
@@ -229,15 +228,11 @@ impl Open {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         Reply {
             outcome,
-            denials: self.denials(),
+            denials: self.actor.take_denials(),
             lines: mem::take(&mut *lines),
             usage: self.instance.usage_so_far(),
             host_calls: self.instance.host_calls(),
             traced: None,
         }
-    }
-
-    fn denials(&self) -> Vec<Denial> {
-        self.actor.take_denials()
     }
 }
