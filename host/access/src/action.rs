@@ -23,6 +23,8 @@ pub enum Action {
     RecordingRead,
     /// Take recordings away that are older than they are to be kept.
     RecordingRemove,
+    /// Take the oldest entries out of the audit log, into an archive.
+    LogArchive,
     /// Point an alias to another version of a model.
     Promote,
     /// Let a plugin in that was never seen.
@@ -63,7 +65,7 @@ pub enum Action {
 
 impl Action {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Run,
         Self::Plan,
         Self::Inspect,
@@ -72,6 +74,7 @@ impl Action {
         Self::Export,
         Self::RecordingRead,
         Self::RecordingRemove,
+        Self::LogArchive,
         Self::Promote,
         Self::PluginAdmit,
         Self::PluginTrust,
@@ -104,6 +107,7 @@ impl Action {
             Self::Export => "export",
             Self::RecordingRead => "recording-read",
             Self::RecordingRemove => "recording-remove",
+            Self::LogArchive => "log-archive",
             Self::Promote => "promote",
             Self::PluginAdmit => "plugin-admit",
             Self::PluginTrust => "plugin-trust",

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, RunId, VerifierKey};
+use crate::{Digest, RunId, TreeHash, VerifierKey};
 
 /// Something worth remembering. In JSON the name stands under `event`, in kebab case.
 ///
@@ -230,6 +230,24 @@ pub enum Event {
         /// Bytes of these.
         bytes: u64,
     },
+    /// The oldest entries are in an archive now, and leave the log. Their hashes stay, and so do the
+    /// lines of those about keys and about the standing of components.
+    EntriesArchived {
+        /// They are those from before this time.
+        before: String,
+        /// The first of them.
+        first: u64,
+        /// The last of them.
+        last: u64,
+        /// The digest of the last.
+        digest: Digest,
+        /// The root of the tree of all entries up to the last.
+        root: TreeHash,
+        /// Bytes of the lines of all entries up to the last.
+        bytes: u64,
+        /// The digest of the lines that stay.
+        kept: Digest,
+    },
     /// What an instance of a plugin spent of its compute budget.
     ComputeUsed {
         /// The run, if any.
@@ -433,6 +451,9 @@ pub enum Event {
         model: String,
         /// The version.
         version: u64,
+        /// Who asked, where a server knows whom it answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        principal: Option<String>,
         /// Requests.
         count: u64,
         /// Rows in them.
@@ -514,6 +535,7 @@ impl Event {
                 | Self::ServeStarted { .. }
                 | Self::ServeStopped { .. }
                 | Self::LogRepaired { .. }
+                | Self::EntriesArchived { .. }
                 | Self::KeyCreated { .. }
                 | Self::KeyRotated { .. }
                 | Self::KeyReplaced { .. }

@@ -8,10 +8,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::archived::{Archived, KeptLines, Unreadable};
 use crate::batch::{Batch, Checked};
 use crate::checkpoint::{CHECKPOINTS_FILE, CheckpointReader, Next, SignedCheckpoint};
+use crate::entry::open_line;
 use crate::head::LOG_FILE;
-use crate::tiles::{Tile, Tiles};
+use crate::tiles::{Tile, Tiles, read_leaves};
+use crate::tree::TreeHash;
 use crate::verify::{Fault, Trust, VerifyError, VerifyReport, verify_with};
 use crate::{AuditError, AuditLog, entry_schema};
 
@@ -86,6 +89,13 @@ pub struct Period {
     pub until: Option<Timestamp>,
 }
 
+/// Which entries go into an export.
+pub(crate) enum Part {
+    Period(Period),
+    /// From this number to this one.
+    Numbers(u64, u64),
+}
+
 /// What was exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExportReport {
@@ -132,6 +142,14 @@ pub enum ExportError {
 /// # Errors
 /// When there is a folder of that name, the log is damaged, or something cannot be written.
 pub fn export(log: &AuditLog, folder: &Path, period: Period) -> Result<ExportReport, ExportError> {
+    export_part(log, folder, &Part::Period(period))
+}
+
+pub(crate) fn export_part(
+    log: &AuditLog,
+    folder: &Path,
+    part: &Part,
+) -> Result<ExportReport, ExportError> {
     let dir = log.dir().ok_or(AuditError::NoKey)?;
     // The name alone, without a slash at its end.
     let folder: PathBuf = folder.components().collect();
@@ -152,7 +170,7 @@ pub fn export(log: &AuditLog, folder: &Path, period: Period) -> Result<ExportRep
         to: partial.0.clone(),
         checkpoint,
     };
-    let manifest = exporter.manifest(period)?;
+    let manifest = exporter.manifest(part)?;
     let tiles = exporter.write(&manifest)?;
     let trust = Trust {
         keys: log.key().into_iter().collect(),
@@ -181,6 +199,20 @@ impl Drop for Partial {
     }
 }
 
+/// An entry as the log goes by.
+struct Passing<'a> {
+    sequence: u64,
+    /// Its line and its time, unless it was archived.
+    line: Option<(&'a [u8], &'a str)>,
+    /// Its line, where it is about keys.
+    key_line: Option<&'a [u8]>,
+    leaf: TreeHash,
+}
+
+fn changed(file: Unreadable) -> ExportError {
+    ExportError::NotWhole(file.into())
+}
+
 struct Exporter {
     from: PathBuf,
     to: PathBuf,
@@ -188,27 +220,34 @@ struct Exporter {
 }
 
 impl Exporter {
-    /// The entries of a period: from the first that is not too early to the last not too late.
-    fn manifest(&self, period: Period) -> Result<Manifest, ExportError> {
+    /// The entries of a period: from the first that is not too early to the last not too late, of
+    /// those that are here.
+    fn manifest(&self, part: &Part) -> Result<Manifest, ExportError> {
         let size = self.checkpoint.checkpoint().size;
-        let (mut first, mut last) = (1, size);
-        if period.since.is_some() || period.until.is_some() {
-            (first, last) = (0, 0);
-            self.each(|sequence, time, _, _| {
-                let time: Option<Timestamp> = time.parse().ok();
-                let is_in = time.is_none_or(|time| {
-                    period.since.is_none_or(|since| since <= time)
-                        && period.until.is_none_or(|until| time < until)
-                });
-                if is_in {
-                    last = sequence;
-                    if first == 0 {
-                        first = sequence;
+        let (first, last) = match part {
+            Part::Numbers(first, last) => (*first, *last),
+            Part::Period(period) => {
+                let (mut first, mut last) = (0, 0);
+                self.each(|passing| {
+                    let Some((_, time)) = passing.line else {
+                        return Ok(());
+                    };
+                    let time: Option<Timestamp> = time.parse().ok();
+                    let is_in = time.is_none_or(|time| {
+                        period.since.is_none_or(|since| since <= time)
+                            && period.until.is_none_or(|until| time < until)
+                    });
+                    if is_in {
+                        last = passing.sequence;
+                        if first == 0 {
+                            first = passing.sequence;
+                        }
                     }
-                }
-                Ok(())
-            })?;
-        }
+                    Ok(())
+                })?;
+                (first, last)
+            }
+        };
         let manifest = Manifest {
             first,
             last,
@@ -222,21 +261,25 @@ impl Exporter {
         }
     }
 
-    /// Calls for every entry that the checkpoint covers, in order: its number, its time, whether
-    /// it is about keys, and its line with its leaf.
+    /// Calls for every entry that the checkpoint covers, in order.
     fn each(
         &self,
-        mut work: impl FnMut(u64, &str, bool, (&[u8], crate::TreeHash)) -> Result<(), ExportError>,
+        mut work: impl FnMut(&Passing<'_>) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         let path = self.from.join(LOG_FILE);
         let failed = |source| ExportError::File {
             path: path.clone(),
             source,
         };
-        let file = File::open(&path).map_err(failed)?;
+        let mut file = File::open(&path).map_err(failed)?;
+        let archived = Archived::before(&self.from, &mut file).map_err(changed)?;
+        if let Some(archived) = &archived {
+            self.each_archived(archived.last, &mut work)?;
+        }
+        let before = archived.map_or(0, |archived| archived.last);
         let mut reader = BufReader::with_capacity(1 << 18, file);
         let mut batch = Batch::default();
-        let mut sequence = 0;
+        let mut sequence = before;
         let size = self.checkpoint.checkpoint().size;
         while sequence < size {
             batch.fill(&mut reader, size - sequence).map_err(failed)?;
@@ -245,13 +288,18 @@ impl Exporter {
                 let fault = |fault| {
                     ExportError::NotWhole(VerifyError::Line {
                         path: path.clone(),
-                        line: sequence,
+                        line: sequence - before,
                         fault,
                     })
                 };
                 let entry = checked.entry.map_err(fault)?;
                 let is_key = entry.event.name.starts_with("key-");
-                work(sequence, &entry.time, is_key, (checked.line, checked.leaf))?;
+                work(&Passing {
+                    sequence,
+                    line: Some((checked.line, &entry.time)),
+                    key_line: is_key.then_some(checked.line),
+                    leaf: checked.leaf,
+                })?;
             }
             if batch.is_empty() {
                 return Err(ExportError::NotWhole(VerifyError::Cut {
@@ -262,6 +310,38 @@ impl Exporter {
             }
         }
         Ok(())
+    }
+
+    /// The same for entries that were archived.
+    fn each_archived(
+        &self,
+        last: u64,
+        work: &mut impl FnMut(&Passing<'_>) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        let mut kept = KeptLines::open(Archived::kept_path(&self.from, last)).map_err(changed)?;
+        let mut result = Ok(());
+        let mut pass = |sequence, leaf| {
+            let mut line = kept.take(sequence).map_err(changed)?;
+            let is_key = line.as_deref().is_some_and(|line| {
+                open_line(line).is_ok_and(|entry| entry.event.name.starts_with("key-"))
+            });
+            if let Some(line) = &mut line {
+                line.push(b'\n');
+            }
+            work(&Passing {
+                sequence,
+                line: None,
+                key_line: line.as_deref().filter(|_| is_key),
+                leaf,
+            })
+        };
+        read_leaves(&self.from, last, 1..=last, |sequence, leaf| {
+            if result.is_ok() {
+                result = pass(sequence, leaf);
+            }
+        })
+        .map_err(ExportError::NotWhole)?;
+        result
     }
 
     fn write(&self, manifest: &Manifest) -> Result<u64, ExportError> {
@@ -280,18 +360,25 @@ impl Exporter {
         let mut keys = None;
         let mut tiles = Tiles::new(manifest.is_whole());
         let mut count = 0;
-        self.each(|sequence, _, is_key, (line, leaf)| {
-            if (manifest.first..=manifest.last).contains(&sequence) {
-                log.write_all(line).map_err(failed)?;
-            } else if is_key {
-                if keys.is_none() {
-                    keys = Some(create(KEYS_FILE)?);
+        self.each(|passing| {
+            let line = passing.line.map(|(line, _)| line);
+            let is_in = (manifest.first..=manifest.last).contains(&passing.sequence);
+            match (is_in, line, passing.key_line) {
+                (true, Some(line), _) => log.write_all(line).map_err(failed)?,
+                // What was asked for by number was archived meanwhile.
+                (true, None, _) => return Err(ExportError::Empty),
+                (false, _, Some(line)) => {
+                    if keys.is_none() {
+                        keys = Some(create(KEYS_FILE)?);
+                    }
+                    if let Some(keys) = &mut keys {
+                        keys.write_all(line).map_err(failed)?;
+                    }
                 }
-                if let Some(keys) = &mut keys {
-                    keys.write_all(line).map_err(failed)?;
-                }
+                (false, _, None) => {}
             }
-            for tile in tiles.push(leaf, line.strip_suffix(b"\n")) {
+            let entry = line.and_then(|line| line.strip_suffix(b"\n"));
+            for tile in tiles.push(passing.leaf, entry) {
                 count += 1;
                 self.write_tile(&tile)?;
             }
@@ -395,7 +482,7 @@ https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint, https://c2sp.org
 pub(crate) fn each_leaf(
     dir: &Path,
     size: u64,
-    mut work: impl FnMut(u64, crate::TreeHash, Option<&Checked<'_>>),
+    mut work: impl FnMut(u64, TreeHash, Option<&Checked<'_>>),
 ) -> Result<(), VerifyError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -403,15 +490,16 @@ pub(crate) fn each_leaf(
     };
     let manifest = Manifest::load(dir).map_err(failed(&dir.join(MANIFEST_FILE)))?;
     let path = dir.join(LOG_FILE);
-    let file = File::open(&path).map_err(failed(&path))?;
+    let mut file = File::open(&path).map_err(failed(&path))?;
+    let archived = Archived::before(dir, &mut file)?.filter(|_| manifest.is_none());
+    let archived = archived.map_or(0, |archived| archived.last);
     let mut reader = BufReader::with_capacity(1 << 18, file);
-    let (first, last) = manifest
-        .as_ref()
-        .map_or((1, size), |manifest| (manifest.first, manifest.last));
-    let hashes = |range: std::ops::RangeInclusive<u64>,
-                  work: &mut dyn FnMut(u64, crate::TreeHash)| {
-        let total = manifest.as_ref().map_or(size, |manifest| manifest.size);
-        crate::tiles::read_leaves(dir, total, range, work)
+    let (first, last) = manifest.as_ref().map_or((archived + 1, size), |manifest| {
+        (manifest.first, manifest.last)
+    });
+    let hashes = |range: std::ops::RangeInclusive<u64>, work: &mut dyn FnMut(u64, TreeHash)| {
+        let total = manifest.as_ref().map_or(archived, |manifest| manifest.size);
+        read_leaves(dir, total, range, work)
     };
     if first > 1 {
         hashes(1..=(first - 1).min(size), &mut |number, leaf| {

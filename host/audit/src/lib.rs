@@ -11,6 +11,8 @@
 //! The forms are public ones: RFC 6962 for the tree and its proofs, and C2SP `signed-note`,
 //! `tlog-checkpoint` and `tlog-tiles` for the rest.
 
+mod archive;
+mod archived;
 mod batch;
 mod checkpoint;
 mod digest;
@@ -31,6 +33,7 @@ mod tiles;
 mod tree;
 mod verify;
 
+pub use archive::{Archivable, ArchiveError, ArchiveReport, archivable, archive};
 pub use checkpoint::{Checkpoint, SignedCheckpoint};
 pub use digest::{Digest, DigestHasher, ParseDigestError};
 pub use entry::{Entry, entry_schema};

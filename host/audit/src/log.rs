@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 
+use crate::archived::Archived;
 use crate::checkpoint::{self, CHECKPOINTS_FILE, Checkpoint, SignedCheckpoint};
 use crate::entry::{open_line, seal};
 use crate::event::rotation_text;
@@ -12,7 +13,10 @@ use crate::head::{HEAD_FILE, Head, LOG_FILE};
 use crate::key_file;
 use crate::note::LogKey;
 use crate::tree::{Frontier, TreeHash};
+use crate::verify::is_at;
 use crate::{Digest, Entry, Event, VerifierKey, read};
+
+mod retire;
 
 /// The log of one state folder. Clones append to the same log; so may other processes.
 ///
@@ -106,6 +110,12 @@ pub enum AuditError {
         path: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// What is kept of archived entries is not what was written.
+    #[error("{} was changed: it does not say which entries were archived, so the audit log cannot be read; keep the folder as evidence", path.display())]
+    Archived {
+        /// The file.
+        path: PathBuf,
     },
     /// The file that names the last entry is gone or is not one.
     #[error("{} is missing or damaged, so nobody can tell whether the audit log is whole; keep the folder as evidence and move it away to start a new log", path.display())]
@@ -249,7 +259,7 @@ pub fn local_key(dir: &Path) -> Option<VerifierKey> {
 #[derive(Debug, Clone)]
 struct Tail {
     digest: Digest,
-    /// The byte of the log at which its line starts.
+    /// The byte at which its line starts, counted from the very first entry of the log.
     start: u64,
     /// The byte after its line: where the next one goes.
     end: u64,
@@ -302,6 +312,8 @@ struct Folder {
     dir: PathBuf,
     path: PathBuf,
     file: File,
+    /// The bytes of entries that were archived: places are counted as if they were in the file.
+    archived_bytes: u64,
     tail: Tail,
     /// The private half of the key in force.
     signer: Option<LogKey>,
@@ -319,24 +331,18 @@ impl Folder {
             path: dir.to_owned(),
             source,
         })?;
-        let file = File::options()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&path)
-            .map_err(|source| AuditError::Open {
-                path: path.clone(),
-                source,
-            })?;
+        let file = open_file(&path, true)?;
         let mut folder = Self {
             dir: dir.to_owned(),
             path,
             file,
+            archived_bytes: 0,
             tail: Tail::empty(),
             signer: None,
             owes_checkpoint: false,
         };
         folder.locked(|folder| {
+            folder.find_start()?;
             let head = Head::load(&folder.dir).map_err(|error| match error.kind() {
                 io::ErrorKind::InvalidData => folder.no_head(),
                 _ => AuditError::Read {
@@ -497,16 +503,27 @@ impl Folder {
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, AuditError>,
     ) -> Result<T, AuditError> {
-        self.file.lock().map_err(|source| AuditError::Open {
-            path: self.path.clone(),
-            source,
-        })?;
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            |source| AuditError::Open { path, source }
+        };
+        self.file.lock().map_err(failed(&self.path))?;
+        // Another process may have archived the oldest entries, and with that replaced the file.
+        while !is_at(&self.file, &self.path).map_err(failed(&self.path))? {
+            self.file = open_file(&self.path, false)?;
+            self.file.lock().map_err(failed(&self.path))?;
+            self.find_start()?;
+        }
         let result = work(self);
-        self.file.unlock().map_err(|source| AuditError::Open {
-            path: self.path.clone(),
-            source,
-        })?;
+        self.file.unlock().map_err(failed(&self.path))?;
         result
+    }
+
+    /// Finds out how much of the log is not in the file any more.
+    fn find_start(&mut self) -> Result<(), AuditError> {
+        let archived = Archived::before(&self.dir, &mut self.file)?;
+        self.archived_bytes = archived.map_or(0, |archived| archived.bytes);
+        Ok(())
     }
 
     /// The tail at the entry that a head names, or, for a head from before there was a tree, at
@@ -572,8 +589,7 @@ impl Folder {
             bytes = torn.len(),
             "dropping an incomplete last line of the audit log"
         );
-        self.file
-            .set_len(self.tail.end)
+        self.cut_to_tail()
             .map_err(|source| self.cannot_write(source))?;
         self.write(Event::LogRepaired {
             dropped_bytes: torn.len() as u64,
@@ -634,7 +650,7 @@ impl Folder {
             .and_then(|()| tail.head().store(&self.dir, sync));
         if let Err(source) = written {
             // Should this fail too, the next append finds an incomplete line and drops it.
-            if let Err(error) = self.file.set_len(self.tail.end) {
+            if let Err(error) = self.cut_to_tail() {
                 tracing::warn!(%error, "cannot take back an incomplete audit entry");
             }
             return Err(self.cannot_write(source));
@@ -708,18 +724,25 @@ impl Folder {
 
     fn reader_at(&self, offset: u64) -> io::Result<BufReader<impl Read + '_>> {
         let mut file = &self.file;
-        file.seek(SeekFrom::Start(offset))?;
+        let place = offset.checked_sub(self.archived_bytes);
+        file.seek(SeekFrom::Start(place.ok_or(io::ErrorKind::InvalidData)?))?;
         Ok(BufReader::new(file))
     }
 
     fn length(&self) -> Result<u64, AuditError> {
         match self.file.metadata() {
-            Ok(metadata) => Ok(metadata.len()),
+            Ok(metadata) => Ok(self.archived_bytes + metadata.len()),
             Err(source) => Err(AuditError::Read {
                 path: self.path.clone(),
                 source,
             }),
         }
+    }
+
+    /// Takes away what stands after the known tail.
+    fn cut_to_tail(&self) -> io::Result<()> {
+        let length = self.tail.end.checked_sub(self.archived_bytes);
+        self.file.set_len(length.ok_or(io::ErrorKind::InvalidData)?)
     }
 
     fn cannot_write(&self, source: io::Error) -> AuditError {
@@ -728,6 +751,15 @@ impl Folder {
             source,
         }
     }
+}
+
+fn open_file(path: &Path, create: bool) -> Result<File, AuditError> {
+    let mut options = File::options();
+    let options = options.read(true).append(true).create(create);
+    options.open(path).map_err(|source| AuditError::Open {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The name of a new log.

@@ -8,11 +8,12 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::archived::earlier_lines;
 use crate::batch::Checked;
 use crate::checkpoint::{CHECKPOINTS_FILE, CheckpointReader, Next, SignedCheckpoint};
 use crate::entry::open_line;
 use crate::event::ROTATION_TITLE;
-use crate::export::{KEYS_FILE, each_leaf};
+use crate::export::each_leaf;
 use crate::note::{Note, NoteFault, VerifierKey};
 use crate::tree::{
     RangeHashes, TreeHash, consistency_ranges, inclusion_ranges, root_from_inclusion,
@@ -79,8 +80,10 @@ pub enum ProveError {
         /// The nearest size there is, or 0.
         nearest: u64,
     },
-    /// The entry itself is not in this folder.
-    #[error("entry {sequence} is not in this export; ask for one of the time it was written")]
+    /// The entry itself is not in this folder: it is not among those exported, or was archived.
+    #[error(
+        "entry {sequence} is not here, for it was archived or is not of the time that was exported; prove it from the archive or an export of the time it was written, with --from"
+    )]
     NotPresent {
         /// The entry.
         sequence: u64,
@@ -250,12 +253,13 @@ impl Leaves {
                 note_rotation(line);
             }
         })?;
-        // Those of an export that are not among its entries.
-        let path = dir.join(KEYS_FILE);
-        match fs::read(&path) {
-            Ok(bytes) => bytes.split(|byte| *byte == b'\n').for_each(note_rotation),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(ProveError::Read { path, source }),
+        // Those that are not among the entries of an export, or were archived.
+        if let Some(path) = earlier_lines(dir).map_err(VerifyError::from)? {
+            match fs::read(&path) {
+                Ok(bytes) => bytes.split(|byte| *byte == b'\n').for_each(note_rotation),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(ProveError::Read { path, source }),
+            }
         }
         rotations.sort();
         self.rotations = rotations.into_iter().map(|(_, note)| note).collect();

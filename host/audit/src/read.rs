@@ -1,11 +1,12 @@
 //! Reading entries, from the start or from where somebody stopped.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{BufRead as _, BufReader, Cursor, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::archived::Archived;
 use crate::entry::open_line;
 use crate::head::LOG_FILE;
 use crate::{AuditError, Digest, Entry};
@@ -17,7 +18,7 @@ pub struct Position {
     pub sequence: u64,
     /// The digest of that entry; [`Digest::ZERO`] at the start.
     pub digest: Digest,
-    /// The byte at which the line of that entry starts.
+    /// The byte at which the line of that entry starts, counted from the very first entry of the log.
     start: u64,
     /// The byte after it.
     end: u64,
@@ -37,40 +38,72 @@ impl Position {
     pub fn bytes(&self) -> u64 {
         self.end
     }
+
+    /// After the entries that were archived.
+    fn after(archived: &Archived) -> Self {
+        Self {
+            sequence: archived.last,
+            digest: archived.digest,
+            start: archived.bytes,
+            end: archived.bytes,
+        }
+    }
 }
 
 /// Reads the log in a folder without opening it for writing. Each line is checked against its
-/// digest; the chain between lines is not, that is [`verify`](fn@crate::verify)'s work.
+/// digest; the chain between lines is not, that is [`verify`](fn@crate::verify)'s work. Of entries
+/// that were archived there come those whose lines were kept.
 ///
 /// # Errors
 /// When there is no log or it cannot be read; the iterator, when a line is damaged.
 pub fn read(dir: &Path) -> Result<Entries, AuditError> {
-    let (file, path) = open(dir)?;
-    Ok(Entries::at(file, path, Position::START))
+    let log = Log::open(dir)?;
+    let kept = match &log.archived {
+        None => None,
+        Some(archived) => {
+            let path = Archived::kept_path(dir, archived.last);
+            match std::fs::read(&path) {
+                Ok(lines) if Digest::of(&lines) == archived.kept => Some(Cursor::new(lines)),
+                _ => return Err(AuditError::Archived { path }),
+            }
+        }
+    };
+    Ok(log.entries(kept, Position::START))
 }
 
 /// Reads on from a place that was kept. `None` where the log does not have that entry there: it is
-/// another log, or another state of it, and must be read from the start.
+/// another log, or another state of it, or the entry was archived, and it must be read from the start.
 ///
 /// # Errors
 /// As [`read`].
 pub fn read_after(dir: &Path, position: Position) -> Result<Option<Entries>, AuditError> {
-    let (file, path) = open(dir)?;
     if position == Position::START {
-        return Ok(Some(Entries::at(file, path, position)));
+        return read(dir).map(Some);
     }
+    let mut log = Log::open(dir)?;
+    if let Some(archived) = &log.archived {
+        if (position.sequence, position.digest, position.end)
+            == (archived.last, archived.digest, archived.bytes)
+        {
+            return Ok(Some(log.entries(None, position)));
+        }
+        if position.start < archived.bytes {
+            return Ok(None);
+        }
+    }
+    let base = log.base();
+    let (path, file) = (&log.path, &mut log.file);
     let failed = |source| AuditError::Read {
         path: path.clone(),
         source,
     };
     let length = position.end.saturating_sub(position.start);
-    let mut reader = BufReader::new(file);
-    if length == 0 || reader.get_ref().metadata().map_err(failed)?.len() < position.end {
+    if length == 0 || base + file.metadata().map_err(failed)?.len() < position.end {
         return Ok(None);
     }
-    reader
-        .seek(SeekFrom::Start(position.start))
+    file.seek(SeekFrom::Start(position.start - base))
         .map_err(failed)?;
+    let mut reader = BufReader::new(&mut *file);
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line).map_err(failed)?;
     let is_there = line.len() as u64 == length
@@ -79,18 +112,52 @@ pub fn read_after(dir: &Path, position: Position) -> Result<Option<Entries>, Aud
                 entry.sequence == position.sequence && entry.digest == position.digest
             })
         });
-    Ok(is_there.then_some(Entries {
-        path,
-        reader,
-        position,
-    }))
+    drop(reader);
+    if !is_there {
+        return Ok(None);
+    }
+    file.seek(SeekFrom::Start(position.end - base))
+        .map_err(failed)?;
+    Ok(Some(log.entries(None, position)))
 }
 
-fn open(dir: &Path) -> Result<(File, PathBuf), AuditError> {
-    let path = dir.join(LOG_FILE);
-    match File::open(&path) {
-        Ok(file) => Ok((file, path)),
-        Err(source) => Err(AuditError::Read { path, source }),
+/// The file of a log, at its start, and what it begins after.
+struct Log {
+    path: PathBuf,
+    file: File,
+    archived: Option<Archived>,
+}
+
+impl Log {
+    fn open(dir: &Path) -> Result<Self, AuditError> {
+        let path = dir.join(LOG_FILE);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(source) => return Err(AuditError::Read { path, source }),
+        };
+        let archived = Archived::before(dir, &mut file)?;
+        Ok(Self {
+            path,
+            file,
+            archived,
+        })
+    }
+
+    /// The bytes of archived entries.
+    fn base(&self) -> u64 {
+        self.archived.as_ref().map_or(0, |archived| archived.bytes)
+    }
+
+    fn entries(self, kept: Option<Cursor<Vec<u8>>>, position: Position) -> Entries {
+        Entries {
+            base: self.base(),
+            // Only used where there is something kept to come first.
+            after_kept: self.archived.as_ref().map(Position::after),
+            kept,
+            path: self.path,
+            reader: BufReader::with_capacity(1 << 17, self.file),
+            position,
+        }
     }
 }
 
@@ -98,26 +165,24 @@ fn open(dir: &Path) -> Result<(File, PathBuf), AuditError> {
 #[derive(Debug)]
 pub struct Entries {
     path: PathBuf,
+    /// Lines of archived entries, which come first.
+    kept: Option<Cursor<Vec<u8>>>,
+    /// Where the log goes on after them.
+    after_kept: Option<Position>,
     reader: BufReader<File>,
+    /// The bytes of archived entries, which are not in the file.
+    base: u64,
     position: Position,
 }
 
 impl Entries {
-    fn at(file: File, path: PathBuf, position: Position) -> Self {
-        Self {
-            path,
-            reader: BufReader::with_capacity(1 << 17, file),
-            position,
-        }
-    }
-
     /// Whether there is nothing after the entry that was read last, not even half an entry.
     ///
     /// # Errors
     /// When the file cannot be looked at.
     pub fn is_at_end(&self) -> Result<bool, AuditError> {
         match self.reader.get_ref().metadata() {
-            Ok(metadata) => Ok(metadata.len() == self.position.end),
+            Ok(metadata) => Ok(self.base + metadata.len() == self.position.end),
             Err(source) => Err(AuditError::Read {
                 path: self.path.clone(),
                 source,
@@ -125,7 +190,7 @@ impl Entries {
         }
     }
 
-    /// The place after the entry that was read last.
+    /// The place after the entry that was read last; the start, while lines of archived entries come.
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
@@ -144,7 +209,7 @@ impl Entries {
         let (mut line, mut passed) = (Vec::new(), Vec::new());
         loop {
             line.clear();
-            self.line(&mut line)?;
+            let is_kept = self.line(&mut line)?;
             // Without a newline it is an entry that is being written, or the trace of a crash.
             let Some(body) = line.strip_suffix(b"\n") else {
                 if let Some(body) = passed.strip_suffix(b"\n") {
@@ -164,6 +229,12 @@ impl Entries {
                         .ok_or_else(|| self.damaged())?,
                 ),
             };
+            if is_kept {
+                match entry {
+                    Some(entry) => return Ok(Some(entry)),
+                    None => continue,
+                }
+            }
             self.position.start = start;
             self.position.end += line.len() as u64;
             self.position.sequence += 1;
@@ -177,12 +248,21 @@ impl Entries {
         }
     }
 
-    fn line(&mut self, line: &mut Vec<u8>) -> Result<usize, AuditError> {
-        let read: io::Result<usize> = self.reader.read_until(b'\n', line);
-        read.map_err(|source| AuditError::Read {
+    /// Reads the next line; whether it is that of an archived entry.
+    fn line(&mut self, line: &mut Vec<u8>) -> Result<bool, AuditError> {
+        let failed = |source| AuditError::Read {
             path: self.path.clone(),
             source,
-        })
+        };
+        if let Some(kept) = &mut self.kept {
+            if kept.read_until(b'\n', line).map_err(failed)? > 0 {
+                return Ok(true);
+            }
+            self.kept = None;
+            self.position = self.after_kept.take().unwrap_or(self.position);
+        }
+        self.reader.read_until(b'\n', line).map_err(failed)?;
+        Ok(false)
     }
 
     fn damaged(&self) -> AuditError {

@@ -2,18 +2,21 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Take};
 use std::path::{Path, PathBuf};
 
-use thiserror::Error;
-
+use crate::archived::{Archived, KeptLines};
 use crate::batch::{Batch, Checked};
 use crate::checkpoint::{CHECKPOINTS_FILE, CheckpointReader, Next, SignedCheckpoint};
 use crate::entry::open_line;
 use crate::event::rotation_text;
 use crate::export::{CHECKPOINT_FILE, KEYS_FILE, Manifest};
 use crate::head::{HEAD_FILE, Head, LOG_FILE};
-use crate::note::{Note, NoteFault, VerifierKey};
+use crate::note::{Note, VerifierKey};
 use crate::tiles::{Tile, Tiles, read_leaves};
 use crate::tree::{Frontier, TreeHash};
-use crate::{Digest, Event};
+use crate::{Digest, Entry, Event};
+
+mod faults;
+
+pub use faults::{CheckpointFault, Fault, VerifyError, VerifyReport};
 
 /// What the one who checks a log knows about it from elsewhere.
 #[derive(Debug, Clone, Default)]
@@ -24,259 +27,6 @@ pub struct Trust {
     pub keys: Vec<VerifierKey>,
     /// Checkpoints kept from earlier: the log must still contain what they are of.
     pub checkpoints: Vec<SignedCheckpoint>,
-}
-
-/// What a log that is whole looks like.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct VerifyReport {
-    /// How many entries there are.
-    pub entries: u64,
-    /// The digest of the last one, or [`Digest::ZERO`].
-    pub head: Digest,
-    /// When the first was appended.
-    pub first_time: Option<String>,
-    /// When the last was appended.
-    pub last_time: Option<String>,
-    /// Entries after the one that `head.json` names: a crash came before it was renewed. The
-    /// next append renews it.
-    pub unsealed: u64,
-    /// The lines that say that an incomplete line was dropped after a crash.
-    pub repairs: Vec<u64>,
-    /// The root of the tree of all entries.
-    pub root: TreeHash,
-    /// The key in force at the end, if the log has one. Its name is the log's.
-    pub key: Option<VerifierKey>,
-    /// Whether a key that the caller trusts leads to that one.
-    pub is_trusted: bool,
-    /// The entries that gave the log another key with the signature of the one before.
-    pub rotations: Vec<u64>,
-    /// The entries that gave the log another key without that.
-    pub replacements: Vec<u64>,
-    /// How many checkpoints there are.
-    pub checkpoints: u64,
-    /// How many entries the last checkpoint covers. Those after it have no signature yet.
-    pub signed: u64,
-    /// The entries whose content is here; all of them, but for an export of some.
-    pub present: (u64, u64),
-}
-
-/// Why a log is not whole, or could not be looked at.
-#[derive(Debug, Error)]
-pub enum VerifyError {
-    /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A line is wrong, on its own or in its place.
-    #[error("{}, line {line}: {fault}", path.display())]
-    Line {
-        /// The log.
-        path: PathBuf,
-        /// Counted from 1.
-        line: u64,
-        /// What is wrong with it.
-        fault: Fault,
-    },
-    /// The log ends before the entry that the head names.
-    #[error("{}: the tail was cut off: the head names entry {expected}, the log ends at entry {found}", path.display())]
-    Cut {
-        /// The log.
-        path: PathBuf,
-        /// The entry that the head names.
-        expected: u64,
-        /// The last entry there is.
-        found: u64,
-    },
-    /// The head is missing while there are entries.
-    #[error("{} is missing: nobody can tell whether the tail of the log was cut off", path.display())]
-    HeadMissing {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// The head was changed: it is not one, or names another place or digest than the log has.
-    #[error("{} was changed: it does not describe entry {sequence} of the log", path.display())]
-    HeadChanged {
-        /// The head.
-        path: PathBuf,
-        /// The entry it names, or 0 if it cannot be read.
-        sequence: u64,
-    },
-    /// A checkpoint is wrong, on its own or for this log.
-    #[error("{}, line {line}: {fault}", path.display())]
-    Checkpoint {
-        /// The file of checkpoints.
-        path: PathBuf,
-        /// The line it starts at, counted from 1.
-        line: u64,
-        /// What is wrong with it.
-        fault: CheckpointFault,
-    },
-    /// A checkpoint that was kept from earlier does not belong to this log.
-    #[error("the checkpoint of {size} entries that was kept from earlier: {fault}")]
-    Kept {
-        /// Its size.
-        size: u64,
-        /// Why not.
-        fault: CheckpointFault,
-    },
-    /// Keys were given, and none of them, nor one that they gave way to, signed a checkpoint.
-    #[error(
-        "{}: no checkpoint is signed by a key that was given, so nothing says who wrote this log; the key it names is {}",
-        path.display(),
-        key.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
-    )]
-    Untrusted {
-        /// The log.
-        path: PathBuf,
-        /// The key in force at its end.
-        key: Option<VerifierKey>,
-    },
-    /// The key was replaced by one that no given key vouches for.
-    #[error(
-        "{}, entry {sequence}: the key was REPLACED by {key} without a signature of the one before, because: {reason}; ask the operator in another way whether that is so, and then give the new key too",
-        path.display()
-    )]
-    Replaced {
-        /// The log.
-        path: PathBuf,
-        /// The entry that says so.
-        sequence: u64,
-        /// The new key.
-        key: VerifierKey,
-        /// Why, in the words of the operator.
-        reason: String,
-    },
-    /// The file that says what an export holds is missing or was changed.
-    #[error("{} was changed: it does not describe this export", path.display())]
-    ExportChanged {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file of an export is not what the entries make.
-    #[error("{} was changed or is missing: it is not what the entries of the log make; ask for the export again", path.display())]
-    TileChanged {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-/// What is wrong with a line.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Fault {
-    /// It is not an entry.
-    #[error("this is not an entry of an audit log")]
-    Malformed,
-    /// Its content is not what its digest was made of.
-    #[error("the entry was changed: its content does not match its digest")]
-    Changed,
-    /// It has no newline: a crash cut it short, or somebody did.
-    #[error(
-        "the last entry is incomplete; if a crash did that, the next run drops it and says so in the log"
-    )]
-    Incomplete,
-    /// Entries before it are nowhere in the log.
-    #[error("entries {from} to {to} were removed before this one")]
-    Removed {
-        /// The first that is missing.
-        from: u64,
-        /// The last that is missing.
-        to: u64,
-    },
-    /// It stands before one that it followed.
-    #[error("entry {sequence} stands where entry {expected} belongs: entries were reordered")]
-    Reordered {
-        /// The entry found here.
-        sequence: u64,
-        /// The entry that belongs here; it stands further down.
-        expected: u64,
-    },
-    /// The same entry stands further up.
-    #[error("this repeats line {of}")]
-    Duplicated {
-        /// The line it repeats.
-        of: u64,
-    },
-    /// It is well formed, but was not made after the line above.
-    #[error(
-        "the chain is broken: this entry was not written after the line above; one of the two was replaced"
-    )]
-    Unchained,
-    /// A first key for a log that has one.
-    #[error(
-        "a first key is named here, but the log has a key already: this entry was not written by sandcast"
-    )]
-    KeyAgain,
-    /// A change of keys that the key in force did not sign.
-    #[error(
-        "the change to another key is not signed by the key in force: whoever wrote this entry does not have that key"
-    )]
-    Rotation,
-    /// An entry about keys that names no key that could sign this log.
-    #[error("the key that this entry names is not one for this log")]
-    Key,
-}
-
-/// What is wrong with a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum CheckpointFault {
-    /// It is not a checkpoint.
-    #[error("this is not a signed checkpoint")]
-    Malformed,
-    /// It ends too early: a crash cut it short, or somebody did.
-    #[error(
-        "the last checkpoint is incomplete; if a crash did that, the next run drops it, says so in the log and signs anew"
-    )]
-    Incomplete,
-    /// It is not of a larger log than the one above.
-    #[error(
-        "this checkpoint is of {size} entries and stands after one of {before}: checkpoints were removed, repeated or reordered"
-    )]
-    Order {
-        /// Its size.
-        size: u64,
-        /// The size of the one above.
-        before: u64,
-    },
-    /// It is of more entries than there are.
-    #[error(
-        "the tail was cut off: the checkpoint is of {size} entries, the log ends at entry {entries}"
-    )]
-    Beyond {
-        /// Its size.
-        size: u64,
-        /// How many entries there are.
-        entries: u64,
-    },
-    /// The log has another root at its size.
-    #[error(
-        "the log and the checkpoint are two histories: of their first {size} entries the log has the root {found}, the checkpoint {wanted}; keep both as evidence"
-    )]
-    Forked {
-        /// Its size.
-        size: u64,
-        /// Its root.
-        wanted: TreeHash,
-        /// The root of the log at that size.
-        found: TreeHash,
-    },
-    /// The history does not end with the checkpoint that was published.
-    #[error("the checkpoints do not end with the one in the file `checkpoint`: some were removed")]
-    Missing,
-    /// No entry up to its size names a key.
-    #[error("it is signed, but no entry up to it names the key of the log")]
-    NoKey,
-    /// It is not signed as it must be.
-    #[error("at {size} entries: {fault}")]
-    Note {
-        /// Its size.
-        size: u64,
-        /// What is wrong.
-        fault: NoteFault,
-    },
 }
 
 /// Checks every entry of the log in a folder, that the log ends where its head says, and every
@@ -319,27 +69,6 @@ pub fn verify_with(dir: &Path, trust: &Trust) -> Result<VerifyReport, VerifyErro
     verifier.finish()
 }
 
-impl Default for VerifyReport {
-    fn default() -> Self {
-        Self {
-            entries: 0,
-            head: Digest::ZERO,
-            first_time: None,
-            last_time: None,
-            unsealed: 0,
-            repairs: Vec::new(),
-            root: TreeHash::empty(),
-            key: None,
-            is_trusted: false,
-            rotations: Vec::new(),
-            replacements: Vec::new(),
-            checkpoints: 0,
-            signed: 0,
-            present: (0, 0),
-        }
-    }
-}
-
 /// A log as it goes by, once, from its first entry to its last.
 struct Verifier<'a> {
     dir: &'a Path,
@@ -358,6 +87,10 @@ struct Verifier<'a> {
     /// The number of the next line.
     line: u64,
     is_sealed: bool,
+    /// The entries that the log begins after.
+    archived: Option<Archived>,
+    /// Whether an entry says that they were archived.
+    is_archiving_told: bool,
     /// How many entries are covered by checkpoints of keys that were given or follow from those.
     trusted: u64,
     /// The last replacement of a key that nobody vouched for.
@@ -373,10 +106,17 @@ impl<'a> Verifier<'a> {
             let path = path.to_owned();
             |source| VerifyError::Read { path, source }
         };
-        let log = File::open(&path).map_err(failed(&path))?;
+        let open = || File::open(&path).map_err(failed(&path));
+        let mut log = open()?;
         // Between two writes, so that no line is met half written. Where a file system has no
         // locks nobody else writes either, or the fault that is found names the last line.
-        let is_locked = log.lock_shared().is_ok();
+        let mut is_locked = log.lock_shared().is_ok();
+        // Its oldest entries may have been archived in between.
+        while !is_at(&log, &path).map_err(failed(&path))? {
+            log = open()?;
+            is_locked = log.lock_shared().is_ok();
+        }
+        let archived = Archived::before(dir, &mut log)?;
         let head_path = dir.join(HEAD_FILE);
         let head = match Head::load(dir) {
             Ok(head) => head,
@@ -425,6 +165,8 @@ impl<'a> Verifier<'a> {
             offset: 0,
             line: 1,
             is_sealed: false,
+            archived,
+            is_archiving_told: false,
             trusted: 0,
             replaced: None,
             report: VerifyReport::default(),
@@ -433,10 +175,21 @@ impl<'a> Verifier<'a> {
         Ok(verifier)
     }
 
-    /// The log of a state folder: every entry is there, and a head says where they end.
+    /// The log of a state folder: every entry is there, or its hash where it was archived, and a
+    /// head says where they end.
     fn live(&mut self) -> Result<(), VerifyError> {
+        if let Some(archived) = self.archived.clone() {
+            self.before(&archived)?;
+        }
+        let first = self.tree.size() + 1;
         self.lines(u64::MAX, &mut None)?;
-        self.report.present = (self.tree.size().min(1), self.tree.size());
+        self.report.present = (self.tree.size().min(first), self.tree.size());
+        if !self.is_archiving_told
+            && let Some(Archived { last, .. }) = self.archived
+        {
+            let path = self.path.clone();
+            return Err(VerifyError::NotArchived { path, last });
+        }
         let found = self.tree.size();
         let head_path = self.dir.join(HEAD_FILE);
         match &self.head {
@@ -463,13 +216,38 @@ impl<'a> Verifier<'a> {
         }
     }
 
+    /// The entries that were archived, of which there are the hashes and a few lines.
+    fn before(&mut self, archived: &Archived) -> Result<(), VerifyError> {
+        let kept = Archived::kept_path(self.dir, archived.last);
+        let changed = |path: &Path| VerifyError::ArchivedChanged {
+            path: path.to_owned(),
+        };
+        match fs::read(&kept) {
+            Ok(bytes) if Digest::of(&bytes) == archived.kept => {}
+            _ => return Err(changed(&kept)),
+        }
+        let mut lines = KeptLines::open(kept)?;
+        self.hashes(archived.last, archived.last, &mut None, &mut lines)?;
+        if !lines.is_used_up() {
+            return Err(changed(&lines.path));
+        }
+        if self.tree.roots() != archived.tree {
+            return Err(changed(&Archived::path(self.dir, archived.last)));
+        }
+        // What follows is held to the chain and to places in the log as if the lines were here.
+        self.report.head = archived.digest;
+        self.offset = archived.bytes;
+        Ok(())
+    }
+
     /// A folder that was exported: some or all entries, the tree of all in tiles, and the
     /// checkpoint that the tree belongs to.
     fn export(&mut self, manifest: &Manifest) -> Result<(), VerifyError> {
         self.head = None;
         let mut tiles = Some(Tiles::new(manifest.is_whole()));
-        let mut keys = Keys::open(self.dir)?;
-        self.hashes(manifest.first - 1, manifest, &mut tiles, &mut keys)?;
+        self.archived = None;
+        let mut keys = KeptLines::open(self.dir.join(KEYS_FILE))?;
+        self.hashes(manifest.first - 1, manifest.size, &mut tiles, &mut keys)?;
         if manifest.last >= manifest.first {
             self.lines(manifest.last, &mut tiles)?;
             // What is missing at the end of the lines is a cut, not an omission.
@@ -488,8 +266,8 @@ impl<'a> Verifier<'a> {
         if rest > 0 {
             return Err(self.line_fault(Fault::Malformed));
         }
-        self.hashes(manifest.size, manifest, &mut tiles, &mut keys)?;
-        if keys.next.is_some() || keys.is_malformed {
+        self.hashes(manifest.size, manifest.size, &mut tiles, &mut keys)?;
+        if !keys.is_used_up() {
             return Err(VerifyError::ExportChanged { path: keys.path });
         }
         for tile in tiles.into_iter().flat_map(Tiles::finish) {
@@ -550,52 +328,61 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// Takes leaves from the tiles, up to and with this number of them, where the entries
-    /// themselves were not exported. Entries about keys are there all the same.
+    /// Takes leaves from the tiles of a tree, up to and with this number of them, where the entries
+    /// themselves are not here. Those about keys are all the same.
     fn hashes(
         &mut self,
         up_to: u64,
-        manifest: &Manifest,
+        size: u64,
         tiles: &mut Option<Tiles>,
-        keys: &mut Keys,
+        kept: &mut KeptLines,
     ) -> Result<(), VerifyError> {
         let first = self.tree.size() + 1;
         if first > up_to {
             return Ok(());
         }
         let mut result = Ok(());
-        read_leaves(self.dir, manifest.size, first..=up_to, |_, leaf| {
+        read_leaves(self.dir, size, first..=up_to, |_, leaf| {
             if result.is_ok() {
-                result = self.hash(leaf, tiles, keys);
+                result = self.hash(leaf, tiles, kept);
             }
         })?;
         result
     }
 
-    /// One leaf of which only the hash is here, unless it is about keys.
+    /// One leaf of which only the hash is here, unless its line was kept. Of an export that is so
+    /// for entries about keys and no others.
     fn hash(
         &mut self,
         leaf: TreeHash,
         tiles: &mut Option<Tiles>,
-        keys: &mut Keys,
+        kept: &mut KeptLines,
     ) -> Result<(), VerifyError> {
         let sequence = self.tree.size() + 1;
         self.tree.push(leaf);
-        if let Some(line) = keys.take(sequence)? {
+        if let Some(line) = kept.take(sequence)? {
             let is_entry = TreeHash::leaf(&line) == leaf;
             let entry = open_line(&line).ok().filter(|_| is_entry);
-            let Some(event) = entry.as_ref().and_then(|entry| entry.key_event(&line)) else {
-                return Err(VerifyError::ExportChanged {
-                    path: keys.path.clone(),
-                });
-            };
-            let previous = entry.map_or(Digest::ZERO, |entry| entry.previous);
-            self.key_event(event, &previous)
-                .map_err(|fault| VerifyError::Line {
-                    path: keys.path.clone(),
-                    line: keys.line,
-                    fault,
-                })?;
+            let event = entry.as_ref().and_then(|entry| entry.key_event(&line));
+            let is_other = entry.is_some() && self.archived.is_some();
+            match (event, entry) {
+                (Some(event), Some(entry)) => {
+                    self.key_event(event, &entry.previous)
+                        .map_err(|fault| VerifyError::Line {
+                            path: kept.path.clone(),
+                            line: kept.line,
+                            fault,
+                        })?;
+                }
+                _ if is_other => {}
+                _ => {
+                    let path = kept.path.clone();
+                    return Err(match self.archived {
+                        Some(_) => VerifyError::ArchivedChanged { path },
+                        None => VerifyError::ExportChanged { path },
+                    });
+                }
+            }
         }
         // The chain cannot be followed over entries that are not here; the tree can.
         self.report.head = Digest::ZERO;
@@ -627,7 +414,7 @@ impl<'a> Verifier<'a> {
             return Err(self.misplaced(entry.sequence, expected, &entry.digest));
         }
         // Before the first line of an export of some there is nothing to compare with.
-        let follows_gap = self.line == 1 && expected > 1;
+        let follows_gap = self.line == 1 && expected > 1 && self.archived.is_none();
         if entry.previous != self.report.head && !follows_gap {
             return Err(self.line_fault(Fault::Unchained));
         }
@@ -640,6 +427,12 @@ impl<'a> Verifier<'a> {
         }
         if entry.event.name == "log-repaired" {
             self.report.repairs.push(self.line);
+        }
+        if entry.event.name == "entries-archived"
+            && let Some(archived) = &self.archived
+        {
+            let told = serde_json::from_slice::<Entry>(checked.line).ok();
+            self.is_archiving_told |= told.is_some_and(|told| archived.is_named_by(&told.event));
         }
         self.report.head = entry.digest;
         if self.report.first_time.is_none() {
@@ -879,69 +672,19 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// The entries about keys that an export of some entries has beside them.
-struct Keys {
-    path: PathBuf,
-    reader: Option<BufReader<File>>,
-    /// The next entry: its number and its line without newline.
-    next: Option<(u64, Vec<u8>)>,
-    line: u64,
-    is_malformed: bool,
-}
-
-impl Keys {
-    fn open(dir: &Path) -> Result<Self, VerifyError> {
-        let path = dir.join(KEYS_FILE);
-        let reader = match File::open(&path) {
-            Ok(file) => Some(BufReader::new(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(VerifyError::Read { path, source }),
-        };
-        let mut keys = Self {
-            path,
-            reader,
-            next: None,
-            line: 0,
-            is_malformed: false,
-        };
-        keys.advance()?;
-        Ok(keys)
+/// Whether this file is still the one that is found by its name.
+pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let (open, named) = (file.metadata()?, fs::metadata(path)?);
+        Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
     }
-
-    fn advance(&mut self) -> Result<(), VerifyError> {
-        self.next = None;
-        let Some(reader) = &mut self.reader else {
-            return Ok(());
-        };
-        let mut line = Vec::new();
-        reader
-            .read_until(b'\n', &mut line)
-            .map_err(|source| VerifyError::Read {
-                path: self.path.clone(),
-                source,
-            })?;
-        if line.is_empty() {
-            return Ok(());
-        }
-        let number = line
-            .pop_if(|last| *last == b'\n')
-            .and_then(|_| open_line(&line).ok())
-            .map(|entry| entry.sequence);
-        match number {
-            Some(number) => self.next = Some((number, line)),
-            None => self.is_malformed = true,
-        }
-        Ok(())
-    }
-
-    /// The line of an entry, if it is one about keys.
-    fn take(&mut self, number: u64) -> Result<Option<Vec<u8>>, VerifyError> {
-        let Some((_, line)) = self.next.take_if(|(next, _)| *next == number) else {
-            return Ok(None);
-        };
-        self.line += 1;
-        self.advance()?;
-        Ok(Some(line))
+    #[cfg(not(unix))]
+    {
+        // Nobody renames over a file that is open.
+        let _ = (file, path);
+        Ok(true)
     }
 }
 

@@ -285,3 +285,65 @@ fn old_recordings_are_let_go_and_the_log_stays_whole() {
     let shown = json(&state, &["show", "--event", "recordings-removed", "--json"]);
     assert_eq!(shown.as_array().map(Vec::len), Some(1), "{shown}");
 }
+
+#[test]
+fn old_entries_leave_for_an_archive_and_everything_still_checks() {
+    let (folder, state) = state();
+    let log = AuditLog::open(&state.join("audit")).expect("opens");
+    for number in 0..300 {
+        log.append(Event::PluginRefused {
+            name: format!("plugin-{number}"),
+            digest: None,
+            reason: "not signed".to_owned(),
+        })
+        .expect("appends");
+    }
+    let head = log.checkpoint().expect("signs");
+    let kept = folder.path().join("checkpoint");
+    fs::write(&kept, head.text()).expect("writes");
+    std::thread::sleep(Duration::from_millis(2));
+    let before = Timestamp::now().to_string();
+    std::thread::sleep(Duration::from_millis(2));
+    drop(log);
+
+    let archive = folder.path().join("archive");
+    let told = rejected(
+        &state,
+        &["archive", text(&archive), "--before", "2020-01-01"],
+    );
+    assert!(told.contains("no 256 entries"), "{told}");
+    let would = json(
+        &state,
+        &["archive", "--before", &before, "--dry-run", "--json"],
+    );
+    assert_eq!((&would["first"], &would["last"]), (&1.into(), &256.into()));
+    assert_eq!(would["archived"], false);
+    assert!(!archive.exists(), "nothing is done in a trial");
+
+    let did = json(
+        &state,
+        &["archive", text(&archive), "--before", &before, "--json"],
+    );
+    assert_eq!(
+        (&did["last"], &did["archived"]),
+        (&256.into(), &true.into())
+    );
+    let key = done(&state, &["key", "show"]).trim().to_owned();
+    done(&state, &["verify", "--checkpoint", text(&kept)]);
+    done(&state, &["verify", text(&archive), "--key", &key]);
+    let shown = json(&state, &["show", "--event", "entries-archived", "--json"]);
+    assert_eq!(shown.as_array().map(Vec::len), Some(1), "{shown}");
+    let whole = done(&state, &["verify"]);
+    assert!(whole.contains("entries 257 to"), "{whole}");
+
+    // An entry is proven from where it is.
+    let told = rejected(&state, &["prove", "7"]);
+    assert!(told.contains("archived"), "{told}");
+    let proof = folder.path().join("proof.json");
+    let printed = done(&state, &["prove", "7", "--from", text(&archive)]);
+    fs::write(&proof, printed).expect("writes");
+    done(&state, &["verify", "--proof", text(&proof), "--key", &key]);
+    // The archive is not written over.
+    let told = rejected(&state, &["archive", text(&archive), "--before", &before]);
+    assert!(told.contains("no 256 entries"), "{told}");
+}

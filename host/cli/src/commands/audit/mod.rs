@@ -33,6 +33,7 @@ Examples:
   sandcast audit export --recordings ../evidence     and with what can be replayed
   sandcast audit who credit-risk@2               who allowed it, from the record alone
   sandcast audit forget --before 2026-08-01      recordings hold people's data; these are let go
+  sandcast audit archive ../log-2026 --before 2027-01-01     old entries leave, and stay provable
   sandcast audit prove 42 > proof.json           one entry, shown to be in the log
   sandcast audit verify --proof proof.json --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
 
@@ -63,6 +64,8 @@ enum AuditAction {
     Export(hand_over::ExportArguments),
     /// Take recordings away that were made before a day; what the log says of them stays
     Forget(retain::ForgetArguments),
+    /// Take the entries from before a day out of the log, into a folder that can be checked
+    Archive(retain::ArchiveArguments),
     /// Say who allowed what, when, and by which policy or approval
     Who(who::WhoArguments),
     /// Print a proof that an entry is in the log, or that an older log is the start of this one
@@ -82,6 +85,9 @@ impl AuditArguments {
             | AuditAction::Prove(_) => Action::AuditRead,
             // It asks by itself, for what it does is on record.
             AuditAction::Forget(arguments) => {
+                arguments.looks_only().then_some(Action::AuditRead)?
+            }
+            AuditAction::Archive(arguments) => {
                 arguments.looks_only().then_some(Action::AuditRead)?
             }
             AuditAction::Key(arguments) => arguments.looks_only().then_some(Action::AuditRead)?,
@@ -118,7 +124,10 @@ pub(crate) async fn execute(
             hand_over::export(&open(folder.clone())?, &folder, arguments, output)
         }
         AuditAction::Forget(arguments) => {
-            retain::execute(&folder()?, arguments, global, output).await
+            retain::forget(&folder()?, arguments, global, output).await
+        }
+        AuditAction::Archive(arguments) => {
+            retain::archive(&folder()?, arguments, global, output).await
         }
         AuditAction::Prove(arguments) => hand_over::prove(folder, arguments, output),
     }

@@ -1,12 +1,14 @@
-//! `sandcast audit forget`: recordings that are older than they are to be kept.
+//! `sandcast audit forget` and `sandcast audit archive`: recordings and entries that are older than
+//! they are to be kept.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jiff::Timestamp;
 use sandcast_access::{Action, Resource};
-use sandcast_audit::{Digest, Event};
+use sandcast_audit::{Archivable, Digest, Event};
+use sandcast_factory::conduct::Conduct;
 use sandcast_sandbox::{Recording, Recordings};
 
 use super::{hand_over::time, open};
@@ -43,7 +45,109 @@ impl ForgetArguments {
     }
 }
 
-pub(super) async fn execute(
+const ARCHIVING: &str = "\
+The log stays as provable as it was: the hashes of what leaves stay, so each checkpoint and each proof
+still holds, and `verify` checks all of it. The archive is an export: `sandcast audit verify FOLDER --key
+KEY` checks it, `show`, `who` and `prove` read it, and who deletes it deletes those entries for good.
+
+What says which keys sign the log and how far plugins are trusted stays in the log as well. What plugins
+usually do was learned from entries; it is kept, and would be learned anew from what is left should
+conduct.sqlite get lost. Entries leave in tiles of 256, the oldest first.
+
+Runs and servers need not stop; those of a version before this command must.";
+
+#[derive(Debug, Args)]
+#[command(after_help = ARCHIVING)]
+pub(super) struct ArchiveArguments {
+    /// The folder to make; there must be nothing of that name
+    #[arg(value_name = "FOLDER", required_unless_present = "dry_run")]
+    folder: Option<PathBuf>,
+    /// Entries from before this time: 2026-08-01 or 2026-08-01T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    before: Timestamp,
+    /// Only say what would leave
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl ArchiveArguments {
+    /// Whether nothing is changed.
+    pub(super) fn looks_only(&self) -> bool {
+        self.dry_run
+    }
+}
+
+pub(super) async fn archive(
+    log: &Path,
+    arguments: &ArchiveArguments,
+    global: &GlobalArguments,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let audit = open(log.to_path_buf())?;
+    let state = log.parent().unwrap_or(log);
+    let before = arguments.before;
+    let folder = match &arguments.folder {
+        Some(folder) if !arguments.dry_run => folder,
+        _ => {
+            let would = sandcast_audit::archivable(&audit, before).or_reject()?;
+            tell(would, before, None, output)?;
+            return Ok(Exit::Done);
+        }
+    };
+    demand_in(
+        global,
+        state,
+        audit.clone(),
+        Action::LogArchive,
+        &Resource::state(),
+        None,
+    )
+    .await?;
+    // What entries say of plugins is taken in before they leave.
+    Conduct::of_state(state)?.catch_up()?;
+    let report = sandcast_audit::archive(&audit, folder, before).or_reject()?;
+    tell(report.archived, before, Some(folder), output)?;
+    if let Some(key) = &report.export.verified.key {
+        output.note(format_args!(
+            "keep the folder where it is safe; who has the key checks it with\n  \
+             sandcast audit verify {} --key {key}",
+            folder.display()
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+fn tell(
+    entries: Archivable,
+    before: Timestamp,
+    folder: Option<&PathBuf>,
+    output: &Output,
+) -> Result<(), Failure> {
+    if output.wants_json() {
+        output.json(&serde_json::json!({
+            "before": before.to_string(),
+            "first": entries.first,
+            "last": entries.last,
+            "bytes": entries.bytes,
+            "folder": folder,
+            "archived": folder.is_some(),
+        }))?;
+        return Ok(());
+    }
+    output.line(format_args!(
+        "entries {} to {} from before {before}, {}, {}",
+        count(entries.first),
+        count(entries.last),
+        bytes(entries.bytes),
+        match folder {
+            None => "would leave".to_owned(),
+            Some(folder) => format!("left; they are in {}", folder.display()),
+        }
+    ))?;
+    Ok(())
+}
+
+pub(super) async fn forget(
     log: &Path,
     arguments: &ForgetArguments,
     global: &GlobalArguments,

@@ -290,6 +290,16 @@ pub(super) fn describe(event: &Event) -> String {
             count(*files),
             crate::table::bytes(*bytes)
         ),
+        Event::EntriesArchived {
+            before,
+            first,
+            last,
+            ..
+        } => format!(
+            "entries {} to {} from before {before} left for an archive",
+            count(*first),
+            count(*last)
+        ),
         Event::ConductDeviated {
             plugin,
             stage,
@@ -437,11 +447,15 @@ pub(super) fn describe(event: &Event) -> String {
         Event::PredictionsServed {
             model,
             version,
+            principal,
             count: requests,
             rows,
             failures,
         } => format!(
-            "{model} version {version}: {} requests, {} rows, {} failures",
+            "{model} version {version}{}: {} requests, {} rows, {} failures",
+            principal
+                .as_ref()
+                .map_or_else(String::new, |principal| format!(" for {principal}")),
             count(*requests),
             count(*rows),
             count(*failures)

@@ -89,7 +89,7 @@ pub(super) fn execute(
         _ => Failure::from(error).into_rejection(),
     })?;
     if let Some(head) = &arguments.contains {
-        require_entry(&folder, head)?;
+        require_entry(&folder, head, report.present.0)?;
     }
     if output.wants_json() {
         let mut value = serde_json::to_value(&report)?;
@@ -239,7 +239,7 @@ fn cannot_read(path: &Path, error: &io::Error) -> Failure {
     )
 }
 
-fn require_entry(folder: &Path, head: &str) -> Result<(), Failure> {
+fn require_entry(folder: &Path, head: &str, first: u64) -> Result<(), Failure> {
     let malformed = || {
         Failure::rejected_because(
             format_args!("`{head}` is not a head"),
@@ -248,6 +248,13 @@ fn require_entry(folder: &Path, head: &str) -> Result<(), Failure> {
     };
     let (sequence, digest) = head.split_once(':').ok_or_else(malformed)?;
     let sequence: u64 = sequence.parse().map_err(|_| malformed())?;
+    if sequence < first {
+        return Err(Failure::rejected_because(
+            format_args!("entry {sequence} is not here; the first that is, is entry {first}"),
+            "verify the archive or an export that has it; a checkpoint of that size, given with \
+             --checkpoint, is held against this log all the same",
+        ));
+    }
     for entry in sandcast_audit::read(folder).or_reject()? {
         let entry = entry.or_reject()?;
         if entry.sequence == sequence && entry.digest.to_string() == digest {
