@@ -194,7 +194,7 @@ fn apart(isolation: Isolation) -> Grants {
         random: Some(RandomGrant { seed: Some(7) }),
         limits: Limits {
             memory: ByteSize::from_bytes(256 << 20),
-            call_timeout: TimeSpan::from_millis(1_500),
+            call_timeout: TimeSpan::from_secs(5),
             ..Limits::default()
         },
         ..Grants::default()

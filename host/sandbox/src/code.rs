@@ -3,13 +3,13 @@
 
 use wasmparser::{FunctionBody, Operator, Parser, Payload};
 
-/// Functions of all modules of a component. Interpreters of whole languages have some 30,000; the
-/// compiler holds about 5 KiB for each, whatever is in it.
+/// Functions of all modules of a component. CPython as a component has 13,478, SpiderMonkey 12,584 to
+/// 19,852; the compiler holds about 5 KiB for each, whatever is in it.
 const MAX_FUNCTIONS: u32 = 65_536;
 
-/// Bytes of one function. The largest that people compile, the loops of interpreters, have about a
-/// third of it; the compiler holds up to a kilobyte for each.
-const MAX_FUNCTION_BYTES: usize = 256 << 10;
+/// Bytes of one function. The largest that people compile are the loops of interpreters: 426,843 bytes
+/// in CPython 3.14, 171,628 in SpiderMonkey. The compiler holds up to a kilobyte for each.
+const MAX_FUNCTION_BYTES: usize = 512 << 10;
 
 /// Blocks in blocks. A choice between cases is a block around each; the compiler's time grows with the
 /// square.
