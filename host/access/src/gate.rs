@@ -8,8 +8,8 @@ use sandcast_audit::{AuditError, AuditLog, Digest, Event};
 use thiserror::Error;
 
 use crate::{
-    AccessError, Action, Judge, JudgeError, Policies, Principal, PrincipalId, Question, Resource,
-    Role, Store, Token, TokenId, Verdict, local_user,
+    AccessError, Action, Budget, Judge, JudgeError, Policies, Principal, PrincipalId, Question,
+    Resource, Role, Store, Token, TokenId, Verdict, local_user,
 };
 
 /// Longest reason in an entry, in bytes.
@@ -38,6 +38,8 @@ pub struct Permit {
     pub token: Option<TokenId>,
     /// The entry of the audit log, where there is one.
     pub entry: Option<u64>,
+    /// What they may take of a server.
+    pub budget: Budget,
 }
 
 /// Why somebody is not let in.
@@ -240,6 +242,7 @@ impl Gate {
                     principal: id,
                     token: Some(token),
                     entry: Some(entry.sequence),
+                    budget: principal.budget,
                 })
             }
             Err(error) => {
@@ -277,6 +280,7 @@ impl Gate {
                 principal: local_user(),
                 token: None,
                 entry: None,
+                budget: Budget::default(),
             });
         };
         let policies = Policies::of_state(guarded.store.folder())?;
@@ -292,6 +296,7 @@ impl Gate {
                 principal: principal.id.to_string(),
                 token: Some(token),
                 entry: None,
+                budget: principal.budget,
             }),
             false => Err(GateError::Refused(Refusal::Denied {
                 principal: principal.id.to_string(),
@@ -437,6 +442,7 @@ impl Gate {
             principal,
             token: None,
             entry: entry.map(|entry| entry.sequence),
+            budget: Budget::default(),
         })
     }
 }

@@ -8,6 +8,7 @@
 
 mod action;
 mod approval;
+mod budget;
 mod gate;
 mod policy;
 mod principal;
@@ -19,6 +20,7 @@ mod token;
 
 pub use action::{Action, ParseActionError, Resource};
 pub use approval::{Approval, ApprovalStatus, Subject, Widened};
+pub use budget::Budget;
 pub use gate::{Gate, GateError, Permit, Refusal};
 pub use policy::{
     DEFAULT_POLICIES, Judge, JudgeError, Judging, Policies, Question, SCHEMA, Verdict,

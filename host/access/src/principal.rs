@@ -5,6 +5,8 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::Budget;
+
 /// Somebody or something that is known here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,6 +19,9 @@ pub struct Principal {
     pub created: Timestamp,
     /// Since when no token of theirs is good, if that is so.
     pub disabled: Option<Timestamp>,
+    /// What they may take of a server.
+    #[serde(default, skip_serializing_if = "Budget::is_unbounded")]
+    pub budget: Budget,
 }
 
 /// The name of a principal: lower case letters, digits, and `.`, `_`, `@`, `-` between them.

@@ -24,7 +24,7 @@ pub use error::AccessError;
 pub(crate) use rows::{Change, Reading};
 
 use crate::seal::{SealKey, private};
-use crate::{IssuedToken, Principal, PrincipalId, Role, TokenId, TokenRecord};
+use crate::{Budget, IssuedToken, Principal, PrincipalId, Role, TokenId, TokenRecord};
 
 /// The folder in the state folder with the policies and the component that evaluates them.
 pub const ACCESS_FOLDER: &str = "access";
@@ -426,6 +426,32 @@ impl Store {
                 false => "principal-enabled",
             };
             change.post(by, what, &format!("principal:{id}"), "")?;
+            Ok(principal)
+        })
+    }
+
+    /// Says what a principal may take of a server.
+    ///
+    /// # Errors
+    /// When there is none such, or it cannot be written.
+    pub fn set_budget(
+        &self,
+        audit: &AuditLog,
+        id: &PrincipalId,
+        budget: Budget,
+        by: &str,
+    ) -> Result<Principal, AccessError> {
+        self.change(audit, "change a principal", |change| {
+            let mut principal: Principal = change
+                .find("principals", id.as_str())?
+                .ok_or_else(|| AccessError::NoPrincipal(id.to_string()))?;
+            if principal.budget == budget {
+                return Ok(principal);
+            }
+            principal.budget = budget;
+            change.put("principals", id.as_str(), &principal)?;
+            let of = format!("principal:{id}");
+            change.post(by, "principal-budget", &of, &budget.to_string())?;
             Ok(principal)
         })
     }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use wasmtime::UpdateDeadline;
 
 use crate::engine::TICK;
+use crate::fairness::Turns;
 use crate::state::State;
 
 /// What an instance may come to before it is ended, and how fast it may go.
@@ -109,11 +110,21 @@ impl Watch {
     }
 
     /// What a tick comes to for a guest that may go on.
-    pub(crate) fn tick(&self) -> UpdateDeadline {
-        if self.pause.is_zero() {
-            return UpdateDeadline::Yield(1);
+    pub(crate) fn tick(&self, turns: &Turns) -> UpdateDeadline {
+        let pause = self.pause;
+        match turns.next() {
+            None if pause.is_zero() => UpdateDeadline::Yield(1),
+            None => UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(pause))),
+            Some(turn) => UpdateDeadline::YieldCustom(
+                1,
+                Box::pin(async move {
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
+                    turn.await;
+                }),
+            ),
         }
-        UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(self.pause)))
     }
 
     pub(crate) fn pause(&self) -> Duration {

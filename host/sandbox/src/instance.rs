@@ -20,6 +20,7 @@ use crate::call::{CallError, Failure, FailureCode, Usage};
 use crate::columns::Batch;
 use crate::conduct::{self, Strayed};
 use crate::effect::Actor;
+use crate::engine::TICK;
 use crate::grants::compute::PredictorParts;
 use crate::grants::http::Exchanges;
 use crate::grants::noise;
@@ -65,7 +66,7 @@ pub(crate) struct Instance {
     far: Option<Far>,
     /// Its calls into the host, where they were followed in another process.
     traced: Option<Traced>,
-    _place: Place,
+    place: Place,
 }
 
 /// An instance whose Store is in another process.
@@ -110,7 +111,7 @@ impl Instance {
             ended: None,
             far: None,
             traced: None,
-            _place: place,
+            place,
         }
     }
 
@@ -139,7 +140,7 @@ impl Instance {
                 answers: true,
             }),
             traced: None,
-            _place: place,
+            place,
         }
     }
 
@@ -228,6 +229,7 @@ impl Instance {
         let store = self.store()?;
         let state = store.data();
         let patience = state.watch.patience(state.clock.left_in_call());
+        let patience = state.turns.patience(patience, TICK);
         let patience = patience + state.compute.time_left() + GRACE;
         store.set_epoch_deadline(1);
         Ok(Begun { store, patience })
@@ -240,7 +242,9 @@ impl Instance {
     ) -> Result<T, CallError> {
         self.in_call = false;
         if let Ok(store) = self.store() {
-            store.data_mut().clock.stop();
+            let state = store.data_mut();
+            state.clock.excuse(state.turns.end());
+            state.clock.stop();
             noise::flush(store.data_mut());
         }
         let strayed = self
@@ -630,6 +634,7 @@ impl Instance {
         }
         self.record_end(&state.actor, &usage, outcome);
         self.usage = Some(usage);
+        self.place.ended(outcome);
     }
 
     /// An instance that ended as it should leaves its process to the next one.
@@ -643,6 +648,7 @@ impl Instance {
         }
         self.record_end(&far.actor, &usage, outcome);
         self.usage = Some(usage);
+        self.place.ended(outcome);
     }
 
     fn record_end(&self, actor: &Actor, usage: &Usage, outcome: &str) {

@@ -18,6 +18,7 @@ mod contract;
 mod diff;
 mod effect;
 mod engine;
+mod fairness;
 #[doc(hidden)]
 pub mod fuzzing;
 mod grants;
@@ -53,6 +54,7 @@ pub use certify::{
 pub use columns::{ConformError, conform};
 pub use conduct::{Bounds, RowBounds, StageBounds, egress_of};
 pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
+pub use fairness::Fairness;
 pub use grants::{
     Access, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing, ComputeGrant, Excess,
     FileGrant, FileQuota, Grants, HttpCredential, HttpGrant, HttpMethod, HttpScheme, Isolation,

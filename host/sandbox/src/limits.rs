@@ -291,15 +291,17 @@ pub(crate) fn enforce(store: &mut Store<State>, limits: &Limits) {
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|mut store| {
         let state = store.data_mut();
+        // Waiting for a turn is not the guest's own time.
+        state.clock.excuse(state.turns.end());
         if let Some(limit) = state.clock.reached() {
             return Err(OutOfTime(limit).into());
         }
         if let Some(strayed) = conduct::strayed(state) {
             return Err(strayed.into());
         }
-        // A pause is not the guest's own time.
+        // Nor is a pause.
         state.clock.excuse(state.watch.pause());
-        Ok(state.watch.tick())
+        Ok(state.watch.tick(&state.turns))
     });
 }
 

@@ -11,6 +11,7 @@ use crate::bindings;
 use crate::call::CallError;
 use crate::conduct::Bounds;
 use crate::effect::Actor;
+use crate::fairness::Health;
 use crate::grants::Grants;
 use crate::grants::random::RandomState;
 use crate::inspect::Inspection;
@@ -62,6 +63,7 @@ struct Made {
     workshop: Option<Arc<Workshop>>,
     /// For its instances.
     places: Arc<Semaphore>,
+    health: Arc<Health>,
 }
 
 /// A component with everything it imports, for the role it plays.
@@ -107,6 +109,7 @@ impl Plugin {
                 playback: None,
                 workshop,
                 places,
+                health: Arc::default(),
             }),
             recorded: true,
             bounds: None,
@@ -132,6 +135,7 @@ impl Plugin {
                 playback: Some(playback),
                 workshop: None,
                 places,
+                health: Arc::default(),
             }),
             recorded: false,
             bounds: None,
@@ -336,7 +340,10 @@ impl Plugin {
 
     async fn admit(&self) -> Result<Place, String> {
         let made = &self.made;
-        made.sandbox.admit(&made.places, &made.identity).await
+        let sandbox = &made.sandbox;
+        sandbox
+            .admit(&made.places, &made.health, &made.identity)
+            .await
     }
 
     fn wrong_role(&self, wanted: Role) -> CallError {

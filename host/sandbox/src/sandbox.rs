@@ -15,6 +15,7 @@ use wasmtime::component::Component;
 
 use crate::cache::{self, Cache};
 use crate::engine;
+use crate::fairness::{Fairness, Health, Turns};
 use crate::grants::state::Pairs;
 use crate::grants::{Ceiling, Grants};
 use crate::load::{self, LoadError, Origin};
@@ -72,6 +73,8 @@ pub struct SandboxConfig {
     pub process: Option<ProcessProgram>,
     /// Bytes of memory that one component may take to compile, in a process of its own.
     pub compile_memory_bytes: u64,
+    /// How calls share the threads; when absent, each gives way with every tick and that is all.
+    pub fairness: Option<Fairness>,
 }
 
 impl Default for SandboxConfig {
@@ -87,6 +90,7 @@ impl Default for SandboxConfig {
             compile_timeout: Duration::from_secs(300),
             process: None,
             compile_memory_bytes: 4 << 30,
+            fairness: None,
         }
     }
 }
@@ -146,6 +150,9 @@ struct Shared {
     /// Places on the compiler, each held until the compiler is really done.
     compilers: Arc<Semaphore>,
     instances: Arc<Semaphore>,
+    fairness: Option<Fairness>,
+    /// The turns of calls beyond their first tick, where they take any.
+    turns: Option<Arc<Semaphore>>,
 }
 
 /// Components that a process keeps compiled.
@@ -205,6 +212,11 @@ impl Sandbox {
                 compiling: Semaphore::new(1),
                 compilers: Arc::new(Semaphore::new(MAX_COMPILING)),
                 instances: Arc::new(Semaphore::new(engine::MAX_INSTANCES as usize)),
+                turns: config
+                    .fairness
+                    .as_ref()
+                    .map(|fairness| Arc::new(Semaphore::new(fairness.long_calls.get()))),
+                fairness: config.fairness,
             }),
         })
     }
@@ -306,13 +318,24 @@ impl Sandbox {
         self.shared.max_component_bytes
     }
 
+    /// The turns of an instance.
+    pub(crate) fn turns(&self) -> Turns {
+        Turns::of(self.shared.turns.as_ref())
+    }
+
     /// A place for an instance of a plugin, once there is one: of those that its plugin may have, and
     /// then of the host's, so that who waits for its own kind keeps nobody else waiting.
     pub(crate) async fn admit(
         &self,
         of_plugin: &Arc<Semaphore>,
+        health: &Arc<Health>,
         identity: &Identity,
     ) -> Result<Place, String> {
+        if let Some(fairness) = &self.shared.fairness
+            && let Some(start) = health.next_start(fairness.back_off)?
+        {
+            tokio::time::sleep_until(start.into()).await;
+        }
         let wait = |places: &Arc<Semaphore>| {
             tokio::time::timeout(INSTANCE_PATIENCE, Arc::clone(places).acquire_owned())
         };
@@ -331,6 +354,7 @@ impl Sandbox {
         Ok(Place {
             _of_plugin: own.map_err(|closed| closed.to_string())?,
             _of_host: of_host.map_err(|closed| closed.to_string())?,
+            health: Arc::clone(health),
         })
     }
 
@@ -403,6 +427,20 @@ impl Sandbox {
 pub(crate) struct Place {
     _of_plugin: OwnedSemaphorePermit,
     _of_host: OwnedSemaphorePermit,
+    health: Arc<Health>,
+}
+
+impl Place {
+    /// What became of the instance.
+    pub(crate) fn ended(&self, outcome: &str) {
+        match outcome {
+            "finished" => self.health.ended(true),
+            "trapped" | "out of time" | "out of memory" | "over a limit" | "bad output" => {
+                self.health.ended(false);
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Shared {

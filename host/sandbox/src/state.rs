@@ -13,6 +13,7 @@ use crate::bindings::adapter::sandcast::plugin::types;
 use crate::columns::Batch;
 use crate::conduct::{Bounds, Watch};
 use crate::effect::Actor;
+use crate::fairness::Turns;
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
 use crate::grants::files::FilesState;
@@ -66,6 +67,8 @@ pub(crate) struct State {
     pub(crate) sql: SqlState,
     /// Where what goes over HTTP is kept, or comes from.
     pub(crate) exchanges: Option<Exchanges>,
+    /// Its share of the threads.
+    pub(crate) turns: Turns,
     /// What its plugin usually does.
     pub(crate) watch: Watch,
     /// What the guest has printed and is not logged yet.
@@ -144,6 +147,7 @@ impl State {
             sql: SqlState::new(Arc::clone(&actor)),
             http: HttpState::new(Arc::clone(&actor), watch.clone(), exchanges.clone()),
             exchanges,
+            turns: sandbox.turns(),
             watch,
             actor,
             printed,
@@ -197,6 +201,12 @@ impl State {
         let batch = self.table.delete(batch)?;
         self.refund(batch.charged);
         Ok(batch.rows)
+    }
+
+    /// The host begins to compute for long; others take their turns meanwhile.
+    pub(crate) fn computing(&mut self) -> Instant {
+        self.clock.excuse(self.turns.end());
+        Instant::now()
     }
 
     /// Takes the time since then off the guest's account and onto its compute budget.

@@ -13,6 +13,7 @@ use sandcast_audit::{AuditError, AuditLog, Digest, Event};
 use tokio::sync::Semaphore;
 
 use crate::app::App;
+use crate::budget::{self, Caller, Callers};
 use crate::error::ApiError;
 use crate::handlers::Target;
 
@@ -30,12 +31,14 @@ const LONGEST_TOKEN: usize = 256;
 pub(crate) struct Door {
     gate: Arc<Gate>,
     known: Mutex<HashMap<Digest, Known>>,
+    callers: Callers,
     refusals: Mutex<BTreeMap<String, u64>>,
     paused: Semaphore,
 }
 
-/// When an answer was yes, and when somebody last began to find out again.
+/// Who it was, when an answer was yes, and when somebody last began to find out again.
 struct Known {
+    caller: Arc<Caller>,
     since: Instant,
     looked: Instant,
 }
@@ -45,6 +48,7 @@ impl Door {
         Self {
             gate,
             known: Mutex::default(),
+            callers: Callers::default(),
             refusals: Mutex::default(),
             paused: Semaphore::new(MOST_PAUSED),
         }
@@ -55,22 +59,29 @@ impl Door {
         &self,
         headers: &HeaderMap,
         wanted: Option<(Action, Resource)>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Arc<Caller>, ApiError> {
         let token = bearer(headers);
         let answer = Digest::of(format!("{token:?} {wanted:?}").as_bytes());
-        if self.is_known(answer) {
-            return Ok(());
+        if let Some(caller) = self.known(answer) {
+            return Ok(caller);
         }
         let decided = match &wanted {
-            Some((action, resource)) => self.gate.allows(token, *action, resource).await.map(drop),
-            None => self
-                .gate
-                .authenticate(token, jiff::Timestamp::now())
-                .map(drop),
+            Some((action, resource)) => {
+                let permit = self.gate.allows(token, *action, resource).await;
+                permit.map(|permit| (permit.principal, permit.budget))
+            }
+            None => {
+                let found = self.gate.authenticate(token, jiff::Timestamp::now());
+                found.map(|(principal, _)| (principal.id.to_string(), principal.budget))
+            }
         };
-        let Err(error) = decided else {
-            self.keep(answer);
-            return Ok(());
+        let error = match decided {
+            Ok((principal, budget)) => {
+                let caller = self.callers.of(&principal, budget);
+                self.keep(answer, &caller);
+                return Ok(caller);
+            }
+            Err(error) => error,
         };
         self.known
             .lock()
@@ -79,27 +90,25 @@ impl Door {
         Err(self.refuse(error).await)
     }
 
-    /// Whether the answer was yes within the last seconds. Where it has to be found out again, others
-    /// go by what is known until this one is back.
-    fn is_known(&self, answer: Digest) -> bool {
+    /// Who it is, if the answer was yes within the last seconds. Where it has to be found out again,
+    /// others go by what is known until this one is back.
+    fn known(&self, answer: Digest) -> Option<Arc<Caller>> {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(known) = known.get_mut(&answer) else {
-            return false;
-        };
+        let known = known.get_mut(&answer)?;
         let age = now.duration_since(known.since);
         if age < HOLDS {
-            return true;
+            return Some(Arc::clone(&known.caller));
         }
         // A client that goes away before it is found out does not make an answer older than that.
         if age < 2 * HOLDS && now.duration_since(known.looked) < HOLDS {
-            return true;
+            return Some(Arc::clone(&known.caller));
         }
         known.looked = now;
-        false
+        None
     }
 
-    fn keep(&self, answer: Digest) {
+    fn keep(&self, answer: Digest, caller: &Arc<Caller>) {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_KNOWN {
@@ -111,6 +120,7 @@ impl Door {
         known.insert(
             answer,
             Known {
+                caller: Arc::clone(caller),
                 since: now,
                 looked: now,
             },
@@ -149,6 +159,13 @@ impl Door {
         )
     }
 
+    /// Takes a request out of the budget of somebody who was let in.
+    pub(crate) fn begin(&self, caller: &Arc<Caller>) -> Result<budget::Request, ApiError> {
+        caller
+            .begin()
+            .inspect_err(|_| self.count(&format!("over-budget of {}", caller.principal)))
+    }
+
     fn count(&self, kind: &str) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         *refusals.entry(kind.to_owned()).or_default() += 1;
@@ -183,19 +200,30 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl App {
-    /// Lets a request through that is about a model.
+    /// Lets a request through that is about a model: who it is, where that is asked.
     pub(crate) async fn admit(
         &self,
         headers: &HeaderMap,
         action: Action,
         model: &str,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Option<Arc<Caller>>, ApiError> {
         match &self.door {
-            None => Ok(()),
+            None => Ok(None),
             Some(door) => {
-                door.admit(headers, Some((action, Resource::model(model))))
-                    .await
+                let wanted = Some((action, Resource::model(model)));
+                door.admit(headers, wanted).await.map(Some)
             }
+        }
+    }
+
+    /// Takes a request out of the budget of who asks, where that is asked.
+    pub(crate) fn begin(
+        &self,
+        caller: Option<&Arc<Caller>>,
+    ) -> Result<Option<budget::Request>, ApiError> {
+        match (&self.door, caller) {
+            (Some(door), Some(caller)) => door.begin(caller).map(Some),
+            _ => Ok(None),
         }
     }
 }
@@ -204,7 +232,7 @@ impl App {
 pub(crate) async fn guard_model(
     State(app): State<Arc<App>>,
     Path(target): Path<Target>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     if let Some(door) = &app.door {
@@ -213,7 +241,8 @@ pub(crate) async fn guard_model(
             .models
             .is_served(&target.model)
             .then(|| (Action::Predict, Resource::model(&target.model)));
-        door.admit(request.headers(), wanted).await?;
+        let caller = door.admit(request.headers(), wanted).await?;
+        request.extensions_mut().insert(caller);
     }
     Ok(next.run(request).await)
 }

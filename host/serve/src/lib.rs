@@ -7,6 +7,7 @@
 //! the version it began with.
 
 mod app;
+mod budget;
 mod config;
 mod door;
 mod error;

@@ -7,12 +7,22 @@ use sandcast_audit::{AuditError, AuditLog, Event};
 use tokio::time::MissedTickBehavior;
 
 use crate::app::App;
+use crate::budget::{self, Caller};
+use crate::models::Loaded;
 
-/// Requests by model and version since they were last written down.
+/// Requests by model, version and who asked, since they were last written down.
 #[derive(Debug, Default)]
 pub(crate) struct Served {
-    pending: Mutex<BTreeMap<(String, u64), Sum>>,
+    pending: Mutex<BTreeMap<Asked, Sum>>,
     total: Mutex<Sum>,
+}
+
+/// Which version of which model, and by whom, where that is known.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Asked {
+    model: String,
+    version: u64,
+    principal: Option<String>,
 }
 
 /// Requests to a model, answered or not.
@@ -34,11 +44,27 @@ impl Sum {
 impl Served {
     /// Begins to record a request. It counts when the guard is dropped, as a failure unless it was
     /// marked as answered: a client that goes away does not make it unseen.
-    pub(crate) fn record<'a>(&'a self, model: &'a str, version: u64) -> Record<'a> {
+    pub(crate) fn record(
+        &self,
+        loaded: &Loaded,
+        caller: Option<&Arc<Caller>>,
+        counted: Option<budget::Request>,
+    ) -> Record<'_> {
+        self.record_of(
+            Asked {
+                model: loaded.model.name.clone(),
+                version: loaded.model.version,
+                principal: caller.map(|caller| caller.principal.clone()),
+            },
+            counted,
+        )
+    }
+
+    fn record_of(&self, asked: Asked, counted: Option<budget::Request>) -> Record<'_> {
         Record {
             served: self,
-            model,
-            version,
+            asked,
+            counted,
             answered_rows: None,
         }
     }
@@ -52,16 +78,17 @@ impl Served {
     pub(crate) fn write(&self, audit: &AuditLog) -> Result<(), AuditError> {
         let mut pending =
             std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        while let Some(((model, version), sum)) = pending.pop_first() {
+        while let Some((asked, sum)) = pending.pop_first() {
             let event = Event::PredictionsServed {
-                model: model.clone(),
-                version,
+                model: asked.model.clone(),
+                version: asked.version,
+                principal: asked.principal.clone(),
                 count: sum.requests,
                 rows: sum.rows,
                 failures: sum.failures,
             };
             if let Err(error) = audit.append(event) {
-                pending.insert((model, version), sum);
+                pending.insert(asked, sum);
                 let mut current = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
                 for (key, sum) in pending {
                     current.entry(key).or_default().add(sum);
@@ -76,14 +103,18 @@ impl Served {
 /// A request that is being answered.
 pub(crate) struct Record<'a> {
     served: &'a Served,
-    model: &'a str,
-    version: u64,
+    asked: Asked,
+    /// What it takes of the budget of who asks.
+    counted: Option<budget::Request>,
     answered_rows: Option<u64>,
 }
 
 impl Record<'_> {
     pub(crate) fn answered(&mut self, rows: u64) {
         self.answered_rows = Some(rows);
+        if let Some(counted) = &self.counted {
+            counted.answered(rows);
+        }
     }
 }
 
@@ -104,10 +135,7 @@ impl Drop for Record<'_> {
             .pending
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        pending
-            .entry((self.model.to_owned(), self.version))
-            .or_default()
-            .add(sum);
+        pending.entry(self.asked.clone()).or_default().add(sum);
     }
 }
 
@@ -139,28 +167,46 @@ mod tests {
             .collect()
     }
 
+    fn asked(version: u64, principal: Option<&str>) -> Asked {
+        Asked {
+            model: "m".to_owned(),
+            version,
+            principal: principal.map(str::to_owned),
+        }
+    }
+
     #[test]
-    fn requests_are_summed_by_version() {
+    fn requests_are_summed_by_version_and_by_who_asked() {
         let served = Served::default();
-        served.record("m", 1).answered(3);
-        served.record("m", 1).answered(4);
-        served.record("m", 2).answered(1);
+        served.record_of(asked(1, None), None).answered(3);
+        served.record_of(asked(1, None), None).answered(4);
+        served.record_of(asked(1, Some("app")), None).answered(5);
+        served.record_of(asked(2, None), None).answered(1);
         let audit = AuditLog::in_memory();
         served.write(&audit).expect("written");
         served.write(&audit).expect("nothing to write");
-        let line = |version, count, rows, failures| Event::PredictionsServed {
-            model: "m".to_owned(),
-            version,
-            count,
-            rows,
-            failures,
-        };
-        assert_eq!(events(&audit), [line(1, 2, 7, 0), line(2, 1, 1, 0)]);
+        let line =
+            |version, principal: Option<&str>, count, rows, failures| Event::PredictionsServed {
+                model: "m".to_owned(),
+                version,
+                principal: principal.map(str::to_owned),
+                count,
+                rows,
+                failures,
+            };
+        assert_eq!(
+            events(&audit),
+            [
+                line(1, None, 2, 7, 0),
+                line(1, Some("app"), 1, 5, 0),
+                line(2, None, 1, 1, 0)
+            ]
+        );
         assert_eq!(
             served.total(),
             Sum {
-                requests: 3,
-                rows: 8,
+                requests: 4,
+                rows: 13,
                 failures: 0
             }
         );
@@ -169,7 +215,7 @@ mod tests {
     #[test]
     fn a_request_that_was_given_up_counts_as_a_failure() {
         let served = Served::default();
-        drop(served.record("m", 1));
+        drop(served.record_of(asked(1, None), None));
         assert_eq!(
             served.total(),
             Sum {

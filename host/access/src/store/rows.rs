@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{AccessError, KeptToken, LONGEST_LIFETIME_DAYS, MOST_ROWS};
 use crate::seal::SealKey;
-use crate::{IssuedToken, Principal, PrincipalId, Role, Token, TokenId, TokenRecord};
+use crate::{Budget, IssuedToken, Principal, PrincipalId, Role, Token, TokenId, TokenRecord};
 
 /// Rows, each held to its seal.
 pub(crate) struct Reading<'a> {
@@ -217,6 +217,7 @@ impl Change<'_> {
             roles,
             created: now,
             disabled: None,
+            budget: Budget::default(),
         };
         self.put("principals", id.as_str(), &principal)?;
         Ok(principal)

@@ -232,3 +232,29 @@ fn what_a_crash_left_in_the_outbox_is_told_once() {
     Store::open(place.path(), &place.audit).expect("it opens");
     assert_eq!(changes(&place).len(), before + 2);
 }
+
+#[test]
+fn a_budget_is_kept_with_its_principal_and_is_on_record() {
+    let place = Place::new();
+    let budget = Budget {
+        requests_per_minute: std::num::NonZeroU32::new(60),
+        ..Budget::default()
+    };
+    let unknown = place
+        .store
+        .set_budget(&place.audit, &id("eve"), budget, "ann");
+    assert!(matches!(unknown, Err(AccessError::NoPrincipal(_))));
+    for _ in 0..2 {
+        let set = place
+            .store
+            .set_budget(&place.audit, &id("ann"), budget, "ann");
+        assert_eq!(set.expect("set").budget, budget);
+    }
+    assert_eq!(
+        place.store.principal(&id("ann")).expect("she is").budget,
+        budget
+    );
+    let told = changes(&place);
+    let times = told.iter().filter(|(what, _)| what == "principal-budget");
+    assert_eq!(times.count(), 1, "nothing is told twice");
+}

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc};
 use clap::Args;
 use sandcast_access::{Action, Resource, Store};
 use sandcast_factory::Workspace;
+use sandcast_sandbox::{Fairness, SandboxConfig};
 use sandcast_serve::{
     ModelSelector, Protection, RegistrySource, ServeConfig, ServeError, Server, TlsFiles,
     shutdown_signal,
@@ -74,7 +75,12 @@ pub(crate) async fn execute(
             Some(Arc::new(allowed.gate))
         }
     };
-    let workspace = Workspace::open_with(&folder, arguments.device.sandbox(global)?)?;
+    let sandbox = SandboxConfig {
+        // Many ask at one time, and one that asks for long should not be what the others wait for.
+        fairness: Some(Fairness::of_this_machine()),
+        ..arguments.device.sandbox(global)?
+    };
+    let workspace = Workspace::open_with(&folder, sandbox)?;
     let audit = workspace.audit().clone();
     let defaults = ServeConfig::default();
     let config = ServeConfig {

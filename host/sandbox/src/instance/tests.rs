@@ -310,6 +310,98 @@ async fn a_plugin_that_has_its_share_of_instances_waits_and_keeps_nobody_else_wa
         .expect("a place again");
 }
 
+fn fair(back_off: Duration) -> Bench {
+    Bench::with(|config| {
+        config.fairness = Some(crate::Fairness {
+            long_calls: std::num::NonZeroUsize::MIN,
+            back_off,
+        });
+    })
+}
+
+/// Two that never come back and take turns are each given the time that they may have, and no less
+/// because the other had its turns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_calls_take_turns_and_waiting_is_not_their_time() {
+    let bench = fair(Duration::from_millis(1));
+    let text = PolicyText {
+        decide: "(loop $again (br $again))",
+        ..PolicyText::default()
+    };
+    let grants = limits(|limits| limits.call_timeout = TimeSpan::from_millis(300));
+    let plugin = bench.load(&text.component(), grants).await;
+    let began = Instant::now();
+    let calls: Vec<_> = (0..2)
+        .map(|_| {
+            let plugin = plugin.clone();
+            tokio::spawn(async move {
+                let policy = plugin.policy(&context(), &serde_json::json!({})).await;
+                let mut policy = policy.expect("configured");
+                let error = policy.decide(&request()).await.expect_err("no end");
+                assert!(matches!(error, CallError::Timeout { .. }), "{error}");
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.expect("no panic");
+    }
+    let used = bench.events().into_iter().filter_map(|event| match event {
+        Event::CallsFinished { guest_seconds, .. } => Some(guest_seconds),
+        _ => None,
+    });
+    let used: Vec<f64> = used.collect();
+    assert!(
+        used.len() == 2 && used.iter().all(|seconds| *seconds >= 0.29),
+        "{used:?}"
+    );
+    assert!(
+        began.elapsed() >= Duration::from_millis(550),
+        "one after the other, nearly: {:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_on_end_waits_for_its_next_instance_and_no_other_does() {
+    let most = Duration::from_millis(200);
+    let bench = fair(most);
+    let broken = PolicyText {
+        decide: "unreachable",
+        ..PolicyText::default()
+    };
+    let broken = bench.load(&broken.component(), Grants::default()).await;
+    let (context, config) = (context(), serde_json::json!({}));
+    let mut waited = Duration::ZERO;
+    for _ in 0..9 {
+        let began = Instant::now();
+        let mut policy = broken.policy(&context, &config).await.expect("in time");
+        waited = began.elapsed();
+        policy.decide(&request()).await.expect_err("a trap");
+    }
+    assert!(waited >= most / 2, "it waits by now: {waited:?}");
+    // One waits; those who come meanwhile are told.
+    let (one, two, three) = tokio::join!(
+        broken.policy(&context, &config),
+        broken.policy(&context, &config),
+        broken.policy(&context, &config),
+    );
+    let told: Vec<CallError> = [one, two, three]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+    assert!(!told.is_empty(), "not all of them wait");
+    for error in told {
+        assert!(
+            error.to_string().contains("failed one after the other"),
+            "{error}"
+        );
+    }
+    let other = bench.load(&configuring(""), Grants::default()).await;
+    let began = Instant::now();
+    other.policy(&context, &config).await.expect("another's");
+    assert!(began.elapsed() < most, "it does not wait");
+}
+
 #[tokio::test]
 async fn an_instance_that_trapped_is_not_asked_again() {
     let bench = Bench::new();

@@ -126,10 +126,12 @@ pub(crate) async fn completions(
         Some((name, version)) => (name, Some(version)),
     };
     let loaded = app.models.find(name, version).map_err(unknown)?;
-    app.admit(&headers, Action::Generate, name)
+    let caller = app
+        .admit(&headers, Action::Generate, name)
         .await
         .map_err(unknown)?;
-    let mut record = app.served.record(&loaded.model.name, loaded.model.version);
+    let counted = app.begin(caller.as_ref()).map_err(unknown)?;
+    let mut record = app.served.record(&loaded, caller.as_ref(), counted);
     let timeout = app.config.request_timeout;
     let answered = tokio::time::timeout(timeout, answer(&app, &loaded, request)).await;
     let answered = answered.unwrap_or_else(|_| {

@@ -7,7 +7,7 @@ use arrow::datatypes::Float64Type;
 use arrow::record_batch::RecordBatch;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::response::Response;
 use sandcast_factory::Predicted;
 use sandcast_sandbox::TaskKind;
@@ -15,6 +15,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::TargetPath;
 use crate::app::App;
+use crate::budget::Caller;
 use crate::error::{ApiError, FailureCause, PredictError};
 use crate::models::{LABEL, Loaded, list};
 use crate::protocol::{
@@ -26,6 +27,7 @@ use crate::telemetry::{FailureLabels, ModelLabels, Raised, RequestLabels, UNKNOW
 pub(crate) async fn infer(
     State(app): State<Arc<App>>,
     Path(target): TargetPath,
+    extensions: Extensions,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -40,8 +42,12 @@ pub(crate) async fn infer(
         }
     };
     let version = loaded.model.version.to_string();
+    let caller = extensions.get::<Arc<Caller>>();
+    let counted = app.begin(caller).inspect_err(|error| {
+        count_request(&app, &loaded.model.name, &version, error.status);
+    })?;
     let timeout = app.config.request_timeout;
-    let mut record = app.served.record(&loaded.model.name, loaded.model.version);
+    let mut record = app.served.record(&loaded, caller, counted);
     let work = answer(&app, &loaded, &headers, body);
     let result = tokio::time::timeout(timeout, work)
         .await

@@ -1,6 +1,7 @@
 //! Tokens and TLS, with a client that takes neither on trust.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,8 +12,8 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use jiff::Timestamp;
 use sandcast_access::{
-    Action, FourEyes, Gate, IssuedToken, Judge, Judging, Policies, PrincipalId, Question, Role,
-    Settings, Store, Verdict,
+    Action, Budget, FourEyes, Gate, IssuedToken, Judge, Judging, Policies, PrincipalId, Question,
+    Role, Settings, Store, Verdict,
 };
 use sandcast_audit::{AuditLog, Digest, Event};
 use sandcast_serve::{Protection, ServeConfig, ServeError, Server, TlsFiles};
@@ -213,6 +214,45 @@ async fn a_yes_holds_for_seconds_and_no_longer() {
         }
         assert!(Instant::now() < patience, "a revoked token goes on");
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_budget_holds_for_all_tokens_of_a_principal_and_for_nobody_else() {
+    let place = Place::new();
+    let router = place.router().await;
+    let one = place.add("bank-app", Role::Service).token.reveal();
+    let now = Timestamp::now();
+    let two = place
+        .store
+        .issue_token(&place.audit, &id("bank-app"), 1, now, "ann")
+        .expect("issued");
+    let two = two.token.reveal();
+    let other = place.add("shop-app", Role::Service).token.reveal();
+    let budget = Budget {
+        requests_per_minute: NonZeroU32::new(4),
+        ..Budget::default()
+    };
+    place
+        .store
+        .set_budget(&place.audit, &id("bank-app"), budget, "ann")
+        .expect("set");
+    for token in [&one, &two, &one, &two] {
+        let answer = ask(&router, "POST", INFER, Some(token)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+    let refused = ask(&router, "POST", INFER, Some(&two)).await;
+    let wait = refused.headers.get("retry-after").expect("when to try");
+    let wait: u64 = wait.to_str().expect("text").parse().expect("seconds");
+    assert!((1..=15).contains(&wait), "{wait}");
+    let error = refused.error(StatusCode::TOO_MANY_REQUESTS);
+    assert!(error.contains("4 requests a minute"), "{error}");
+    // To look at a model costs nothing, and others have their own.
+    let looked = ask(&router, "GET", "/v2/models/credit", Some(&one)).await;
+    assert_eq!(looked.status, StatusCode::OK);
+    for _ in 0..6 {
+        let answer = ask(&router, "POST", INFER, Some(&other)).await;
+        assert_eq!(answer.status, StatusCode::OK);
     }
 }
 

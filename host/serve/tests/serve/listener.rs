@@ -125,6 +125,7 @@ async fn what_was_served_is_in_the_audit_log() {
             Event::PredictionsServed {
                 model: "credit".to_owned(),
                 version: 1,
+                principal: None,
                 count: 2,
                 rows: 1,
                 failures: 1,

@@ -1,8 +1,10 @@
 //! `sandcast access principals`.
 
+use std::num::{NonZeroU32, NonZeroU64};
+
 use clap::Subcommand;
 use jiff::Timestamp;
-use sandcast_access::{Action, Principal, PrincipalId, Resource, Role};
+use sandcast_access::{Action, Budget, Principal, PrincipalId, Resource, Role};
 
 use super::{allowed, failed, moment, role_names, store};
 use crate::{
@@ -24,6 +26,20 @@ pub(super) enum PrincipalsAction {
     },
     /// List them
     List,
+    /// Say what one may take of a server; what is not said is not bounded any more
+    Budget {
+        /// Who
+        principal: PrincipalId,
+        /// Requests to models in a minute
+        #[arg(long, value_name = "N")]
+        requests_per_minute: Option<NonZeroU32>,
+        /// Rows that are predicted, or texts that are written, in a minute
+        #[arg(long, value_name = "N")]
+        rows_per_minute: Option<NonZeroU64>,
+        /// Requests that are answered at one time
+        #[arg(long, value_name = "N")]
+        at_once: Option<NonZeroU32>,
+    },
     /// Have none of its tokens be good any more
     Disable {
         /// Who
@@ -55,6 +71,22 @@ pub(super) async fn execute(
             let audit = allowed.gate.audit();
             store(&allowed)?.add_principal(audit, principal, roles, now, allowed.who())
         }
+        PrincipalsAction::Budget {
+            principal,
+            requests_per_minute,
+            rows_per_minute,
+            at_once,
+        } => {
+            let budget = Budget {
+                requests_per_minute: *requests_per_minute,
+                rows_per_minute: *rows_per_minute,
+                at_once: *at_once,
+            };
+            let resource = Resource::principal(principal);
+            let allowed = allowed(global, Action::PrincipalManage, &resource).await?;
+            let audit = allowed.gate.audit();
+            store(&allowed)?.set_budget(audit, principal, budget, allowed.who())
+        }
         PrincipalsAction::Disable { principal } | PrincipalsAction::Enable { principal } => {
             let disabled = matches!(action, PrincipalsAction::Disable { .. });
             let resource = Resource::principal(principal);
@@ -72,9 +104,10 @@ pub(super) async fn execute(
             None => "enabled",
         };
         output.line(format_args!(
-            "{}  {}  {standing}",
+            "{}  {}  {standing}  {}",
             principal.id,
-            role_names(&principal.roles)
+            role_names(&principal.roles),
+            principal.budget
         ))?;
     }
     Ok(Exit::Done)
@@ -85,13 +118,15 @@ fn list(all: &[Principal], output: &Output) -> Result<Exit, Failure> {
         output.json(&all)?;
         return Ok(Exit::Done);
     }
-    let mut table = Table::with_headings(["principal", "roles", "since", "disabled since"]);
+    let mut table =
+        Table::with_headings(["principal", "roles", "since", "disabled since", "budget"]);
     for principal in all {
         table.row([
             principal.id.to_string(),
             role_names(&principal.roles),
             moment(principal.created),
             principal.disabled.map_or_else(String::new, moment),
+            principal.budget.to_string(),
         ]);
     }
     output.line(table)?;

@@ -2,7 +2,6 @@
 //! its time.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
 use sandcast_kernels::{Feeds, Progress, RunError, Schedule, Session, Tensor, TrainPlan};
@@ -136,7 +135,7 @@ async fn work(
         checkpoints: checkpoints.map(|(cache, how)| Checkpoints::new(cache, how)),
         watch,
     };
-    let started = Instant::now();
+    let started = state.computing();
     let done = tokio::task::spawn_blocking(move || job.run(material)).await;
     drop(cancel);
     state.computed(started);
