@@ -79,6 +79,15 @@ pub enum Event {
         /// signed is not checked, and does not stand here.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         signers: Vec<VerifierKey>,
+        /// Who signed the component by Sigstore, of those that a rule of trust names.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        identities: Vec<CertifiedSigner>,
+        /// The digest of the operator's rules of trust, where there are some.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trust: Option<Digest>,
+        /// The keys that signed these rules, where the host was told whose they must be.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        trust_signers: Vec<VerifierKey>,
         /// The interfaces it imports.
         imports: Vec<String>,
     },
@@ -545,6 +554,29 @@ impl Event {
                 | Self::ApprovalCarriedOut { .. }
         )
     }
+}
+
+/// Who a certificate says signed a component, with what vouches for that: a Sigstore bundle that held
+/// under a root of trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CertifiedSigner {
+    /// An e-mail address, or a URI such as that of a workflow.
+    pub identity: String,
+    /// Who issued that identity.
+    pub issuer: String,
+    /// The id of the transparency log with the signature: the hash of its key, in hex.
+    pub log: String,
+    /// The number of the signature in the log.
+    pub log_index: u64,
+    /// The earliest time of the signature that a log or a timestamp authority vouches for.
+    #[schemars(with = "String")]
+    pub time: jiff::Timestamp,
+    /// The kind of what was attested, where a statement about the component was signed and not the
+    /// component itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<String>,
+    /// The digest of the root of trust that all of it held under.
+    pub trust_root: Digest,
 }
 
 /// How far a component is trusted.

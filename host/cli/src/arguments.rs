@@ -95,6 +95,17 @@ pub(crate) struct GlobalArguments {
         value_name = "FILE"
     )]
     pub(crate) trust: Option<PathBuf>,
+    /// A public key that must have signed that file, in the `.sig` file beside it; several, by commas
+    /// or repeated: one of them
+    #[arg(
+        long,
+        global = true,
+        env = "SANDCAST_TRUST_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        value_delimiter = ','
+    )]
+    pub(crate) trust_key: Vec<VerifierKey>,
     /// A file with the token of whoever gives the command, where access is set up [default: the
     /// token in SANDCAST_TOKEN]
     #[arg(
@@ -122,7 +133,7 @@ pub(crate) struct GlobalArguments {
 impl GlobalArguments {
     /// What the operator holds every pipeline and every model to.
     pub(crate) fn operator(&self) -> Result<OperatorRules, Failure> {
-        let mut rules = OperatorRules::default();
+        let mut rules = self.rules_of_trust()?;
         match &self.ceiling {
             Some(path) => {
                 let signed = read_ceiling(path, &self.ceiling_key).or_reject()?;
@@ -139,8 +150,27 @@ impl GlobalArguments {
             }
             None => {}
         }
-        if let Some(path) = &self.trust {
-            rules.trust = read_trust(path).or_reject()?;
+        Ok(rules)
+    }
+
+    /// Who may sign plugins, by the operator; nothing else of the rules.
+    pub(crate) fn rules_of_trust(&self) -> Result<OperatorRules, Failure> {
+        let mut rules = OperatorRules::default();
+        match &self.trust {
+            Some(path) => {
+                let signed = read_trust(path, &self.trust_key).or_reject()?;
+                rules.trust = signed.trust;
+                rules.trust_digest = Some(signed.digest);
+                rules.trust_signers = signed.signers;
+            }
+            None if !self.trust_key.is_empty() => {
+                return Err(Failure::rejected_because(
+                    "there is a key for the rules of trust (--trust-key or SANDCAST_TRUST_KEY), and \
+                     no rules",
+                    "name their file with --trust or SANDCAST_TRUST",
+                ));
+            }
+            None => {}
         }
         Ok(rules)
     }

@@ -92,6 +92,7 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
         .env_remove("SANDCAST_CEILING")
         .env_remove("SANDCAST_CEILING_KEY")
         .env_remove("SANDCAST_TRUST")
+        .env_remove("SANDCAST_TRUST_KEY")
         .env("NO_COLOR", "1")
         .output()
         .expect("the program starts")
@@ -669,6 +670,44 @@ fn an_operator_says_who_may_sign_on_this_host() {
     assert!(ends(folder, &inspect, 0).contains("who may"));
     let nowhere = ["plan", ".", "--trust", "nowhere.yaml"];
     assert!(ends(folder, &nowhere, 1).contains("nothing is trusted without them"));
+
+    // The rules may have to be signed, as a ceiling may.
+    let make = ["sign", "--new-key", "operator", "--key", "operator.key"];
+    let operator = ends(folder, &make, 0).trim_end().to_owned();
+    let signed = |command: &[&str], code: i32| {
+        let under = ["--trust", "trust.yaml", "--trust-key", &operator];
+        ends(folder, &[command, &under].concat(), code)
+    };
+    for command in [
+        &["plan", "."][..],
+        &["run", "."],
+        &["inspect", "fetch.wasm"],
+    ] {
+        let said = signed(command, 1);
+        assert!(
+            said.contains("trust.yaml is refused: it is not signed"),
+            "{said}"
+        );
+    }
+    let alone = ["plan", ".", "--trust-key", &operator];
+    assert!(ends(folder, &alone, 1).contains("name their file with --trust"));
+    let sign = ["sign", "--trust", "trust.yaml", "--key", "operator.key"];
+    let said = ends(folder, &sign, 0);
+    assert!(
+        said.contains("signed by operator  trust.yaml.sig"),
+        "{said}"
+    );
+    let both = [&sign[..], &["--ceiling", "ceiling.yaml"]].concat();
+    assert!(ends(folder, &both, 1).contains("one of them is signed at a time"));
+    assert!(signed(&["plan", "."], 0).contains("signed by house"));
+    let doctor = ["doctor", "--trust", "trust.yaml", "--trust-key", &operator];
+    let said = String::from_utf8_lossy(&sandcast(folder, &doctor).stdout).into_owned();
+    assert!(said.contains("these rules signed by operator"), "{said}");
+    let rules = fs::read_to_string(folder.join("trust.yaml")).expect("read");
+    fs::write(folder.join("trust.yaml"), rules + "# more\n").expect("written");
+    assert!(signed(&["plan", "."], 1).contains("it is not what was signed"));
+    fs::write(folder.join("trust.yaml"), "version: 1\ntrust: 3\n").expect("written");
+    assert!(ends(folder, &sign, 1).contains("has no rules of trust"));
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use sandcast_audit::Digest;
+use sandcast_sigstore::testing::{LittleSigstore, Signing};
 use serde_json::{Value, json};
 
 fn repository() -> PathBuf {
@@ -122,25 +124,8 @@ fn a_model_is_registered_pointed_at_and_served() {
     let audit = String::from_utf8_lossy(&audit.stdout).into_owned();
     assert!(audit.contains("alias-moved"), "{audit}");
 
-    let serving = sandcast(
-        &state,
-        &["serve", "--address", "127.0.0.1:0", "credit-risk@stable"],
-    )
-    .stdout(Stdio::null())
-    .stderr(Stdio::piped())
-    .spawn()
-    .expect("it starts");
-    let mut serving = Running(serving);
-    let stderr = serving.0.stderr.take().expect("its words");
-    let mut words = BufReader::new(stderr).lines();
-    let address = words
-        .by_ref()
-        .map_while(Result::ok)
-        .find_map(|line| {
-            let (_, rest) = line.split_once("http://")?;
-            Some(rest.split_whitespace().next()?.to_owned())
-        })
-        .expect("it says where it listens");
+    let arguments = ["serve", "--address", "127.0.0.1:0", "credit-risk@stable"];
+    let (mut serving, address) = serve(sandcast(&state, &arguments));
 
     assert_eq!(ask(&address, "GET", "/v2/health/ready", "").0, 200);
     let request = repository().join("examples/credit-risk/request.json");
@@ -182,6 +167,225 @@ fn a_model_is_registered_pointed_at_and_served() {
     assert_eq!(serving.wait(), Some(0));
     let verified = output(&state, &["audit", "verify"]);
     assert!(verified.status.success(), "{verified:?}");
+}
+
+const RELEASE: &str = "https://github.com/acme/mlp/.github/workflows/release.yml@refs/tags/v1.0.0";
+const GITHUB: &str = "https://token.actions.githubusercontent.com";
+
+/// The credit-risk example in a folder of its own, whose adapter lies beside the pipeline and must be
+/// signed by a workflow.
+fn with_adapter_beside(folder: &Path) -> PathBuf {
+    let example = repository().join("examples/credit-risk");
+    let text = std::fs::read_to_string(example.join("pipeline.yaml")).expect("the pipeline");
+    let plugins = repository().join("plugins").display().to_string();
+    let text = text.replace("../../plugins/adapter-mlp", "mlp.wasm");
+    let text = text.replace("../../plugins", &plugins);
+    assert!(text.contains("mlp.wasm"), "{text}");
+    let trust = format!(
+        "trust: {{ adapter: {{ identities: [{{ identity: \"https://github.com/acme/mlp/*\", \
+         issuer: \"{GITHUB}\", trust_root: root.json }}] }} }}\n"
+    );
+    std::fs::write(folder.join("pipeline.yaml"), text + &trust).expect("the pipeline");
+    std::fs::create_dir(folder.join("data")).expect("a folder");
+    for file in ["policy.cedar", "data/branch.csv", "data/web.csv.gz"] {
+        std::fs::copy(example.join(file), folder.join(file)).expect(file);
+    }
+    let adapter = folder.join("mlp.wasm");
+    let built = sandcast_build::component_path(&repository().join("plugins/adapter-mlp"));
+    std::fs::copy(built.expect("a crate"), &adapter).expect("it is built");
+    adapter
+}
+
+#[test]
+fn a_plugin_is_let_in_by_a_sigstore_bundle_until_its_signer_is_trusted_no_more() {
+    let state = state("sigstore");
+    let built = output(&state, &["build", "plugins/adapter-mlp"]);
+    assert!(built.status.success(), "{built:?}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let adapter = with_adapter_beside(folder);
+    let little = LittleSigstore::new();
+    let root = little.trusted_root().to_string();
+    std::fs::write(folder.join("root.json"), &root).expect("written");
+    let in_folder = |name: &str| folder.join(name).display().to_string();
+    let pipeline = folder.display().to_string();
+    let ends = |arguments: &[&str], code: i32| {
+        let output = output(&state, arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        said
+    };
+    let component = std::fs::read(&adapter).expect("there");
+    let bundle = adapter.with_extension("wasm.sigstore.json");
+    let write = |bundle: &Path, value: &Value| {
+        std::fs::write(bundle, value.to_string()).expect("written");
+    };
+
+    // Nothing beside it, then one of another component, then one that is too long, then the right one.
+    assert!(ends(&["plan", &pipeline], 1).contains("it has no Sigstore bundle"));
+    let by = Signing::by(RELEASE, GITHUB);
+    write(&bundle, &little.sign(b"another", &by));
+    assert!(ends(&["plan", &pipeline], 1).contains("it is of another file"));
+    std::fs::write(&bundle, " ".repeat(1 << 20)).expect("written");
+    assert!(ends(&["plan", &pipeline], 1).contains("it is longer than 262144 bytes"));
+    let stranger = Signing::by("https://github.com/other/mlp/x.yml@refs/heads/main", GITHUB);
+    write(&bundle, &little.sign(&component, &stranger));
+    assert!(ends(&["plan", &pipeline], 1).contains("nobody who may sign a adapter signed it"));
+    write(&bundle, &little.sign(&component, &by));
+    assert!(ends(&["plan", &pipeline], 0).contains(&format!("signed by {RELEASE} (issued by")));
+
+    // By hand, beside it and named.
+    let (file, root_file) = (in_folder("mlp.wasm"), in_folder("root.json"));
+    let verify = |identity: &str, more: &[&str], code: i32| {
+        let arguments = [
+            "verify-plugin",
+            &file,
+            "--trust-root",
+            &root_file,
+            "--identity",
+            identity,
+            "--issuer",
+            GITHUB,
+        ];
+        ends(&[&arguments, more].concat(), code)
+    };
+    assert!(verify(RELEASE, &[], 0).contains("entry 4711 of the log"));
+    let told: Value = serde_json::from_str(&verify(RELEASE, &["--json"], 0)).expect("JSON");
+    assert_eq!(told["identities"][0]["identity"], RELEASE);
+    assert_eq!(told["identities"][0]["issuer"], GITHUB);
+    assert_eq!(
+        told["identities"][0]["trust_root"],
+        Digest::of(root.as_bytes()).to_string()
+    );
+    assert!(verify("ann@acme.example", &[], 1).contains("nobody who may sign"));
+    assert!(verify("https://github.com*", &[], 1).contains("leaves the host open"));
+    let elsewhere = in_folder("provenance.json");
+    let attested = little.attest(&component, "https://slsa.dev/provenance/v1", &by);
+    write(Path::new(&elsewhere), &attested);
+    let told = verify(RELEASE, &["--bundle", &elsewhere], 0);
+    assert!(told.contains("as https://slsa.dev/provenance/v1"), "{told}");
+    let nowhere = in_folder("nowhere.json");
+    assert!(verify(RELEASE, &["--bundle", &nowhere], 1).contains("nowhere.json"));
+    let inspected = said_of(&ends(
+        &["inspect", &file, "--pipeline", &pipeline, "--json"],
+        0,
+    ));
+    assert_eq!(inspected["signature"]["identities"][0]["identity"], RELEASE);
+
+    // In a run, and on record.
+    let run = said(&state, &["run", "--build", &pipeline]);
+    assert_eq!(run["outcome"], "completed");
+    let audit = ends(&["audit", "show", "--event", "plugin-loaded"], 0);
+    assert!(audit.contains(&format!(
+        "signed by {RELEASE} (issued by {GITHUB}, entry 4711"
+    )));
+
+    // A server goes by the operator's rules as they are.
+    let key = ends(
+        &[
+            "sign",
+            "--new-key",
+            "operator",
+            "--key",
+            &in_folder("operator.key"),
+        ],
+        0,
+    );
+    let rules = in_folder("trust.yaml");
+    let digest = Digest::of(root.as_bytes());
+    let trust = |identity: &str| {
+        let text = format!(
+            "version: 1\ntrust: {{ adapter: {{ identities: [{{ identity: \"{identity}\", issuer: \
+             \"{GITHUB}\", trust_root: root.json, trust_root_digest: {digest} }}] }} }}\n"
+        );
+        // One after the other: for a moment the rules are not signed, and nothing is trusted.
+        std::fs::write(&rules, text).expect("written");
+        ends(
+            &[
+                "sign",
+                "--trust",
+                &rules,
+                "--key",
+                &in_folder("operator.key"),
+            ],
+            0,
+        );
+    };
+    trust(RELEASE);
+    let serving = sandcast(
+        &state,
+        &[
+            "serve",
+            "--address",
+            "127.0.0.1:0",
+            "--trust",
+            &rules,
+            "--trust-key",
+            key.trim_end(),
+        ],
+    );
+    let (serving, address) = serve(serving);
+    let request = repository().join("examples/credit-risk/request.json");
+    let request = std::fs::read_to_string(request).expect("a request");
+    let infer = || ask(&address, "POST", "/v2/models/credit-risk/infer", &request);
+    assert_eq!(infer().0, 200);
+    let until = |wanted: u16| {
+        let patience = Instant::now() + Duration::from_secs(20);
+        loop {
+            let (status, answer) = infer();
+            if status == wanted {
+                return answer;
+            }
+            assert!(Instant::now() < patience, "{status}: {answer}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    trust("ann@acme.example");
+    let refused = until(403);
+    let by_rule = "by the operator's rule of trust: nobody who may sign a adapter signed it";
+    let patience = Instant::now() + Duration::from_secs(20);
+    let mut refused = refused;
+    // Until the new rules are signed, the answer is that they are not.
+    while !refused.contains(by_rule) {
+        assert!(Instant::now() < patience, "{refused}");
+        std::thread::sleep(Duration::from_millis(200));
+        refused = until(403);
+    }
+    trust("https://github.com/acme/*");
+    until(200);
+    std::fs::remove_file(&rules).expect("removed");
+    assert!(until(403).contains("nothing is trusted without them"));
+    trust(RELEASE);
+    until(200);
+    signal(&serving.0, "-TERM");
+    let mut serving = serving;
+    assert_eq!(serving.wait(), Some(0));
+    let refusals = ends(&["audit", "show", "--event", "plugin-refused"], 0);
+    assert!(refusals.contains(by_rule), "{refusals}");
+}
+
+fn said_of(text: &str) -> Value {
+    serde_json::from_str(text).expect("JSON")
+}
+
+/// Starts a server and waits until it says where it listens.
+fn serve(mut command: Command) -> (Running, String) {
+    let serving = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut serving = Running(serving);
+    let stderr = serving.0.stderr.take().expect("its words");
+    let mut words = BufReader::new(stderr).lines().map_while(Result::ok);
+    let address = words.find_map(|line| {
+        let (_, rest) = line.split_once("http://")?;
+        Some(rest.split_whitespace().next()?.to_owned())
+    });
+    // What it says later is read, so that it is never held up.
+    std::thread::spawn(move || words.for_each(drop));
+    (serving, address.expect("it says where it listens"))
 }
 
 #[test]

@@ -132,7 +132,7 @@ pub async fn declare(workspace: &Workspace, pipeline: &Pipeline) -> Result<Decla
         .let_in(&planned.plugin, sections.conduct.admission, None)?;
     let (name, grants) = (&train.plugin, section.grants.clone());
     let origin = Origin {
-        signature: component.signature.as_deref(),
+        signatures: component.signatures(),
         trust: sections.trust.get(&Role::Adapter),
     };
     let plugin = workspace

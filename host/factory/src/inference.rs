@@ -292,6 +292,49 @@ impl ServedModel {
     }
 }
 
+/// Asks again whether those who may sign the adapter and the policies of a version did, by the rule
+/// that is kept with it and by the operator's as it is now. A refusal is on record.
+///
+/// # Errors
+/// If one of them is not trusted, or cannot be read.
+pub async fn check_trust(
+    workspace: &Workspace,
+    version: &ModelVersion,
+) -> Result<(), InferenceError> {
+    let adapter = (&version.adapter_name, &version.component, &version.vouched);
+    let policies = version.policies.iter();
+    let policies = policies.map(|policy| (&policy.name, &policy.component, &policy.vouched));
+    for (name, component, vouched) in std::iter::once(adapter).chain(policies) {
+        let bytes = get(workspace, version, component).await?;
+        let (sandbox, name, vouched) = (workspace.sandbox().clone(), name.clone(), vouched.clone());
+        // A large component takes some milliseconds to hash.
+        let checking = tokio::task::spawn_blocking(move || {
+            let origin = Origin {
+                signatures: vouched.signatures(),
+                trust: vouched.trust.as_ref(),
+            };
+            let outcome = sandbox.check_signatures(&name, &bytes, origin);
+            outcome.map_err(|error| (name, error))
+        });
+        let (name, source) = match checking.await {
+            Ok(Ok(_)) => continue,
+            Ok(Err(refusal)) => refusal,
+            // What cannot be known is a no.
+            Err(error) => {
+                let (name, reason) = (version.adapter_name.clone(), error.to_string());
+                (name.clone(), LoadError::NotAComponent { name, reason })
+            }
+        };
+        workspace.audit().append(Event::PluginRefused {
+            name,
+            digest: Some(*component),
+            reason: source.to_string(),
+        })?;
+        return Err(refused(version, source));
+    }
+    Ok(())
+}
+
 async fn get(
     workspace: &Workspace,
     version: &ModelVersion,
@@ -338,31 +381,33 @@ async fn load_plugin(
 ) -> Result<Plugin, InferenceError> {
     let bytes = get(workspace, version, component).await?;
     let origin = Origin {
-        signature: vouched.signature.as_deref(),
+        signatures: vouched.signatures(),
         trust: vouched.trust.as_ref(),
     };
     workspace
         .sandbox()
         .load_from(name, &bytes, role, grants, origin)
         .await
-        .map_err(|source| {
-            let (model, version) = (version.model.clone(), version.version);
-            let source = Box::new(source);
-            match *source {
-                LoadError::Untrusted { .. } | LoadError::UntrustedByOperator { .. } => {
-                    InferenceError::Untrusted {
-                        model,
-                        version,
-                        source,
-                    }
-                }
-                _ => InferenceError::Load {
-                    model,
-                    version,
-                    source,
-                },
+        .map_err(|source| refused(version, source))
+}
+
+fn refused(version: &ModelVersion, source: LoadError) -> InferenceError {
+    let (model, version) = (version.model.clone(), version.version);
+    let source = Box::new(source);
+    match *source {
+        LoadError::Untrusted { .. } | LoadError::UntrustedByOperator { .. } => {
+            InferenceError::Untrusted {
+                model,
+                version,
+                source,
             }
-        })
+        }
+        _ => InferenceError::Load {
+            model,
+            version,
+            source,
+        },
+    }
 }
 
 /// Asks a policy whether a version may answer. Conditions cannot be met here, so they are a no.

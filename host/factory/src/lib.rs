@@ -23,7 +23,7 @@ pub mod workspace;
 
 pub use config::{ConfigError, Pipeline};
 pub use declare::{DeclareError, Declared, declare};
-pub use inference::{Generated, InferenceError, Predicted, RowsError, ServedModel};
+pub use inference::{Generated, InferenceError, Predicted, RowsError, ServedModel, check_trust};
 pub use plan::{Plan, PlanError};
 pub use registry::{ApprovedMove, ModelSummary, ModelVersion, Registry, RegistryError, Vouched};
 pub use run::{

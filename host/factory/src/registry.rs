@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use sandcast_audit::{AuditLog, Digest, Event, PluginRef, RunId};
-use sandcast_sandbox::{Grants, Task, TrustRule};
+use sandcast_sandbox::{Grants, Signatures, Task, TrustRule};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -108,12 +108,23 @@ pub struct Vouched {
     /// The signed note that lay beside the component, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
+    /// The Sigstore bundle that came with the component, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
     /// Who may sign plugins of its role, where the pipeline says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<TrustRule>,
 }
 
 impl Vouched {
+    /// What says who signed the component.
+    pub fn signatures(&self) -> Signatures<'_> {
+        Signatures {
+            note: self.signature.as_deref(),
+            bundle: self.bundle.as_deref(),
+        }
+    }
+
     fn is_empty(&self) -> bool {
         *self == Vouched::default()
     }

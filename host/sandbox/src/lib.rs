@@ -79,8 +79,11 @@ pub use roles::{
     TrainProgress, TrainReport, Trained, Validator, Verdict,
 };
 pub use sandbox::{OperatorRules, Pooling, Sandbox, SandboxConfig, SandboxError};
+// Of Sigstore's files, so that whoever reads them knows where to stop.
+pub use sandcast_sigstore::{MAX_BUNDLE_BYTES, MAX_ROOT_BYTES};
 pub use signature::{
-    CeilingSignatureError, SignatureError, TrustRule, check_trust, sign, sign_ceiling, signers,
-    verify, verify_ceiling,
+    IdentityRule, OperatorFile, OperatorFileError, RuleProblem, SignatureError, Signatures,
+    Signers, TrustRule, check_trust, sign, sign_operator_file, signers, verify, verify_bundle,
+    verify_operator_file,
 };
 pub use text::sentence;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sandcast_audit::{Event, PluginRef, VerifierKey};
+use sandcast_audit::{Event, PluginRef};
 use thiserror::Error;
 use wasmtime::component::{Component, Linker};
 
@@ -19,8 +19,8 @@ use crate::manifest::Role;
 use crate::plugin::{Plugin, RolePre};
 use crate::process::Workshop;
 use crate::recording::Playback;
-use crate::sandbox::Sandbox;
-use crate::signature::{self, SignatureError, TrustRule};
+use crate::sandbox::{OperatorRules, Sandbox};
+use crate::signature::{self, SignatureError, Signatures, Signers, TrustRule};
 use crate::state::{Identity, State};
 use crate::text;
 
@@ -218,8 +218,8 @@ fn sentence(excesses: &[Excess]) -> String {
 /// Where a component is from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Origin<'a> {
-    /// The signed note beside it, if there is one.
-    pub signature: Option<&'a str>,
+    /// What lies beside it to say who signed it.
+    pub signatures: Signatures<'a>,
     /// Who may sign the plugins of its role; without a rule anybody, and nobody has to.
     pub trust: Option<&'a TrustRule>,
 }
@@ -233,7 +233,8 @@ pub(crate) async fn load(
     grants: Grants,
     origin: Origin<'_>,
 ) -> Result<Plugin, LoadError> {
-    let outcome = check_and_compile(sandbox, name, bytes, role, grants, origin).await;
+    let rules = sandbox.operator();
+    let outcome = check_and_compile(sandbox, &rules, name, bytes, role, grants, origin).await;
     let event = match &outcome {
         Ok(plugin) => Event::PluginLoaded {
             run: None,
@@ -241,8 +242,11 @@ pub(crate) async fn load(
             name: name.to_owned(),
             grants: serde_json::to_value(plugin.grants()).unwrap_or_default(),
             ceiling: sandbox.ceiling_digest(),
-            ceiling_signers: sandbox.operator().ceiling_signers.clone(),
-            signers: plugin.signers().to_vec(),
+            ceiling_signers: rules.ceiling_signers.clone(),
+            signers: plugin.signers().keys.clone(),
+            identities: plugin.signers().identities.clone(),
+            trust: rules.trust_digest,
+            trust_signers: rules.trust_signers.clone(),
             imports: plugin
                 .inspection()
                 .imports
@@ -269,6 +273,7 @@ pub(crate) async fn load(
 
 async fn check_and_compile(
     sandbox: &Sandbox,
+    rules: &OperatorRules,
     name: &str,
     bytes: &[u8],
     role: Role,
@@ -284,11 +289,11 @@ async fn check_and_compile(
         });
     }
     let inspection = inspect_named(name, bytes)?;
-    let signers = check_signature(sandbox, name, &inspection, origin)?;
+    let signers = check_signature(rules, name, bytes, &inspection, origin)?;
     check_contract(name, &inspection)?;
     check_role(name, &inspection, role)?;
     check_imports(name, &inspection, &grants)?;
-    if let Some(ceiling) = &sandbox.operator().ceiling {
+    if let Some(ceiling) = &rules.ceiling {
         let excesses = ceiling.excesses(&inspection.manifest.id, role, &grants);
         if !excesses.is_empty() {
             return Err(LoadError::OverCeiling {
@@ -416,7 +421,7 @@ pub(crate) fn apart(
         reason: text::sentence(&format!("{error:#}"), 1024),
     })?;
     let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
-    let (sandbox, signers) = (sandbox.clone(), Vec::new());
+    let (sandbox, signers) = (sandbox.clone(), Signers::default());
     Ok(Plugin::new(
         sandbox, identity, inspection, signers, pre, None,
     ))
@@ -520,33 +525,38 @@ pub(crate) async fn replayed(
     ))
 }
 
-/// Holds a component to the rule that it comes with and to the operator's: the keys of both that
-/// signed it.
-fn check_signature(
+/// Holds a component to its rule and the operator's, without loading it.
+pub(crate) fn check_signatures(
     sandbox: &Sandbox,
     name: &str,
+    bytes: &[u8],
+    origin: Origin<'_>,
+) -> Result<Signers, LoadError> {
+    let inspection = inspect_named(name, bytes)?;
+    check_signature(&sandbox.operator(), name, bytes, &inspection, origin)
+}
+
+/// Holds a component to the rule that it comes with and to the operator's: those of both that signed
+/// it.
+fn check_signature(
+    rules: &OperatorRules,
+    name: &str,
+    bytes: &[u8],
     inspection: &Inspection,
     origin: Origin<'_>,
-) -> Result<Vec<VerifierKey>, LoadError> {
-    let mut signers =
-        signature::check_trust(inspection, origin.signature, origin.trust).map_err(|source| {
-            LoadError::Untrusted {
-                name: name.to_owned(),
-                source,
-            }
-        })?;
-    let rule = sandbox.operator().trust.get(&inspection.role);
-    let known = signature::check_trust(inspection, origin.signature, rule).map_err(|source| {
+) -> Result<Signers, LoadError> {
+    let check = |rule| signature::check_trust(inspection, bytes, origin.signatures, rule);
+    let mut signers = check(origin.trust).map_err(|source| LoadError::Untrusted {
+        name: name.to_owned(),
+        source,
+    })?;
+    let known = check(rules.trust.get(&inspection.role)).map_err(|source| {
         LoadError::UntrustedByOperator {
             name: name.to_owned(),
             source,
         }
     })?;
-    for key in known {
-        if !signers.contains(&key) {
-            signers.push(key);
-        }
-    }
+    signers.add(known);
     Ok(signers)
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::Schema;
-use sandcast_audit::{PluginRef, RunId, VerifierKey};
+use sandcast_audit::{PluginRef, RunId};
 use tokio::sync::Semaphore;
 use wasmtime::Store;
 
@@ -22,6 +22,7 @@ use crate::process::{Opening, Workshop};
 use crate::recording::{Playback, Recorder, Recordings};
 use crate::roles::{Adapter, Connector, Policy, Validator};
 use crate::sandbox::{Place, Sandbox};
+use crate::signature::Signers;
 use crate::state::{Identity, State};
 
 /// On whose behalf an instance runs.
@@ -55,7 +56,7 @@ struct Made {
     sandbox: Sandbox,
     identity: Arc<Identity>,
     inspection: Inspection,
-    signers: Vec<VerifierKey>,
+    signers: Signers,
     pre: RolePre,
     /// What its instances are given in place of the world.
     playback: Option<Arc<Playback>>,
@@ -94,7 +95,7 @@ impl Plugin {
         sandbox: Sandbox,
         identity: Arc<Identity>,
         inspection: Inspection,
-        signers: Vec<VerifierKey>,
+        signers: Signers,
         pre: RolePre,
         workshop: Option<Arc<Workshop>>,
     ) -> Self {
@@ -130,7 +131,7 @@ impl Plugin {
                 sandbox,
                 identity,
                 inspection,
-                signers: Vec::new(),
+                signers: Signers::default(),
                 pre,
                 playback: Some(playback),
                 workshop: None,
@@ -167,8 +168,8 @@ impl Plugin {
         &self.made.inspection
     }
 
-    /// The keys that signed it, of those that a rule of trust names.
-    pub fn signers(&self) -> &[VerifierKey] {
+    /// Who signed it, of those that a rule of trust names.
+    pub fn signers(&self) -> &Signers {
         &self.made.signers
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use sandcast_audit::{AuditLog, Digest, VerifierKey};
@@ -23,7 +23,7 @@ use crate::manifest::Role;
 use crate::plugin::Plugin;
 use crate::process::{self, CompileFailure, ProcessProgram, Stop};
 use crate::recording::Recordings;
-use crate::signature::TrustRule;
+use crate::signature::{Signers, TrustRule};
 use crate::state::Identity;
 use crate::text;
 
@@ -46,6 +46,10 @@ pub struct OperatorRules {
     pub ceiling_signers: Vec<VerifierKey>,
     /// Who may sign the plugins of a role, beside what a pipeline says of it.
     pub trust: BTreeMap<Role, TrustRule>,
+    /// The digest of the file with these rules, for records.
+    pub trust_digest: Option<Digest>,
+    /// The keys that signed that file, for records; checked by whoever read it.
+    pub trust_signers: Vec<VerifierKey>,
 }
 
 /// How a [`Sandbox`] is made.
@@ -137,7 +141,7 @@ struct Shared {
     plugin_state: Option<PathBuf>,
     /// What plugins keep, once one of them may.
     pairs: Mutex<Option<Arc<Pairs>>>,
-    operator: OperatorRules,
+    operator: RwLock<Arc<OperatorRules>>,
     ceiling_digest: Option<Digest>,
     max_component_bytes: u64,
     compile_timeout: Duration,
@@ -203,7 +207,7 @@ impl Sandbox {
                 plugin_state: config.plugin_state,
                 pairs: Mutex::new(None),
                 ceiling_digest: config.operator.ceiling.as_ref().map(Ceiling::digest),
-                operator: config.operator,
+                operator: RwLock::new(Arc::new(config.operator)),
                 max_component_bytes: config.max_component_bytes,
                 compile_timeout: config.compile_timeout,
                 process: config.process,
@@ -253,14 +257,46 @@ impl Sandbox {
         load::load(self, name, component, role, grants, origin).await
     }
 
+    /// Who signed a component, by its own rule and that of the operator as they are now; nothing of it
+    /// is compiled, and nothing is recorded.
+    ///
+    /// # Errors
+    /// When it is no component, or one of the rules refuses it.
+    pub fn check_signatures(
+        &self,
+        name: &str,
+        component: &[u8],
+        origin: Origin<'_>,
+    ) -> Result<Signers, LoadError> {
+        load::check_signatures(self, name, component, origin)
+    }
+
     /// Where tensor programs run.
     pub fn device(&self) -> &Device {
         &self.shared.device
     }
 
     /// What the operator holds every plugin to.
-    pub(crate) fn operator(&self) -> &OperatorRules {
-        &self.shared.operator
+    pub fn operator(&self) -> Arc<OperatorRules> {
+        let rules = self.shared.operator.read();
+        Arc::clone(&rules.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts the operator's rules of trust of `rules` in force, for what is loaded from now on. What is
+    /// loaded stays: whoever keeps it asks again.
+    pub fn set_trust(&self, rules: OperatorRules) {
+        let held = self.shared.operator.write();
+        let mut held = held.unwrap_or_else(PoisonError::into_inner);
+        let OperatorRules {
+            ceiling,
+            ceiling_signers,
+            ..
+        } = (**held).clone();
+        *held = Arc::new(OperatorRules {
+            ceiling,
+            ceiling_signers,
+            ..rules
+        });
     }
 
     /// The digest of what pipelines may grant at most.

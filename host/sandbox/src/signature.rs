@@ -6,14 +6,17 @@
 
 use std::fmt::Write as _;
 
-use sandcast_audit::{LogKey, Note, NoteFault, VerifierKey};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use sandcast_audit::{CertifiedSigner, LogKey, Note, NoteFault, VerifierKey};
+use sandcast_sigstore::BundleFault;
 use thiserror::Error;
 
-mod ceiling;
+mod identity;
+mod operator;
+mod rule;
 
-pub use ceiling::{CeilingSignatureError, sign_ceiling, verify_ceiling};
+pub use identity::{IdentityRule, verify_bundle};
+pub use operator::{OperatorFile, OperatorFileError, sign_operator_file, verify_operator_file};
+pub use rule::{RuleProblem, TrustRule};
 
 use crate::inspect::Inspection;
 use crate::manifest::Role;
@@ -22,19 +25,50 @@ use crate::text;
 /// The first line of the text, so that what a key signed here means nothing elsewhere.
 const HEADING: &str = "sandcast plugin signature v1";
 
-/// Who may sign the plugins of a role.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TrustRule {
-    /// Whether plugins without a signature of one of the keys are refused.
-    #[serde(default = "yes")]
-    pub required: bool,
-    /// The public keys, as `sandcast sign --new-key` prints them.
-    pub keys: Vec<VerifierKey>,
+/// What lies beside a component to say who signed it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Signatures<'a> {
+    /// The signed note, if there is one.
+    pub note: Option<&'a str>,
+    /// The Sigstore bundle, if there is one.
+    pub bundle: Option<&'a str>,
 }
 
-fn yes() -> bool {
-    true
+/// Who signed a component, of those that rules of trust name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signers {
+    /// The keys.
+    pub keys: Vec<VerifierKey>,
+    /// The identities, with what vouches for them.
+    pub identities: Vec<CertifiedSigner>,
+}
+
+impl Signers {
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.identities.is_empty()
+    }
+
+    /// Adds those that are not there yet.
+    pub fn add(&mut self, others: Signers) {
+        for key in others.keys {
+            if !self.keys.contains(&key) {
+                self.keys.push(key);
+            }
+        }
+        for identity in others.identities {
+            if !self.identities.contains(&identity) {
+                self.identities.push(identity);
+            }
+        }
+    }
+
+    /// Each in a few words, for people.
+    pub fn names(&self) -> Vec<String> {
+        let keys = self.keys.iter().map(|key| key.name().to_owned());
+        let identities = self.identities.iter().map(identity::named);
+        keys.chain(identities).collect()
+    }
 }
 
 /// Why a signature is not enough, or cannot be made.
@@ -76,6 +110,42 @@ pub enum SignatureError {
         role: Role,
         /// The names and hashes of those that did.
         signers: String,
+    },
+    /// There is no bundle.
+    #[error(
+        "it has no Sigstore bundle; get its `.sigstore.json` file from the vendor, who makes it with \
+         `cosign sign-blob --bundle`"
+    )]
+    NoBundle,
+    /// There is neither a note nor a bundle.
+    #[error(
+        "it is not signed; get its `.sig` or `.sigstore.json` file from the vendor, or sign it with \
+         `sandcast sign`"
+    )]
+    Unsigned,
+    /// The bundle does not hold.
+    #[error("its Sigstore bundle is refused: {0}")]
+    Bundle(BundleFault),
+    /// The root of trust of a rule is none.
+    #[error("the root of trust of `trust.{role}.identities[{index}]` cannot be used: {what}")]
+    Root {
+        /// The role of the rule.
+        role: Role,
+        /// Which of its identities.
+        index: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Nobody who is trusted for its role signed it.
+    #[error(
+        "nobody who may sign a {role} signed it; signed by {signer}. If that identity is to be \
+         trusted, write it with its issuer under `trust.{role}.identities`"
+    )]
+    OtherIdentity {
+        /// Its role.
+        role: Role,
+        /// Who did, and who issued that identity.
+        signer: String,
     },
     /// A component whose version could be read as another line.
     #[error("its version `{version}` has characters that cannot be signed")]
@@ -208,7 +278,8 @@ fn hold(note: &Note, keys: &[VerifierKey]) -> Held {
     held
 }
 
-/// Holds a component to the rule of its role: the keys of the rule that signed it, if one did.
+/// Holds a component to the rule of its role: those of the rule that signed it, if one did. One of
+/// the keys or one of the identities is enough.
 ///
 /// A signature that was changed is refused even where none is required. One of a stranger is then
 /// worth as much as none: who could add it could as well have left it out.
@@ -217,18 +288,48 @@ fn hold(note: &Note, keys: &[VerifierKey]) -> Held {
 /// When the rule refuses it.
 pub fn check_trust(
     inspection: &Inspection,
-    signature: Option<&str>,
+    component: &[u8],
+    signatures: Signatures<'_>,
     rule: Option<&TrustRule>,
-) -> Result<Vec<VerifierKey>, SignatureError> {
+) -> Result<Signers, SignatureError> {
     let Some(rule) = rule else {
-        return Ok(Vec::new());
+        return Ok(Signers::default());
     };
-    match verify(inspection, signature, &rule.keys) {
-        Err(SignatureError::Missing | SignatureError::OtherKey { .. }) if !rule.required => {
-            Ok(Vec::new())
+    let mut signers = Signers::default();
+    let mut lacking = Vec::new();
+    if !rule.keys.is_empty() || rule.identities.is_empty() {
+        match verify(inspection, signatures.note, &rule.keys) {
+            Ok(keys) => signers.keys = keys,
+            Err(error @ (SignatureError::Missing | SignatureError::OtherKey { .. })) => {
+                lacking.push(error);
+            }
+            Err(error) => return Err(error),
         }
-        outcome => outcome,
     }
+    if !rule.identities.is_empty() {
+        let bundle = signatures.bundle;
+        match verify_bundle(inspection.role, component, bundle, &rule.identities) {
+            Ok(signer) => signers.identities.push(signer),
+            Err(error @ (SignatureError::NoBundle | SignatureError::OtherIdentity { .. })) => {
+                lacking.push(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if !signers.is_empty() || !rule.required {
+        return Ok(signers);
+    }
+    // Somebody else's signature tells more than that there is none.
+    let is_absence = |error: &SignatureError| {
+        matches!(error, SignatureError::Missing | SignatureError::NoBundle)
+    };
+    let both = lacking.len() > 1;
+    let told = lacking.iter().find(|error| !is_absence(error)).cloned();
+    Err(match told {
+        Some(error) => error,
+        None if both => SignatureError::Unsigned,
+        None => lacking.pop().unwrap_or(SignatureError::Missing),
+    })
 }
 
 fn note_of(inspection: &Inspection, signature: &str) -> Result<Note, SignatureError> {

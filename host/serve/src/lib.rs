@@ -23,6 +23,7 @@ mod server;
 mod standing;
 mod telemetry;
 mod tls;
+mod trust;
 
 pub use app::{guarded_router, router};
 pub use config::{ModelSelector, SelectorError, ServeConfig};
@@ -31,3 +32,4 @@ pub use models::{ModelSource, Predict, ServableModel};
 pub use registry::RegistrySource;
 pub use server::{Protection, ServeSummary, Server, serve, shutdown_signal};
 pub use tls::TlsFiles;
+pub use trust::ReadRules;

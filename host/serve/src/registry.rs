@@ -16,18 +16,48 @@ use crate::config::ModelSelector;
 use crate::error::{FailureCause, PredictError, SourceError};
 use crate::models::{ModelSource, Predict, ServableModel};
 use crate::standing::StandingWatch;
+use crate::trust::{ReadRules, TrustWatch};
 
 /// The models that a workspace has registered. A prediction runs the version's adapter in its
 /// sandbox, on weights that were loaded once.
 #[derive(Clone)]
 pub struct RegistrySource {
     workspace: Arc<Workspace>,
+    trust: Option<Arc<TrustWatch>>,
 }
 
 impl RegistrySource {
     /// The models of this workspace.
     pub fn new(workspace: Arc<Workspace>) -> Self {
-        Self { workspace }
+        Self {
+            workspace,
+            trust: None,
+        }
+    }
+
+    /// The same, whose models are held to the operator's rules of trust as they are while it serves.
+    #[must_use]
+    pub fn under(self, read: ReadRules) -> Self {
+        let watch = TrustWatch::new(Arc::clone(&self.workspace), read);
+        Self {
+            trust: Some(Arc::new(watch)),
+            ..self
+        }
+    }
+
+    /// The number of the rules of trust that are in force.
+    async fn generation(&self, model: &str) -> Result<u64, SourceError> {
+        let Some(trust) = self.trust.clone() else {
+            return Ok(0);
+        };
+        let failed = |reason: String| SourceError {
+            model: model.to_owned(),
+            reason,
+        };
+        tokio::task::spawn_blocking(move || trust.generation())
+            .await
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(failed)
     }
 
     /// Asks the registry off the runtime's threads: it reads a database.
@@ -62,6 +92,8 @@ impl RegistrySource {
             reference,
         };
         let version = self.version(&selector).await?;
+        // Before it is loaded, so that rules that change meanwhile are looked at again.
+        let generation = self.generation(&selector.to_string()).await?;
         let served = ServedModel::load(&self.workspace, &version)
             .await
             .map_err(|error| SourceError {
@@ -71,11 +103,16 @@ impl RegistrySource {
         Ok(ServableModel {
             facts: facts(&version),
             threshold: version.evaluation.threshold.unwrap_or(0.5),
-            name: version.model,
+            name: version.model.clone(),
             version: version.version,
-            task: version.task,
+            task: version.task.clone(),
             predictor: Arc::new(Sandboxed {
-                standing: StandingWatch::new(Arc::clone(&self.workspace), version.adapter),
+                standing: StandingWatch::new(
+                    Arc::clone(&self.workspace),
+                    version,
+                    self.trust.clone(),
+                    generation,
+                ),
                 served,
             }),
         })
@@ -162,7 +199,9 @@ impl From<InferenceError> for PredictError {
         let cause = match error {
             InferenceError::Call(error) => return error.into(),
             InferenceError::Rows(_) | InferenceError::DoesNotWrite { .. } => FailureCause::Input,
-            InferenceError::Denied { .. } | InferenceError::Conduct { .. } => FailureCause::Denied,
+            InferenceError::Denied { .. }
+            | InferenceError::Conduct { .. }
+            | InferenceError::Untrusted { .. } => FailureCause::Denied,
             _ => FailureCause::Internal,
         };
         Self {

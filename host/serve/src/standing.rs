@@ -1,14 +1,15 @@
 //! Whether the adapter of a model that is served may still run: an operator can quarantine it, or
-//! another process can, while it answers.
+//! another process can, while it answers; and who signed it can be trusted no more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sandcast_audit::PluginRef;
-use sandcast_factory::Workspace;
 use sandcast_factory::conduct::Admission;
+use sandcast_factory::registry::ModelVersion;
+use sandcast_factory::{Workspace, check_trust};
 
 use crate::error::{FailureCause, PredictError};
+use crate::trust::TrustWatch;
 
 /// How long an answer holds. Looking costs well below a millisecond where nothing has changed.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -16,24 +17,35 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// The standing of one adapter, looked at now and then.
 pub(crate) struct StandingWatch {
     workspace: Arc<Workspace>,
-    adapter: PluginRef,
+    version: ModelVersion,
+    /// The rules of trust, where the operator has some.
+    trust: Option<Arc<TrustWatch>>,
     known: Mutex<Known>,
 }
 
 struct Known {
     looked: Instant,
     refusal: Option<String>,
+    /// The rules that the version was held to last, and how that went.
+    trusted: (u64, Option<String>),
 }
 
 impl StandingWatch {
-    /// Of an adapter that was let in just now.
-    pub(crate) fn new(workspace: Arc<Workspace>, adapter: PluginRef) -> Self {
+    /// Of a version that was let in just now, under the rules of trust with this number.
+    pub(crate) fn new(
+        workspace: Arc<Workspace>,
+        version: ModelVersion,
+        trust: Option<Arc<TrustWatch>>,
+        generation: u64,
+    ) -> Self {
         Self {
             workspace,
-            adapter,
+            version,
+            trust,
             known: Mutex::new(Known {
                 looked: Instant::now(),
                 refusal: None,
+                trusted: (generation, None),
             }),
         }
     }
@@ -50,17 +62,7 @@ impl StandingWatch {
             is_due
         };
         if is_due {
-            let (workspace, adapter) = (Arc::clone(&self.workspace), self.adapter.clone());
-            let looking = tokio::task::spawn_blocking(move || {
-                let let_in = workspace
-                    .conduct()
-                    .let_in(&adapter, Admission::Automatic, None);
-                let_in.err().map(|error| error.to_string())
-            });
-            // What cannot be known is a no.
-            let refusal = looking
-                .await
-                .unwrap_or_else(|error| Some(error.to_string()));
+            let refusal = self.refusal().await;
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.refusal = refusal;
         }
@@ -72,5 +74,43 @@ impl StandingWatch {
                 message: refusal.clone(),
             }),
         }
+    }
+
+    /// Why it may not run, if it may not.
+    async fn refusal(&self) -> Option<String> {
+        let (workspace, adapter) = (Arc::clone(&self.workspace), self.version.adapter.clone());
+        let trust = self.trust.clone();
+        let looking = tokio::task::spawn_blocking(move || {
+            let conduct = workspace.conduct();
+            let let_in = conduct.let_in(&adapter, Admission::Automatic, None);
+            let_in.map_err(|error| error.to_string())?;
+            trust.map(|trust| trust.generation()).transpose()
+        });
+        // What cannot be known is a no.
+        match looking.await {
+            Err(error) => Some(error.to_string()),
+            Ok(Err(refusal)) => Some(refusal),
+            Ok(Ok(None)) => None,
+            Ok(Ok(Some(generation))) => self.distrust(generation).await,
+        }
+    }
+
+    /// Why its signatures are not enough under the rules of trust with this number, if they are not.
+    async fn distrust(&self, generation: u64) -> Option<String> {
+        let (known, refusal) = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.trusted.clone()
+        };
+        if known == generation {
+            return refusal;
+        }
+        let checked = check_trust(&self.workspace, &self.version).await;
+        let refusal = checked.err().map(|error| error.to_string());
+        if let Some(refusal) = &refusal {
+            tracing::warn!(%refusal, "a model is trusted no more");
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.trusted = (generation, refusal.clone());
+        refusal
     }
 }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use sandcast_audit::{AuditLog, Digest, VerifierKey};
 use sandcast_sandbox::{
     Certificate, Grants, Inspection, Model, Recording, Recordings, Sandbox, SandboxConfig,
-    Surroundings, capabilities, check_trust, diff, inspect, replay, risk, signers,
+    Signatures, Surroundings, capabilities, check_trust, diff, inspect, replay, risk, signers,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -33,7 +33,11 @@ pub fn component(bytes: &[u8]) -> Said {
     // The bytes as a signature of themselves.
     let text = String::from_utf8_lossy(bytes);
     let _ = signers(&inspection, &text);
-    let _ = check_trust(&inspection, Some(&text), None);
+    let signatures = Signatures {
+        note: Some(&text),
+        bundle: Some(&text),
+    };
+    let _ = check_trust(&inspection, bytes, signatures, None);
     Ok(())
 }
 

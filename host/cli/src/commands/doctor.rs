@@ -135,7 +135,9 @@ fn show(checks: &[Check], output: &Output) -> Result<(), Failure> {
 /// The files of the operator, where there are some.
 fn operator(global: &GlobalArguments) -> Option<Check> {
     const WHAT: &str = "rules of the operator";
-    if global.ceiling.is_none() && global.ceiling_key.is_empty() && global.trust.is_none() {
+    let keys = [&global.ceiling_key, &global.trust_key];
+    let files = [&global.ceiling, &global.trust];
+    if files.iter().all(|it| it.is_none()) && keys.iter().all(|it| it.is_empty()) {
         return None;
     }
     let rules = match global.operator() {
@@ -161,8 +163,14 @@ fn operator(global: &GlobalArguments) -> Option<Check> {
         });
     }
     for (role, rule) in &rules.trust {
-        let names: Vec<&str> = rule.keys.iter().map(|key| key.name()).collect();
+        let keys = rule.keys.iter().map(|key| key.name());
+        let identities = rule.identities.iter().map(|it| it.identity.as_str());
+        let names: Vec<&str> = keys.chain(identities).collect();
         found.push(format!("{role} signed by {}", names.join(" or ")));
+    }
+    if !rules.trust_signers.is_empty() {
+        let names: Vec<&str> = rules.trust_signers.iter().map(|key| key.name()).collect();
+        found.push(format!("these rules signed by {}", names.join(", ")));
     }
     Some(Check::good(WHAT, found.join("; ")))
 }

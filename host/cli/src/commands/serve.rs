@@ -30,7 +30,8 @@ Examples:
 
 The protocol is Open Inference Protocol v2 (REST), as KServe and Triton speak it; models that write
 answer at POST /v1/completions, in the shape of OpenAI's (without streaming). A prediction runs
-the adapter in its sandbox on the model that is loaded once. An alias that moves is followed.
+the adapter in its sandbox on the model that is loaded once. An alias that moves is followed, and so
+are the rules of trust (--trust): a model that they do not trust any more stops answering.
 
 Where access is set up (`sandcast access init`), a request needs a token in its field
 `authorization: Bearer TOKEN`; /v2 and /v2/health do not. Another address than this machine's own
@@ -100,20 +101,23 @@ pub(crate) async fn execute(
     } else {
         "http"
     };
-    let server = Server::bind_protected(
-        Arc::new(RegistrySource::new(Arc::new(workspace))),
-        audit,
-        config,
-        protection,
-    )
-    .await
-    .map_err(|error| match error {
-        ServeError::NoModels
-        | ServeError::Model(_)
-        | ServeError::Exposed { .. }
-        | ServeError::Tls { .. } => Failure::from(error).into_rejection(),
-        error => error.into(),
-    })?;
+    let mut source = RegistrySource::new(Arc::new(workspace));
+    if global.trust.is_some() {
+        let global = global.clone();
+        source = source.under(Box::new(move || {
+            let rules = global.rules_of_trust();
+            rules.map_err(|failure| failure.report.to_string())
+        }));
+    }
+    let server = Server::bind_protected(Arc::new(source), audit, config, protection)
+        .await
+        .map_err(|error| match error {
+            ServeError::NoModels
+            | ServeError::Model(_)
+            | ServeError::Exposed { .. }
+            | ServeError::Tls { .. } => Failure::from(error).into_rejection(),
+            error => error.into(),
+        })?;
     output.note(format_args!(
         "serving {} on {scheme}://{}  (Ctrl-C stops)",
         server.models().join(", "),

@@ -42,6 +42,9 @@ pub(super) fn resolve(sections: &mut Sections, folder: &Path, source: &Spans) ->
         }
         // A plugin may be anywhere: it is the operator's choice, and its digest is recorded.
         plugin.source = normal(&folder.join(&plugin.source));
+        if let Some(bundle) = &mut plugin.bundle {
+            *bundle = normal(&folder.join(&*bundle));
+        }
         for (index, grant) in plugin.grants.files.iter_mut().enumerate() {
             match inside(&grant.host, folder) {
                 Ok(path) => grant.host = path,

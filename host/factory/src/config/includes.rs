@@ -1,5 +1,5 @@
 //! Files that the configuration of a policy names are read by the host, so that a policy needs no
-//! grant to read what the operator wrote.
+//! grant to read what the operator wrote; and roots of trust are put into the rules that name them.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -24,6 +24,13 @@ const POLICIES: &str = "policies";
 /// Puts the files in. What cannot be read is a problem.
 pub(super) fn resolve(sections: &mut Sections, folder: &Path, source: &Spans) -> Vec<Problem> {
     let mut problems = Vec::new();
+    for (role, rule) in &mut sections.trust {
+        let put = rule.put_roots_in(*role, |file| text_of(file, folder));
+        if let Err(problem) = put {
+            let place = source.value(&problem.path);
+            problems.push(Problem::at(source, place, problem.message).with_help(problem.help));
+        }
+    }
     for (index, policy) in sections.policies.iter_mut().enumerate() {
         let path = format!("policies[{index}].config");
         let Value::Object(config) = &mut policy.config else {

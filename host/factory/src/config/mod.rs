@@ -28,7 +28,8 @@ pub use features::FeatureSelection;
 pub use names::nearest;
 pub(crate) use names::{hint, is_plain};
 pub use operator::{
-    CeilingError, SignedCeiling, TrustError, ceiling_schema, read_ceiling, read_trust, trust_schema,
+    OperatorError, SignedCeiling, SignedTrust, ceiling_schema, read_ceiling, read_trust,
+    read_trust_to_sign, trust_schema,
 };
 pub use schema::schema;
 pub use spans::Spans;
@@ -71,7 +72,7 @@ pub struct Sections {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub connections: BTreeMap<String, SqlConnection>,
     /// Who may sign plugins, by role. A plugin of a role that stands here is refused unless its `.sig`
-    /// file holds a signature of one of the keys.
+    /// file holds a signature of one of the keys, or its Sigstore bundle one of one of the identities.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub trust: BTreeMap<Role, TrustRule>,
     /// What is done about plugins that do otherwise than they usually do.
@@ -113,6 +114,10 @@ pub struct PluginSection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", regex(pattern = r"^[0-9a-f]{64}$"))]
     pub digest: Option<Digest>,
+    /// The Sigstore bundle of the component. Relative to the pipeline file; if not given, the file
+    /// beside the component, `plugin.wasm.sigstore.json` for `plugin.wasm`, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
     /// What the component may do. What is not granted here is not linked.
     #[serde(default)]
     pub grants: Grants,

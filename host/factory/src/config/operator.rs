@@ -5,48 +5,69 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use sandcast_audit::VerifierKey;
+use sandcast_audit::{Digest, VerifierKey};
 use sandcast_sandbox::{
-    Ceiling, CeilingSignatureError, CeilingVersion, Role, TrustRule, verify_ceiling,
+    Ceiling, CeilingVersion, IdentityRule, MAX_ROOT_BYTES, OperatorFile, OperatorFileError, Role,
+    TrustRule, verify_operator_file,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::load::reading;
-use crate::plan::{read_signature, signature_path};
+use crate::plan::{read_short, read_signature, signature_path};
 
 /// Bytes of a file of the operator's.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Why there is no ceiling. A host that is told of one does nothing without it.
+/// Why there is no file of the operator's. A host that is told of one does nothing without it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum CeilingError {
+pub enum OperatorError {
     /// The file could not be read.
-    #[error("cannot read the ceiling {}; nothing is granted without it", path.display())]
+    #[error("cannot read the {} {}; {}", kind.name(), path.display(), without(*kind))]
     Read {
+        /// The kind of file.
+        kind: OperatorFile,
         /// The file.
         path: PathBuf,
         /// Why not.
         source: std::io::Error,
     },
-    /// The file is not a ceiling.
-    #[error("{} is not a ceiling: {what}", path.display())]
+    /// The file is none of its kind.
+    #[error("{} {}: {what}", path.display(), is_none(*kind))]
     Invalid {
+        /// The kind of file.
+        kind: OperatorFile,
         /// The file.
         path: PathBuf,
         /// What is wrong with it, and where.
         what: String,
     },
     /// Whoever may sign it did not.
-    #[error("the ceiling {} is refused: {source}", path.display())]
+    #[error("the {} {} is refused: {source}", kind.name(), path.display())]
     Signature {
+        /// The kind of file.
+        kind: OperatorFile,
         /// The file.
         path: PathBuf,
         /// What is wrong with its signature.
-        source: CeilingSignatureError,
+        source: OperatorFileError,
     },
+}
+
+fn without(kind: OperatorFile) -> &'static str {
+    match kind {
+        OperatorFile::Ceiling => "nothing is granted without it",
+        OperatorFile::Trust => "nothing is trusted without them",
+    }
+}
+
+fn is_none(kind: OperatorFile) -> &'static str {
+    match kind {
+        OperatorFile::Ceiling => "is not a ceiling",
+        OperatorFile::Trust => "has no rules of trust",
+    }
 }
 
 /// What pipelines may grant at most, and who signed it.
@@ -58,57 +79,33 @@ pub struct SignedCeiling {
     pub signers: Vec<VerifierKey>,
 }
 
+/// Who may sign plugins, and who signed that.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignedTrust {
+    /// The rules, by role.
+    pub trust: BTreeMap<Role, TrustRule>,
+    /// The digest of what is read for them: the file, and the roots of trust that it names.
+    pub digest: Digest,
+    /// Those of the wanted keys that signed the file; none where none was wanted.
+    pub signers: Vec<VerifierKey>,
+}
+
 /// Reads what pipelines may grant at most. Where keys are given, one of them must have signed the
 /// file, in a note beside it; that is looked at before anything that the file says.
 ///
 /// # Errors
 /// When the file cannot be read, is not signed by one of the keys, or does not make sense.
-pub fn read_ceiling(path: &Path, keys: &[VerifierKey]) -> Result<SignedCeiling, CeilingError> {
-    let invalid = |what: String| CeilingError::Invalid {
+pub fn read_ceiling(path: &Path, keys: &[VerifierKey]) -> Result<SignedCeiling, OperatorError> {
+    let kind = OperatorFile::Ceiling;
+    let invalid = |what: String| OperatorError::Invalid {
+        kind,
         path: path.to_path_buf(),
         what,
     };
-    let bytes = read_bounded(path).map_err(|source| CeilingError::Read {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    let signers = if keys.is_empty() {
-        Vec::new()
-    } else {
-        let note = read_signature(path).map_err(|source| CeilingError::Read {
-            path: signature_path(path),
-            source,
-        })?;
-        verify_ceiling(&bytes, note.as_deref(), keys).map_err(|source| CeilingError::Signature {
-            path: path.to_path_buf(),
-            source,
-        })?
-    };
+    let (bytes, signers) = read_signed(kind, path, keys)?;
     let ceiling: Ceiling = parse(&bytes).map_err(invalid)?;
     ceiling.check().map_err(invalid)?;
     Ok(SignedCeiling { ceiling, signers })
-}
-
-/// Why there are no rules of trust. A host that is told of some does nothing without them.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum TrustError {
-    /// The file could not be read.
-    #[error("cannot read the rules of trust {}; nothing is trusted without them", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The file has no rules of trust.
-    #[error("{} has no rules of trust: {what}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, and where.
-        what: String,
-    },
 }
 
 /// Who may sign plugins on this host, whatever a pipeline says.
@@ -121,28 +118,108 @@ struct TrustFile {
     trust: BTreeMap<Role, TrustRule>,
 }
 
-/// Reads who may sign plugins on this host.
+/// Reads who may sign plugins on this host. Where keys are given, one of them must have signed the
+/// file, in a note beside it, and with it the digests of the roots of trust that it names.
 ///
 /// # Errors
-/// When the file cannot be read, or does not make sense.
-pub fn read_trust(path: &Path) -> Result<BTreeMap<Role, TrustRule>, TrustError> {
-    let invalid = |what: String| TrustError::Invalid {
+/// When the file cannot be read, is not signed by one of the keys, or does not make sense.
+pub fn read_trust(path: &Path, keys: &[VerifierKey]) -> Result<SignedTrust, OperatorError> {
+    rules_of(path, keys, false)
+}
+
+/// Reads who may sign plugins on this host, for it to be signed: all that it rests on must be in the
+/// file, or named there by its digest.
+///
+/// # Errors
+/// When the file cannot be read, rests on something else, or does not make sense.
+pub fn read_trust_to_sign(path: &Path) -> Result<SignedTrust, OperatorError> {
+    rules_of(path, &[], true)
+}
+
+fn rules_of(
+    path: &Path,
+    keys: &[VerifierKey],
+    must_be_whole: bool,
+) -> Result<SignedTrust, OperatorError> {
+    let mut unpinned = None;
+    let kind = OperatorFile::Trust;
+    let invalid = |what: String| OperatorError::Invalid {
+        kind,
         path: path.to_path_buf(),
         what,
     };
-    let bytes = read_bounded(path).map_err(|source| TrustError::Read {
+    let (bytes, signers) = read_signed(kind, path, keys)?;
+    let TrustFile { mut trust, .. } = parse(&bytes).map_err(invalid)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut digest = Digest::hasher();
+    digest.update_field(&bytes);
+    for (role, rule) in &mut trust {
+        if let Some(problem) = rule.problems(*role).into_iter().next() {
+            let (path, message) = (problem.path, problem.message);
+            return Err(invalid(format!("{path}: {message}; {}", problem.help)));
+        }
+        let in_other_files = in_other_files(rule);
+        rule.put_roots_in(*role, |file| {
+            let root = File::open(folder.join(file));
+            let text = root.and_then(|root| read_short(root, MAX_ROOT_BYTES));
+            text.map_err(|error| format!("cannot read `{file}`: {error}"))
+        })
+        .map_err(|problem| {
+            let (path, message) = (problem.path, problem.message);
+            invalid(format!("{path}: {message}; {}", problem.help))
+        })?;
+        for (index, identity) in rule.identities.iter().enumerate() {
+            digest.update_field(identity.trust_root.as_bytes());
+            if in_other_files.contains(&index) {
+                unpinned.get_or_insert_with(|| {
+                    format!(
+                        "trust.{role}.identities[{index}].trust_root is another file, which no \
+                         signature of this one covers; write `trust_root_digest: {}` beside it, \
+                         and sign this file again",
+                        Digest::of(identity.trust_root.as_bytes())
+                    )
+                });
+            }
+        }
+    }
+    match unpinned {
+        Some(what) if must_be_whole || !keys.is_empty() => Err(invalid(what)),
+        _ => Ok(SignedTrust {
+            trust,
+            digest: digest.finish(),
+            signers,
+        }),
+    }
+}
+
+/// The roots of trust that are in other files, and may be changed there.
+fn in_other_files(rule: &TrustRule) -> Vec<usize> {
+    let identities = rule.identities.iter().enumerate();
+    let is_open = |rule: &IdentityRule| !rule.has_root() && rule.trust_root_digest.is_none();
+    identities
+        .filter_map(|(index, it)| is_open(it).then_some(index))
+        .collect()
+}
+
+/// The bytes of a file, and which of the keys signed it; one must have, where there are some.
+fn read_signed(
+    kind: OperatorFile,
+    path: &Path,
+    keys: &[VerifierKey],
+) -> Result<(Vec<u8>, Vec<VerifierKey>), OperatorError> {
+    let cannot_read = |path: PathBuf| move |source| OperatorError::Read { kind, path, source };
+    let bytes = read_bounded(path).map_err(cannot_read(path.to_path_buf()))?;
+    if keys.is_empty() {
+        return Ok((bytes, Vec::new()));
+    }
+    let note = read_signature(path).map_err(cannot_read(signature_path(path)))?;
+    let signers = verify_operator_file(kind, &bytes, note.as_deref(), keys);
+    let signers = signers.map_err(|source| OperatorError::Signature {
+        kind,
         path: path.to_path_buf(),
         source,
     })?;
-    let file: TrustFile = parse(&bytes).map_err(invalid)?;
-    // An empty list would let nobody sign: that is said by a key, or not at all.
-    match file.trust.iter().find(|(_, rule)| rule.keys.is_empty()) {
-        Some((role, _)) => Err(invalid(format!(
-            "trust.{role}.keys: nobody may sign a {role}; write a public key, as `sandcast sign \
-             --new-key` prints it, or leave the role out"
-        ))),
-        None => Ok(file.trust),
-    }
+    Ok((bytes, signers))
 }
 
 /// The bytes of a file that is not too long.
@@ -175,9 +252,14 @@ pub fn ceiling_schema() -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use sandcast_audit::LogKey;
-    use sandcast_sandbox::sign_ceiling;
+    use sandcast_sandbox::sign_operator_file;
+    use sandcast_sigstore::testing::LittleSigstore;
 
     use super::*;
+
+    fn key(name: &str) -> LogKey {
+        LogKey::generate(name).expect("random")
+    }
 
     fn read(text: &str) -> Result<Ceiling, String> {
         let folder = tempfile::tempdir().expect("a folder");
@@ -215,7 +297,7 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         let nowhere = read_ceiling(Path::new("/nowhere/ceiling.yaml"), &[]);
-        assert!(matches!(nowhere, Err(CeilingError::Read { .. })));
+        assert!(matches!(nowhere, Err(OperatorError::Read { .. })));
     }
 
     #[test]
@@ -231,7 +313,7 @@ mod tests {
             assert!(error.contains(words), "{error}");
         };
         refused("it is not signed");
-        let note = sign_ceiling(text.as_bytes(), &operator, None);
+        let note = sign_operator_file(OperatorFile::Ceiling, text.as_bytes(), &operator, None);
         std::fs::write(signature_path(&path), &note).expect("written");
         let signed = read_ceiling(&path, &keys).expect("signed");
         assert_eq!(signed.signers, keys);
@@ -245,7 +327,7 @@ mod tests {
         refused("is not the signature of a ceiling");
         let other = LogKey::generate("other.example").expect("random");
         std::fs::write(&path, text).expect("written");
-        let note = sign_ceiling(text.as_bytes(), &other, None);
+        let note = sign_operator_file(OperatorFile::Ceiling, text.as_bytes(), &other, None);
         std::fs::write(signature_path(&path), note).expect("written");
         refused("signed by other.example (");
     }
@@ -256,11 +338,11 @@ mod tests {
         let path = folder.path().join("trust.yaml");
         let read = |text: &str| {
             std::fs::write(&path, text).expect("written");
-            read_trust(&path)
+            read_trust(&path, &[])
         };
         let key = LogKey::generate("acme.example").expect("random").verifier();
         let rules = format!("version: 1\ntrust: {{ adapter: {{ keys: [\"{key}\"] }} }}\n");
-        let rules = read(&rules).expect("rules");
+        let rules = read(&rules).expect("rules").trust;
         assert_eq!(rules[&Role::Adapter].keys, [key]);
         assert!(rules[&Role::Adapter].required);
         for (text, words) in [
@@ -279,7 +361,78 @@ mod tests {
             let error = read(text).expect_err(text).to_string();
             assert!(error.contains(words), "{error}");
         }
-        let nowhere = read_trust(Path::new("/nowhere/trust.yaml"));
-        assert!(matches!(nowhere, Err(TrustError::Read { .. })));
+        let nowhere = read_trust(Path::new("/nowhere/trust.yaml"), &[]);
+        assert!(matches!(nowhere, Err(OperatorError::Read { .. })));
+    }
+
+    #[test]
+    fn rules_that_must_be_signed_are_not_looked_at_without_and_pin_their_roots() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("trust.yaml");
+        let (operator, other) = (key("operator.example"), key("other.example"));
+        let little = LittleSigstore::new().trusted_root().to_string();
+        std::fs::write(folder.path().join("root.json"), &little).expect("written");
+        let write = |pin: &str| {
+            let text = format!(
+                "version: 1\ntrust:\n  adapter:\n    identities:\n      - identity: a@acme.example\n        \
+                 issuer: https://accounts.example\n        trust_root: root.json\n{pin}"
+            );
+            std::fs::write(&path, &text).expect("written");
+            text
+        };
+        let sign = |text: &str, by: &LogKey| {
+            let note = sign_operator_file(OperatorFile::Trust, text.as_bytes(), by, None);
+            std::fs::write(signature_path(&path), note).expect("written");
+        };
+        let keys = [operator.verifier()];
+        let refused = |words: &str| {
+            let error = read_trust(&path, &keys).expect_err(words).to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        let text = write("");
+        refused("it is not signed; whoever has the key signs it with `sandcast sign --trust`");
+        let plain = read_trust(&path, &[]).expect("nobody wants a key");
+        assert_eq!(
+            plain.trust[&Role::Adapter].identities[0].trust_root,
+            little.as_str().into()
+        );
+        // The root is another file: its digest has to be in this one.
+        sign(&text, &operator);
+        refused("is another file, which no signature of this one covers");
+        let digest = Digest::of(little.as_bytes());
+        let told = read_trust_to_sign(&path)
+            .expect_err("it is not whole")
+            .to_string();
+        assert!(
+            told.contains(&format!("trust_root_digest: {digest}")),
+            "{told}"
+        );
+        let text = write(&format!("        trust_root_digest: {digest}\n"));
+        refused("it is not what was signed");
+        sign(&text, &other);
+        refused("none of the keys given with `--trust-key` signed it; signed by other.example (");
+        read_trust_to_sign(&path).expect("it is whole");
+        sign(&text, &operator);
+        let signed = read_trust(&path, &keys).expect("signed");
+        assert_eq!(signed.signers, keys);
+        let note = sign_operator_file(OperatorFile::Ceiling, text.as_bytes(), &operator, None);
+        std::fs::write(signature_path(&path), note).expect("written");
+        refused("is not the signature of rules of trust");
+        // Another root under the same signature, and none.
+        sign(&text, &operator);
+        let changed = LittleSigstore::new().trusted_root().to_string();
+        std::fs::write(folder.path().join("root.json"), &changed).expect("written");
+        refused("is wanted");
+        std::fs::write(folder.path().join("root.json"), "x".repeat(1 << 20)).expect("written");
+        refused("it is longer than 262144 bytes");
+        std::fs::remove_file(folder.path().join("root.json")).expect("removed");
+        refused("cannot read `root.json`");
+        // The digest is of all that was read.
+        std::fs::write(folder.path().join("root.json"), &little).expect("written");
+        assert_eq!(
+            read_trust(&path, &keys).expect("signed").digest,
+            signed.digest
+        );
+        assert_ne!(signed.digest, plain.digest);
     }
 }

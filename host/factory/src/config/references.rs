@@ -211,15 +211,11 @@ impl Check<'_> {
         self.plugin("train.plugin", &sections.train.plugin, Role::Adapter);
     }
 
-    /// A rule without keys would refuse everything, or nothing.
+    /// A rule that names nobody would refuse everything, or nothing.
     fn trust(&mut self) {
         for (role, rule) in &self.sections.trust {
-            if rule.keys.is_empty() {
-                self.value(
-                    &format!("trust.{role}.keys"),
-                    format!("nobody may sign a {role}"),
-                    "write a public key, as `sandcast sign --new-key` prints it, or leave the role out",
-                );
+            for problem in rule.problems(*role) {
+                self.value(&problem.path, problem.message, problem.help);
             }
         }
     }

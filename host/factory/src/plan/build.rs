@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sandcast_audit::{Digest, DigestHasher, PluginRef};
 use sandcast_sandbox::{
-    Capability, ControlPoint, Grants, Inspection, OperatorRules, TaskKind, check_trust,
+    Capability, ControlPoint, Grants, Inspection, OperatorRules, Signers, TaskKind, check_trust,
 };
 use serde::Serialize;
 
@@ -52,7 +52,10 @@ pub fn plan(
             });
         }
         let rule = sections.trust.get(&section.role);
-        let trusted = check_trust(inspection, component.signature.as_deref(), rule);
+        let signatures = component.signatures();
+        let trusted = check_trust(inspection, &component.bytes, signatures, rule);
+        let untrusted = trusted.as_ref().err().map(ToString::to_string);
+        let signers = trusted.unwrap_or_default();
         plugins.push(PlannedPlugin {
             name: name.clone(),
             plugin: reference(inspection),
@@ -60,8 +63,9 @@ pub fn plan(
             size_bytes: inspection.size_bytes,
             capabilities: capabilities(inspection, &section.grants),
             grants: section.grants.clone(),
-            untrusted: trusted.as_ref().err().map(ToString::to_string),
-            signed_by: trusted.unwrap_or_default(),
+            untrusted,
+            signed_by: signers.keys,
+            identities: signers.identities,
             over_ceiling: Vec::new(),
         });
     }
@@ -96,13 +100,15 @@ impl Plan {
             };
             let inspection = &component.inspection;
             let rule = rules.trust.get(&inspection.role);
-            match check_trust(inspection, component.signature.as_deref(), rule) {
-                Ok(keys) => {
-                    for key in keys {
-                        if !planned.signed_by.contains(&key) {
-                            planned.signed_by.push(key);
-                        }
-                    }
+            match check_trust(inspection, &component.bytes, component.signatures(), rule) {
+                Ok(others) => {
+                    let mut signers = Signers {
+                        keys: std::mem::take(&mut planned.signed_by),
+                        identities: std::mem::take(&mut planned.identities),
+                    };
+                    signers.add(others);
+                    planned.signed_by = signers.keys;
+                    planned.identities = signers.identities;
                 }
                 Err(error) => {
                     planned

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sandcast_sandbox::{Inspection, inspect};
+use sandcast_sandbox::{Inspection, MAX_BUNDLE_BYTES, Signatures, inspect};
 
 use super::PlanError;
 use crate::config::{Pipeline, PluginSection};
@@ -28,6 +28,8 @@ pub struct Component {
     pub bytes: Arc<[u8]>,
     /// The signed note beside it, if there is one.
     pub signature: Option<Arc<str>>,
+    /// The Sigstore bundle beside it, or that the pipeline names, if there is one.
+    pub bundle: Option<Arc<str>>,
 }
 
 impl Component {
@@ -74,12 +76,35 @@ impl Component {
             path: signature_path(&path),
             source,
         })?;
+        let bundle_path = match &section.bundle {
+            Some(file) => file.clone(),
+            None => bundle_path(&path),
+        };
+        let bundle = match read_bundle(&bundle_path) {
+            // One that is named has to be there.
+            Ok(None) if section.bundle.is_some() => Err(ErrorKind::NotFound.into()),
+            outcome => outcome,
+        };
+        let bundle = bundle.map_err(|source| PlanError::Read {
+            plugin: name.to_owned(),
+            path: bundle_path,
+            source,
+        })?;
         Ok(Component {
             path,
             inspection,
             bytes: bytes.into(),
             signature: signature.map(Arc::from),
+            bundle: bundle.map(Arc::from),
         })
+    }
+
+    /// What lies beside it to say who signed it.
+    pub fn signatures(&self) -> Signatures<'_> {
+        Signatures {
+            note: self.signature.as_deref(),
+            bundle: self.bundle.as_deref(),
+        }
     }
 
     /// Reads the components of all plugins of a pipeline.
@@ -109,10 +134,41 @@ pub fn read_signature(component: &Path) -> std::io::Result<Option<String>> {
     let mut text = String::new();
     match File::open(signature_path(component)) {
         Ok(file) => file.take(MAX_SIGNATURE_BYTES).read_to_string(&mut text)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     Ok(Some(text))
+}
+
+/// Where the Sigstore bundle of a component is: `plugin.wasm.sigstore.json` for `plugin.wasm`.
+pub fn bundle_path(component: &Path) -> PathBuf {
+    let mut path = component.as_os_str().to_owned();
+    path.push(".sigstore.json");
+    path.into()
+}
+
+/// A Sigstore bundle, as it is; `None` where there is none.
+///
+/// # Errors
+/// If it is there and cannot be read as text, or is longer than any that is taken.
+pub fn read_bundle(bundle: &Path) -> std::io::Result<Option<String>> {
+    match File::open(bundle) {
+        Ok(file) => read_short(file, MAX_BUNDLE_BYTES).map(Some),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The text of a file that is not longer than it may be.
+pub(crate) fn read_short(file: File, limit_bytes: usize) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(limit_bytes as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit_bytes {
+        let what = format!("it is longer than {limit_bytes} bytes");
+        return Err(std::io::Error::new(ErrorKind::FileTooLarge, what));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| std::io::Error::new(ErrorKind::InvalidData, "it is not text"))
 }
 
 /// Where the component of a plugin's source is.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use sandcast_sandbox::{Capability, Isolation};
+use sandcast_sandbox::{Capability, Isolation, sentence};
 
 use super::{Plan, PlannedCapability, PlannedPlugin, Reuse};
 
@@ -71,6 +71,16 @@ fn write_plugin(
     if !plugin.signed_by.is_empty() {
         let names: Vec<&str> = plugin.signed_by.iter().map(|key| key.name()).collect();
         writeln!(formatter, "│  {stem}    signed by {}", names.join(", "))?;
+    }
+    for signer in &plugin.identities {
+        let (who, issuer) = (
+            sentence(&signer.identity, 256),
+            sentence(&signer.issuer, 256),
+        );
+        writeln!(
+            formatter,
+            "│  {stem}    signed by {who} (issued by {issuer})"
+        )?;
     }
     if let Some(reason) = &plugin.untrusted {
         writeln!(

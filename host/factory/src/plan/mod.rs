@@ -10,14 +10,15 @@ mod display;
 
 use std::path::PathBuf;
 
-use sandcast_audit::{Digest, PluginRef, RunId, VerifierKey};
+use sandcast_audit::{CertifiedSigner, Digest, PluginRef, RunId, VerifierKey};
 use sandcast_sandbox::{Excess, Grants, LoadError, Role};
 use serde::Serialize;
 use thiserror::Error;
 
 pub(crate) use build::json;
 pub use build::plan;
-pub use components::{Component, read_signature, signature_path};
+pub(crate) use components::read_short;
+pub use components::{Component, bundle_path, read_bundle, read_signature, signature_path};
 
 /// What will be done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,6 +61,9 @@ pub struct PlannedPlugin {
     /// The keys that signed it and may, where the pipeline or the operator says who may.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub signed_by: Vec<VerifierKey>,
+    /// Who signed it by Sigstore and may, likewise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<CertifiedSigner>,
     /// Why its signature will have it refused, if it will.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub untrusted: Option<String>,

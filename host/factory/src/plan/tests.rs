@@ -46,6 +46,7 @@ fn component(name: &str, role: Role, capability: Option<Capability>) -> Componen
         },
         bytes: Vec::new().into(),
         signature: None,
+        bundle: None,
     }
 }
 
@@ -186,6 +187,7 @@ fn a_plugin_that_nobody_signed_is_said_to_be_refused() {
     let rule = sandcast_sandbox::TrustRule {
         required: true,
         keys: Vec::new(),
+        identities: Vec::new(),
     };
     pipeline.sections.trust.insert(Role::Connector, rule);
     let plan = plan(&pipeline, &components()).expect("a plan");
@@ -212,6 +214,7 @@ fn what_the_rules_of_the_operator_refuse_is_said() {
     let rule = sandcast_sandbox::TrustRule {
         required: true,
         keys: Vec::new(),
+        identities: Vec::new(),
     };
     rules.trust.insert(Role::Adapter, rule);
     plan.hold_to(&rules, &components);

@@ -106,6 +106,7 @@ fn a_run_that_comes_to_the_same_model_renews_who_vouches_for_it() {
     let by = |note: &str, artifact: &str| ModelVersion {
         vouched: Vouched {
             signature: Some(note.to_owned()),
+            bundle: None,
             trust: None,
         },
         ..version(artifact)

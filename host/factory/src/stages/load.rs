@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use sandcast_audit::Event;
-use sandcast_sandbox::{ControlPoint, Origin, Plugin, Role};
+use sandcast_sandbox::{ControlPoint, Origin, Plugin, Role, Signers};
 use serde_json::json;
 
 use super::line::{Halt, Line, StageNotes, Stop};
@@ -71,7 +71,7 @@ pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
             }
             let sandbox = line.workspace.sandbox();
             let origin = Origin {
-                signature: component.signature.as_deref(),
+                signatures: component.signatures(),
                 trust: line.sections().trust.get(&section.role),
             };
             let (bytes, mut grants) = (&component.bytes, section.grants.clone());
@@ -164,6 +164,14 @@ fn granted<'a>(line: &'a Line<'_>, name: &str) -> Vec<&'a str> {
         .collect()
 }
 
+/// Who signed a plugin: keys whole, so that they can be compared, and then identities.
+fn signers(signers: &Signers) -> Vec<String> {
+    let keys = signers.keys.iter().map(ToString::to_string);
+    let identities = signers.identities.iter();
+    let identities = identities.map(|it| format!("{} (issued by {})", it.identity, it.issuer));
+    keys.chain(identities).collect()
+}
+
 /// The plugins as the report shows them, before anything of them has run.
 fn told(line: &Line<'_>, loaded: &Loaded) -> Vec<report::Plugin> {
     let planned = line.plan.plugins.iter();
@@ -178,7 +186,7 @@ fn told(line: &Line<'_>, loaded: &Loaded) -> Vec<report::Plugin> {
             license: plugin.manifest().license.clone(),
             digest: planned.plugin.digest.to_string(),
             bytes: planned.size_bytes,
-            signers: plugin.signers().iter().map(ToString::to_string).collect(),
+            signers: signers(plugin.signers()),
             capabilities: planned
                 .capabilities
                 .iter()

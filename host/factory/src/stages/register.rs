@@ -105,6 +105,7 @@ fn vouched(line: &Line<'_>, name: &str, role: Role) -> Vouched {
     let component = line.components.get(name);
     Vouched {
         signature: component.and_then(|it| it.signature.as_deref().map(str::to_owned)),
+        bundle: component.and_then(|it| it.bundle.as_deref().map(str::to_owned)),
         trust: line.sections().trust.get(&role).cloned(),
     }
 }

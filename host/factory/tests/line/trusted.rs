@@ -44,6 +44,7 @@ impl Place {
             let rule = TrustRule {
                 required: true,
                 keys: vec![key.verifier()],
+                identities: Vec::new(),
             };
             operator.trust.insert(Role::Adapter, rule);
         }

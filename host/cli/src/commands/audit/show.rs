@@ -158,6 +158,8 @@ pub(super) fn describe(event: &Event) -> String {
             grants,
             ceiling_signers,
             signers,
+            identities,
+            trust_signers,
             ..
         } => {
             let mut line = format!(
@@ -170,11 +172,22 @@ pub(super) fn describe(event: &Event) -> String {
             for (what, keys) in [
                 ("signed by", signers),
                 ("under the ceiling of", ceiling_signers),
+                ("under the rules of trust of", trust_signers),
             ] {
                 let names: Vec<&str> = keys.iter().map(|key| key.name()).collect();
                 if !names.is_empty() {
                     line.push_str(&format!(", {what} {}", names.join(" and ")));
                 }
+            }
+            for signer in identities {
+                line.push_str(&format!(
+                    ", signed by {} (issued by {}, entry {} of the log {} at {})",
+                    signer.identity,
+                    signer.issuer,
+                    signer.log_index,
+                    signer.log.get(..12).unwrap_or(&signer.log),
+                    signer.time
+                ));
             }
             line
         }

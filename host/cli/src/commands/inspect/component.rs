@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use console::style;
-use sandcast_audit::VerifierKey;
+use sandcast_audit::{CertifiedSigner, VerifierKey};
 use sandcast_factory::{
     Pipeline, PluginUsage,
     conduct::{StandingRecord, standing_in},
     config::PluginSection,
-    plan::{Component, read_signature},
+    plan::{Component, bundle_path, read_bundle, read_signature},
     usage_in,
 };
 use sandcast_sandbox::{
-    CapabilityView, Excess, Grants, Inspection, OperatorRules, Risk, RiskLevel, Surroundings,
-    TrustRule, capabilities, check_trust, risk, sentence, signers,
+    CapabilityView, Excess, Grants, Inspection, OperatorRules, Risk, RiskLevel, Signatures,
+    Signers, Surroundings, TrustRule, capabilities, check_trust, risk, sentence, signers,
 };
 use serde::Serialize;
 
@@ -58,6 +58,11 @@ struct Signed {
     signers: Vec<String>,
     /// The keys that signed it and may, where the pipeline or the operator says who may.
     trusted: Vec<VerifierKey>,
+    /// Whether there is a Sigstore bundle.
+    has_bundle: bool,
+    /// Who signed it by Sigstore and may, likewise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    identities: Vec<CertifiedSigner>,
     /// Why the signature is not enough.
     fault: Option<String>,
 }
@@ -75,6 +80,9 @@ struct InPipeline {
     trust: Option<TrustRule>,
     #[serde(skip)]
     folder: PathBuf,
+    /// The bundle that it names.
+    #[serde(skip)]
+    bundle: Option<PathBuf>,
     /// Columns that the pipeline says are sensitive.
     #[serde(skip)]
     sensitive: Vec<String>,
@@ -82,6 +90,12 @@ struct InPipeline {
 
 /// Where the component of a file or of a plugin's crate is, and what it is.
 pub(crate) fn read(path: &Path) -> Result<(PathBuf, Inspection), Failure> {
+    let (file, _, inspection) = read_whole(path)?;
+    Ok((file, inspection))
+}
+
+/// The same, with its bytes.
+pub(crate) fn read_whole(path: &Path) -> Result<(PathBuf, Vec<u8>, Inspection), Failure> {
     let file = if path.join("plugin.toml").is_file() {
         let file = sandcast_build::component_path(path).or_reject()?;
         if !file.is_file() {
@@ -101,7 +115,7 @@ pub(crate) fn read(path: &Path) -> Result<(PathBuf, Inspection), Failure> {
         )
     })?;
     let inspection = sandcast_sandbox::inspect(&component).or_reject()?;
-    Ok((file, inspection))
+    Ok((file, component, inspection))
 }
 
 pub(super) fn execute(
@@ -111,7 +125,7 @@ pub(super) fn execute(
     rules: &OperatorRules,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let (file, inspection) = read(target)?;
+    let (file, component, inspection) = read_whole(target)?;
     let pipeline = match &arguments.pipeline {
         None => None,
         Some(path) => Some(in_pipeline(
@@ -147,6 +161,12 @@ pub(super) fn execute(
         path.display().to_string()
     });
     let note = read_signature(&file).or_reject()?;
+    let bundle = pipeline.as_ref().and_then(|it| it.bundle.clone());
+    let bundle = read_bundle(&bundle.unwrap_or_else(|| bundle_path(&file))).or_reject()?;
+    let signatures = Signatures {
+        note: note.as_deref(),
+        bundle: bundle.as_deref(),
+    };
     let of_pipeline = pipeline.as_ref().and_then(|it| it.trust.as_ref());
     let of_operator = rules.trust.get(&inspection.role);
     let trust: Vec<&TrustRule> = of_pipeline.into_iter().chain(of_operator).collect();
@@ -158,7 +178,7 @@ pub(super) fn execute(
     };
     let told = Told {
         file: shown(&file),
-        signature: signed(&inspection, note.as_deref(), &trust),
+        signature: signed(&inspection, &component, signatures, &trust),
         over_ceiling,
         inspection: &inspection,
         pipeline,
@@ -181,22 +201,22 @@ pub(super) fn execute(
 
 /// Looks at the signature of a component, with the rules that the pipeline and the operator have for
 /// its role.
-fn signed(inspection: &Inspection, note: Option<&str>, rules: &[&TrustRule]) -> Option<Signed> {
-    if note.is_none() && rules.is_empty() {
+fn signed(
+    inspection: &Inspection,
+    component: &[u8],
+    signatures: Signatures<'_>,
+    rules: &[&TrustRule],
+) -> Option<Signed> {
+    let Signatures { note, bundle } = signatures;
+    if note.is_none() && bundle.is_none() && rules.is_empty() {
         return None;
     }
     let signers = note.map_or(Ok(Vec::new()), |note| signers(inspection, note));
-    let mut trusted = Vec::new();
+    let mut trusted = Signers::default();
     let mut fault = signers.as_ref().err().map(ToString::to_string);
     for rule in rules {
-        match check_trust(inspection, note, Some(rule)) {
-            Ok(keys) => {
-                for key in keys {
-                    if !trusted.contains(&key) {
-                        trusted.push(key);
-                    }
-                }
-            }
+        match check_trust(inspection, component, signatures, Some(rule)) {
+            Ok(others) => trusted.add(others),
             Err(error) => {
                 fault.get_or_insert_with(|| error.to_string());
             }
@@ -205,7 +225,9 @@ fn signed(inspection: &Inspection, note: Option<&str>, rules: &[&TrustRule]) -> 
     Some(Signed {
         fault,
         signers: signers.unwrap_or_default(),
-        trusted,
+        has_bundle: bundle.is_some(),
+        trusted: trusted.keys,
+        identities: trusted.identities,
     })
 }
 
@@ -281,6 +303,7 @@ fn in_pipeline(
         pinned: section.digest.is_some(),
         trust: pipeline.sections.trust.get(&inspection.role).cloned(),
         folder: pipeline.folder.clone(),
+        bundle: section.bundle.clone(),
         sensitive: pipeline.sections.evaluate.slices.clone(),
     })
 }
@@ -348,18 +371,31 @@ fn tell(told: &Told<'_>, output: &Output) -> Result<(), Failure> {
 }
 
 fn signed_by(signed: &Signed) -> String {
-    let names = match &signed.signers[..] {
+    let mut names = signed.signers.clone();
+    if signed.has_bundle {
+        names.push("whom its Sigstore bundle names".to_owned());
+    }
+    let names = match &names[..] {
         [] => "nobody".to_owned(),
         names => sentence(&names.join(", "), 512),
     };
-    match (&signed.fault, &signed.trusted[..]) {
-        (Some(fault), _) => format!("{names}; {}", style(fault).red()),
-        (None, []) => format!("{names}; {}", style("not checked against a key").dim()),
-        (None, keys) => {
-            let keys = keys.iter();
-            let named = keys.map(|key| format!("{} ({:08x})", key.name(), key.hash()));
-            format!("{}, who may", named.collect::<Vec<_>>().join(", "))
-        }
+    if let Some(fault) = &signed.fault {
+        return format!("{names}; {}", style(fault).red());
+    }
+    let keys = signed.trusted.iter();
+    let keys = keys.map(|key| format!("{} ({:08x})", key.name(), key.hash()));
+    let identities = signed.identities.iter();
+    let identities = identities.map(|it| {
+        let (identity, issuer) = (sentence(&it.identity, 256), sentence(&it.issuer, 256));
+        format!("{identity} (issued by {issuer}, {})", it.time)
+    });
+    let trusted: Vec<String> = keys.chain(identities).collect();
+    match &trusted[..] {
+        [] => format!(
+            "{names}; {}",
+            style("not checked against a rule of trust").dim()
+        ),
+        trusted => format!("{}, who may", trusted.join(", ")),
     }
 }
 

@@ -6,7 +6,7 @@ mod component;
 mod of_run;
 mod sarif;
 
-pub(crate) use component::read;
+pub(crate) use component::{read, read_whole};
 
 use std::path::{Path, PathBuf};
 
