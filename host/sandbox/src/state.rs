@@ -13,6 +13,7 @@ use crate::bindings::adapter::sandcast::plugin::types;
 use crate::columns::Batch;
 use crate::conduct::{Bounds, Watch};
 use crate::effect::Actor;
+use crate::grants::blob::BlobState;
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
 use crate::grants::files::FilesState;
@@ -64,6 +65,7 @@ pub(crate) struct State {
     pub(crate) http: HttpState,
     pub(crate) pairs: PairsState,
     pub(crate) sql: SqlState,
+    pub(crate) blob: BlobState,
     /// Where what goes over HTTP is kept, or comes from.
     pub(crate) exchanges: Option<Exchanges>,
     /// What its plugin usually does.
@@ -142,6 +144,7 @@ impl State {
             files: FilesState::new(Arc::clone(&actor)),
             pairs: PairsState::new(Arc::clone(&actor), pairs),
             sql: SqlState::new(Arc::clone(&actor)),
+            blob: BlobState::new(Arc::clone(&actor)),
             http: HttpState::new(Arc::clone(&actor), watch.clone(), exchanges.clone()),
             exchanges,
             watch,
