@@ -27,6 +27,11 @@ pub(crate) mod adapter {
             "wasi:random": wasmtime_wasi::p2::bindings::random,
         },
         imports: {
+            "sandcast:plugin/blob.list-entries": async | trappable,
+            "sandcast:plugin/blob.head": async | trappable,
+            "sandcast:plugin/blob.get": async | trappable,
+            "sandcast:plugin/blob.put": async | trappable,
+            "sandcast:plugin/blob.delete": async | trappable,
             "sandcast:plugin/sql.query": async | trappable,
             "wasi:keyvalue/store.[method]bucket.get": async | trappable,
             "wasi:keyvalue/store.[method]bucket.set": async | trappable,
@@ -61,6 +66,7 @@ pub(crate) mod connector {
         with: {
             "sandcast:plugin/types": crate::bindings::adapter::sandcast::plugin::types,
             "sandcast:plugin/data": crate::bindings::adapter::sandcast::plugin::data,
+            "sandcast:plugin/blob": crate::bindings::adapter::sandcast::plugin::blob,
             "sandcast:plugin/sql": crate::bindings::adapter::sandcast::plugin::sql,
             "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
             "wasi:config": crate::bindings::adapter::wasi::config,
@@ -83,6 +89,7 @@ pub(crate) mod validator {
         with: {
             "sandcast:plugin/types": crate::bindings::adapter::sandcast::plugin::types,
             "sandcast:plugin/data": crate::bindings::adapter::sandcast::plugin::data,
+            "sandcast:plugin/blob": crate::bindings::adapter::sandcast::plugin::blob,
             "sandcast:plugin/sql": crate::bindings::adapter::sandcast::plugin::sql,
             "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
             "wasi:config": crate::bindings::adapter::wasi::config,
@@ -106,6 +113,7 @@ pub(crate) mod policy {
         with: {
             "sandcast:plugin/types": crate::bindings::adapter::sandcast::plugin::types,
             "sandcast:plugin/data": crate::bindings::adapter::sandcast::plugin::data,
+            "sandcast:plugin/blob": crate::bindings::adapter::sandcast::plugin::blob,
             "sandcast:plugin/sql": crate::bindings::adapter::sandcast::plugin::sql,
             "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
             "wasi:config": crate::bindings::adapter::wasi::config,

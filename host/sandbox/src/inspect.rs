@@ -169,6 +169,7 @@ fn capability_of(path: &str) -> Option<Capability> {
             Capability::State
         }
         "sandcast:plugin/sql" => Capability::Sql,
+        "sandcast:plugin/blob" => Capability::Blob,
         _ => return None,
     })
 }

@@ -56,10 +56,11 @@ pub use conduct::{Bounds, RowBounds, StageBounds, egress_of};
 pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use fairness::Fairness;
 pub use grants::{
-    Access, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing, ComputeGrant, Excess,
-    FileGrant, FileQuota, Grants, HttpCredential, HttpGrant, HttpMethod, HttpScheme, Isolation,
-    Limits, LogGrant, LogLevel, PostgresServer, RandomGrant, RecordingGrant, SecretSource,
-    SqlAccess, SqlConnection, SqlGrant, StateGrant, TimeSpan,
+    Access, BlobGrant, BlobStore, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing,
+    ComputeGrant, Excess, FileGrant, FileQuota, Grants, HttpCredential, HttpGrant, HttpMethod,
+    HttpScheme, Isolation, Limits, LogGrant, LogLevel, PostgresServer, RandomGrant, RecordingGrant,
+    SecretSource, SqlAccess, SqlConnection, SqlGrant, StateGrant, StoreCredentials, StoreUrl,
+    TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
 pub use instance::STRAYED;

@@ -11,8 +11,8 @@ use crate::cache;
 use crate::code;
 use crate::contract::{CONTRACT_VERSION, role_export};
 use crate::grants::{
-    Capability, Excess, Grants, Isolation, clock, compute, config, files, http, log, noise, random,
-    sql, state,
+    Capability, Excess, Grants, Isolation, blob, clock, compute, config, files, http, log, noise,
+    random, sql, state,
 };
 use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;
@@ -326,6 +326,7 @@ async fn check_and_compile(
         usable.map_err(|reason| bad("state", reason))?;
     }
     sql::check_all(&grants.sql).map_err(|reason| bad("sql", reason))?;
+    blob::check_all(&grants.blob).map_err(|reason| bad("blob", reason))?;
     if grants.recording.is_some() {
         keep_component(sandbox, name, bytes, role, &grants)?;
     }
@@ -364,12 +365,15 @@ fn check_isolation(
 ) -> Result<(), LoadError> {
     let reason = if !matches!(role, Role::Policy | Role::Validator) {
         "policies and validators run in processes of their own; connectors and adapters do not yet"
-    } else if !(grants.files.is_empty() && grants.http.is_empty() && grants.sql.is_empty())
+    } else if !(grants.files.is_empty()
+        && grants.http.is_empty()
+        && grants.sql.is_empty()
+        && grants.blob.is_empty())
         || grants.state.is_some()
         || grants.compute.is_some()
     {
-        "a process of its own opens no folder, reaches no host and no database, keeps no state and \
-         computes no programs; take these grants away, or `isolation`"
+        "a process of its own opens no folder, reaches no host, no database and no store, keeps no \
+         state and computes no programs; take these grants away, or `isolation`"
     } else if sandbox.process().is_none() {
         "this host was given no program to start for it"
     } else {
@@ -696,6 +700,9 @@ fn link(
     }
     if needs(Capability::Sql) {
         sql::link(&mut linker)?;
+    }
+    if needs(Capability::Blob) {
+        blob::link(&mut linker)?;
     }
     if any(&|import| import.interface.starts_with("wasi:cli/")) {
         noise::link(&mut linker)?;

@@ -14,6 +14,7 @@ use crate::columns::Batch;
 use crate::conduct::{Bounds, Watch};
 use crate::effect::Actor;
 use crate::fairness::Turns;
+use crate::grants::blob::BlobState;
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
 use crate::grants::files::FilesState;
@@ -65,6 +66,7 @@ pub(crate) struct State {
     pub(crate) http: HttpState,
     pub(crate) pairs: PairsState,
     pub(crate) sql: SqlState,
+    pub(crate) blob: BlobState,
     /// Where what goes over HTTP is kept, or comes from.
     pub(crate) exchanges: Option<Exchanges>,
     /// Its share of the threads.
@@ -145,6 +147,7 @@ impl State {
             files: FilesState::new(Arc::clone(&actor)),
             pairs: PairsState::new(Arc::clone(&actor), pairs),
             sql: SqlState::new(Arc::clone(&actor)),
+            blob: BlobState::new(Arc::clone(&actor)),
             http: HttpState::new(Arc::clone(&actor), watch.clone(), exchanges.clone()),
             exchanges,
             turns: sandbox.turns(),

@@ -49,6 +49,7 @@ pub mod connector {
             "wasi:keyvalue/atomics@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::atomics,
             "wasi:keyvalue/batch@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::batch,
             "sandcast:plugin/sql@0.1.0": crate::bindings::imports::sandcast::plugin::sql,
+            "sandcast:plugin/blob@0.1.0": crate::bindings::imports::sandcast::plugin::blob,
         },
     });
 }
@@ -80,6 +81,7 @@ pub mod validator {
             "wasi:keyvalue/atomics@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::atomics,
             "wasi:keyvalue/batch@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::batch,
             "sandcast:plugin/sql@0.1.0": crate::bindings::imports::sandcast::plugin::sql,
+            "sandcast:plugin/blob@0.1.0": crate::bindings::imports::sandcast::plugin::blob,
         },
     });
 }
@@ -111,6 +113,7 @@ pub mod policy {
             "wasi:keyvalue/atomics@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::atomics,
             "wasi:keyvalue/batch@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::batch,
             "sandcast:plugin/sql@0.1.0": crate::bindings::imports::sandcast::plugin::sql,
+            "sandcast:plugin/blob@0.1.0": crate::bindings::imports::sandcast::plugin::blob,
         },
     });
 }
@@ -142,6 +145,7 @@ pub mod adapter {
             "wasi:keyvalue/atomics@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::atomics,
             "wasi:keyvalue/batch@0.2.0-draft2": crate::bindings::imports::wasi::keyvalue::batch,
             "sandcast:plugin/sql@0.1.0": crate::bindings::imports::sandcast::plugin::sql,
+            "sandcast:plugin/blob@0.1.0": crate::bindings::imports::sandcast::plugin::blob,
             "sandcast:plugin/compute@0.1.0": crate::bindings::imports::sandcast::plugin::compute,
             "sandcast:plugin/models@0.1.0": crate::bindings::imports::sandcast::plugin::models,
         },

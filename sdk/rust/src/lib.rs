@@ -67,6 +67,7 @@
 //! `cargo test`. Calls into the host panic there.
 
 pub mod bindings;
+pub mod blob;
 pub mod clock;
 pub mod columns;
 pub mod config;

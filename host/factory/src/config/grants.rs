@@ -1,18 +1,19 @@
 //! Makes paths absolute, keeps relative file grants inside the folder of the pipeline, and gives
-//! grants what other parts of the file say of them: where a connection leads, and whose state it is.
+//! grants what other parts of the file say of them: where a connection or a store leads, and whose state it
+//! is.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use sandcast_sandbox::SqlConnection;
+use sandcast_sandbox::{BlobStore, SqlConnection, StoreUrl};
 
 use super::diagnostic::Problem;
 use super::names::hint;
 use super::spans::Spans;
 use super::{PluginSection, Sections};
 
-/// Resolves the sources of plugins, the folders of file grants, the connections of questions and the
-/// pipeline of state.
+/// Resolves the sources of plugins, the folders of file grants, the connections of questions, the stores of
+/// objects and the pipeline of state.
 pub(super) fn resolve(sections: &mut Sections, folder: &Path, source: &Spans) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, connection) in &mut sections.connections {
@@ -30,7 +31,23 @@ pub(super) fn resolve(sections: &mut Sections, folder: &Path, source: &Spans) ->
             }
         }
     }
+    for (name, store) in &mut sections.stores {
+        if let StoreUrl::Folder(folder_of_store) = &mut store.url {
+            match inside(folder_of_store, folder) {
+                Ok(path) => *folder_of_store = path,
+                Err(message) => {
+                    let path = format!("stores.{name}.url");
+                    let problem = Problem::at(source, source.value(&path), message);
+                    problems.push(problem.with_help(
+                        "a relative path stays in the folder of the pipeline; \
+                         to name something outside it, write the absolute path",
+                    ));
+                }
+            }
+        }
+    }
     for (name, plugin) in &mut sections.plugins {
+        lead_to_stores(name, plugin, &sections.stores, source, &mut problems);
         lead(name, plugin, &sections.connections, source, &mut problems);
         if let Some(state) = &mut plugin.grants.state
             && state.pipeline.replace(sections.name.clone()).is_some()
@@ -88,6 +105,36 @@ fn lead(
             (Some(_), _) => (
                 source.key(&format!("{at}.to")),
                 "where a connection leads stands under `connections`".to_owned(),
+                "leave out `to`".to_owned(),
+            ),
+        };
+        problems.push(Problem::at(source, range, message).with_help(help));
+    }
+}
+
+/// Says of each grant of objects where its store is.
+fn lead_to_stores(
+    name: &str,
+    plugin: &mut PluginSection,
+    stores: &BTreeMap<String, BlobStore>,
+    source: &Spans,
+    problems: &mut Vec<Problem>,
+) {
+    for (index, grant) in plugin.grants.blob.iter_mut().enumerate() {
+        let at = format!("plugins.{name}.grants.blob[{index}]");
+        let (range, message, help) = match (&grant.to, stores.get(&grant.store)) {
+            (None, Some(store)) => {
+                grant.to = Some(store.clone());
+                continue;
+            }
+            (None, None) => (
+                source.value(&format!("{at}.store")),
+                format!("there is no store `{}`", grant.store),
+                hint(&grant.store, "stores", stores.keys().map(String::as_str)),
+            ),
+            (Some(_), _) => (
+                source.key(&format!("{at}.to")),
+                "where a store is stands under `stores`".to_owned(),
                 "leave out `to`".to_owned(),
             ),
         };

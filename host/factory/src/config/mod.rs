@@ -18,7 +18,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use sandcast_audit::Digest;
-use sandcast_sandbox::{ControlPoint, Grants, Precision, Role, SqlConnection, TaskKind, TrustRule};
+use sandcast_sandbox::{
+    BlobStore, ControlPoint, Grants, Precision, Role, SqlConnection, TaskKind, TrustRule,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +73,9 @@ pub struct Sections {
     /// Databases that plugins may be granted, by the names that grants call them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub connections: BTreeMap<String, SqlConnection>,
+    /// Stores of objects that plugins may be granted, by the names that grants call them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stores: BTreeMap<String, BlobStore>,
     /// Who may sign plugins, by role. A plugin of a role that stands here is refused unless its `.sig`
     /// file holds a signature of one of the keys, or its Sigstore bundle one of one of the identities.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

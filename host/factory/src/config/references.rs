@@ -91,7 +91,8 @@ impl Check<'_> {
                     .connections
                     .keys()
                     .map(|name| ("connections", name)),
-            );
+            )
+            .chain(sections.stores.keys().map(|name| ("stores", name)));
         for (section, name) in keys {
             if !is_plain(name) {
                 let range = self.source.key(&format!("{section}.{name}"));

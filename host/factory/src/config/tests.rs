@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use sandcast_sandbox::{ControlPoint, Role, SqlConnection};
+use sandcast_sandbox::{ControlPoint, Role, SqlConnection, StoreUrl};
 use serde_json::json;
 
 use super::{ConfigError, Pipeline};
@@ -434,4 +434,63 @@ fn a_grant_is_led_where_its_connection_leads() {
     let text =
         "connections: { w: { postgres: { host: h.example, database: d, user: u, password: p } } }";
     parse(&format!("{GOOD}{text}\n")).expect_err("a password is a reference");
+}
+
+#[test]
+fn a_grant_of_objects_is_led_to_its_store() {
+    let granted = |grants: &str| {
+        let grants = format!(
+            "{GOOD}stores: {{ lake: {{ url: \"file:data/lake\" }}, far: {{ url: \"s3://far/raw\", region: x }} }}\n"
+        )
+        .replace("grants: {", &format!("grants: {{ {grants},"));
+        parse(&grants)
+    };
+    let pipeline =
+        granted("blob: [{ store: lake, prefix: raw/ }, { store: far, access: read-write }]")
+            .expect("everything is right");
+    let here = std::env::current_dir().expect("a current folder");
+    let plugins = pipeline.sections.plugins.values();
+    let granted_to: Vec<_> = plugins
+        .filter(|plugin| !plugin.grants.blob.is_empty())
+        .collect();
+    assert!(!granted_to.is_empty());
+    for plugin in granted_to {
+        let urls: Vec<_> = plugin
+            .grants
+            .blob
+            .iter()
+            .map(|grant| grant.to.as_ref().map(|to| &to.url))
+            .collect();
+        let folder = StoreUrl::Folder(here.join("data/lake"));
+        assert_eq!(
+            urls,
+            [Some(&folder), Some(&pipeline.sections.stores["far"].url)]
+        );
+    }
+    for (grants, why) in [
+        ("blob: [{ store: lak }]", "there is no store `lak`"),
+        (
+            "blob: [{ store: lake, to: { url: \"file:/etc\" } }]",
+            "stands under `stores`",
+        ),
+    ] {
+        let refused = granted(grants).expect_err(why).to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    for (stores, why) in [
+        (
+            "{ lake: { url: \"file:../lake\" } }",
+            "leaves the folder of the pipeline",
+        ),
+        ("{ lake: { url: \"gs://lake\" } }", "is no store"),
+        ("{ \"a b\": { url: \"file:x\" } }", "`a b` cannot be a name"),
+        (
+            "{ lake: { url: \"s3://lake\", credentials: { access_key: A, secret_key: B } } }",
+            "credentials",
+        ),
+    ] {
+        let refused = parse(&format!("{GOOD}stores: {stores}\n")).expect_err(why);
+        let refused = format!("{refused:?}");
+        assert!(refused.contains(why), "{refused}");
+    }
 }

@@ -426,6 +426,9 @@ impl<'a> Recipes<'a> {
             recipe.update_field(&[u8::from(grants.state.is_some())]);
             json(recipe, &grants.sql);
         }
+        if !grants.blob.is_empty() {
+            json(recipe, &grants.blob);
+        }
     }
 }
 

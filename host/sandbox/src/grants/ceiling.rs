@@ -12,8 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Access, ByteSize, ComputeGrant, FileGrant, Grants, HttpCredential, HttpGrant, Isolation,
-    Limits, LogGrant, PostgresServer, RandomGrant, SqlConnection, SqlGrant, StateGrant, TimeSpan,
+    Access, BlobGrant, BlobStore, ByteSize, ComputeGrant, FileGrant, Grants, HttpCredential,
+    HttpGrant, Isolation, Limits, LogGrant, PostgresServer, RandomGrant, SqlConnection, SqlGrant,
+    StateGrant, StoreUrl, TimeSpan,
 };
 use crate::manifest::Role;
 
@@ -131,6 +132,26 @@ impl Ceiling {
                     Some(_) => {}
                 }
             }
+            for (index, objects) in grants.blob.iter().enumerate() {
+                let at = format!("plugins.{pattern}.blob[{index}]");
+                super::blob::check(objects).map_err(|what| format!("{at}: {what}"))?;
+                match &objects.to {
+                    None => {
+                        return Err(format!(
+                            "{at}: it has no `to`, and names mean what each pipeline wants; say \
+                             where it may lead"
+                        ));
+                    }
+                    Some(BlobStore {
+                        url: StoreUrl::Folder(path),
+                        ..
+                    }) if !path.is_absolute() => {
+                        let path = path.display();
+                        return Err(format!("{at}.to.url: `{path}` is not absolute"));
+                    }
+                    Some(_) => {}
+                }
+            }
         }
         Ok(())
     }
@@ -169,6 +190,7 @@ impl Grants {
         let mut asked = self.clone();
         asked.files.retain(|file| !most.files.contains(file));
         asked.http.retain(|request| !most.http.contains(request));
+        asked.blob.retain(|objects| !most.blob.contains(objects));
         let mut found = Vec::new();
         compare(&asked, most, &mut Found(&mut found));
         found
@@ -203,6 +225,7 @@ fn compare(asked: &Grants, most: &Grants, found: &mut Found<'_>) {
         compute,
         state,
         sql,
+        blob,
         limits,
         recording,
         // A process of its own is more than what any ceiling allows less of.
@@ -256,6 +279,16 @@ fn compare(asked: &Grants, most: &Grants, found: &mut Found<'_>) {
                 format!("sql[{index}]"),
                 question_text(question),
                 any_of(databases),
+            );
+        }
+    }
+    for (index, objects) in blob.iter().enumerate() {
+        if !most.blob.iter().any(|most| holds(most, objects)) {
+            let stores = most.blob.iter().map(objects_text).collect();
+            found.add(
+                format!("blob[{index}]"),
+                objects_text(objects),
+                any_of(stores),
             );
         }
     }
@@ -469,6 +502,85 @@ fn leads_there(asked: &SqlConnection, most: &SqlConnection) -> bool {
                 && *user == most.user
                 && *password == most.password
                 && (*tls || !most.tls)
+                && *certificate_authority == most.certificate_authority
+                && is_network
+        }
+        _ => false,
+    }
+}
+
+fn objects_text(grant: &BlobGrant) -> String {
+    grant.in_words(&|path| path.display().to_string())
+}
+
+/// Whether everything that one grant allows is allowed by another, with no larger bounds. The name of a
+/// store is the pipeline's; what counts is where it leads.
+fn holds(most: &BlobGrant, asked: &BlobGrant) -> bool {
+    let BlobGrant {
+        store: _,
+        prefix,
+        access,
+        object_bytes,
+        read_bytes,
+        write_bytes,
+        objects,
+        entries,
+        calls,
+        timeout,
+        to,
+    } = asked;
+    let is_there = match (to, &most.to) {
+        (Some(asked), Some(most_to)) => lies_there(asked, prefix, most_to, &most.prefix),
+        _ => false,
+    };
+    is_there
+        && (*access == Access::Read || most.access == Access::ReadWrite)
+        && object_bytes <= &most.object_bytes
+        && read_bytes <= &most.read_bytes
+        && write_bytes <= &most.write_bytes
+        && objects <= &most.objects
+        && entries <= &most.entries
+        && calls <= &most.calls
+        && timeout <= &most.timeout
+}
+
+/// Whether the objects below a prefix of a store are below one of another.
+fn lies_there(asked: &BlobStore, prefix: &str, most: &BlobStore, most_prefix: &str) -> bool {
+    let BlobStore {
+        url,
+        endpoint,
+        region,
+        credentials,
+        certificate_authority,
+        networks,
+    } = asked;
+    match (url, &most.url) {
+        (StoreUrl::Folder(asked), StoreUrl::Folder(most)) => {
+            // Below the folder itself no link is followed.
+            let real = |path: &Path, prefix: &str| Some(path.canonicalize().ok()?.join(prefix));
+            match (real(asked, prefix), real(most, most_prefix)) {
+                (Some(asked), Some(most)) => asked.starts_with(most),
+                _ => false,
+            }
+        }
+        (
+            StoreUrl::Bucket {
+                bucket,
+                prefix: own,
+            },
+            StoreUrl::Bucket {
+                bucket: most_bucket,
+                prefix: most_own,
+            },
+        ) => {
+            let is_network = networks
+                .iter()
+                .all(|network| most.networks.iter().any(|most| most.contains(network)));
+            bucket == most_bucket
+                && format!("{own}{prefix}").starts_with(&format!("{most_own}{most_prefix}"))
+                && *endpoint == most.endpoint
+                && *region == most.region
+                && (credentials.is_none() || *credentials == most.credentials)
                 && *certificate_authority == most.certificate_authority
                 && is_network
         }

@@ -2,6 +2,7 @@
 //! instance, its linking, and the tests that it is allowed and that it is denied.
 //! What is not granted is not linked.
 
+pub(crate) mod blob;
 mod ceiling;
 pub(crate) mod clock;
 pub(crate) mod compute;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use blob::{BlobGrant, BlobStore, StoreCredentials, StoreUrl};
 pub use ceiling::{Ceiling, CeilingVersion, Excess};
 pub use compute::Checkpointing;
 pub use files::FileQuota;
@@ -57,11 +59,13 @@ pub enum Capability {
     State,
     /// Questions to databases, by `sandcast:plugin/sql`.
     Sql,
+    /// Objects of stores, by `sandcast:plugin/blob`.
+    Blob,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Capability; 9] = [
+    pub const ALL: [Capability; 10] = [
         Capability::Files,
         Capability::Http,
         Capability::Log,
@@ -71,6 +75,7 @@ impl Capability {
         Capability::Compute,
         Capability::State,
         Capability::Sql,
+        Capability::Blob,
     ];
 
     /// Whether every plugin has it without a grant.
@@ -90,6 +95,7 @@ impl Capability {
             Capability::Compute => "compute",
             Capability::State => "state",
             Capability::Sql => "sql",
+            Capability::Blob => "blob",
         }
     }
 }
@@ -107,6 +113,7 @@ impl Capability {
             Capability::Compute => "compute: { memory: 1GiB, time: 10m }",
             Capability::State => "state: { bytes: 16MiB, keys: 10000 }",
             Capability::Sql => "sql: [{ connection: warehouse, access: read }]",
+            Capability::Blob => "blob: [{ store: lake, prefix: raw/, access: read }]",
         };
         format!("plugins.{plugin}.grants.{example}")
     }
@@ -141,6 +148,9 @@ pub struct Grants {
     /// Databases it may ask, by the names of connections.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sql: Vec<SqlGrant>,
+    /// Objects it may read or write, by the names of stores.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blob: Vec<BlobGrant>,
     /// What one instance may use.
     pub limits: Limits,
     /// Whether what its instances are asked and answer is kept, so that it can be replayed.
@@ -325,6 +335,7 @@ impl Grants {
             Capability::Compute => self.compute.is_some(),
             Capability::State => self.state.is_some(),
             Capability::Sql => !self.sql.is_empty(),
+            Capability::Blob => !self.blob.is_empty(),
         }
     }
 }

@@ -35,6 +35,11 @@ impl fmt::Display for SecretSource {
 pub(crate) struct Secret(Vec<u8>);
 
 impl Secret {
+    #[cfg(test)]
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }

@@ -401,6 +401,7 @@ fn grants_are_off_until_they_are_written_and_unknown_keys_are_refused() {
         Capability::Compute,
         Capability::State,
         Capability::Sql,
+        Capability::Blob,
     ] {
         assert!(!none.allows(capability), "{capability}");
     }

@@ -49,6 +49,10 @@ impl Grants {
                 let connections = self.sql.iter().map(|grant| grant.in_words(&path));
                 connections.collect::<Vec<_>>().join(", ")
             }
+            Capability::Blob => {
+                let stores = self.blob.iter().map(|grant| grant.in_words(&path));
+                stores.collect::<Vec<_>>().join(", ")
+            }
             Capability::Config | Capability::Clock => "yes".to_owned(),
         })
     }

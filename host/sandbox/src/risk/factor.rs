@@ -57,6 +57,18 @@ pub enum RiskFactor {
     SqlSecret,
     /// It can ask databases and send requests.
     NetworkAndSql,
+    /// It can read objects of stores.
+    Blob,
+    /// It may read everything that a store holds.
+    BlobAll,
+    /// It may put and delete objects.
+    BlobWrite,
+    /// A store is another machine.
+    BlobRemote,
+    /// The host lends it a secret with its calls of a store.
+    BlobSecret,
+    /// It can read objects and send requests.
+    NetworkAndBlob,
     /// An instance may use much memory or time.
     LimitsLarge,
     /// It may write much into the host's log.
@@ -101,7 +113,7 @@ pub enum RiskFactor {
 
 impl RiskFactor {
     /// Every factor.
-    pub const ALL: [RiskFactor; 45] = [
+    pub const ALL: [RiskFactor; 51] = [
         RiskFactor::Network,
         RiskFactor::NetworkWildcard,
         RiskFactor::NetworkPrivate,
@@ -127,6 +139,12 @@ impl RiskFactor {
         RiskFactor::SqlAny,
         RiskFactor::SqlSecret,
         RiskFactor::NetworkAndSql,
+        RiskFactor::Blob,
+        RiskFactor::BlobAll,
+        RiskFactor::BlobWrite,
+        RiskFactor::BlobRemote,
+        RiskFactor::BlobSecret,
+        RiskFactor::NetworkAndBlob,
         RiskFactor::LimitsLarge,
         RiskFactor::LogLarge,
         RiskFactor::ImportsUnasked,
@@ -276,6 +294,32 @@ impl RiskFactor {
                 "network-and-sql",
                 25,
                 "It can ask databases and send requests: a way out for data.",
+            ),
+            Self::Blob => ("blob", 8, "It can read objects of the operator's stores."),
+            Self::BlobAll => (
+                "blob-all",
+                5,
+                "It may use everything that a store holds, not what is below a prefix alone.",
+            ),
+            Self::BlobWrite => (
+                "blob-write",
+                15,
+                "It can put and delete objects of the operator's stores.",
+            ),
+            Self::BlobRemote => (
+                "blob-remote",
+                5,
+                "It reaches stores on other machines, over the network.",
+            ),
+            Self::BlobSecret => (
+                "blob-secret",
+                5,
+                "It asks a store as an account of the operator, with a secret that the host has.",
+            ),
+            Self::NetworkAndBlob => (
+                "network-and-blob",
+                25,
+                "It can read objects and send requests: a way out for data.",
             ),
             Self::LimitsLarge => (
                 "limits-large",

@@ -7,8 +7,8 @@ use sandcast_audit::Digest;
 
 use super::*;
 use crate::grants::{
-    Access, ByteSize, Capability, ComputeGrant, FileGrant, HttpGrant, HttpMethod, HttpScheme,
-    RandomGrant, SqlGrant, StateGrant, TimeSpan,
+    Access, BlobGrant, ByteSize, Capability, ComputeGrant, FileGrant, HttpGrant, HttpMethod,
+    HttpScheme, RandomGrant, SqlGrant, StateGrant, TimeSpan,
 };
 use crate::inspect::Import;
 use crate::manifest::{CapabilityRequest, Manifest, Role};
@@ -24,6 +24,7 @@ fn import(capability: Capability, noise: bool) -> Import {
         Capability::Compute => "sandcast:plugin/compute@0.1.0",
         Capability::State => "wasi:keyvalue/store@0.2.0-draft2",
         Capability::Sql => "sandcast:plugin/sql@0.1.0",
+        Capability::Blob => "sandcast:plugin/blob@0.1.0",
     };
     Import {
         interface: interface.to_owned(),
@@ -349,6 +350,27 @@ fn databases() -> impl Strategy<Value = SqlGrant> {
     })
 }
 
+fn stores() -> impl Strategy<Value = BlobGrant> {
+    any::<[bool; 4]>().prop_map(|[all, writes, remote, secret]| {
+        let mut grant = serde_json::json!({ "store": "lake", "to": { "url": "file:/lake" } });
+        if !all {
+            grant["prefix"] = serde_json::json!("raw/");
+        }
+        if writes {
+            grant["access"] = serde_json::json!("read-write");
+        }
+        if remote {
+            grant["to"] = serde_json::json!({ "url": "s3://lake", "region": "eu-central-1" });
+        }
+        if remote && secret {
+            let key = serde_json::json!({ "env": "K" });
+            grant["to"]["credentials"] =
+                serde_json::json!({ "access_key": key, "secret_key": key });
+        }
+        serde_json::from_value(grant).expect("a grant")
+    })
+}
+
 fn folders() -> impl Strategy<Value = FileGrant> {
     let path = prop::sample::select(vec!["/", "/srv", "/srv/line/data", "/etc/x", "data"]);
     let access = prop::sample::select(vec![Access::Read, Access::ReadWrite]);
@@ -371,10 +393,10 @@ fn grants() -> impl Strategy<Value = Grants> {
         prop::option::of(random),
         prop::option::of(compute),
         (size(), time(), size()),
-        (any::<bool>(), vec(databases(), 0..2)),
+        (any::<bool>(), vec(databases(), 0..2), vec(stores(), 0..2)),
     )
         .prop_map(
-            |(files, http, clock, random, compute, (memory, total, log), (state, sql))| {
+            |(files, http, clock, random, compute, (memory, total, log), (state, sql, blob))| {
                 let mut grants = Grants {
                     files,
                     http,
@@ -383,6 +405,7 @@ fn grants() -> impl Strategy<Value = Grants> {
                     compute,
                     state: state.then(StateGrant::default),
                     sql,
+                    blob,
                     ..Grants::default()
                 };
                 grants.limits.memory = memory;
@@ -399,6 +422,7 @@ fn union(one: &Grants, other: &Grants) -> Grants {
     both.files.extend(other.files.iter().cloned());
     both.http.extend(other.http.iter().cloned());
     both.sql.extend(other.sql.iter().cloned());
+    both.blob.extend(other.blob.iter().cloned());
     both.state = one.state.clone().or_else(|| other.state.clone());
     both.clock |= other.clock;
     both.random = match (&one.random, &other.random) {
@@ -438,6 +462,10 @@ proptest! {
         let mut wider = grants;
         for file in &mut wider.files {
             file.access = Access::ReadWrite;
+        }
+        for objects in &mut wider.blob {
+            objects.access = Access::ReadWrite;
+            objects.prefix.clear();
         }
         for host in &mut wider.http {
             host.networks.push("192.168.0.0/16".parse().expect("a network"));

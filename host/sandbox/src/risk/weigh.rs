@@ -33,6 +33,7 @@ pub(super) fn reasons(inspection: &Inspection, surroundings: &Surroundings<'_>) 
     weighing.network();
     weighing.files();
     weighing.databases();
+    weighing.stores();
     weighing.data();
     weighing.time_and_chance();
     weighing.memory();
@@ -269,6 +270,61 @@ impl<'a> Weighing<'a> {
         }
     }
 
+    fn stores(&mut self) {
+        let blob = Capability::Blob;
+        if !self.opens(blob) {
+            return;
+        }
+        self.add(
+            RiskFactor::Blob,
+            blob,
+            "it can read objects of stores",
+            "grant a prefix that holds nothing but its input",
+        );
+        let Some(grants) = self.grants() else { return };
+        let stores = |wanted: &dyn Fn(&crate::BlobGrant) -> bool| {
+            let stores: Vec<&str> = grants
+                .blob
+                .iter()
+                .filter(|grant| wanted(grant))
+                .map(|grant| grant.store.as_str())
+                .collect();
+            (!stores.is_empty()).then(|| stores.join(", "))
+        };
+        if let Some(stores) = stores(&|grant| grant.prefix.is_empty()) {
+            self.add(
+                RiskFactor::BlobAll,
+                blob,
+                format!("it may use everything in {stores}"),
+                "grant a `prefix`",
+            );
+        }
+        if let Some(stores) = stores(&|grant| grant.access == Access::ReadWrite) {
+            self.add(
+                RiskFactor::BlobWrite,
+                blob,
+                format!("it can change what is in {stores}"),
+                "grant `access: read`",
+            );
+        }
+        if let Some(stores) = stores(&|grant| grant.is_remote()) {
+            self.add(
+                RiskFactor::BlobRemote,
+                blob,
+                format!("{stores} is on another machine"),
+                "have a connector land the data, and grant no `blob`",
+            );
+        }
+        if let Some(stores) = stores(&|grant| grant.has_secret()) {
+            self.add(
+                RiskFactor::BlobSecret,
+                blob,
+                format!("the host asks {stores} with a secret"),
+                "use an account that may do what the plugin needs, and nothing else",
+            );
+        }
+    }
+
     /// Ways out for data.
     fn data(&mut self) {
         let http = self.opens(Capability::Http);
@@ -288,6 +344,14 @@ impl<'a> Weighing<'a> {
                 RiskFactor::NetworkAndSql,
                 Capability::Http,
                 "it can ask databases and send requests: a way out for data",
+                "give the two to two plugins",
+            );
+        }
+        if http && self.opens(Capability::Blob) {
+            self.add(
+                RiskFactor::NetworkAndBlob,
+                Capability::Http,
+                "it can read objects and send requests: a way out for data",
                 "give the two to two plugins",
             );
         }

@@ -31,11 +31,11 @@ use crate::text;
 pub(super) use address::{is_public, plain};
 pub(crate) use exchange::{Exchange, Exchanges, Given, Kept};
 use send::Sender;
-pub(super) use send::roots;
+pub(super) use send::{Destination, connect, roots};
 pub(super) use target::host_of;
 
 /// Bytes of the fields of a request or an answer, as they are held in memory.
-const MAX_FIELD_BYTES: usize = 64 << 10;
+pub(super) const MAX_FIELD_BYTES: usize = 64 << 10;
 
 /// Bytes of what is said of a request in a record.
 const MAX_TARGET_BYTES: usize = 512;

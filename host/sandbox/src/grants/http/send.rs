@@ -16,6 +16,7 @@ use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -228,7 +229,14 @@ async fn send(
     } = permit;
     let grant = &actor.identity.grants.http[index];
     let deadline = Instant::now() + grant.timeout.duration();
-    let connecting = connect(grant, &target);
+    let destination = Destination {
+        host: &target.host,
+        port: target.port,
+        scheme: grant.scheme,
+        networks: &grant.networks,
+        certificate_authority: grant.certificate_authority.as_deref(),
+    };
+    let connecting = connect(&destination);
     let patience = options.connect_timeout.unwrap_or(Duration::MAX);
     let connecting = tokio::time::timeout(patience, connecting);
     let connected = match tokio::time::timeout_at(deadline, connecting).await {
@@ -413,11 +421,24 @@ pub(super) fn is_local(grant: &HttpGrant) -> bool {
     address.is_ok_and(|address| plain(address).is_loopback())
 }
 
+/// Where a connection leads, and over what.
+pub(in crate::grants) struct Destination<'a> {
+    pub(in crate::grants) host: &'a str,
+    pub(in crate::grants) port: u16,
+    pub(in crate::grants) scheme: HttpScheme,
+    /// Networks that it may be in although they are not public.
+    pub(in crate::grants) networks: &'a [IpNet],
+    pub(in crate::grants) certificate_authority: Option<&'a Path>,
+}
+
 /// A connection to an address that was checked.
-async fn connect(grant: &HttpGrant, target: &Target) -> Result<Box<dyn Stream>, Error> {
-    let addresses: Vec<SocketAddr> = match target.host.parse() {
-        Ok(address) => vec![SocketAddr::new(address, target.port)],
-        Err(_) => tokio::net::lookup_host((target.host.as_str(), target.port))
+pub(in crate::grants) async fn connect(
+    destination: &Destination<'_>,
+) -> Result<Box<dyn Stream>, Error> {
+    let Destination { host, port, .. } = *destination;
+    let addresses: Vec<SocketAddr> = match host.parse() {
+        Ok(address) => vec![SocketAddr::new(address, port)],
+        Err(_) => tokio::net::lookup_host((host, port))
             .await
             .map_err(|_| Error::DnsError {
                 rcode: None,
@@ -429,7 +450,8 @@ async fn connect(grant: &HttpGrant, target: &Target) -> Result<Box<dyn Stream>, 
     // One address that may not be is enough: a name that stands for both is a trap.
     let may_be = |address: &SocketAddr| {
         let address = plain(address.ip());
-        is_public(address) || grant.networks.iter().any(|net| net.contains(&address))
+        let networks = destination.networks;
+        is_public(address) || networks.iter().any(|net| net.contains(&address))
     };
     if !addresses.iter().all(may_be) {
         return Err(Error::DestinationIpProhibited);
@@ -437,7 +459,7 @@ async fn connect(grant: &HttpGrant, target: &Target) -> Result<Box<dyn Stream>, 
     let mut last = Error::DestinationNotFound;
     for address in addresses {
         match TcpStream::connect(address).await {
-            Ok(stream) => return secured(grant, target, stream).await,
+            Ok(stream) => return secured(destination, stream).await,
             Err(error) => last = Error::Connect(error),
         }
     }
@@ -445,20 +467,19 @@ async fn connect(grant: &HttpGrant, target: &Target) -> Result<Box<dyn Stream>, 
 }
 
 async fn secured(
-    grant: &HttpGrant,
-    target: &Target,
+    destination: &Destination<'_>,
     stream: TcpStream,
 ) -> Result<Box<dyn Stream>, Error> {
     // Small requests go out at once; a failure costs time only.
     let _ = stream.set_nodelay(true);
-    match grant.scheme {
+    match destination.scheme {
         HttpScheme::Http => Ok(Box::new(stream)),
         HttpScheme::Https => {
-            let config = roots(grant.certificate_authority.as_deref()).map_err(|what| {
+            let config = roots(destination.certificate_authority).map_err(|what| {
                 tracing::warn!(%what, "no certificate authority can be trusted");
                 Error::ConfigurationError
             })?;
-            let name = ServerName::try_from(target.host.clone())
+            let name = ServerName::try_from(destination.host.to_owned())
                 .map_err(|_| Error::HttpRequestUriInvalid)?;
             let secured = TlsConnector::from(config).connect(name, stream).await;
             Ok(Box::new(secured.map_err(Error::Tls)?))
@@ -509,7 +530,10 @@ fn client_of(roots: RootCertStore) -> Arc<ClientConfig> {
 }
 
 /// What bytes are sent over.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(in crate::grants) trait Stream:
+    AsyncRead + AsyncWrite + Send + Unpin
+{
+}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
