@@ -24,7 +24,7 @@ use crate::grants::compute::PredictorParts;
 use crate::grants::http::Exchanges;
 use crate::grants::noise;
 use crate::limits::{OutOfTime, OverLimit, TimeLimit};
-use crate::process::{self, Apart, Question};
+use crate::process::{self, Apart, GRACE_APART, Question, Told, Wire};
 use crate::recording::answers::RECORDING_BYTES;
 use crate::recording::{
     Call, Divergence, Outcome, Recorder, Recordings, Trace, Traced, rows_to_bytes,
@@ -36,9 +36,6 @@ use crate::text;
 /// What a wall clock allows beyond the guest's own time, before the host gives up waiting for a
 /// call that is stuck outside the guest.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// What a process of its own takes beyond that.
-const GRACE_APART: Duration = Duration::from_secs(5);
 
 /// How an instance ends that went beyond what its plugin usually does.
 pub const STRAYED: &str = "beyond its usual conduct";
@@ -63,6 +60,8 @@ pub(crate) struct Instance {
     ended: Option<Ended>,
     /// Where it runs, if not here.
     far: Option<Far>,
+    /// Where its guest runs, if not here, while its Store is here without one.
+    guest: Option<Apart>,
     /// Its calls into the host, where they were followed in another process.
     traced: Option<Traced>,
     _place: Place,
@@ -109,9 +108,16 @@ impl Instance {
             recorder,
             ended: None,
             far: None,
+            guest: None,
             traced: None,
             _place: place,
         }
+    }
+
+    /// One whose guest runs in another process and asks for everything here.
+    pub(crate) fn asked_by(mut self, process: Apart) -> Self {
+        self.guest = Some(process);
+        self
     }
 
     /// One that runs in another process.
@@ -138,6 +144,7 @@ impl Instance {
                 host_calls: 0,
                 answers: true,
             }),
+            guest: None,
             traced: None,
             _place: place,
         }
@@ -173,9 +180,7 @@ impl Instance {
                 let error = CallError::Trap {
                     plugin: self.plugin.clone(),
                     stage: self.stage.clone(),
-                    cause: format!(
-                        "the process that it runs in is gone, or answers wrongly: {error}"
-                    ),
+                    cause: process::gone_in_words(&error),
                 };
                 self.close(outcome_of(&error));
                 return Err(error);
@@ -204,12 +209,48 @@ impl Instance {
         match reply.outcome {
             process::Outcome::Returned(value) => serde_json::from_str(value.get())
                 .map_err(|error| self.bad_output(format!("what its role does not have: {error}"))),
+            process::Outcome::Said => Err(self.bad_output("what its role does not have")),
             process::Outcome::Failed(failure) => Err(self.failed(failure)),
             process::Outcome::Ended(error) => {
                 let error = error.of(&self.plugin, &self.stage);
                 self.close(outcome_of(&error));
                 Err(error)
             }
+        }
+    }
+
+    /// Asks a guest in another process, whose Store is here: what it returned, or why it failed.
+    pub(crate) async fn ask_apart<T: Wire>(
+        &mut self,
+        question: &Question,
+        arguments: &impl Wire,
+    ) -> Result<Result<T, Failure>, CallError> {
+        // It comes back once it has answered. A call that is dropped half-way drops it too.
+        let Some(mut process) = self.guest.take() else {
+            self.close("cancelled");
+            return Err(CallError::Ended {
+                plugin: self.plugin.clone(),
+                stage: self.stage.clone(),
+            });
+        };
+        let arguments = process::bytes_of(arguments);
+        let Begun { store, patience } = self.begin()?;
+        let conversation = process.converse(store.data_mut(), question, &arguments);
+        let asked = timeout(patience + GRACE_APART, conversation).await;
+        let room = process.most();
+        if matches!(asked, Ok(Ok(_))) {
+            self.guest = Some(process);
+        }
+        let (reply, value) = self.end(asked)?;
+        match reply.outcome {
+            process::Outcome::Said => match process::value_of(&value, room) {
+                Ok(value) => Ok(Ok(value)),
+                Err(error) => {
+                    Err(self.bad_output(format!("what its role does not have: {error}")))
+                }
+            },
+            process::Outcome::Failed(failure) => Ok(Err(failure)),
+            _ => Err(self.bad_output("what its role does not have")),
         }
     }
 
@@ -543,6 +584,9 @@ impl Instance {
         if let Some(strayed) = error.downcast_ref::<Strayed>() {
             return self.strayed(strayed);
         }
+        if let Some(told) = error.downcast_ref::<Told>() {
+            return told.0.clone().of(&self.plugin, &self.stage);
+        }
         let (mut refused, mut limit_bytes, mut last_words) = (false, 0, None);
         if let Ok(store) = self.store() {
             let state = store.data();
@@ -630,6 +674,12 @@ impl Instance {
         }
         self.record_end(&state.actor, &usage, outcome);
         self.usage = Some(usage);
+        // A process whose instance did not end well ends with it.
+        if let Some(process) = self.guest.take()
+            && outcome == "finished"
+        {
+            process.end(true);
+        }
     }
 
     /// An instance that ended as it should leaves its process to the next one.

@@ -17,7 +17,7 @@ use crate::grants::{
 use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;
 use crate::plugin::{Plugin, RolePre};
-use crate::process::Workshop;
+use crate::process::{self, Workshop};
 use crate::recording::Playback;
 use crate::sandbox::Sandbox;
 use crate::signature::{self, SignatureError, TrustRule};
@@ -329,7 +329,7 @@ async fn check_and_compile(
         check_isolation(sandbox, name, role, &grants)?;
     }
     let component = compile(sandbox, name, bytes, &inspection).await?;
-    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
+    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection, false)?;
     let workshop = match isolation {
         Isolation::Engine => None,
         Isolation::Process => Some(workshop(
@@ -350,20 +350,23 @@ async fn check_and_compile(
     ))
 }
 
-/// A process of its own has the log, the clock and random numbers, and nothing of the host.
+/// A process of its own asks the host for what it has of it; what cannot be asked for over a pipe yet is
+/// refused.
 fn check_isolation(
     sandbox: &Sandbox,
     name: &str,
     role: Role,
     grants: &Grants,
 ) -> Result<(), LoadError> {
-    let reason = if !matches!(role, Role::Policy | Role::Validator) {
-        "policies and validators run in processes of their own; connectors and adapters do not yet"
-    } else if !(grants.files.is_empty() && grants.http.is_empty() && grants.sql.is_empty())
-        || grants.state.is_some()
-        || grants.compute.is_some()
+    let reason = if role == Role::Connector {
+        "policies, validators and adapters run in processes of their own; connectors do not yet"
+    } else if !(grants.files.is_empty() && grants.http.is_empty()) {
+        "a process of its own opens no folder and reaches no host; take these grants away, or \
+         `isolation`"
+    } else if role != Role::Adapter
+        && (!grants.sql.is_empty() || grants.state.is_some() || grants.compute.is_some())
     {
-        "a process of its own opens no folder, reaches no host and no database, keeps no state and \
+        "a policy or a validator in a process of its own reaches no database, keeps no state and \
          computes no programs; take these grants away, or `isolation`"
     } else if sandbox.process().is_none() {
         "this host was given no program to start for it"
@@ -406,6 +409,7 @@ pub(crate) fn apart(
     artifact: &[u8],
     role: Role,
     grants: Grants,
+    asks_host: bool,
 ) -> Result<Plugin, LoadError> {
     let inspection = inspect_named(name, bytes)?;
     check_role(name, &inspection, role)?;
@@ -415,7 +419,24 @@ pub(crate) fn apart(
         name: name.to_owned(),
         reason: text::sentence(&format!("{error:#}"), 1024),
     })?;
-    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
+    // What the host keeps is not looked for here.
+    let grants = match asks_host {
+        true => Grants {
+            state: None,
+            sql: Vec::new(),
+            ..grants
+        },
+        false => grants,
+    };
+    let (identity, pre) = prepare(
+        sandbox,
+        name,
+        &component,
+        role,
+        grants,
+        &inspection,
+        asks_host,
+    )?;
     let (sandbox, signers) = (sandbox.clone(), Vec::new());
     Ok(Plugin::new(
         sandbox, identity, inspection, signers, pre, None,
@@ -471,7 +492,7 @@ async fn compile(
     sandbox.compile(name, inspection.digest, bytes).await
 }
 
-/// Links what was checked and compiled.
+/// Links what was checked and compiled; to the host of a process, where it asks that.
 fn prepare(
     sandbox: &Sandbox,
     name: &str,
@@ -479,8 +500,9 @@ fn prepare(
     role: Role,
     grants: Grants,
     inspection: &Inspection,
+    asks_host: bool,
 ) -> Result<(Arc<Identity>, RolePre), LoadError> {
-    let pre = link(sandbox, component, inspection, role).map_err(|error| LoadError::Compile {
+    let pre = link(sandbox, component, inspection, role, asks_host).map_err(|error| LoadError::Compile {
         name: name.to_owned(),
         reason: text::sentence(&format!("{error:#}"), 1024),
     })?;
@@ -513,7 +535,7 @@ pub(crate) async fn replayed(
     check_role(name, &inspection, role)?;
     check_imports(name, &inspection, &grants)?;
     let component = compile(sandbox, name, bytes, &inspection).await?;
-    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
+    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection, false)?;
     let sandbox = sandbox.clone();
     Ok(Plugin::replayed(
         sandbox, identity, inspection, pre, playback,
@@ -658,34 +680,16 @@ fn link(
     component: &Component,
     inspection: &Inspection,
     role: Role,
+    asks_host: bool,
 ) -> wasmtime::Result<RolePre> {
     let mut linker: Linker<State> = Linker::new(sandbox.engine());
     let imports = &inspection.imports;
     let any = |wanted: &dyn Fn(&Import) -> bool| imports.iter().any(wanted);
     let needs = |capability| any(&|import| import.capability == Some(capability));
-    crate::columns::link(&mut linker)?;
-    log::link(&mut linker)?;
-    config::link(&mut linker)?;
-    if needs(Capability::Files) {
-        files::link(&mut linker)?;
-    }
-    if needs(Capability::Http) {
-        http::link(&mut linker)?;
-    }
-    if needs(Capability::Clock) {
-        clock::link(&mut linker)?;
-    }
-    if needs(Capability::Random) {
-        random::link(&mut linker)?;
-    }
-    if needs(Capability::Compute) {
-        compute::link(&mut linker)?;
-    }
-    if needs(Capability::State) {
-        state::link(&mut linker)?;
-    }
-    if needs(Capability::Sql) {
-        sql::link(&mut linker)?;
+    if asks_host {
+        process::link_apart(&mut linker, &needs)?;
+    } else {
+        link_here(&mut linker, &needs)?;
     }
     if any(&|import| import.interface.starts_with("wasi:cli/")) {
         noise::link(&mut linker)?;
@@ -699,6 +703,38 @@ fn link(
         Role::Policy => RolePre::Policy(policy::PolicyPluginPre::new(pre)?),
         Role::Adapter => RolePre::Adapter(adapter::AdapterPluginPre::new(pre)?),
     })
+}
+
+/// Links what this process answers itself.
+fn link_here(
+    linker: &mut Linker<State>,
+    needs: &dyn Fn(Capability) -> bool,
+) -> wasmtime::Result<()> {
+    crate::columns::link(linker)?;
+    log::link(linker)?;
+    config::link(linker)?;
+    if needs(Capability::Files) {
+        files::link(linker)?;
+    }
+    if needs(Capability::Http) {
+        http::link(linker)?;
+    }
+    if needs(Capability::Clock) {
+        clock::link(linker)?;
+    }
+    if needs(Capability::Random) {
+        random::link(linker)?;
+    }
+    if needs(Capability::Compute) {
+        compute::link(linker)?;
+    }
+    if needs(Capability::State) {
+        state::link(linker)?;
+    }
+    if needs(Capability::Sql) {
+        sql::link(linker)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

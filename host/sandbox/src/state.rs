@@ -26,6 +26,7 @@ use crate::grants::{Capability, Grants, clock, files, noise};
 use crate::ledger::Ledger;
 use crate::limits::{CallClock, Meter};
 use crate::plugin::CallContext;
+use crate::process::away::Away;
 use crate::recording::{Playback, Trace};
 use crate::sandbox::Sandbox;
 
@@ -64,6 +65,8 @@ pub(crate) struct State {
     pub(crate) http: HttpState,
     pub(crate) pairs: PairsState,
     pub(crate) sql: SqlState,
+    /// The way to the host, for a guest in a process of its own; its state is there.
+    pub(crate) away: Option<Away>,
     /// Where what goes over HTTP is kept, or comes from.
     pub(crate) exchanges: Option<Exchanges>,
     /// What its plugin usually does.
@@ -143,6 +146,7 @@ impl State {
             pairs: PairsState::new(Arc::clone(&actor), pairs),
             sql: SqlState::new(Arc::clone(&actor)),
             http: HttpState::new(Arc::clone(&actor), watch.clone(), exchanges.clone()),
+            away: None,
             exchanges,
             watch,
             actor,
