@@ -187,7 +187,7 @@ async fn an_adapter_in_a_process_trains_and_predicts_to_the_bit() {
     let _alone = ALONE.lock().await;
     for (guest, hyperparameters) in [
         ("plugins/adapter-mlp", json!({ "epochs": 3 })),
-        ("plugins/adapter-gbdt", json!({ "rounds": 8 })),
+        ("plugins/adapter-gbdt", json!({ "n_estimators": 8 })),
     ] {
         let (mut lives, mut logs) = (Vec::new(), Vec::new());
         for isolation in [Isolation::Engine, Isolation::Process] {
@@ -421,7 +421,7 @@ async fn an_adapter_in_a_process_is_recorded_and_replayed_in_the_engine() {
         };
         let plugin = load(&sandbox, "plugins/adapter-gbdt", grants).await;
         let mut adapter = plugin.adapter(&context()).await.expect("an instance");
-        let trained = adapter.train(learning(json!({ "rounds": 4 }))).await;
+        let trained = adapter.train(learning(json!({ "n_estimators": 4 }))).await;
         let model = trained.expect("trained").model;
         let asked = rows(20).project(&[0, 1, 2]).expect("features");
         adapter.predict(&model, &asked).await.expect("predicted");

@@ -12,7 +12,8 @@ use sandcast_audit::{AuditLog, Event};
 use sandcast_sandbox::process::{ProcessProgram, attempts};
 use sandcast_sandbox::{
     ByteSize, CallError, ControlPoint, Effect, Grants, Isolation, Limits, LoadError, Plugin,
-    RandomGrant, Recording, RecordingGrant, Recordings, Request, Role, Sandbox, TimeSpan, replay,
+    RandomGrant, Recording, RecordingGrant, Recordings, Request, Role, Sandbox, StateGrant,
+    TimeSpan, replay,
 };
 use serde_json::json;
 
@@ -204,11 +205,22 @@ async fn a_validator_in_a_process_says_what_it_says_in_the_engine() {
     let _alone = ALONE.lock().await;
     let mut logs = Vec::new();
     let mut said = Vec::new();
-    for isolation in [Isolation::Engine, Isolation::Process] {
+    let folder = tempfile::tempdir().expect("a folder");
+    // One that may keep state asks the host for everything, also for its columns.
+    for (isolation, state) in [
+        (Isolation::Engine, None),
+        (Isolation::Process, None),
+        (Isolation::Process, Some(StateGrant::default())),
+    ] {
         let audit = AuditLog::in_memory();
-        let sandbox = sandbox(&audit, |_| {});
+        let kept = folder.path().join("plugin-state.sqlite");
+        let sandbox = sandbox(&audit, |config| config.plugin_state = Some(kept));
         let guest = "tests/guests/hostile-validator";
-        let plugin = load(&sandbox, guest, Role::Validator, granted(isolation)).await;
+        let grants = Grants {
+            state,
+            ..granted(isolation)
+        };
+        let plugin = load(&sandbox, guest, Role::Validator, grants).await;
         let mut outcomes = Vec::new();
         for behaviour in [
             "behave",
@@ -251,8 +263,12 @@ async fn a_validator_in_a_process_says_what_it_says_in_the_engine() {
         drop((plugin, sandbox));
         assert_eq!(children(), 0, "they end with their plugin");
     }
-    assert_eq!(said[0], said[1]);
-    assert_eq!(logs[0], logs[1]);
+    for apart in [1, 2] {
+        for (here, there) in said[0].iter().zip(&said[apart]) {
+            assert_eq!(here, there);
+        }
+        assert_eq!(logs[0], logs[apart]);
+    }
     assert!(logs[0].iter().any(|line| line.starts_with("denied log")));
 }
 

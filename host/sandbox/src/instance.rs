@@ -24,7 +24,7 @@ use crate::grants::compute::PredictorParts;
 use crate::grants::http::Exchanges;
 use crate::grants::noise;
 use crate::limits::{OutOfTime, OverLimit, TimeLimit};
-use crate::process::{self, Apart, GRACE_APART, Question, Told, Wire};
+use crate::process::{self, Apart, GRACE_APART, MAX_ANSWER_BYTES, Question, Reply, Told, Wire};
 use crate::recording::answers::RECORDING_BYTES;
 use crate::recording::{
     Call, Divergence, Outcome, Recorder, Recordings, Trace, Traced, rows_to_bytes,
@@ -156,6 +156,10 @@ impl Instance {
         question: &Question,
         rows: Option<&[u8]>,
     ) -> Result<T, CallError> {
+        if self.far.is_none() {
+            let (reply, _) = self.converse(question, rows).await?;
+            return self.returned(reply.outcome);
+        }
         if self.in_call {
             // An earlier question was dropped half-way; its answer would be taken for this one's.
             self.close("cancelled");
@@ -206,7 +210,12 @@ impl Instance {
             far.actor
                 .deny_with(&denial.capability, denial.detail, denial.grant_with);
         }
-        match reply.outcome {
+        self.returned(reply.outcome)
+    }
+
+    /// What a guest in another process returned.
+    fn returned<T: DeserializeOwned>(&mut self, outcome: process::Outcome) -> Result<T, CallError> {
+        match outcome {
             process::Outcome::Returned(value) => serde_json::from_str(value.get())
                 .map_err(|error| self.bad_output(format!("what its role does not have: {error}"))),
             process::Outcome::Said => Err(self.bad_output("what its role does not have")),
@@ -225,25 +234,10 @@ impl Instance {
         question: &Question,
         arguments: &impl Wire,
     ) -> Result<Result<T, Failure>, CallError> {
-        // It comes back once it has answered. A call that is dropped half-way drops it too.
-        let Some(mut process) = self.guest.take() else {
-            self.close("cancelled");
-            return Err(CallError::Ended {
-                plugin: self.plugin.clone(),
-                stage: self.stage.clone(),
-            });
-        };
         let arguments = process::bytes_of(arguments);
-        let Begun { store, patience } = self.begin()?;
-        let conversation = process.converse(store.data_mut(), question, &arguments);
-        let asked = timeout(patience + GRACE_APART, conversation).await;
-        let room = process.most();
-        if matches!(asked, Ok(Ok(_))) {
-            self.guest = Some(process);
-        }
-        let (reply, value) = self.end(asked)?;
+        let (reply, value) = self.converse(question, Some(&arguments)).await?;
         match reply.outcome {
-            process::Outcome::Said => match process::value_of(&value, room) {
+            process::Outcome::Said => match process::value_of(&value, MAX_ANSWER_BYTES) {
                 Ok(value) => Ok(Ok(value)),
                 Err(error) => {
                     Err(self.bad_output(format!("what its role does not have: {error}")))
@@ -252,6 +246,34 @@ impl Instance {
             process::Outcome::Failed(failure) => Ok(Err(failure)),
             _ => Err(self.bad_output("what its role does not have")),
         }
+    }
+
+    /// A call into a guest in another process, whose Store is here.
+    async fn converse(
+        &mut self,
+        question: &Question,
+        arguments: Option<&[u8]>,
+    ) -> Result<(Reply, Vec<u8>), CallError> {
+        // It comes back once it has answered. A call that is dropped half-way drops it too.
+        let Some(mut process) = self.guest.take() else {
+            self.close("cancelled");
+            return Err(CallError::Ended {
+                plugin: self.plugin.clone(),
+                stage: self.stage.clone(),
+            });
+        };
+        let Begun { store, patience } = self.begin()?;
+        let conversation = process.converse(store.data_mut(), question, arguments);
+        let asked = timeout(patience + GRACE_APART, conversation).await;
+        if matches!(asked, Ok(Ok(_))) {
+            self.guest = Some(process);
+        }
+        self.end(asked)
+    }
+
+    /// Whether what its guest is lent is here, and is not sent along.
+    pub(crate) fn lends(&self) -> bool {
+        self.far.is_none()
     }
 
     /// Starts a call.

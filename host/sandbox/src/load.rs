@@ -363,11 +363,9 @@ fn check_isolation(
     } else if !(grants.files.is_empty() && grants.http.is_empty()) {
         "a process of its own opens no folder and reaches no host; take these grants away, or \
          `isolation`"
-    } else if role != Role::Adapter
-        && (!grants.sql.is_empty() || grants.state.is_some() || grants.compute.is_some())
-    {
-        "a policy or a validator in a process of its own reaches no database, keeps no state and \
-         computes no programs; take these grants away, or `isolation`"
+    } else if role != Role::Adapter && grants.compute.is_some() {
+        "only adapters compute programs from a process of their own; take `compute` away, or \
+         `isolation`"
     } else if sandbox.process().is_none() {
         "this host was given no program to start for it"
     } else {

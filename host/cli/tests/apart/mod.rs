@@ -9,11 +9,11 @@ use sandcast_sandbox::process::ProcessProgram;
 use sandcast_sandbox::{CallContext, DeviceChoice, Pooling, Sandbox, SandboxConfig};
 use tokio::sync::Mutex;
 
-pub fn program() -> ProcessProgram {
+pub(crate) fn program() -> ProcessProgram {
     ProcessProgram::at(env!("CARGO_BIN_EXE_sandcast"))
 }
 
-pub fn sandbox(audit: &AuditLog, change: impl FnOnce(&mut SandboxConfig)) -> Sandbox {
+pub(crate) fn sandbox(audit: &AuditLog, change: impl FnOnce(&mut SandboxConfig)) -> Sandbox {
     let mut config = SandboxConfig {
         pooling: Pooling::Off,
         device: DeviceChoice::Cpu.into(),
@@ -25,7 +25,7 @@ pub fn sandbox(audit: &AuditLog, change: impl FnOnce(&mut SandboxConfig)) -> San
 }
 
 /// A guest of the repository, such as `plugins/connector-csv`.
-pub fn component(name: &str) -> Vec<u8> {
+pub(crate) fn component(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .join(name);
@@ -34,11 +34,11 @@ pub fn component(name: &str) -> Vec<u8> {
 }
 
 /// Processes of plugins that this one has started and not seen the end of.
-pub fn children() -> usize {
+pub(crate) fn children() -> usize {
     processes().len()
 }
 
-pub fn processes() -> Vec<String> {
+pub(crate) fn processes() -> Vec<String> {
     let threads = fs::read_dir("/proc/self/task").expect("threads");
     let of = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children"));
     let lists: String = threads.filter_map(|thread| of(thread.ok()?).ok()).collect();
@@ -51,14 +51,14 @@ pub fn processes() -> Vec<String> {
 }
 
 /// One test at a time counts processes.
-pub static ALONE: Mutex<()> = Mutex::const_new(());
+pub(crate) static ALONE: Mutex<()> = Mutex::const_new(());
 
-pub fn context() -> CallContext {
+pub(crate) fn context() -> CallContext {
     CallContext::new(None, "test")
 }
 
 /// What the log says of instances and denials, but for times.
-pub fn told(audit: &AuditLog) -> Vec<String> {
+pub(crate) fn told(audit: &AuditLog) -> Vec<String> {
     let entries = audit.entries().expect("a log in memory").into_iter();
     entries
         .filter_map(|entry| match entry.event {

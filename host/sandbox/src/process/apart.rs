@@ -52,6 +52,9 @@ const MAX_REPLY_BASE_BYTES: u64 = 16 << 20;
 /// Denials and lines of the log in one answer.
 const MAX_TOLD: usize = 10_000;
 
+/// Bytes of memory that what a guest returned may take; what came over the pipe is bounded by then.
+pub(crate) const MAX_ANSWER_BYTES: u64 = 1 << 30;
+
 /// What a process may take longer than its guest may, before it is taken for one that hangs.
 pub(crate) const GRACE_APART: Duration = Duration::from_secs(5);
 
@@ -234,13 +237,13 @@ impl Apart {
         &mut self,
         state: &mut State,
         question: &Question,
-        arguments: &[u8],
+        arguments: Option<&[u8]>,
     ) -> wasmtime::Result<(Reply, Vec<u8>)> {
         let Some((_, pipe)) = &mut self.worker else {
             return Err(gone(&frame::closed()));
         };
         let imports = &self.workshop.imports;
-        let sent = send(pipe, question, Some(arguments)).await;
+        let sent = send(pipe, question, arguments).await;
         sent.map_err(|error| gone(&error))?;
         loop {
             // The time that the host works is not the guest's, and neither is what it is slowed down by.
@@ -271,7 +274,14 @@ impl Apart {
                     let mut answer = vec![away::ANSWER];
                     let answered = match away::name_of(said, self.most) {
                         Ok((name, mut from)) => {
-                            functions::answer(state, imports, &name, &mut from, &mut answer).await
+                            let answering =
+                                functions::answer(state, imports, &name, &mut from, &mut answer);
+                            tokio::select! {
+                                biased;
+                                answered = answering => answered,
+                                // Nobody works for a process that is gone.
+                                error = spoke(pipe) => Err(Halt::Wrong(error)),
+                            }
                         }
                         Err(error) => Err(Halt::Wrong(error)),
                     };
@@ -324,11 +334,6 @@ impl Apart {
             } = denial.clone();
             state.deny_with(&capability, detail, grant_with);
         }
-    }
-
-    /// Bytes of an answer, and of what becomes of it.
-    pub(crate) fn most(&self) -> u64 {
-        self.most
     }
 
     /// Ends the instance: what it then has to tell. The process is kept for another one only where this
@@ -408,6 +413,22 @@ async fn send(pipe: &mut UnixStream, question: &Question, rows: Option<&[u8]>) -
     match rows {
         Some(rows) => put(pipe, &[&question, rows]).await,
         None => put(pipe, &[&question]).await,
+    }
+}
+
+/// Why a process is not waited for while it waits for an answer: it is gone, or it does not wait.
+async fn spoke(pipe: &UnixStream) -> io::Error {
+    let mut byte = [0];
+    loop {
+        if let Err(error) = pipe.readable().await {
+            return error;
+        }
+        match pipe.try_read(&mut byte) {
+            Ok(0) => return frame::closed(),
+            Ok(_) => return io::Error::other("it asks again before it was answered"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return error,
+        }
     }
 }
 

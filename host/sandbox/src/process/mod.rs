@@ -22,12 +22,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(crate) use apart::{Apart, GRACE_APART, Told, Workshop, gone_in_words, tell};
+pub(crate) use apart::{Apart, GRACE_APART, MAX_ANSWER_BYTES, Told, Workshop, gone_in_words, tell};
 pub use attempts::{Attempt, attempts};
 pub(crate) use compiler::{CompileFailure, compile};
 pub(crate) use functions::{Halt, link_apart};
 pub(crate) use order::LogLine;
-pub(crate) use order::{Opening, Outcome, Question};
+pub(crate) use order::{Opening, Outcome, Question, Reply};
 pub(crate) use wire::{Reader, Wire, bytes_of, value_of};
 
 /// The argument that tells such a process from a command; nobody types it.

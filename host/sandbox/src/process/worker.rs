@@ -11,6 +11,7 @@ use std::mem;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::record_batch::RecordBatch;
 use sandcast_audit::AuditLog;
 use sandcast_kernels::{DeviceChoice, DeviceOptions};
 use serde::Serialize;
@@ -152,13 +153,14 @@ async fn answer(
             outcome_of(answer)?
         }
         (Question::Check, Guest::Validator(guest)) => {
-            let batches = rows_of_bytes(rows).map_err(io::Error::other)?;
-            let [batch] = batches.as_slice() else {
-                return Err(io::Error::other(
-                    "it was given no rows, or those of several batches",
-                ));
+            let lent = match host.is_some() {
+                true => Ok(value_of(rows, u64::MAX)?),
+                false => validator::lend(instance, &one_batch(rows)?),
             };
-            outcome_of(validator::check(instance, guest, batch).await)?
+            match lent {
+                Ok(lent) => outcome_of(validator::check(instance, guest, lent).await)?,
+                Err(error) => (Outcome::Ended(error), Vec::new()),
+            }
         }
         (Question::Judge, Guest::Validator(guest)) => {
             outcome_of(validator::judge(instance, guest).await)?
@@ -190,6 +192,14 @@ async fn answer(
         _ => return Err(io::Error::other("it was asked what its plugin does not do")),
     };
     there.reply(said)
+}
+
+fn one_batch(rows: &[u8]) -> io::Result<RecordBatch> {
+    let batches = rows_of_bytes(rows).map_err(io::Error::other)?;
+    let one: Result<[RecordBatch; 1], _> = batches.try_into();
+    let [batch] =
+        one.map_err(|_| io::Error::other("it was given no rows, or those of several batches"))?;
+    Ok(batch)
 }
 
 async fn configure(
