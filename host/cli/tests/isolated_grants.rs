@@ -142,16 +142,17 @@ async fn what_a_policy_in_a_process_asks_a_database_is_what_it_asks_in_the_engin
         sql: vec![grant],
         ..Grants::default()
     };
-    let ask = |statement: &str, parameters: Value| {
-        json!({ "connection": "people", "statement": statement, "parameters": parameters })
-    };
+    let ask = |statement: &str, parameters: Value| json!({ "connection": "people", "statement": statement, "parameters": parameters });
     let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) \
                    SELECT i, i * 0.5 AS half, 'row ' || i AS name, NULLIF(i, 2) AS but_2 FROM n";
     let effects = same_in_both(
         "tests/guests/asker",
         grants,
         &[
-            ask("SELECT 1 + 1 AS two, ?1 AS said, ?2 AS none", json!(["ä", null])),
+            ask(
+                "SELECT 1 + 1 AS two, ?1 AS said, ?2 AS none",
+                json!(["ä", null]),
+            ),
             ask(numbers, json!([7])),
             ask(numbers, json!([51])),
             ask("CREATE TABLE t (a)", json!([])),

@@ -17,8 +17,8 @@ use sandcast_build::BuildRequest;
 use sandcast_sandbox::process::{self, ProcessProgram};
 use sandcast_sandbox::{
     CallContext, ComputeGrant, ControlPoint, DeviceChoice, Field, Grants, Isolation, Kind, Model,
-    Plugin, Precision, RandomGrant, RecordingGrant, Recordings, Request, Role, Sandbox, SandboxConfig, Task,
-    TaskKind, TrainInput, Validator,
+    Plugin, Precision, RandomGrant, RecordingGrant, Recordings, Request, Role, Sandbox,
+    SandboxConfig, Task, TaskKind, TrainInput, Validator,
 };
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -344,7 +344,8 @@ mod isolation {
         let plugin = plugin.unrecorded();
         let model = trained(&plugin);
         let rows = features(rows);
-        let opening = plugin.adapter(&context());
+        let context = context();
+        let opening = plugin.adapter(&context);
         let mut adapter = HOUSE.runtime.block_on(opening).expect("an instance");
         bencher.bench_local(|| {
             let predicting = adapter.predict(&model, &rows);

@@ -239,9 +239,7 @@ impl Instance {
         match reply.outcome {
             process::Outcome::Said => match process::value_of(&value, MAX_ANSWER_BYTES) {
                 Ok(value) => Ok(Ok(value)),
-                Err(error) => {
-                    Err(self.bad_output(format!("what its role does not have: {error}")))
-                }
+                Err(error) => Err(self.bad_output(format!("what its role does not have: {error}"))),
             },
             process::Outcome::Failed(failure) => Ok(Err(failure)),
             _ => Err(self.bad_output("what its role does not have")),

@@ -500,9 +500,11 @@ fn prepare(
     inspection: &Inspection,
     asks_host: bool,
 ) -> Result<(Arc<Identity>, RolePre), LoadError> {
-    let pre = link(sandbox, component, inspection, role, asks_host).map_err(|error| LoadError::Compile {
-        name: name.to_owned(),
-        reason: text::sentence(&format!("{error:#}"), 1024),
+    let pre = link(sandbox, component, inspection, role, asks_host).map_err(|error| {
+        LoadError::Compile {
+            name: name.to_owned(),
+            reason: text::sentence(&format!("{error:#}"), 1024),
+        }
     })?;
     let reference = PluginRef {
         id: inspection.manifest.id.clone(),

@@ -307,7 +307,8 @@ impl Apart {
                     }
                 }
                 other => {
-                    let strange = io::Error::other(format!("it says something of the kind {other}"));
+                    let strange =
+                        io::Error::other(format!("it says something of the kind {other}"));
                     return Err(gone(&strange));
                 }
             }
@@ -496,3 +497,6 @@ pub(crate) fn tell(lines: &[LogLine], identity: &Identity, opening: (&str, &str)
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

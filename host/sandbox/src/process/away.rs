@@ -102,7 +102,9 @@ pub(crate) fn let_go(state: &mut State, name: &str, thing: u32) -> wasmtime::Res
 
 /// A trap that is told to a guest's process, as it would have been to the guest.
 pub(super) fn trap(error: &wasmtime::Error) -> Vec<u8> {
-    let words = text::cut(&error.root_cause().to_string(), 4096).0.to_owned();
+    let words = text::cut(&error.root_cause().to_string(), 4096)
+        .0
+        .to_owned();
     let mut bytes = vec![TRAP];
     bytes.extend(bytes_of(&words));
     bytes

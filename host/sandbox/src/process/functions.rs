@@ -79,7 +79,10 @@ pub(super) async fn answer(
         return Ok(());
     }
     let name = text::sentence(name, 64);
-    Err(invalid(format!("it asked for `{name}`, which its plugin does not import")).into())
+    Err(invalid(format!(
+        "it asked for `{name}`, which its plugin does not import"
+    ))
+    .into())
 }
 
 /// Links what a guest imports to the pipe, but for streams and what is printed.
@@ -401,9 +404,7 @@ impl monotonic_clock::Host for Guest<'_> {
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
         let now: u64 = away::ask(self.0, COUNTER_AT, |_| {})?;
-        self.0
-            .clocks()
-            .subscribe_duration(when.saturating_sub(now))
+        self.0.clocks().subscribe_duration(when.saturating_sub(now))
     }
 
     fn subscribe_duration(&mut self, duration: u64) -> wasmtime::Result<Resource<DynPollable>> {

@@ -89,7 +89,11 @@ fn prediction_columns(task: &Task) -> Vec<(String, Holds)> {
 
 /// A prediction has the rows it was asked for, the columns of its task, and numbers that can be
 /// what they are called.
-pub(super) fn check_prediction(task: &Task, rows: usize, predicted: &RecordBatch) -> Result<(), String> {
+pub(super) fn check_prediction(
+    task: &Task,
+    rows: usize,
+    predicted: &RecordBatch,
+) -> Result<(), String> {
     if predicted.num_rows() != rows {
         return Err(format!(
             "{} predictions for {rows} rows",

@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Cost, ProgressSink, TextSink, TrainReport};
-use crate::bindings::adapter::exports::sandcast::plugin::adapter as wire;
 use crate::bindings::adapter::AdapterPluginPre;
+use crate::bindings::adapter::exports::sandcast::plugin::adapter as wire;
 use crate::call::{CallError, Usage};
 use crate::columns::{Batch, Dataset};
 use crate::grants::compute::{
