@@ -1,46 +1,23 @@
 //! What works on a guest's bytes does so in a process that the kernel holds, and takes nobody with it.
 
+mod apart;
+
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use sandcast_audit::{AuditLog, Event};
-use sandcast_build::{BuildRequest, build};
 use sandcast_sandbox::process::{ProcessProgram, attempts};
 use sandcast_sandbox::{
-    ByteSize, CallContext, CallError, ControlPoint, DeviceChoice, Effect, Grants, Isolation,
-    Limits, LoadError, Plugin, Pooling, RandomGrant, Recording, RecordingGrant, Recordings,
-    Request, Role, Sandbox, SandboxConfig, TimeSpan, replay,
+    ByteSize, CallError, ControlPoint, Effect, Grants, Isolation, Limits, LoadError, Plugin,
+    RandomGrant, Recording, RecordingGrant, Recordings, Request, Role, Sandbox, StateGrant,
+    TimeSpan, replay,
 };
 use serde_json::json;
-use tokio::sync::Mutex;
 
-fn program() -> ProcessProgram {
-    ProcessProgram::at(env!("CARGO_BIN_EXE_sandcast"))
-}
-
-fn sandbox(audit: &AuditLog, change: impl FnOnce(&mut SandboxConfig)) -> Sandbox {
-    let mut config = SandboxConfig {
-        pooling: Pooling::Off,
-        device: DeviceChoice::Cpu.into(),
-        process: Some(program()),
-        ..SandboxConfig::default()
-    };
-    change(&mut config);
-    Sandbox::new(config, audit.clone()).expect("a sandbox")
-}
-
-/// A guest of the repository, such as `plugins/connector-csv`.
-fn component(name: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(name);
-    let built = build(&BuildRequest::new(folder), &mut |_| {}).expect("it builds");
-    fs::read(built.component).expect("it is there")
-}
+use apart::{ALONE, children, component, context, processes, program, sandbox, told};
 
 /// A policy that does nothing, with a module in it that takes long to compile.
 fn heavy(functions: usize, adds: usize) -> Vec<u8> {
@@ -71,26 +48,6 @@ fn heavy(functions: usize, adds: usize) -> Vec<u8> {
     wat::parse_str(text).expect("a component in text")
 }
 
-/// Processes of plugins that this one has started and not seen the end of.
-fn children() -> usize {
-    processes().len()
-}
-
-fn processes() -> Vec<String> {
-    let threads = fs::read_dir("/proc/self/task").expect("threads");
-    let of = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children"));
-    let lists: String = threads.filter_map(|thread| of(thread.ok()?).ok()).collect();
-    let named = |child: &&str| {
-        let words = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
-        words.contains("sandbox-process")
-    };
-    let found = lists.split_whitespace().filter(named);
-    found.map(str::to_owned).collect()
-}
-
-/// One test at a time counts processes.
-static ALONE: Mutex<()> = Mutex::const_new(());
-
 #[test]
 fn a_confined_process_can_compute_and_nothing_else() {
     let tried = attempts(&program()).expect("a process");
@@ -107,7 +64,7 @@ async fn what_was_compiled_apart_decides() {
     let folder = tempfile::tempdir().expect("a folder");
     let cache = folder.path().to_path_buf();
     let sandbox = sandbox(&audit, |config| config.cache_dir = Some(cache));
-    let grants = apart(Isolation::Engine);
+    let grants = granted(Isolation::Engine);
     let plugin = load(&sandbox, "tests/guests/lots", Role::Policy, grants).await;
     let mut policy = plugin.policy(&context(), &json!({})).await.expect("made");
     let decision = policy.decide(&question("promote")).await.expect("decided");
@@ -187,7 +144,7 @@ async fn without_a_process_nothing_compiles() {
     }
 }
 
-fn apart(isolation: Isolation) -> Grants {
+fn granted(isolation: Isolation) -> Grants {
     Grants {
         isolation,
         clock: true,
@@ -204,10 +161,6 @@ fn apart(isolation: Isolation) -> Grants {
 async fn load(sandbox: &Sandbox, guest: &str, role: Role, grants: Grants) -> Plugin {
     let loaded = sandbox.load("guest", &component(guest), role, grants).await;
     loaded.expect("it loads")
-}
-
-fn context() -> CallContext {
-    CallContext::new(None, "test")
 }
 
 fn question(action: &str) -> Request {
@@ -247,40 +200,27 @@ async fn checked(plugin: &Plugin, behaviour: &str) -> String {
     }
 }
 
-/// What the log says of instances and denials, but for times.
-fn told(audit: &AuditLog) -> Vec<String> {
-    let entries = audit.entries().expect("a log in memory").into_iter();
-    entries
-        .filter_map(|entry| match entry.event {
-            Event::CallsFinished {
-                host_calls,
-                bytes_in,
-                bytes_out,
-                outcome,
-                ..
-            } if !host_calls.contains_key("log.log") => Some(format!(
-                "{outcome}: {host_calls:?}, {bytes_in}, {bytes_out}"
-            )),
-            // How much of a flood comes before its end is a matter of time.
-            Event::CallsFinished { outcome, .. } => Some(format!("{outcome}, with a log")),
-            Event::Denied {
-                capability, detail, ..
-            } => Some(format!("denied {capability}: {detail}")),
-            _ => None,
-        })
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_validator_in_a_process_says_what_it_says_in_the_engine() {
     let _alone = ALONE.lock().await;
     let mut logs = Vec::new();
     let mut said = Vec::new();
-    for isolation in [Isolation::Engine, Isolation::Process] {
+    let folder = tempfile::tempdir().expect("a folder");
+    // One that may keep state asks the host for everything, also for its columns.
+    for (isolation, state) in [
+        (Isolation::Engine, None),
+        (Isolation::Process, None),
+        (Isolation::Process, Some(StateGrant::default())),
+    ] {
         let audit = AuditLog::in_memory();
-        let sandbox = sandbox(&audit, |_| {});
+        let kept = folder.path().join("plugin-state.sqlite");
+        let sandbox = sandbox(&audit, |config| config.plugin_state = Some(kept));
         let guest = "tests/guests/hostile-validator";
-        let plugin = load(&sandbox, guest, Role::Validator, apart(isolation)).await;
+        let grants = Grants {
+            state,
+            ..granted(isolation)
+        };
+        let plugin = load(&sandbox, guest, Role::Validator, grants).await;
         let mut outcomes = Vec::new();
         for behaviour in [
             "behave",
@@ -323,8 +263,12 @@ async fn a_validator_in_a_process_says_what_it_says_in_the_engine() {
         drop((plugin, sandbox));
         assert_eq!(children(), 0, "they end with their plugin");
     }
-    assert_eq!(said[0], said[1]);
-    assert_eq!(logs[0], logs[1]);
+    for apart in [1, 2] {
+        for (here, there) in said[0].iter().zip(&said[apart]) {
+            assert_eq!(here, there);
+        }
+        assert_eq!(logs[0], logs[apart]);
+    }
     assert!(logs[0].iter().any(|line| line.starts_with("denied log")));
 }
 
@@ -339,7 +283,7 @@ async fn a_policy_in_a_process_is_recorded_and_replayed() {
     let grants = Grants {
         random: Some(RandomGrant { seed: None }),
         recording: Some(RecordingGrant::default()),
-        ..apart(Isolation::Process)
+        ..granted(Isolation::Process)
     };
     let plugin = load(&sandbox, "tests/guests/lots", Role::Policy, grants).await;
     let mut policy = plugin
@@ -386,7 +330,7 @@ async fn a_process_that_is_gone_takes_its_instance_and_nothing_else() {
     let audit = AuditLog::in_memory();
     let sandbox = sandbox(&audit, |_| {});
     let guest = "tests/guests/lots";
-    let plugin = load(&sandbox, guest, Role::Policy, apart(Isolation::Process)).await;
+    let plugin = load(&sandbox, guest, Role::Policy, granted(Isolation::Process)).await;
     let config = json!({});
     let mut policy = plugin.policy(&context(), &config).await.expect("made");
     policy.decide(&question("promote")).await.expect("decided");
@@ -437,7 +381,7 @@ async fn what_no_process_has_is_refused_when_it_is_asked_for() {
     let files = serde_json::from_value(json!([{ "host": folder.path(), "guest": "/data" }]));
     let with_files = Grants {
         files: files.expect("a grant"),
-        ..apart(Isolation::Process)
+        ..granted(Isolation::Process)
     };
     let (house, without) = (
         sandbox(&audit, |_| {}),
@@ -458,13 +402,13 @@ async fn what_no_process_has_is_refused_when_it_is_asked_for() {
                 isolation: Isolation::Process,
                 ..reading
             },
-            "connectors and adapters do not yet",
+            "connectors do not yet",
         ),
         (
             &without,
             &oracle,
             Role::Policy,
-            apart(Isolation::Process),
+            granted(Isolation::Process),
             "no program to start",
         ),
     ] {

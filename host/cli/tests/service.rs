@@ -101,6 +101,76 @@ fn ask(address: &str, method: &str, path: &str, body: &str) -> (u16, String) {
     (status.expect("a status"), body.to_owned())
 }
 
+/// What a command says of the applicants, with a model.
+fn predicted(state: &Path, model: &str) -> Value {
+    let input = "examples/credit-risk/applicants.json";
+    let predicted = said(state, &["predict", "--model", model, "--input", input]);
+    predicted["predictions"].clone()
+}
+
+#[test]
+fn a_model_whose_plugins_are_in_processes_is_the_same_model_and_is_served() {
+    let (state, other) = (state("service-isolated"), state("service-in-the-engine"));
+    // The example, with every plugin in a process that can be.
+    let example = repository().join("examples/credit-risk");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("data")).expect("a folder");
+    for file in ["policy.cedar", "data/branch.csv", "data/web.csv.gz"] {
+        std::fs::copy(example.join(file), folder.path().join(file)).expect("a copy");
+    }
+    let pipeline = std::fs::read_to_string(example.join("pipeline.yaml")).expect("the pipeline");
+    let plugins = repository().join("plugins");
+    let plugins = plugins.canonicalize().expect("the plugins");
+    let mut isolated = pipeline.replace("../../plugins", &plugins.display().to_string());
+    for (here, there) in [
+        (
+            "role: validator }",
+            "role: validator, grants: { isolation: process } }",
+        ),
+        ("{ recording: {} }", "{ recording: {}, isolation: process }"),
+        (
+            "compute: { memory: 1GiB, time: 10m }",
+            "compute: { memory: 1GiB, time: 10m }\n      recording: {}\n      isolation: process",
+        ),
+    ] {
+        assert!(isolated.contains(here), "{here}");
+        isolated = isolated.replace(here, there);
+    }
+    let file = folder.path().join("pipeline.yaml");
+    std::fs::write(&file, isolated).expect("a pipeline");
+    let file = file.to_str().expect("a path in UTF-8");
+    assert_eq!(
+        said(&state, &["run", "--build", file])["outcome"],
+        "completed"
+    );
+    let example = ["run", "--build", "examples/credit-risk"];
+    assert_eq!(said(&other, &example)["outcome"], "completed");
+    let expected = predicted(&other, "credit-risk@champion");
+    assert_eq!(predicted(&state, "credit-risk@champion"), expected);
+    let replayed = output(&state, &["replay", "all"]);
+    assert!(replayed.status.success(), "{replayed:?}");
+
+    let arguments = ["serve", "--address", "127.0.0.1:0", "credit-risk@champion"];
+    let (mut serving, address) = serve(sandcast(&state, &arguments));
+    let request = repository().join("examples/credit-risk/request.json");
+    let request = std::fs::read_to_string(request).expect("a request");
+    for _ in 0..3 {
+        let (status, answer) = ask(&address, "POST", "/v2/models/credit-risk/infer", &request);
+        assert_eq!(status, 200, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        let outputs = answer["outputs"].as_array().expect("outputs");
+        let yes = outputs
+            .iter()
+            .find(|output| output["name"] == "probability:yes");
+        let yes = &yes.expect("probabilities")["data"];
+        for row in 0..2 {
+            assert_eq!(yes[row], expected[row]["probability:yes"], "{answer}");
+        }
+    }
+    signal(&serving.0, "-TERM");
+    assert_eq!(serving.wait(), Some(0));
+}
+
 #[test]
 fn a_model_is_registered_pointed_at_and_served() {
     let state = state("service");

@@ -4,6 +4,7 @@
 //! natively in this very process.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
@@ -13,10 +14,11 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use sandcast_audit::AuditLog;
 use sandcast_build::BuildRequest;
+use sandcast_sandbox::process::{self, ProcessProgram};
 use sandcast_sandbox::{
-    CallContext, ComputeGrant, ControlPoint, DeviceChoice, Field, Grants, Kind, Model, Plugin,
-    Precision, RecordingGrant, Recordings, Request, Role, Sandbox, SandboxConfig, Task, TaskKind,
-    TrainInput, Validator,
+    CallContext, ComputeGrant, ControlPoint, DeviceChoice, Field, Grants, Isolation, Kind, Model,
+    Plugin, Precision, RandomGrant, RecordingGrant, Recordings, Request, Role, Sandbox,
+    SandboxConfig, Task, TaskKind, TrainInput, Validator,
 };
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -32,8 +34,12 @@ const NULL_EVERY: usize = 7;
 
 const BYTES: usize = ROWS * COLUMNS * size_of::<f64>();
 
-fn main() {
+fn main() -> ExitCode {
+    if let Some(exit) = process::enter() {
+        return exit;
+    }
     divan::main();
+    ExitCode::SUCCESS
 }
 
 struct House {
@@ -51,6 +57,7 @@ static HOUSE: LazyLock<House> = LazyLock::new(|| {
     let config = SandboxConfig {
         device: DeviceChoice::Cpu.into(),
         recordings: Some(Recordings::at(recordings)),
+        process: Some(ProcessProgram::this().expect("this program")),
         ..SandboxConfig::default()
     };
     let sandbox = {
@@ -293,6 +300,109 @@ fn predict_again(bencher: Bencher<'_, '_>, rows: usize) {
             .block_on(adapter.predict(&model, &rows))
             .expect("a prediction")
     });
+}
+
+/// What a process of its own costs: the same calls in the engine and in one. The guests are small and the
+/// model is too, so nearly all of the difference is the pipe.
+mod isolation {
+    use super::*;
+
+    const PLACES: [&str; 2] = ["engine", "process"];
+
+    fn grants(place: &str, compute: bool) -> Grants {
+        Grants {
+            compute: compute.then(ComputeGrant::default),
+            clock: true,
+            random: Some(RandomGrant { seed: Some(7) }),
+            isolation: match place {
+                "process" => Isolation::Process,
+                _ => Isolation::Engine,
+            },
+            ..Grants::default()
+        }
+    }
+
+    /// A row, asked as a server asks: an instance, one call, and its end.
+    #[divan::bench(args = PLACES, sample_count = 200, sample_size = 4)]
+    fn prediction(bencher: Bencher<'_, '_>, place: &str) {
+        let plugin = load_with("plugins/adapter-mlp", Role::Adapter, grants(place, true));
+        let plugin = plugin.unrecorded();
+        let model = trained(&plugin);
+        let rows = features(1);
+        bencher.bench_local(|| {
+            HOUSE.runtime.block_on(async {
+                let mut adapter = plugin.adapter(&context()).await.expect("an instance");
+                adapter.predict(&model, &rows).await.expect("a prediction");
+                adapter.finish().expect("ended")
+            })
+        });
+    }
+
+    /// Rows, asked of an instance that is there.
+    fn again(bencher: Bencher<'_, '_>, place: &str, rows: usize) {
+        let plugin = load_with("plugins/adapter-mlp", Role::Adapter, grants(place, true));
+        let plugin = plugin.unrecorded();
+        let model = trained(&plugin);
+        let rows = features(rows);
+        let context = context();
+        let opening = plugin.adapter(&context);
+        let mut adapter = HOUSE.runtime.block_on(opening).expect("an instance");
+        bencher.bench_local(|| {
+            let predicting = adapter.predict(&model, &rows);
+            HOUSE.runtime.block_on(predicting).expect("a prediction")
+        });
+    }
+
+    #[divan::bench(args = PLACES, sample_count = 200, sample_size = 4)]
+    fn prediction_again(bencher: Bencher<'_, '_>, place: &str) {
+        again(bencher, place, 1);
+    }
+
+    #[divan::bench(args = PLACES, sample_count = 200, sample_size = 1)]
+    fn prediction_again_of_1024_rows(bencher: Bencher<'_, '_>, place: &str) {
+        again(bencher, place, 1024);
+    }
+
+    /// A decision in an instance of its own, which asks the host for nothing.
+    #[divan::bench(args = PLACES, sample_count = 200, sample_size = 4)]
+    fn decision(bencher: Bencher<'_, '_>, place: &str) {
+        let plugin = load_with("tests/guests/lots", Role::Policy, grants(place, false));
+        let plugin = plugin.unrecorded();
+        let request = Request {
+            control_point: ControlPoint::Promote,
+            principal: "pipeline:bench".into(),
+            action: "promote".into(),
+            resource: "model:bench".into(),
+            context: json!({}),
+        };
+        bencher.bench_local(|| {
+            HOUSE.runtime.block_on(async {
+                let made = plugin.policy(&context(), &json!({})).await;
+                let mut policy = made.expect("made");
+                policy.decide(&request).await.expect("decided");
+                policy.finish().expect("ended")
+            })
+        });
+    }
+
+    /// A batch of 64 Ki rows of ten columns, checked, which asks the host for nothing.
+    #[divan::bench(args = PLACES, sample_count = 50, sample_size = 1)]
+    fn check(bencher: Bencher<'_, '_>, place: &str) {
+        let plugin = load_with(
+            "tests/guests/probe-validator",
+            Role::Validator,
+            grants(place, false),
+        );
+        let rows = batch(ROWS, COLUMNS, false);
+        let (context, config) = (context(), json!({ "work": "summarize" }));
+        let schema = rows.schema();
+        let opening = plugin.validator(&context, &config, &schema);
+        let mut validator = HOUSE.runtime.block_on(opening).expect("an instance");
+        bencher.bench_local(|| {
+            let checking = validator.check(&rows);
+            HOUSE.runtime.block_on(checking).expect("checked")
+        });
+    }
 }
 
 /// Thirty numbers, as many as the model of the kernels' figures has.

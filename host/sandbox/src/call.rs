@@ -73,7 +73,7 @@ pub struct Usage {
 }
 
 /// Why a call into a plugin gave no answer. Every message names plugin and stage.
-#[derive(Debug, Error, Serialize, Deserialize)]
+#[derive(Clone, Debug, Error, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum CallError {

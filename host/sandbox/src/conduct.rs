@@ -109,6 +109,12 @@ impl Watch {
         unpaused.mul_f64(longer)
     }
 
+    /// The pauses in so much time of a guest.
+    pub(crate) fn paused_of(&self, took: Duration) -> Duration {
+        let pause = self.pause.as_secs_f64();
+        took.mul_f64(pause / (TICK.as_secs_f64() + pause))
+    }
+
     /// What a tick comes to for a guest that may go on.
     pub(crate) fn tick(&self, turns: &Turns) -> UpdateDeadline {
         let pause = self.pause;

@@ -6,10 +6,11 @@
 use arrow::array::AsArray as _;
 use arrow::buffer::Buffer;
 
-use crate::bindings::adapter::sandcast::plugin::types;
+use crate::bindings::adapter::sandcast::plugin::{compute, models, sql, types};
 use crate::columns::list::{Element, List};
 use crate::columns::{Batch, lift, lower};
 use crate::grants::Limits;
+use crate::process::{Wire, bytes_of, value_of};
 use crate::recording::rows_of_bytes;
 
 /// Most columns that a target makes.
@@ -53,6 +54,35 @@ pub fn columns(bytes: &[u8]) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// What a guest in a process of its own asks with, which is that process's word: the first byte says for which
+/// kind of thing. What is taken is what was sent, to the byte.
+///
+/// # Errors
+/// When it is none, with what is wrong.
+pub fn asked(bytes: &[u8]) -> Result<(), String> {
+    fn taken<T: Wire>(bytes: &[u8]) -> Result<(), String> {
+        let value: T = value_of(bytes, ASKED_ROOM_BYTES).map_err(|error| error.to_string())?;
+        assert!(bytes_of(&value) == bytes, "what is taken is what was sent");
+        Ok(())
+    }
+    let Some((kind, bytes)) = bytes.split_first() else {
+        return Err("nothing was asked".to_owned());
+    };
+    match kind % 8 {
+        0 => taken::<compute::Graph>(bytes),
+        1 => taken::<(Vec<types::Field>, Vec<lift::ColumnIn>)>(bytes),
+        2 => taken::<(Vec<types::Field>, Vec<lift::RawColumnIn>)>(bytes),
+        3 => taken::<Vec<compute::Prompt>>(bytes),
+        4 => taken::<(String, String, Vec<sql::Parameter>)>(bytes),
+        5 => taken::<(compute::ForestExamples, compute::ForestPlan)>(bytes),
+        6 => taken::<(Option<Vec<compute::Feed>>, compute::TrainPlan)>(bytes),
+        _ => taken::<(models::Task, Vec<u32>, String)>(bytes),
+    }
+}
+
+/// Bytes of memory that the target may make of what was asked.
+const ASKED_ROOM_BYTES: u64 = 8 << 20;
 
 /// Rows as they lie beside a recording, which may be another's evidence.
 ///

@@ -25,7 +25,7 @@ use crate::grants::compute::PredictorParts;
 use crate::grants::http::Exchanges;
 use crate::grants::noise;
 use crate::limits::{OutOfTime, OverLimit, TimeLimit};
-use crate::process::{self, Apart, Question};
+use crate::process::{self, Apart, GRACE_APART, MAX_ANSWER_BYTES, Question, Reply, Told, Wire};
 use crate::recording::answers::RECORDING_BYTES;
 use crate::recording::{
     Call, Divergence, Outcome, Recorder, Recordings, Trace, Traced, rows_to_bytes,
@@ -37,9 +37,6 @@ use crate::text;
 /// What a wall clock allows beyond the guest's own time, before the host gives up waiting for a
 /// call that is stuck outside the guest.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// What a process of its own takes beyond that.
-const GRACE_APART: Duration = Duration::from_secs(5);
 
 /// How an instance ends that went beyond what its plugin usually does.
 pub const STRAYED: &str = "beyond its usual conduct";
@@ -64,6 +61,8 @@ pub(crate) struct Instance {
     ended: Option<Ended>,
     /// Where it runs, if not here.
     far: Option<Far>,
+    /// Where its guest runs, if not here, while its Store is here without one.
+    guest: Option<Apart>,
     /// Its calls into the host, where they were followed in another process.
     traced: Option<Traced>,
     place: Place,
@@ -110,9 +109,16 @@ impl Instance {
             recorder,
             ended: None,
             far: None,
+            guest: None,
             traced: None,
             place,
         }
+    }
+
+    /// One whose guest runs in another process and asks for everything here.
+    pub(crate) fn asked_by(mut self, process: Apart) -> Self {
+        self.guest = Some(process);
+        self
     }
 
     /// One that runs in another process.
@@ -139,6 +145,7 @@ impl Instance {
                 host_calls: 0,
                 answers: true,
             }),
+            guest: None,
             traced: None,
             place,
         }
@@ -150,6 +157,10 @@ impl Instance {
         question: &Question,
         rows: Option<&[u8]>,
     ) -> Result<T, CallError> {
+        if self.far.is_none() {
+            let (reply, _) = self.converse(question, rows).await?;
+            return self.returned(reply.outcome);
+        }
         if self.in_call {
             // An earlier question was dropped half-way; its answer would be taken for this one's.
             self.close("cancelled");
@@ -174,9 +185,7 @@ impl Instance {
                 let error = CallError::Trap {
                     plugin: self.plugin.clone(),
                     stage: self.stage.clone(),
-                    cause: format!(
-                        "the process that it runs in is gone, or answers wrongly: {error}"
-                    ),
+                    cause: process::gone_in_words(&error),
                 };
                 self.close(outcome_of(&error));
                 return Err(error);
@@ -202,9 +211,15 @@ impl Instance {
             far.actor
                 .deny_with(&denial.capability, denial.detail, denial.grant_with);
         }
-        match reply.outcome {
+        self.returned(reply.outcome)
+    }
+
+    /// What a guest in another process returned.
+    fn returned<T: DeserializeOwned>(&mut self, outcome: process::Outcome) -> Result<T, CallError> {
+        match outcome {
             process::Outcome::Returned(value) => serde_json::from_str(value.get())
                 .map_err(|error| self.bad_output(format!("what its role does not have: {error}"))),
+            process::Outcome::Said => Err(self.bad_output("what its role does not have")),
             process::Outcome::Failed(failure) => Err(self.failed(failure)),
             process::Outcome::Ended(error) => {
                 let error = error.of(&self.plugin, &self.stage);
@@ -212,6 +227,52 @@ impl Instance {
                 Err(error)
             }
         }
+    }
+
+    /// Asks a guest in another process, whose Store is here: what it returned, or why it failed.
+    pub(crate) async fn ask_apart<T: Wire>(
+        &mut self,
+        question: &Question,
+        arguments: &impl Wire,
+    ) -> Result<Result<T, Failure>, CallError> {
+        let arguments = process::bytes_of(arguments);
+        let (reply, value) = self.converse(question, Some(&arguments)).await?;
+        match reply.outcome {
+            process::Outcome::Said => match process::value_of(&value, MAX_ANSWER_BYTES) {
+                Ok(value) => Ok(Ok(value)),
+                Err(error) => Err(self.bad_output(format!("what its role does not have: {error}"))),
+            },
+            process::Outcome::Failed(failure) => Ok(Err(failure)),
+            _ => Err(self.bad_output("what its role does not have")),
+        }
+    }
+
+    /// A call into a guest in another process, whose Store is here.
+    async fn converse(
+        &mut self,
+        question: &Question,
+        arguments: Option<&[u8]>,
+    ) -> Result<(Reply, Vec<u8>), CallError> {
+        // It comes back once it has answered. A call that is dropped half-way drops it too.
+        let Some(mut process) = self.guest.take() else {
+            self.close("cancelled");
+            return Err(CallError::Ended {
+                plugin: self.plugin.clone(),
+                stage: self.stage.clone(),
+            });
+        };
+        let Begun { store, patience } = self.begin()?;
+        let conversation = process.converse(store.data_mut(), question, arguments);
+        let asked = timeout(patience + GRACE_APART, conversation).await;
+        if matches!(asked, Ok(Ok(_))) {
+            self.guest = Some(process);
+        }
+        self.end(asked)
+    }
+
+    /// Whether what its guest is lent is here, and is not sent along.
+    pub(crate) fn lends(&self) -> bool {
+        self.far.is_none()
     }
 
     /// Starts a call.
@@ -547,6 +608,9 @@ impl Instance {
         if let Some(strayed) = error.downcast_ref::<Strayed>() {
             return self.strayed(strayed);
         }
+        if let Some(told) = error.downcast_ref::<Told>() {
+            return told.0.clone().of(&self.plugin, &self.stage);
+        }
         let (mut refused, mut limit_bytes, mut last_words) = (false, 0, None);
         if let Ok(store) = self.store() {
             let state = store.data();
@@ -634,6 +698,12 @@ impl Instance {
         }
         self.record_end(&state.actor, &usage, outcome);
         self.usage = Some(usage);
+        // A process whose instance did not end well ends with it.
+        if let Some(process) = self.guest.take()
+            && outcome == "finished"
+        {
+            process.end(true);
+        }
         self.place.ended(outcome);
     }
 

@@ -46,6 +46,12 @@ impl Meter {
         self.peak_memory as u64
     }
 
+    /// Takes another's word for the most memory that was held, as far as that can be.
+    pub(crate) fn note_peak(&mut self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.peak_memory = self.peak_memory.max(bytes.min(self.memory_limit));
+    }
+
     pub(crate) fn memory_limit_bytes(&self) -> u64 {
         self.memory_limit as u64
     }
@@ -237,6 +243,11 @@ impl CallClock {
         self.total_limit
             .saturating_sub(self.spent)
             .min(self.call_limit)
+    }
+
+    /// How much longer the call that is under way may take.
+    pub(crate) fn left_now(&self) -> Duration {
+        self.left_in_call().saturating_sub(self.in_call())
     }
 
     /// Ends a call.

@@ -17,7 +17,7 @@ use crate::grants::{
 use crate::inspect::{Import, Inspection, contract_version, inspect_named};
 use crate::manifest::Role;
 use crate::plugin::{Plugin, RolePre};
-use crate::process::Workshop;
+use crate::process::{self, Workshop};
 use crate::recording::Playback;
 use crate::sandbox::{OperatorRules, Sandbox};
 use crate::signature::{self, SignatureError, Signatures, Signers, TrustRule};
@@ -335,7 +335,7 @@ async fn check_and_compile(
         check_isolation(sandbox, name, role, &grants)?;
     }
     let component = compile(sandbox, name, bytes, &inspection).await?;
-    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
+    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection, false)?;
     let workshop = match isolation {
         Isolation::Engine => None,
         Isolation::Process => Some(workshop(
@@ -356,24 +356,22 @@ async fn check_and_compile(
     ))
 }
 
-/// A process of its own has the log, the clock and random numbers, and nothing of the host.
+/// A process of its own asks the host for what it has of it; what cannot be asked for over a pipe yet is
+/// refused.
 fn check_isolation(
     sandbox: &Sandbox,
     name: &str,
     role: Role,
     grants: &Grants,
 ) -> Result<(), LoadError> {
-    let reason = if !matches!(role, Role::Policy | Role::Validator) {
-        "policies and validators run in processes of their own; connectors and adapters do not yet"
-    } else if !(grants.files.is_empty()
-        && grants.http.is_empty()
-        && grants.sql.is_empty()
-        && grants.blob.is_empty())
-        || grants.state.is_some()
-        || grants.compute.is_some()
-    {
-        "a process of its own opens no folder, reaches no host, no database and no store, keeps no \
-         state and computes no programs; take these grants away, or `isolation`"
+    let reason = if role == Role::Connector {
+        "policies, validators and adapters run in processes of their own; connectors do not yet"
+    } else if !(grants.files.is_empty() && grants.http.is_empty() && grants.blob.is_empty()) {
+        "a process of its own opens no folder and reaches no host and no store; take these grants away, or \
+         `isolation`"
+    } else if role != Role::Adapter && grants.compute.is_some() {
+        "only adapters compute programs from a process of their own; take `compute` away, or \
+         `isolation`"
     } else if sandbox.process().is_none() {
         "this host was given no program to start for it"
     } else {
@@ -415,6 +413,7 @@ pub(crate) fn apart(
     artifact: &[u8],
     role: Role,
     grants: Grants,
+    asks_host: bool,
 ) -> Result<Plugin, LoadError> {
     let inspection = inspect_named(name, bytes)?;
     check_role(name, &inspection, role)?;
@@ -424,7 +423,24 @@ pub(crate) fn apart(
         name: name.to_owned(),
         reason: text::sentence(&format!("{error:#}"), 1024),
     })?;
-    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
+    // What the host keeps is not looked for here.
+    let grants = match asks_host {
+        true => Grants {
+            state: None,
+            sql: Vec::new(),
+            ..grants
+        },
+        false => grants,
+    };
+    let (identity, pre) = prepare(
+        sandbox,
+        name,
+        &component,
+        role,
+        grants,
+        &inspection,
+        asks_host,
+    )?;
     let (sandbox, signers) = (sandbox.clone(), Signers::default());
     Ok(Plugin::new(
         sandbox, identity, inspection, signers, pre, None,
@@ -480,7 +496,7 @@ async fn compile(
     sandbox.compile(name, inspection.digest, bytes).await
 }
 
-/// Links what was checked and compiled.
+/// Links what was checked and compiled; to the host of a process, where it asks that.
 fn prepare(
     sandbox: &Sandbox,
     name: &str,
@@ -488,10 +504,13 @@ fn prepare(
     role: Role,
     grants: Grants,
     inspection: &Inspection,
+    asks_host: bool,
 ) -> Result<(Arc<Identity>, RolePre), LoadError> {
-    let pre = link(sandbox, component, inspection, role).map_err(|error| LoadError::Compile {
-        name: name.to_owned(),
-        reason: text::sentence(&format!("{error:#}"), 1024),
+    let pre = link(sandbox, component, inspection, role, asks_host).map_err(|error| {
+        LoadError::Compile {
+            name: name.to_owned(),
+            reason: text::sentence(&format!("{error:#}"), 1024),
+        }
     })?;
     let reference = PluginRef {
         id: inspection.manifest.id.clone(),
@@ -522,7 +541,7 @@ pub(crate) async fn replayed(
     check_role(name, &inspection, role)?;
     check_imports(name, &inspection, &grants)?;
     let component = compile(sandbox, name, bytes, &inspection).await?;
-    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection)?;
+    let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection, false)?;
     let sandbox = sandbox.clone();
     Ok(Plugin::replayed(
         sandbox, identity, inspection, pre, playback,
@@ -672,37 +691,16 @@ fn link(
     component: &Component,
     inspection: &Inspection,
     role: Role,
+    asks_host: bool,
 ) -> wasmtime::Result<RolePre> {
     let mut linker: Linker<State> = Linker::new(sandbox.engine());
     let imports = &inspection.imports;
     let any = |wanted: &dyn Fn(&Import) -> bool| imports.iter().any(wanted);
     let needs = |capability| any(&|import| import.capability == Some(capability));
-    crate::columns::link(&mut linker)?;
-    log::link(&mut linker)?;
-    config::link(&mut linker)?;
-    if needs(Capability::Files) {
-        files::link(&mut linker)?;
-    }
-    if needs(Capability::Http) {
-        http::link(&mut linker)?;
-    }
-    if needs(Capability::Clock) {
-        clock::link(&mut linker)?;
-    }
-    if needs(Capability::Random) {
-        random::link(&mut linker)?;
-    }
-    if needs(Capability::Compute) {
-        compute::link(&mut linker)?;
-    }
-    if needs(Capability::State) {
-        state::link(&mut linker)?;
-    }
-    if needs(Capability::Sql) {
-        sql::link(&mut linker)?;
-    }
-    if needs(Capability::Blob) {
-        blob::link(&mut linker)?;
+    if asks_host {
+        process::link_apart(&mut linker, &needs)?;
+    } else {
+        link_here(&mut linker, &needs)?;
     }
     if any(&|import| import.interface.starts_with("wasi:cli/")) {
         noise::link(&mut linker)?;
@@ -716,6 +714,41 @@ fn link(
         Role::Policy => RolePre::Policy(policy::PolicyPluginPre::new(pre)?),
         Role::Adapter => RolePre::Adapter(adapter::AdapterPluginPre::new(pre)?),
     })
+}
+
+/// Links what this process answers itself.
+fn link_here(
+    linker: &mut Linker<State>,
+    needs: &dyn Fn(Capability) -> bool,
+) -> wasmtime::Result<()> {
+    crate::columns::link(linker)?;
+    log::link(linker)?;
+    config::link(linker)?;
+    if needs(Capability::Files) {
+        files::link(linker)?;
+    }
+    if needs(Capability::Http) {
+        http::link(linker)?;
+    }
+    if needs(Capability::Clock) {
+        clock::link(linker)?;
+    }
+    if needs(Capability::Random) {
+        random::link(linker)?;
+    }
+    if needs(Capability::Compute) {
+        compute::link(linker)?;
+    }
+    if needs(Capability::State) {
+        state::link(linker)?;
+    }
+    if needs(Capability::Sql) {
+        sql::link(linker)?;
+    }
+    if needs(Capability::Blob) {
+        blob::link(linker)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

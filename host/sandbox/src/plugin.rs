@@ -250,8 +250,9 @@ impl Plugin {
         let RolePre::Adapter(pre) = &self.made.pre else {
             return Err(self.wrong_role(Role::Adapter));
         };
-        let instance = self.instance(context, &serde_json::Value::Null).await?;
-        Adapter::open(instance, pre, self.made.sandbox.clone()).await
+        let config = &serde_json::Value::Null;
+        let (instance, opening) = self.instance_anywhere(context, config).await?;
+        Adapter::open(instance, pre, self.made.sandbox.clone(), opening).await
     }
 
     /// What it is linked to, for the role it plays.
@@ -293,6 +294,26 @@ impl Plugin {
             reason,
         };
         let sandbox = &self.made.sandbox;
+        let opening = |random, recording_bytes| {
+            let bounds = self.bounds.as_deref();
+            let stage = bounds.and_then(|it| it.stages.get(&context.stage));
+            Box::new(Opening {
+                run: context.run.clone(),
+                stage: context.stage.clone(),
+                config: config.clone(),
+                random,
+                recording_bytes,
+                bounds: stage.map(|it| (**it).clone()),
+                pace_percent: bounds.and_then(|it| it.pace_percent),
+            })
+        };
+        if workshop.asks_host() {
+            let instance = self.instance(context, config).await?;
+            let process = workshop.hire().await;
+            let process = process.map_err(|error| host(format!("it has no process: {error}")))?;
+            // Random numbers are the host's too.
+            return Ok((instance.asked_by(process), Some(opening([0; 32], None))));
+        }
         let place = self.admit().await.map_err(host)?;
         let process = workshop.hire().await;
         let process = process.map_err(|error| host(format!("it has no process: {error}")))?;
@@ -307,18 +328,9 @@ impl Plugin {
         let recording = grants.recording.as_ref().zip(sandbox.recordings());
         let recorder =
             recording.map(|(_, recordings)| self.recorder(recordings, &actor, config, random));
-        let bounds = self.bounds.as_deref();
-        let opening = Opening {
-            run: context.run.clone(),
-            stage: context.stage.clone(),
-            config: config.clone(),
-            random,
-            recording_bytes: recording.map(|(grant, _)| grant.bytes.bytes()),
-            bounds: bounds.and_then(|it| it.stages.get(&context.stage).map(|it| (**it).clone())),
-            pace_percent: bounds.and_then(|it| it.pace_percent),
-        };
+        let opening = opening(random, recording.map(|(grant, _)| grant.bytes.bytes()));
         let instance = Instance::apart(process, actor, self.recorded, place, recorder);
-        Ok((instance, Some(Box::new(opening))))
+        Ok((instance, Some(opening)))
     }
 
     /// Keeps what an instance does.

@@ -28,6 +28,7 @@ use crate::grants::{Capability, Grants, clock, files, noise};
 use crate::ledger::Ledger;
 use crate::limits::{CallClock, Meter};
 use crate::plugin::CallContext;
+use crate::process::away::Away;
 use crate::recording::{Playback, Trace};
 use crate::sandbox::Sandbox;
 
@@ -67,6 +68,8 @@ pub(crate) struct State {
     pub(crate) pairs: PairsState,
     pub(crate) sql: SqlState,
     pub(crate) blob: BlobState,
+    /// The way to the host, for a guest in a process of its own; its state is there.
+    pub(crate) away: Option<Away>,
     /// Where what goes over HTTP is kept, or comes from.
     pub(crate) exchanges: Option<Exchanges>,
     /// Its share of the threads.
@@ -149,6 +152,7 @@ impl State {
             sql: SqlState::new(Arc::clone(&actor)),
             blob: BlobState::new(Arc::clone(&actor)),
             http: HttpState::new(Arc::clone(&actor), watch.clone(), exchanges.clone()),
+            away: None,
             exchanges,
             turns: sandbox.turns(),
             watch,

@@ -258,6 +258,7 @@ macro_rules! hunts {
 hunts! {
     components "component",
     columns_of_guests "columns",
+    asked_by_processes "asked",
     recorded_rows "recorded-rows",
     recordings "recording",
     models "model",

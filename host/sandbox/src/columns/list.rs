@@ -63,6 +63,11 @@ impl<T: Element> List<T> {
         self.len() * size_of::<T>()
     }
 
+    /// The bytes of the numbers.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.buffer.as_slice()[..self.bytes()]
+    }
+
     /// The buffer, without a copy.
     pub(crate) fn into_buffer(self) -> Buffer {
         self.buffer

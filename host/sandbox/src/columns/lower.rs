@@ -14,8 +14,8 @@ use crate::model::Kind;
 #[derive(Clone, Debug, ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct StringsOut {
-    offsets: List<i32>,
-    bytes: List<u8>,
+    pub(crate) offsets: List<i32>,
+    pub(crate) bytes: List<u8>,
 }
 
 /// `values` of the contract.
@@ -40,20 +40,20 @@ pub(crate) enum ValuesOut {
 #[derive(Clone, Debug, ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct ColumnOut {
-    rows: u32,
-    values: ValuesOut,
-    validity: Option<List<u8>>,
+    pub(crate) rows: u32,
+    pub(crate) values: ValuesOut,
+    pub(crate) validity: Option<List<u8>>,
 }
 
 /// `raw-column` of the contract.
 #[derive(Clone, Debug, ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct RawColumnOut {
-    kind: types::Kind,
-    rows: u32,
-    values: List<u8>,
-    offsets: List<u8>,
-    validity: Option<List<u8>>,
+    pub(crate) kind: types::Kind,
+    pub(crate) rows: u32,
+    pub(crate) values: List<u8>,
+    pub(crate) offsets: List<u8>,
+    pub(crate) validity: Option<List<u8>>,
 }
 
 impl ColumnOut {

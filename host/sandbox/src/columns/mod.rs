@@ -15,7 +15,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource, ResourceType};
+use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType};
 
 pub use conform::{ConformError, conform};
 pub(crate) use lift::check_fields;
@@ -23,6 +23,7 @@ pub(crate) use lift::check_fields;
 use crate::bindings::adapter::sandcast::plugin::types;
 use crate::contract::CONTRACT_VERSION;
 use crate::model::{Kind, fields_of};
+use crate::process::{Halt, Reader, Wire, away};
 use crate::state::State;
 
 /// Rows with a schema, in a guest's hands.
@@ -105,135 +106,209 @@ fn column_names(schema: &SchemaRef) -> Vec<&str> {
         .collect()
 }
 
+/// The functions of `sandcast:plugin/data`: linked, for guests here; linked to a pipe, for those in
+/// processes of their own; and answered, where such a process asks.
+macro_rules! functions {
+    ($($path:literal $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
+        fn link_functions(data: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+            $(data.func_wrap(
+                $path,
+                |mut store: StoreContextMut<'_, State>, ($($argument,)*): ($($type,)*)| {
+                    Ok(($name(store.data_mut(), $($argument),*)?,))
+                },
+            )?;)*
+            Ok(())
+        }
+
+        fn link_functions_apart(data: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+            $(data.func_wrap(
+                $path,
+                |mut store: StoreContextMut<'_, State>, ($($argument,)*): ($($type,)*)| {
+                    let put = |to: &mut Vec<u8>| {
+                        $(Wire::put(&$argument, to);)*
+                    };
+                    let answer: $answer = away::ask(store.data_mut(), $path, put)?;
+                    Ok((answer,))
+                },
+            )?;)*
+            Ok(())
+        }
+
+        /// Answers a guest in another process; not at all where the function is another's.
+        pub(crate) fn answer(
+            state: &mut State,
+            name: &str,
+            from: &mut Reader<'_>,
+            to: &mut Vec<u8>,
+        ) -> Result<bool, Halt> {
+            match name {
+                $($path => {
+                    $(let $argument = Wire::take(from)?;)*
+                    from.end()?;
+                    $name(state, $($argument),*)?.put(to);
+                })*
+                BATCH_DROP => drop_batch(state, Wire::take(from)?)?,
+                DATASET_DROP => drop_dataset(state, Wire::take(from)?)?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        }
+    };
+}
+
+functions! {
+    "[static]batch.from-columns" from_columns(fields: Vec<types::Field>, columns: Vec<lift::ColumnIn>) -> Made;
+    "[static]batch.from-raw-columns" from_raw_columns(fields: Vec<types::Field>, columns: Vec<lift::RawColumnIn>) -> Made;
+    "[method]batch.schema" batch_schema(batch: Resource<Batch>) -> Vec<types::Field>;
+    "[method]batch.rows" batch_rows(batch: Resource<Batch>) -> u32;
+    "[method]batch.column" batch_column(batch: Resource<Batch>, index: u32) -> Result<lower::ColumnOut, types::Failure>;
+    "[method]batch.raw-column" batch_raw_column(batch: Resource<Batch>, index: u32) -> Result<lower::RawColumnOut, types::Failure>;
+    "[method]dataset.schema" dataset_schema(dataset: Resource<Dataset>) -> Vec<types::Field>;
+    "[method]dataset.rows" dataset_rows(dataset: Resource<Dataset>) -> u64;
+    "[method]dataset.batches" dataset_batches(dataset: Resource<Dataset>) -> u32;
+    "[method]dataset.read" dataset_read(dataset: Resource<Dataset>, index: u32, columns: Vec<String>) -> Made;
+}
+
+/// A batch for a guest.
+type Made = Result<Resource<Batch>, types::Failure>;
+
+const BATCH_DROP: &str = "batch.drop";
+const DATASET_DROP: &str = "dataset.drop";
+
 /// Links `sandcast:plugin/data`.
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     let mut data = linker.instance(&format!("sandcast:plugin/data@{CONTRACT_VERSION}"))?;
     data.resource("batch", ResourceType::host::<Batch>(), |mut store, rep| {
-        let state = store.data_mut();
-        let batch: Batch = state.table.delete(Resource::new_own(rep))?;
-        state.refund(batch.charged);
-        Ok(())
+        drop_batch(store.data_mut(), Resource::new_own(rep))
     })?;
-    data.resource(
-        "dataset",
-        ResourceType::host::<Dataset>(),
-        |mut store, rep| {
-            store
-                .data_mut()
-                .table
-                .delete(Resource::<Dataset>::new_own(rep))?;
-            Ok(())
-        },
-    )?;
-    data.func_wrap(
-        "[static]batch.from-columns",
-        |mut store: StoreContextMut<'_, State>,
-         (fields, columns): (Vec<types::Field>, Vec<lift::ColumnIn>)| {
-            let state = store.data_mut();
-            state.ledger.count("batch.from-columns");
-            let bounds = lift::Bounds::of(&state.identity.grants.limits);
-            let made = lift::batch(&fields, columns, &bounds);
-            Ok((keep(state, made)?,))
-        },
-    )?;
-    data.func_wrap(
-        "[static]batch.from-raw-columns",
-        |mut store: StoreContextMut<'_, State>,
-         (fields, columns): (Vec<types::Field>, Vec<lift::RawColumnIn>)| {
-            let state = store.data_mut();
-            state.ledger.count("batch.from-raw-columns");
-            let bounds = lift::Bounds::of(&state.identity.grants.limits);
-            let made = lift::raw_batch(&fields, columns, &bounds);
-            Ok((keep(state, made)?,))
-        },
-    )?;
-    data.func_wrap(
-        "[method]batch.schema",
-        |mut store: StoreContextMut<'_, State>, (batch,): (Resource<Batch>,)| {
-            let state = store.data_mut();
-            state.ledger.count("batch.schema");
-            Ok((fields(&state.table.get(&batch)?.rows.schema())?,))
-        },
-    )?;
-    data.func_wrap(
-        "[method]batch.rows",
-        |mut store: StoreContextMut<'_, State>, (batch,): (Resource<Batch>,)| {
-            let state = store.data_mut();
-            state.ledger.count("batch.rows");
-            Ok((u32::try_from(state.table.get(&batch)?.rows.num_rows())?,))
-        },
-    )?;
-    data.func_wrap(
-        "[method]batch.column",
-        |mut store: StoreContextMut<'_, State>, (batch, index): (Resource<Batch>, u32)| {
-            let state = store.data_mut();
-            state.ledger.count("batch.column");
-            state.ledger.saw(|| index.to_le_bytes());
-            let column = column_at(&state.table.get(&batch)?.rows, index)
-                .and_then(|array| lower::column(array).map_err(internal));
-            if let Ok(column) = &column {
-                state.ledger.count_bytes_in(column.bytes());
-            }
-            Ok((column,))
-        },
-    )?;
-    data.func_wrap(
-        "[method]batch.raw-column",
-        |mut store: StoreContextMut<'_, State>, (batch, index): (Resource<Batch>, u32)| {
-            let state = store.data_mut();
-            state.ledger.count("batch.raw-column");
-            state.ledger.saw(|| index.to_le_bytes());
-            let column = column_at(&state.table.get(&batch)?.rows, index)
-                .and_then(|array| lower::column(array).map_err(internal))
-                .map(lower::ColumnOut::into_raw);
-            if let Ok(column) = &column {
-                state.ledger.count_bytes_in(column.bytes());
-            }
-            Ok((column,))
-        },
-    )?;
-    data.func_wrap(
-        "[method]dataset.schema",
-        |mut store: StoreContextMut<'_, State>, (dataset,): (Resource<Dataset>,)| {
-            let state = store.data_mut();
-            state.ledger.count("dataset.schema");
-            Ok((fields(&state.table.get(&dataset)?.schema)?,))
-        },
-    )?;
-    data.func_wrap(
-        "[method]dataset.rows",
-        |mut store: StoreContextMut<'_, State>, (dataset,): (Resource<Dataset>,)| {
-            let state = store.data_mut();
-            state.ledger.count("dataset.rows");
-            Ok((state.table.get(&dataset)?.rows,))
-        },
-    )?;
-    data.func_wrap(
-        "[method]dataset.batches",
-        |mut store: StoreContextMut<'_, State>, (dataset,): (Resource<Dataset>,)| {
-            let state = store.data_mut();
-            state.ledger.count("dataset.batches");
-            Ok((u32::try_from(state.table.get(&dataset)?.batches.len())?,))
-        },
-    )?;
-    data.func_wrap(
-        "[method]dataset.read",
-        |mut store: StoreContextMut<'_, State>,
-         (dataset, index, columns): (Resource<Dataset>, u32, Vec<String>)| {
-            let state = store.data_mut();
-            state.ledger.count("dataset.read");
-            state.ledger.saw(|| format!("{index} {columns:?}"));
-            let read = read(state.table.get(&dataset)?, index, &columns);
-            Ok((match read {
-                Ok(rows) => {
-                    state.ledger.count_rows(rows.num_rows());
-                    Ok(state.table.push(Batch { rows, charged: 0 })?)
-                }
-                Err(failure) => Err(failure),
-            },))
-        },
-    )?;
+    let dataset = ResourceType::host::<Dataset>();
+    data.resource("dataset", dataset, |mut store, rep| {
+        drop_dataset(store.data_mut(), Resource::new_own(rep))
+    })?;
+    link_functions(&mut data)
+}
+
+/// Links it for a guest in a process of its own: what it asks for goes over the pipe.
+pub(crate) fn link_apart(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    let mut data = linker.instance(&format!("sandcast:plugin/data@{CONTRACT_VERSION}"))?;
+    data.resource("batch", ResourceType::host::<Batch>(), |mut store, rep| {
+        away::let_go(store.data_mut(), BATCH_DROP, rep)
+    })?;
+    let dataset = ResourceType::host::<Dataset>();
+    data.resource("dataset", dataset, |mut store, rep| {
+        away::let_go(store.data_mut(), DATASET_DROP, rep)
+    })?;
+    link_functions_apart(&mut data)
+}
+
+fn drop_batch(state: &mut State, batch: Resource<Batch>) -> wasmtime::Result<()> {
+    let batch = state.table.delete(batch)?;
+    state.refund(batch.charged);
     Ok(())
+}
+
+fn drop_dataset(state: &mut State, dataset: Resource<Dataset>) -> wasmtime::Result<()> {
+    state.table.delete(dataset)?;
+    Ok(())
+}
+
+fn from_columns(
+    state: &mut State,
+    fields: Vec<types::Field>,
+    columns: Vec<lift::ColumnIn>,
+) -> wasmtime::Result<Made> {
+    state.ledger.count("batch.from-columns");
+    let bounds = lift::Bounds::of(&state.identity.grants.limits);
+    let made = lift::batch(&fields, columns, &bounds);
+    keep(state, made)
+}
+
+fn from_raw_columns(
+    state: &mut State,
+    fields: Vec<types::Field>,
+    columns: Vec<lift::RawColumnIn>,
+) -> wasmtime::Result<Made> {
+    state.ledger.count("batch.from-raw-columns");
+    let bounds = lift::Bounds::of(&state.identity.grants.limits);
+    let made = lift::raw_batch(&fields, columns, &bounds);
+    keep(state, made)
+}
+
+fn batch_schema(state: &mut State, batch: Resource<Batch>) -> wasmtime::Result<Vec<types::Field>> {
+    state.ledger.count("batch.schema");
+    fields(&state.table.get(&batch)?.rows.schema())
+}
+
+fn batch_rows(state: &mut State, batch: Resource<Batch>) -> wasmtime::Result<u32> {
+    state.ledger.count("batch.rows");
+    Ok(u32::try_from(state.table.get(&batch)?.rows.num_rows())?)
+}
+
+fn batch_column(
+    state: &mut State,
+    batch: Resource<Batch>,
+    index: u32,
+) -> wasmtime::Result<Result<lower::ColumnOut, types::Failure>> {
+    state.ledger.count("batch.column");
+    state.ledger.saw(|| index.to_le_bytes());
+    let column = column_at(&state.table.get(&batch)?.rows, index)
+        .and_then(|array| lower::column(array).map_err(internal));
+    if let Ok(column) = &column {
+        state.ledger.count_bytes_in(column.bytes());
+    }
+    Ok(column)
+}
+
+fn batch_raw_column(
+    state: &mut State,
+    batch: Resource<Batch>,
+    index: u32,
+) -> wasmtime::Result<Result<lower::RawColumnOut, types::Failure>> {
+    state.ledger.count("batch.raw-column");
+    state.ledger.saw(|| index.to_le_bytes());
+    let column = column_at(&state.table.get(&batch)?.rows, index)
+        .and_then(|array| lower::column(array).map_err(internal))
+        .map(lower::ColumnOut::into_raw);
+    if let Ok(column) = &column {
+        state.ledger.count_bytes_in(column.bytes());
+    }
+    Ok(column)
+}
+
+fn dataset_schema(
+    state: &mut State,
+    dataset: Resource<Dataset>,
+) -> wasmtime::Result<Vec<types::Field>> {
+    state.ledger.count("dataset.schema");
+    fields(&state.table.get(&dataset)?.schema)
+}
+
+fn dataset_rows(state: &mut State, dataset: Resource<Dataset>) -> wasmtime::Result<u64> {
+    state.ledger.count("dataset.rows");
+    Ok(state.table.get(&dataset)?.rows)
+}
+
+fn dataset_batches(state: &mut State, dataset: Resource<Dataset>) -> wasmtime::Result<u32> {
+    state.ledger.count("dataset.batches");
+    Ok(u32::try_from(state.table.get(&dataset)?.batches.len())?)
+}
+
+fn dataset_read(
+    state: &mut State,
+    dataset: Resource<Dataset>,
+    index: u32,
+    columns: Vec<String>,
+) -> wasmtime::Result<Made> {
+    state.ledger.count("dataset.read");
+    state.ledger.saw(|| format!("{index} {columns:?}"));
+    let read = read(state.table.get(&dataset)?, index, &columns);
+    Ok(match read {
+        Ok(rows) => {
+            state.ledger.count_rows(rows.num_rows());
+            Ok(state.table.push(Batch { rows, charged: 0 })?)
+        }
+        Err(failure) => Err(failure),
+    })
 }
 
 /// Puts a batch that the guest has made into the table and charges its bytes.

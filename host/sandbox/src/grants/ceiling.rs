@@ -172,10 +172,10 @@ impl Ceiling {
         if most.recording.is_some() && grants.recording.is_none() && role != Role::Connector {
             Found(&mut found).add(DEMANDED, "nothing", "everything");
         }
-        // The same for the process; connectors and adapters have none yet.
+        // The same for the process; connectors have none yet.
         if most.isolation == Isolation::Process
             && grants.isolation != Isolation::Process
-            && matches!(role, Role::Policy | Role::Validator)
+            && role != Role::Connector
         {
             Found(&mut found).add("isolation", "engine", "process");
         }

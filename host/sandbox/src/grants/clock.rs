@@ -34,10 +34,11 @@ impl HasData for Clocks {
     type Data<'a> = ClocksView<'a>;
 }
 
-struct ClocksView<'a>(&'a mut State);
+/// What answers, on the state of an instance.
+pub(crate) struct ClocksView<'a>(pub(crate) &'a mut State);
 
 impl ClocksView<'_> {
-    fn call(&mut self, name: &'static str) {
+    pub(crate) fn call(&mut self, name: &'static str) {
         self.0.ledger.count(name);
         if !self.0.identity.grants.clock {
             self.0.deny(

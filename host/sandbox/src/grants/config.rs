@@ -45,7 +45,8 @@ impl HasData for Config {
     type Data<'a> = ConfigView<'a>;
 }
 
-struct ConfigView<'a>(&'a mut State);
+/// What answers, on the state of an instance.
+pub(crate) struct ConfigView<'a>(pub(crate) &'a mut State);
 
 impl store::Host for ConfigView<'_> {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, store::Error>> {

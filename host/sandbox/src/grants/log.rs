@@ -105,7 +105,8 @@ impl HasData for Log {
     type Data<'a> = LogView<'a>;
 }
 
-struct LogView<'a>(&'a mut State);
+/// What answers, on the state of an instance.
+pub(crate) struct LogView<'a>(pub(crate) &'a mut State);
 
 impl logging::Host for LogView<'_> {
     fn log(
@@ -117,14 +118,25 @@ impl logging::Host for LogView<'_> {
         self.0.ledger.count("log.log");
         self.0.ledger.count_bytes_out(context.len() + message.len());
         self.0.ledger.saw(|| &message);
-        let level = match level {
-            logging::Level::Trace => LogLevel::Trace,
-            logging::Level::Debug => LogLevel::Debug,
-            logging::Level::Info => LogLevel::Info,
-            logging::Level::Warn => LogLevel::Warn,
-            logging::Level::Error | logging::Level::Critical => LogLevel::Error,
-        };
-        write(self.0, level, &context, &message)
+        write(self.0, level_of(level), &context, &message)
+    }
+}
+
+fn level_of(level: logging::Level) -> LogLevel {
+    match level {
+        logging::Level::Trace => LogLevel::Trace,
+        logging::Level::Debug => LogLevel::Debug,
+        logging::Level::Info => LogLevel::Info,
+        logging::Level::Warn => LogLevel::Warn,
+        logging::Level::Error | logging::Level::Critical => LogLevel::Error,
+    }
+}
+
+/// Notes what a guest says that another process logs, for it tells why it trapped.
+pub(crate) fn hear(state: &mut State, level: logging::Level, message: &str) {
+    if level_of(level) == LogLevel::Error {
+        let message = text::sentence(message, state.log.message_bytes);
+        state.log.last_words = Some(text::sentence(&message, 512));
     }
 }
 

@@ -79,7 +79,8 @@ impl HasData for Random {
     type Data<'a> = RandomView<'a>;
 }
 
-struct RandomView<'a>(&'a mut State);
+/// What answers, on the state of an instance.
+pub(crate) struct RandomView<'a>(pub(crate) &'a mut State);
 
 impl RandomView<'_> {
     fn call(&mut self, name: &'static str) {

@@ -10,18 +10,25 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Pipe;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::confine::Confinement;
-use super::order::{LogLine, Order, Question, Ready, Reply};
-use super::{ProcessProgram, frame, worker};
-use crate::grants::log;
+use super::functions::{self, Halt};
+use super::order::{LogLine, Order, Outcome, Question, Ready, Reply};
+use super::wire::Reader;
+use super::{ProcessProgram, away, frame, worker};
+use crate::call::CallError;
+use crate::conduct;
+use crate::grants::{Capability, Grants, log};
 use crate::inspect::Inspection;
-use crate::state::Identity;
+use crate::limits::{OutOfTime, OverLimit, TimeLimit};
+use crate::manifest::Role;
+use crate::state::{Denial, Identity, State};
 use crate::text;
 
 /// Bytes of memory of a process beside what its plugin may have.
@@ -45,10 +52,18 @@ const MAX_REPLY_BASE_BYTES: u64 = 16 << 20;
 /// Denials and lines of the log in one answer.
 const MAX_TOLD: usize = 10_000;
 
+/// Bytes of memory that what a guest returned may take; what came over the pipe is bounded by then.
+pub(crate) const MAX_ANSWER_BYTES: u64 = 1 << 30;
+
+/// What a process may take longer than its guest may, before it is taken for one that hangs.
+pub(crate) const GRACE_APART: Duration = Duration::from_secs(5);
+
 /// Makes processes of one plugin.
 pub(crate) struct Workshop {
     program: ProcessProgram,
     order: Order,
+    /// What its guests may ask the host for.
+    imports: Vec<Capability>,
     component: Arc<[u8]>,
     artifact: Vec<u8>,
     idle: Mutex<Vec<Worker>>,
@@ -83,6 +98,9 @@ impl Workshop {
         component: Arc<[u8]>,
         artifact: Vec<u8>,
     ) -> Self {
+        let grants = &identity.grants;
+        let imports = inspection.imports.iter();
+        let imports = imports.filter_map(|import| import.capability).collect();
         let memory = identity.grants.limits.memory.bytes();
         Self {
             program,
@@ -96,14 +114,21 @@ impl Workshop {
                 name: identity.name.clone(),
                 reference: identity.reference.clone(),
                 role: inspection.role,
-                grants: identity.grants.clone(),
+                asks_host: asks_host(inspection.role, grants),
+                grants: grants.clone(),
                 component_bytes: component.len() as u64,
                 artifact_bytes: artifact.len() as u64,
             },
+            imports,
             component,
             artifact,
             idle: Mutex::default(),
         }
+    }
+
+    /// Whether what its guests ask for is asked of the host, which then has their state.
+    pub(crate) fn asks_host(&self) -> bool {
+        self.order.asks_host
     }
 
     /// A process for an instance: one that waits, or a new one.
@@ -136,6 +161,7 @@ impl Workshop {
                 .saturating_add(MAX_REPLY_BASE_BYTES),
             workshop: Arc::clone(self),
             worker: Some((worker, pipe)),
+            printed: 0,
         })
     }
 
@@ -187,6 +213,8 @@ pub(crate) struct Apart {
     worker: Option<(Worker, UnixStream)>,
     /// Bytes of an answer.
     most: u64,
+    /// Bytes that its guest has printed, as far as they are counted.
+    printed: u64,
 }
 
 impl Apart {
@@ -199,21 +227,114 @@ impl Apart {
         let Some((_, pipe)) = &mut self.worker else {
             return Err(frame::closed());
         };
-        let question = serde_json::to_vec(question)?;
-        for piece in [Some(question.as_slice()), rows].into_iter().flatten() {
-            pipe.write_all(&(piece.len() as u64).to_le_bytes()).await?;
-            pipe.write_all(piece).await?;
+        send(pipe, question, rows).await?;
+        let said = hear(pipe, self.most).await?;
+        Ok(reply_of(&said)?.0)
+    }
+
+    /// Asks a guest whose state is here, and answers what it asks for meanwhile: what it said.
+    pub(crate) async fn converse(
+        &mut self,
+        state: &mut State,
+        question: &Question,
+        arguments: Option<&[u8]>,
+    ) -> wasmtime::Result<(Reply, Vec<u8>)> {
+        let Some((_, pipe)) = &mut self.worker else {
+            return Err(gone(&frame::closed()));
+        };
+        let imports = &self.workshop.imports;
+        let sent = send(pipe, question, arguments).await;
+        sent.map_err(|error| gone(&error))?;
+        loop {
+            // The time that the host works is not the guest's, and neither is what it is slowed down by.
+            let waited = Instant::now();
+            let patience = state.watch.patience(state.clock.left_now()) + GRACE_APART;
+            let said = match timeout(patience, hear(pipe, self.most)).await {
+                Ok(said) => said.map_err(|error| gone(&error))?,
+                Err(_) => return Err(OutOfTime(TimeLimit::Call).into()),
+            };
+            let paused = state.watch.paused_of(waited.elapsed());
+            state.clock.excuse(paused);
+            let Some((&kind, said)) = said.split_first() else {
+                return Err(gone(&frame::closed()));
+            };
+            match kind {
+                away::REPLY => {
+                    let (reply, value) = reply_of_said(said).map_err(|error| gone(&error))?;
+                    self.note(state, &reply);
+                    return match reply.outcome {
+                        Outcome::Ended(error) => Err(Told(error).into()),
+                        _ => Ok((reply, value)),
+                    };
+                }
+                away::REQUEST | away::LET_GO => {
+                    if let Some(limit) = state.clock.reached() {
+                        return Err(OutOfTime(limit).into());
+                    }
+                    let mut answer = vec![away::ANSWER];
+                    let answered = match away::name_of(said, self.most) {
+                        Ok((name, mut from)) => {
+                            let answering =
+                                functions::answer(state, imports, &name, &mut from, &mut answer);
+                            tokio::select! {
+                                biased;
+                                answered = answering => answered,
+                                // Nobody works for a process that is gone.
+                                error = spoke(pipe) => Err(Halt::Wrong(error)),
+                            }
+                        }
+                        Err(error) => Err(Halt::Wrong(error)),
+                    };
+                    match answered {
+                        Ok(()) => {}
+                        Err(Halt::Wrong(error)) => return Err(gone(&error)),
+                        Err(Halt::Trap(error)) if OverLimit::of(&error).is_some() => {
+                            return Err(error);
+                        }
+                        Err(Halt::Trap(error)) => answer = away::trap(&error),
+                    }
+                    if let Some(strayed) = conduct::strayed(state) {
+                        return Err(strayed.into());
+                    }
+                    if kind == away::REQUEST {
+                        let sent = put(pipe, &[&answer]).await;
+                        sent.map_err(|error| gone(&error))?;
+                    } else if answer.first() == Some(&away::TRAP) {
+                        // The guest is past it.
+                        return Err(wasmtime::Error::msg(
+                            "it let go of a thing of the host that it does not have",
+                        ));
+                    }
+                }
+                other => {
+                    let strange =
+                        io::Error::other(format!("it says something of the kind {other}"));
+                    return Err(gone(&strange));
+                }
+            }
         }
-        let length = pipe.read_u64_le().await?;
-        if length > self.most {
-            let most = self.most;
-            return Err(io::Error::other(format!(
-                "it answered {length} bytes, over {most}"
-            )));
+    }
+
+    /// Takes in what came with an answer: what was printed, and what was refused in the process.
+    fn note(&mut self, state: &mut State, reply: &Reply) {
+        state.meter.note_peak(reply.usage.peak_memory_bytes);
+        let printed = reply.usage.bytes_out.saturating_sub(self.printed);
+        self.printed = self.printed.saturating_add(printed);
+        state
+            .ledger
+            .count_bytes_out(usize::try_from(printed).unwrap_or(usize::MAX));
+        for line in &reply.lines {
+            // A flood ends the call that it comes from, not this one.
+            let _ = log::write(state, line.level, &line.context, &line.message);
         }
-        let mut bytes = Vec::new();
-        pipe.take(length).read_to_end(&mut bytes).await?;
-        reply_of(&bytes, length)
+        for denial in &reply.denials {
+            let Denial {
+                capability,
+                detail,
+                grant_with,
+            } = denial.clone();
+            state.deny_with(&capability, detail, grant_with);
+        }
     }
 
     /// Ends the instance: what it then has to tell. The process is kept for another one only where this
@@ -243,15 +364,105 @@ fn end(pipe: &mut Pipe, most: u64) -> io::Result<Reply> {
     pipe.set_read_timeout(Some(END_PATIENCE))?;
     pipe.set_write_timeout(Some(END_PATIENCE))?;
     frame::write_value(pipe, &Question::End)?;
-    let bytes = frame::read(&mut pipe.take(most + 8), most)?.ok_or_else(frame::closed)?;
-    reply_of(&bytes, bytes.len() as u64)
+    loop {
+        let said = frame::read(&mut pipe.take(most + 8), most)?.ok_or_else(frame::closed)?;
+        // What it lets go of at its end, the host lets go of too.
+        if said.first() != Some(&away::LET_GO) {
+            return Ok(reply_of(&said)?.0);
+        }
+    }
 }
 
-/// An answer, with the host's own words where a process might say something else.
-fn reply_of(bytes: &[u8], length: u64) -> io::Result<Reply> {
+/// Whether the guests of a plugin ask the host. Those that do not have all they use in the process, and
+/// are faster for it.
+fn asks_host(role: Role, grants: &Grants) -> bool {
+    role == Role::Adapter || grants.state.is_some() || !grants.sql.is_empty()
+}
+
+/// The error of a process that does not do as it should.
+fn gone(error: &io::Error) -> wasmtime::Error {
+    wasmtime::Error::msg(gone_in_words(error))
+}
+
+pub(crate) fn gone_in_words(error: &io::Error) -> String {
+    format!("the process that it runs in is gone, or answers wrongly: {error}")
+}
+
+/// How a process says that a call of its guest ended.
+#[derive(Debug)]
+pub(crate) struct Told(pub(crate) CallError);
+
+impl fmt::Display for Told {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl std::error::Error for Told {}
+
+/// Writes pieces.
+async fn put(pipe: &mut UnixStream, pieces: &[&[u8]]) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    for piece in pieces {
+        frame::append(&mut bytes, |to| to.extend_from_slice(piece));
+    }
+    pipe.write_all(&bytes).await
+}
+
+async fn send(pipe: &mut UnixStream, question: &Question, rows: Option<&[u8]>) -> io::Result<()> {
+    let question = serde_json::to_vec(question)?;
+    match rows {
+        Some(rows) => put(pipe, &[&question, rows]).await,
+        None => put(pipe, &[&question]).await,
+    }
+}
+
+/// Why a process is not waited for while it waits for an answer: it is gone, or it does not wait.
+async fn spoke(pipe: &UnixStream) -> io::Error {
+    let mut byte = [0];
+    loop {
+        if let Err(error) = pipe.readable().await {
+            return error;
+        }
+        match pipe.try_read(&mut byte) {
+            Ok(0) => return frame::closed(),
+            Ok(_) => return io::Error::other("it asks again before it was answered"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return error,
+        }
+    }
+}
+
+/// What a process says next.
+async fn hear(pipe: &mut UnixStream, most: u64) -> io::Result<Vec<u8>> {
+    let length = pipe.read_u64_le().await?;
+    if length > most {
+        return Err(io::Error::other(format!(
+            "it answered {length} bytes, over {most}"
+        )));
+    }
+    let mut bytes = Vec::new();
+    pipe.take(length).read_to_end(&mut bytes).await?;
     if bytes.len() as u64 != length {
         return Err(frame::closed());
     }
+    Ok(bytes)
+}
+
+fn reply_of(said: &[u8]) -> io::Result<(Reply, Vec<u8>)> {
+    match said.split_first() {
+        Some((&away::REPLY, said)) => reply_of_said(said),
+        _ => Err(io::Error::other("it asks for what its plugin does not use")),
+    }
+}
+
+/// An answer, with the host's own words where a process might say something else; and what the guest
+/// returned, where that is beside it.
+fn reply_of_said(said: &[u8]) -> io::Result<(Reply, Vec<u8>)> {
+    let mut reader = Reader::new(said, said.len() as u64);
+    let length = reader.length(1)?;
+    let bytes = reader.next(length)?;
+    let value = reader.rest().to_vec();
     let mut reply: Reply = decoded(bytes)?;
     reply.denials.truncate(MAX_TOLD);
     reply.lines.truncate(MAX_TOLD);
@@ -260,7 +471,7 @@ fn reply_of(bytes: &[u8], length: u64) -> io::Result<Reply> {
         denial.detail = text::sentence(&denial.detail, 1024);
         denial.grant_with = text::sentence(&denial.grant_with, 1024);
     }
-    Ok(reply)
+    Ok((reply, value))
 }
 
 fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
@@ -286,3 +497,6 @@ pub(crate) fn tell(lines: &[LogLine], identity: &Identity, opening: (&str, &str)
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

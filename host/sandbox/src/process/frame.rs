@@ -12,6 +12,15 @@ pub(crate) fn write(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     to.write_all(bytes)
 }
 
+/// Puts a piece after others, to be written with them.
+pub(crate) fn append(to: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
+    let begin = to.len();
+    to.extend_from_slice(&[0; 8]);
+    put(to);
+    let length = (to.len() - begin - 8) as u64;
+    to[begin..begin + 8].copy_from_slice(&length.to_le_bytes());
+}
+
 /// Reads a piece of so many bytes at most; nothing where the other side has closed the pipe.
 pub(crate) fn read(from: &mut impl Read, most: u64) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 8];
@@ -51,7 +60,7 @@ pub(crate) fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the pipe was closed")
 }
 
-fn invalid(what: String) -> io::Error {
+pub(super) fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 

@@ -6,10 +6,13 @@
 
 mod apart;
 mod attempts;
+pub(crate) mod away;
 mod compiler;
 mod confine;
 mod frame;
+mod functions;
 mod order;
+mod wire;
 mod worker;
 
 use std::env;
@@ -19,11 +22,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(crate) use apart::{Apart, Workshop, tell};
+pub(crate) use apart::{Apart, GRACE_APART, MAX_ANSWER_BYTES, Told, Workshop, gone_in_words, tell};
 pub use attempts::{Attempt, attempts};
 pub(crate) use compiler::{CompileFailure, compile};
+pub(crate) use functions::{Halt, link_apart};
 pub(crate) use order::LogLine;
-pub(crate) use order::{Opening, Outcome, Question};
+pub(crate) use order::{Opening, Outcome, Question, Reply};
+pub(crate) use wire::{Reader, Wire, bytes_of, value_of};
 
 /// The argument that tells such a process from a command; nobody types it.
 const ARGUMENT: &str = "sandbox-process";

@@ -1,6 +1,6 @@
 //! What the host asks a process that runs a plugin, and what it answers.
 //!
-//! Questions are JSON, rows beside them are Arrow's IPC stream. What is answered is what the guest
+//! Questions are JSON, rows beside them are Arrow's IPC stream, other arguments are [`Wire`](super::Wire). What is answered is what the guest
 //! returned, as it returned it: the host bounds, checks and converts it, as it does with a guest in its
 //! own process. So a process that was taken over can say what the guest could have said, and no more.
 
@@ -30,6 +30,8 @@ pub(super) struct Order {
     pub(super) reference: PluginRef,
     pub(super) role: Role,
     pub(super) grants: Grants,
+    /// Whether what its guest asks for is asked of the host, and the host has its state.
+    pub(super) asks_host: bool,
     pub(super) component_bytes: u64,
     pub(super) artifact_bytes: u64,
 }
@@ -55,16 +57,31 @@ pub(crate) enum Question {
     Check,
     /// A validator judges.
     Judge,
+    /// An adapter says what it can do.
+    Describe,
+    /// An adapter says what it would train; for what follows.
+    Declare,
+    /// An adapter trains; on what follows.
+    Train,
+    /// An adapter predicts; with the model and for the rows that follow.
+    Predict,
+    /// An adapter writes; with the model, after the texts and by the options that follow.
+    Generate,
     /// The instance ends.
     End,
 }
 
 impl Question {
-    /// Whether rows follow it.
-    pub(super) fn has_rows(&self, role: Role) -> bool {
+    /// Whether rows or arguments follow it.
+    pub(super) fn is_followed(&self, role: Role) -> bool {
         match self {
-            Question::Open(_) => role == Role::Validator,
-            Question::Check => true,
+            Question::Open(_) => matches!(role, Role::Validator | Role::Adapter),
+            Question::Check
+            | Question::Describe
+            | Question::Declare
+            | Question::Train
+            | Question::Predict
+            | Question::Generate => true,
             Question::Decide { .. } | Question::Judge | Question::End => false,
         }
     }
@@ -109,6 +126,8 @@ impl Opening {
 pub(crate) enum Outcome {
     /// What the guest returned, as JSON that is not taken apart before it is known what it is.
     Returned(Box<RawValue>),
+    /// What the guest returned follows.
+    Said,
     /// The guest answered that it failed.
     Failed(Failure),
     /// The instance is gone.

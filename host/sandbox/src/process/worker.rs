@@ -1,23 +1,28 @@
 //! The process that runs one plugin: its instances one after the other, each in a Store of its own.
 //!
 //! It confines itself before it looks at the component, and once that is loaded, no more memory becomes
-//! code. Time, random numbers and the log are all that it offers to guests; what they leave goes to the
-//! host with each answer.
+//! code. Time, random numbers and the log are all that it offers to guests itself, and what they leave goes
+//! to the host with each answer. A guest that needs more of the host asks it for everything, over the pipe,
+//! while its call is under way; its state is there then.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::mem;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::record_batch::RecordBatch;
 use sandcast_audit::AuditLog;
 use sandcast_kernels::{DeviceChoice, DeviceOptions};
 use serde::Serialize;
 use serde_json::value::to_raw_value;
 
+use super::away::{self, Away};
 use super::confine::no_more_code;
 use super::frame;
 use super::order::{LogLine, Opening, Order, Outcome, Question, Ready, Reply};
+use super::wire::{Wire, bytes_of, value_of};
+use crate::bindings::adapter::AdapterPlugin;
 use crate::bindings::policy::PolicyPlugin;
 use crate::bindings::validator::ValidatorPlugin;
 use crate::call::{CallError, Failure};
@@ -26,6 +31,7 @@ use crate::instance::Instance;
 use crate::ledger::Ledger;
 use crate::plugin::Plugin;
 use crate::recording::{Trace, rows_of_bytes};
+use crate::roles::adapter::guest as adapter;
 use crate::roles::{policy, validator};
 use crate::sandbox::{Pooling, Sandbox, SandboxConfig};
 use crate::{load, text};
@@ -40,7 +46,7 @@ const MAX_QUESTION_BYTES: u64 = 1 << 30;
 
 pub(super) fn serve() -> io::Result<()> {
     // The pipe is read and written as a file is: it needs no calls of a network.
-    let mut pipe = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut pipe = Arc::new(File::from(io::stdin().as_fd().try_clone_to_owned()?));
     let order: Order = frame::read_value(&mut pipe, MAX_ORDER_BYTES)?;
     let ready = order.confinement.apply().map_err(io::Error::other);
     let component = frame::read(&mut pipe, order.component_bytes)?.ok_or_else(frame::closed)?;
@@ -63,12 +69,20 @@ pub(super) fn serve() -> io::Result<()> {
     let mut open = None;
     while let Some(question) = frame::read(&mut pipe, MAX_QUESTION_BYTES)? {
         let question: Question = serde_json::from_slice(&question)?;
-        let rows = match question.has_rows(order.role) {
+        let rows = match question.is_followed(order.role) {
             true => frame::read(&mut pipe, MAX_QUESTION_BYTES)?.ok_or_else(frame::closed)?,
             false => Vec::new(),
         };
-        let reply = runtime.block_on(answer(&plugin, &mut open, question, &rows))?;
-        frame::write_value(&mut pipe, &reply)?;
+        let host = order.asks_host.then(|| Arc::clone(&pipe));
+        let (reply, value) = runtime.block_on(answer(&plugin, &mut open, question, &rows, host))?;
+        let reply = serde_json::to_vec(&reply)?;
+        let mut said = Vec::with_capacity(reply.len() + value.len() + 16);
+        frame::append(&mut said, |to| {
+            to.push(away::REPLY);
+            reply.put(to);
+            to.extend_from_slice(&value);
+        });
+        pipe.write_all(&said)?;
     }
     Ok(())
 }
@@ -95,6 +109,7 @@ fn load_plugin(order: &Order, component: &[u8], artifact: &[u8]) -> io::Result<P
         artifact,
         order.role,
         grants,
+        order.asks_host,
     )
     .map_err(io::Error::other)
 }
@@ -110,6 +125,7 @@ struct Open {
 enum Guest {
     Policy(PolicyPlugin),
     Validator(ValidatorPlugin),
+    Adapter(AdapterPlugin),
     /// It could not be configured.
     Nothing,
 }
@@ -119,47 +135,79 @@ async fn answer(
     open: &mut Option<Open>,
     question: Question,
     rows: &[u8],
-) -> io::Result<Reply> {
+    host: Option<Arc<File>>,
+) -> io::Result<(Reply, Vec<u8>)> {
     if let Question::Open(opening) = question {
-        let (opened, outcome) = configure(plugin, &opening, rows).await?;
-        return Ok(open.insert(opened).reply(outcome));
+        let (opened, said) = configure(plugin, &opening, rows, host).await?;
+        return open.insert(opened).reply(said);
     }
     let Some(there) = open else {
         return Err(io::Error::other(
             "it was asked before there was an instance",
         ));
     };
-    let outcome = match (question, &there.guest) {
+    let instance = &mut there.instance;
+    let said = match (question, &there.guest) {
         (Question::Decide { request }, Guest::Policy(guest)) => {
-            let answer = policy::decide(&mut there.instance, guest, &request).await;
+            let answer = policy::decide(instance, guest, &request).await;
             outcome_of(answer)?
         }
         (Question::Check, Guest::Validator(guest)) => {
-            let batches = rows_of_bytes(rows).map_err(io::Error::other)?;
-            let [batch] = batches.as_slice() else {
-                return Err(io::Error::other(
-                    "it was given no rows, or those of several batches",
-                ));
+            let lent = match host.is_some() {
+                true => Ok(value_of(rows, u64::MAX)?),
+                false => validator::lend(instance, &one_batch(rows)?),
             };
-            outcome_of(validator::check(&mut there.instance, guest, batch).await)?
+            match lent {
+                Ok(lent) => outcome_of(validator::check(instance, guest, lent).await)?,
+                Err(error) => (Outcome::Ended(error), Vec::new()),
+            }
         }
         (Question::Judge, Guest::Validator(guest)) => {
-            outcome_of(validator::judge(&mut there.instance, guest).await)?
+            outcome_of(validator::judge(instance, guest).await)?
+        }
+        (Question::Describe, Guest::Adapter(guest)) => {
+            said_of(adapter::describe(instance, guest).await)
+        }
+        (Question::Declare, Guest::Adapter(guest)) => {
+            said_of(adapter::declare(instance, guest, value_of(rows, u64::MAX)?).await)
+        }
+        (Question::Train, Guest::Adapter(guest)) => {
+            said_of(adapter::train(instance, guest, value_of(rows, u64::MAX)?).await)
+        }
+        (Question::Predict, Guest::Adapter(guest)) => {
+            said_of(adapter::predict(instance, guest, value_of(rows, u64::MAX)?).await)
+        }
+        (Question::Generate, Guest::Adapter(guest)) => {
+            said_of(adapter::generate(instance, guest, value_of(rows, u64::MAX)?).await)
         }
         (Question::End, _) => {
-            let mut reply = there.reply(Outcome::Returned(to_raw_value(&())?));
+            let nothing = Outcome::Returned(to_raw_value(&())?);
+            let (mut reply, value) = there.reply((nothing, Vec::new()))?;
             if let Some(mut ended) = open.take() {
                 reply.usage = ended.instance.usage_so_far();
                 reply.traced = ended.instance.end_traced();
             }
-            return Ok(reply);
+            return Ok((reply, value));
         }
         _ => return Err(io::Error::other("it was asked what its plugin does not do")),
     };
-    Ok(there.reply(outcome))
+    there.reply(said)
 }
 
-async fn configure(plugin: &Plugin, opening: &Opening, rows: &[u8]) -> io::Result<(Open, Outcome)> {
+fn one_batch(rows: &[u8]) -> io::Result<RecordBatch> {
+    let batches = rows_of_bytes(rows).map_err(io::Error::other)?;
+    let one: Result<[RecordBatch; 1], _> = batches.try_into();
+    let [batch] =
+        one.map_err(|_| io::Error::other("it was given no rows, or those of several batches"))?;
+    Ok(batch)
+}
+
+async fn configure(
+    plugin: &Plugin,
+    opening: &Opening,
+    rows: &[u8],
+    host: Option<Arc<File>>,
+) -> io::Result<(Open, Said)> {
     let lines = Arc::default();
     let bounds = opening.bounds();
     let made = plugin
@@ -170,6 +218,7 @@ async fn configure(plugin: &Plugin, opening: &Opening, rows: &[u8]) -> io::Resul
             |state| {
                 state.random.follow(opening.random);
                 state.log.collect(Arc::clone(&lines));
+                state.away = host.map(Away::new);
                 if let Some(bytes) = opening.recording_bytes {
                     state.ledger = Ledger::tracing(Some(Trace::recording(bytes)));
                 }
@@ -179,7 +228,7 @@ async fn configure(plugin: &Plugin, opening: &Opening, rows: &[u8]) -> io::Resul
     let mut instance = made.map_err(io::Error::other)?;
     let actor = instance.actor().map_err(io::Error::other)?;
     let config = opening.config.to_string();
-    let (guest, outcome) = match plugin.role_pre() {
+    let (guest, said) = match plugin.role_pre() {
         crate::plugin::RolePre::Policy(pre) => split(
             policy::configure(&mut instance, pre, &config).await,
             Guest::Policy,
@@ -194,7 +243,13 @@ async fn configure(plugin: &Plugin, opening: &Opening, rows: &[u8]) -> io::Resul
             let answer = validator::configure(&mut instance, pre, &config, &fields).await;
             split(answer, Guest::Validator)?
         }
-        _ => return Err(io::Error::other("no process runs plugins of this role")),
+        crate::plugin::RolePre::Adapter(pre) => match adapter::open(&mut instance, pre).await {
+            Ok(guest) => (Guest::Adapter(guest), said_of(Ok(Ok(())))),
+            Err(error) => (Guest::Nothing, said_of::<()>(Err(error))),
+        },
+        crate::plugin::RolePre::Connector(_) => {
+            return Err(io::Error::other("no process runs connectors"));
+        }
     };
     let open = Open {
         instance,
@@ -202,37 +257,57 @@ async fn configure(plugin: &Plugin, opening: &Opening, rows: &[u8]) -> io::Resul
         actor,
         lines,
     };
-    Ok((open, outcome))
+    Ok((open, said))
 }
 
 fn split<G, T: Serialize>(
     made: Result<(G, Result<T, Failure>), CallError>,
     kind: impl FnOnce(G) -> Guest,
-) -> io::Result<(Guest, Outcome)> {
+) -> io::Result<(Guest, Said)> {
     match made {
         Ok((guest, answer)) => Ok((kind(guest), outcome_of(Ok(answer))?)),
-        Err(error) => Ok((Guest::Nothing, Outcome::Ended(error))),
+        Err(error) => Ok((Guest::Nothing, (Outcome::Ended(error), Vec::new()))),
     }
 }
 
-fn outcome_of<T: Serialize>(answer: Result<Result<T, Failure>, CallError>) -> io::Result<Outcome> {
-    Ok(match answer {
+/// How a call ended, and what the guest returned where that is not part of it.
+type Said = (Outcome, Vec<u8>);
+
+fn outcome_of<T: Serialize>(answer: Result<Result<T, Failure>, CallError>) -> io::Result<Said> {
+    let outcome = match answer {
         Ok(Ok(value)) => Outcome::Returned(to_raw_value(&value)?),
         Ok(Err(failure)) => Outcome::Failed(failure),
         Err(error) => Outcome::Ended(error),
-    })
+    };
+    Ok((outcome, Vec::new()))
+}
+
+/// The same for what goes over the pipe as bytes.
+fn said_of<T: Wire>(answer: Result<Result<T, Failure>, CallError>) -> Said {
+    match answer {
+        Ok(Ok(value)) => (Outcome::Said, bytes_of(&value)),
+        Ok(Err(failure)) => (Outcome::Failed(failure), Vec::new()),
+        Err(error) => (Outcome::Ended(error), Vec::new()),
+    }
 }
 
 impl Open {
-    fn reply(&mut self, outcome: Outcome) -> Reply {
+    fn reply(&mut self, (outcome, value): Said) -> io::Result<(Reply, Vec<u8>)> {
+        // What the guest has let go of until now comes before its answer.
+        if let Ok(store) = self.instance.store()
+            && let Some(away) = &mut store.data_mut().away
+        {
+            away.flush()?;
+        }
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        Reply {
+        let reply = Reply {
             outcome,
             denials: self.actor.take_denials(),
             lines: mem::take(&mut *lines),
             usage: self.instance.usage_so_far(),
             host_calls: self.instance.host_calls(),
             traced: None,
-        }
+        };
+        Ok((reply, value))
     }
 }

@@ -1,6 +1,6 @@
 //! The four parts a plugin can play. What a guest returns is bounded, checked and converted here.
 
-mod adapter;
+pub(crate) mod adapter;
 mod connector;
 pub(crate) mod policy;
 mod training;

@@ -7,6 +7,7 @@ use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::timeout;
+use wasmtime::component::Resource;
 
 use super::{MAX_NAME_BYTES, check_name};
 use crate::bindings::adapter::sandcast::plugin::types;
@@ -16,7 +17,7 @@ use crate::call::{CallError, Failure};
 use crate::columns::{Batch, conform};
 use crate::instance::{Begun, Instance, failure_of};
 use crate::model::fields_of;
-use crate::process::{Opening, Question};
+use crate::process::{self, Opening, Question};
 use crate::recording::{Call, Recordings, answers, rows_to_bytes};
 use crate::state::State;
 use crate::text;
@@ -192,8 +193,14 @@ impl Validator {
     async fn look_at(&mut self, batch: &RecordBatch) -> Result<Vec<Finding>, CallError> {
         let findings = match &self.guest {
             Some(guest) => {
-                let answer = check(&mut self.instance, guest, batch).await?;
+                let lent = lend(&mut self.instance, batch)?;
+                let answer = check(&mut self.instance, guest, lent).await?;
                 self.instance.accept_told(answer)?
+            }
+            None if self.instance.lends() => {
+                let lent = lend(&mut self.instance, batch)?;
+                let lent = process::bytes_of(&lent);
+                self.instance.ask(&Question::Check, Some(&lent)).await?
             }
             None => {
                 let rows = self.instance.rows(batch)?;
@@ -392,15 +399,23 @@ pub(crate) async fn configure(
     instance.end(made)
 }
 
-/// What a guest finds in a batch, as it says it.
-pub(crate) async fn check(
+/// Lends a batch to an instance.
+pub(crate) fn lend(
     instance: &mut Instance,
-    guest: &ValidatorPlugin,
     batch: &RecordBatch,
-) -> Result<Result<Vec<wire::Finding>, Failure>, CallError> {
+) -> Result<Resource<Batch>, CallError> {
     let lent = Batch::lend(batch).map_err(|error| instance.bad_input(error.to_string()))?;
     let lent = instance.push(lent)?;
     instance.count_rows(batch.num_rows());
+    Ok(lent)
+}
+
+/// What a guest finds in a batch that it is lent, as it says it.
+pub(crate) async fn check(
+    instance: &mut Instance,
+    guest: &ValidatorPlugin,
+    lent: Resource<Batch>,
+) -> Result<Result<Vec<wire::Finding>, Failure>, CallError> {
     let Begun { store, patience } = instance.begin()?;
     let guest = guest.sandcast_plugin_validator();
     let answer = timeout(patience, guest.call_check(store, lent)).await;

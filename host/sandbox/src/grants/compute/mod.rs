@@ -246,7 +246,8 @@ impl HasData for Compute {
     type Data<'a> = ComputeView<'a>;
 }
 
-struct ComputeView<'a>(&'a mut State);
+/// What answers, on the state of an instance.
+pub(crate) struct ComputeView<'a>(pub(crate) &'a mut State);
 
 /// What a graph may ask for under a budget of so many bytes.
 pub(crate) fn caps(memory_bytes: u64) -> Caps {

@@ -361,7 +361,8 @@ impl HasData for Sql {
     type Data<'a> = SqlView<'a>;
 }
 
-struct SqlView<'a>(&'a mut State);
+/// What answers, on the state of an instance.
+pub(crate) struct SqlView<'a>(pub(crate) &'a mut State);
 
 impl sql::Host for SqlView<'_> {
     async fn query(

@@ -161,7 +161,8 @@ impl HasData for KeyValue {
     type Data<'a> = PairsView<'a>;
 }
 
-struct PairsView<'a>(&'a mut State);
+/// What answers, on the state of an instance.
+pub(crate) struct PairsView<'a>(pub(crate) &'a mut State);
 
 /// A trap, or the answer to the guest.
 type Answer<T> = wasmtime::Result<Result<T, pairs::Error>>;

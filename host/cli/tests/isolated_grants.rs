@@ -1,0 +1,167 @@
+//! State and databases for a policy in a process of its own: asked of the host, under the same grants.
+
+mod apart;
+
+use std::fs;
+use std::path::Path;
+
+use sandcast_audit::{AuditLog, Event};
+use sandcast_sandbox::{
+    ByteSize, ControlPoint, Grants, Isolation, Plugin, Recording, RecordingGrant, Recordings,
+    Request, Role, Sandbox, SqlGrant, StateGrant, replay,
+};
+use serde_json::{Value, json};
+
+use apart::{ALONE, children, component, context, processes, program, sandbox, told};
+
+/// What a new instance says to what it is told, and what it recorded.
+async fn does(plugin: &Plugin, context_of_request: Value) -> (Vec<String>, sandcast_audit::Digest) {
+    let policy = plugin.policy(&context(), &json!({})).await;
+    let mut policy = policy.expect("it is configured");
+    let request = Request {
+        control_point: ControlPoint::Promote,
+        principal: "user:test".into(),
+        action: "promote".into(),
+        resource: "model:test".into(),
+        context: context_of_request,
+    };
+    let reasons = policy.decide(&request).await.expect("it decides").reasons;
+    let usage = policy.finish().expect("ended");
+    (reasons, usage.recording.expect("a recording"))
+}
+
+/// What is on record of effects and denials.
+fn effects(audit: &AuditLog) -> Vec<String> {
+    let entries = audit.entries().expect("a log in memory").into_iter();
+    entries
+        .filter_map(|entry| match entry.event {
+            Event::Effect {
+                capability,
+                action,
+                target,
+                ..
+            } => Some(format!("{capability} {action} {target}")),
+            Event::Denied {
+                detail, grant_with, ..
+            } => Some(format!("denied {detail}: {grant_with}")),
+            _ => None,
+        })
+        .collect()
+}
+
+fn house(folder: &Path, audit: &AuditLog, recordings: &Recordings) -> Sandbox {
+    sandbox(audit, |config| {
+        config.plugin_state = Some(folder.join("plugin-state.sqlite"));
+        config.recordings = Some(recordings.clone());
+        config.process = Some(program());
+    })
+}
+
+/// The same questions in the engine and in a process: same answers, same record, and a replay of each.
+async fn same_in_both(guest: &str, grants: Grants, questions: &[Value]) -> Vec<String> {
+    let (mut said, mut logs) = (Vec::new(), Vec::new());
+    for isolation in [Isolation::Engine, Isolation::Process] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let recordings = Recordings::at(folder.path().join("recordings"));
+        let audit = AuditLog::in_memory();
+        let sandbox = house(folder.path(), &audit, &recordings);
+        let grants = Grants {
+            isolation,
+            recording: Some(RecordingGrant::default()),
+            ..grants.clone()
+        };
+        let bytes = component(guest);
+        let loaded = sandbox.load("guest", &bytes, Role::Policy, grants).await;
+        let plugin = loaded.expect("it loads");
+        let mut all = Vec::new();
+        for question in questions {
+            let (reasons, digest) = does(&plugin, question.clone()).await;
+            all.extend(reasons);
+            let recording = Recording::read(&recordings, &digest).expect("it is there");
+            let replayed = replay(&sandbox, &recordings, &recording).await;
+            let replayed = replayed.expect("replayed");
+            assert!(replayed.is_same(), "{replayed:?}");
+        }
+        let apart = isolation == Isolation::Process;
+        assert_eq!(processes().len(), usize::from(apart), "one serves all");
+        said.push(all);
+        logs.push((told(&audit), effects(&audit)));
+        drop((plugin, sandbox));
+        assert_eq!(children(), 0);
+    }
+    assert_eq!(said[0], said[1]);
+    assert_eq!(logs[0], logs[1]);
+    logs.swap_remove(0).1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_in_a_process_keeps_is_what_it_keeps_in_the_engine() {
+    let _alone = ALONE.lock().await;
+    let grants = Grants {
+        state: Some(StateGrant {
+            pipeline: Some("line".into()),
+            bytes: ByteSize::from_bytes(4096),
+            value_bytes: ByteSize::from_bytes(2048),
+            ..StateGrant::default()
+        }),
+        ..Grants::default()
+    };
+    let effects = same_in_both(
+        "tests/guests/keeper",
+        grants,
+        &[
+            json!({ "do": [
+                { "open": "another" }, { "get": "a" }, { "set": ["a", "one"] }, { "get": "a" },
+                { "exists": "a" }, { "increment": ["n", 5] }, { "append": ["a", " more"] },
+                { "set-many": [["b", "2"], ["c", "3"]] }, "keys", { "get-many": ["c", "x", "b"] },
+                { "delete-many": ["b", "x"] }, { "swap-late": "s" }, { "increment": ["a", 1] },
+                { "fill": ["big", 3000] }, { "fill": ["big", 2000] }, { "fill": ["more", 2000] },
+                { "fill": ["most", 2000] }, { "set": ["", "no key"] },
+            ] }),
+            // The next instance has what the one before it kept.
+            json!({ "do": [{ "get": "a" }, { "get": "s" }, "keys", { "count": ["n", 300] }] }),
+        ],
+    )
+    .await;
+    assert!(effects.iter().any(|effect| effect == "state set a"));
+    assert!(effects.iter().any(|effect| effect.starts_with("denied")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_in_a_process_asks_a_database_is_what_it_asks_in_the_engine() {
+    let _alone = ALONE.lock().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    // A file of no bytes is a database without tables.
+    let path = folder.path().join("empty.sqlite");
+    fs::write(&path, b"").expect("a file");
+    let grant: SqlGrant = serde_json::from_value(json!({
+        "connection": "people", "to": { "sqlite": path }, "rows": 50, "calls": 6,
+    }))
+    .expect("a grant");
+    let grants = Grants {
+        sql: vec![grant],
+        ..Grants::default()
+    };
+    let ask = |statement: &str, parameters: Value| json!({ "connection": "people", "statement": statement, "parameters": parameters });
+    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) \
+                   SELECT i, i * 0.5 AS half, 'row ' || i AS name, NULLIF(i, 2) AS but_2 FROM n";
+    let effects = same_in_both(
+        "tests/guests/asker",
+        grants,
+        &[
+            ask(
+                "SELECT 1 + 1 AS two, ?1 AS said, ?2 AS none",
+                json!(["ä", null]),
+            ),
+            ask(numbers, json!([7])),
+            ask(numbers, json!([51])),
+            ask("CREATE TABLE t (a)", json!([])),
+            ask("ATTACH '/tmp/other' AS other", json!([])),
+            json!({ "connection": "nobody's", "statement": "SELECT 1" }),
+            json!({ "connection": "people", "statement": "SELECT 1", "times": 8 }),
+        ],
+    )
+    .await;
+    assert!(effects.iter().any(|effect| effect.starts_with("sql ")));
+    assert!(effects.iter().any(|effect| effect.starts_with("denied")));
+}

@@ -1,0 +1,275 @@
+//! Processes that lie: what the host makes of it, and what its state is afterwards.
+
+use std::io::Write as _;
+use std::thread;
+
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::record_batch::RecordBatch;
+use sandcast_audit::{Digest, PluginRef};
+use serde_json::json;
+use wasmtime::component::Resource;
+
+use super::super::wire::{Wire, bytes_of, value_of};
+use super::*;
+use crate::bindings::adapter::sandcast::plugin::types::{self, Failure};
+use crate::columns::{Batch, Dataset};
+use crate::testing::{Bench, store};
+
+/// The host's end for a process that is none: the other end of its pipe.
+fn house(imports: &[Capability]) -> (Apart, Pipe) {
+    let (ours, theirs) = Pipe::pair().expect("a pipe");
+    let child = std::process::Command::new("true").spawn().expect("a child");
+    ours.set_nonblocking(true).expect("a pipe");
+    let pipe = UnixStream::from_std(ours.try_clone().expect("a pipe")).expect("a pipe");
+    let order = Order {
+        confinement: Confinement {
+            memory_bytes: 0,
+            processor_seconds: None,
+            ends_with_parent: false,
+        },
+        name: "test".into(),
+        reference: PluginRef {
+            id: "test/guest".into(),
+            version: "1.2.3".into(),
+            role: "adapter".into(),
+            digest: Digest::of(b"guest"),
+        },
+        role: Role::Adapter,
+        grants: Grants::default(),
+        asks_host: true,
+        component_bytes: 0,
+        artifact_bytes: 0,
+    };
+    let workshop = Workshop {
+        program: ProcessProgram::at("nothing"),
+        order,
+        imports: imports.to_vec(),
+        component: Arc::from([]),
+        artifact: Vec::new(),
+        idle: Mutex::default(),
+    };
+    let worker = Worker {
+        child,
+        pipe: ours,
+        served: 0,
+    };
+    let apart = Apart {
+        workshop: Arc::new(workshop),
+        worker: Some((worker, pipe)),
+        most: 1 << 20,
+        printed: 0,
+    };
+    (apart, theirs)
+}
+
+fn request(kind: u8, name: &str, arguments: &[u8]) -> Vec<u8> {
+    let mut said = vec![kind];
+    name.to_owned().put(&mut said);
+    said.extend_from_slice(arguments);
+    said
+}
+
+fn reply() -> Vec<u8> {
+    let reply = Reply {
+        outcome: Outcome::Said,
+        denials: Vec::new(),
+        lines: Vec::new(),
+        usage: crate::call::Usage::default(),
+        host_calls: 0,
+        traced: None,
+    };
+    let mut said = vec![away::REPLY];
+    serde_json::to_vec(&reply).expect("JSON").put(&mut said);
+    said
+}
+
+/// What a process is answered that says these things and then that its guest returned; and how the
+/// call ends.
+async fn told_to(
+    state: &mut State,
+    imports: &[Capability],
+    lies: Vec<Vec<u8>>,
+) -> (Vec<Vec<u8>>, Result<Vec<u8>, String>) {
+    let (mut apart, mut pipe) = house(imports);
+    let lying = thread::spawn(move || {
+        let asked = frame::read(&mut pipe, 1 << 20).expect("a question");
+        assert!(asked.is_some());
+        let mut answers = Vec::new();
+        for lie in lies {
+            frame::write(&mut pipe, &lie).expect("it is heard");
+            if lie.first() == Some(&away::REQUEST) {
+                match frame::read(&mut pipe, 1 << 20) {
+                    Ok(Some(answer)) => answers.push(answer),
+                    _ => return answers,
+                }
+            }
+        }
+        // The host may be gone by then.
+        let _ = frame::write(&mut pipe, &reply());
+        answers
+    });
+    let question = Question::Describe;
+    let said = apart.converse(state, &question, None).await;
+    drop(apart);
+    let said = said
+        .map(|(_, value)| value)
+        .map_err(|error| error.to_string());
+    (lying.join().expect("it ended"), said)
+}
+
+fn rows() -> RecordBatch {
+    RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)])
+        .expect("rows")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_may_not_say_ends_its_call() {
+    let bench = Bench::new();
+    let compute = [Capability::Compute];
+    let from_columns = "[static]batch.from-columns";
+    for (imports, lies, why) in [
+        (&[][..], vec![vec![9]], "something of the kind 9"),
+        (&[], vec![vec![]], "the pipe was closed"),
+        (
+            &[],
+            vec![request(away::REQUEST, "wasi:filesystem.open", b"")],
+            "`wasi:filesystem.open`, which its plugin does not import",
+        ),
+        (
+            &[],
+            vec![request(away::REQUEST, "session.create", &[0; 12])],
+            "does not import",
+        ),
+        (
+            &[],
+            vec![request(away::REQUEST, "sql.query", &[0; 12])],
+            "does not import",
+        ),
+        (
+            &compute,
+            vec![request(away::REQUEST, "session.create", &[0; 11])],
+            "cut short",
+        ),
+        (
+            &compute,
+            vec![request(away::REQUEST, "session.create", &[0; 13])],
+            "1 bytes after what was to be said",
+        ),
+        (
+            &compute,
+            vec![request(away::REQUEST, "program.compile", &[0xff; 4])],
+            "more room than there is",
+        ),
+        (
+            &[],
+            vec![request(away::REQUEST, from_columns, &[1, 0, 0, 0])],
+            "cut short",
+        ),
+        (
+            &[],
+            vec![request(away::LET_GO, "batch.drop", &[7, 0, 0, 0])],
+            "let go of a thing of the host that it does not have",
+        ),
+        (&[], vec![[vec![away::REPLY], vec![0; 4]].concat()], "EOF"),
+    ] {
+        let mut store = store(&bench, Grants::default());
+        let state = store.data_mut();
+        state.clock.start().expect("there is time");
+        let (_, said) = told_to(state, imports, lies).await;
+        let error = said.expect_err(why);
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guest_could_have_asked_for_is_answered_as_it_would_have_been() {
+    let bench = Bench::new();
+    let mut store = store(&bench, Grants::default());
+    let state = store.data_mut();
+    state.clock.start().expect("there is time");
+    let batch = state
+        .table
+        .push(Batch::lend(&rows()).expect("a batch"))
+        .expect("room");
+    let dataset = state
+        .table
+        .push(Dataset::lend(&[rows()]).expect("a dataset"))
+        .expect("room");
+    let field = types::Field {
+        name: "id".into(),
+        kind: types::Kind::Int64,
+        nullable: false,
+    };
+    // One column of 9 rows with the bytes of 2, and no validity.
+    let mut columns = bytes_of(&vec![field]);
+    columns.extend([1, 0, 0, 0, 9, 0, 0, 0, 1, 16, 0, 0, 0]);
+    columns.extend([0; 17]);
+    let ask = |name: &str, bytes: &[u8]| request(away::REQUEST, name, bytes);
+    let (batch, dataset) = (batch.rep().to_le_bytes(), dataset.rep().to_le_bytes());
+    let (answers, said) = told_to(
+        state,
+        &[Capability::Compute],
+        vec![
+            ask("[method]batch.rows", &batch),
+            // A number of another kind, and one of nothing.
+            ask("[method]batch.rows", &dataset),
+            ask("[method]batch.rows", &[99, 0, 0, 0]),
+            ask("tensor.shape", &batch),
+            ask("[static]batch.from-columns", &columns),
+            // Nothing of it is granted.
+            ask("tensor.repeated", &[1, 0, 0, 0, 7, 0, 0, 0, 2, 0, 0, 0]),
+            request(away::LET_GO, "batch.drop", &batch),
+            ask("[method]batch.rows", &batch),
+        ],
+    )
+    .await;
+    said.expect("it returned");
+    let kinds: Vec<u8> = answers.iter().map(|answer| answer[0]).collect();
+    assert_eq!(kinds, [0, 1, 1, 1, 0, 0, 1]);
+    assert_eq!(answers[0][1..], [2, 0, 0, 0]);
+    for (trap, words) in [(1, "wrong type"), (2, "not"), (3, "wrong type")] {
+        let told: String = value_of(&answers[trap][1..], 1 << 10).expect("words");
+        assert!(told.contains(words), "{told}");
+    }
+    let made: Result<Resource<Batch>, Failure> =
+        value_of(&answers[4][1..], 1 << 10).expect("an answer");
+    let refused = made.map(|_| ()).expect_err("it is malformed");
+    assert!(
+        refused.message.contains("2 values, not the 9"),
+        "{refused:?}"
+    );
+    let kept: Result<Resource<Batch>, Failure> =
+        value_of(&answers[5][1..], 1 << 10).expect("an answer");
+    let refused = kept.map(|_| ()).expect_err("there is no budget");
+    assert!(refused.message.contains("budget"), "{refused:?}");
+    let calls = state.ledger.calls();
+    assert_eq!(calls["batch.rows"], 4);
+    assert_eq!(calls["compute.tensor-repeated"], 1);
+    assert_eq!(bench.denials().len(), 1);
+    assert_eq!(json!(calls).as_object().map(serde_json::Map::len), Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_lies_about_lengths_or_goes_away_is_not_waited_for() {
+    let bench = Bench::new();
+    for (bytes, why) in [
+        (u64::MAX.to_le_bytes().to_vec(), "over 1048576"),
+        (vec![1, 2, 3], "early eof"),
+        ([&9_u64.to_le_bytes()[..], &[1]].concat(), "closed"),
+        (Vec::new(), "early eof"),
+    ] {
+        let mut store = store(&bench, Grants::default());
+        let state = store.data_mut();
+        state.clock.start().expect("there is time");
+        let (mut apart, mut pipe) = house(&[]);
+        let lying = thread::spawn(move || {
+            frame::read(&mut pipe, 1 << 20).expect("a question");
+            pipe.write_all(&bytes).expect("it is heard");
+        });
+        let said = apart.converse(state, &Question::Describe, None).await;
+        lying.join().expect("it ended");
+        let error = said.map(|_| ()).expect_err("it lied").to_string();
+        assert!(error.contains(why), "{error}");
+        assert!(error.contains("is gone, or answers wrongly"), "{error}");
+    }
+}
