@@ -12,7 +12,7 @@ mod record;
 
 pub use line::{expression, graph, infer, pipeline};
 pub use mutate::Mutator;
-pub use plugin::{certificate, columns, component, model, recorded_rows, recording};
+pub use plugin::{certificate, columns, component, model, recorded_rows, recording, store_list};
 pub use record::{event, files, in_files, log, note, proof};
 
 /// What a reader made of an input.
@@ -36,7 +36,7 @@ pub struct Target {
 const MIB: usize = 1 << 20;
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target {
         name: "component",
         run: component,
@@ -55,6 +55,13 @@ pub const TARGETS: [Target; 14] = [
         name: "recorded-rows",
         run: recorded_rows,
         executions: 4000,
+        heap_bytes: 32 * MIB,
+        also: &[],
+    },
+    Target {
+        name: "store-list",
+        run: store_list,
+        executions: 3000,
         heap_bytes: 32 * MIB,
         also: &[],
     },

@@ -259,6 +259,7 @@ hunts! {
     components "component",
     columns_of_guests "columns",
     recorded_rows "recorded-rows",
+    store_lists "store-list",
     recordings "recording",
     models "model",
     certificates "certificate",
