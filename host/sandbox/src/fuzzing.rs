@@ -9,7 +9,7 @@ use arrow::buffer::Buffer;
 use crate::bindings::adapter::sandcast::plugin::{compute, models, sql, types};
 use crate::columns::list::{Element, List};
 use crate::columns::{Batch, lift, lower};
-use crate::grants::Limits;
+use crate::grants::{Limits, blob};
 use crate::process::{Wire, bytes_of, value_of};
 use crate::recording::rows_of_bytes;
 
@@ -92,6 +92,23 @@ pub fn recorded_rows(bytes: &[u8]) -> Result<(), String> {
     for batch in &rows_of_bytes(bytes)? {
         // What is read goes to a guest.
         Batch::lend(batch).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// A list as a store answers it, held to what was asked for: whatever is let through is a key below the prefix.
+///
+/// # Errors
+/// When it is refused.
+pub fn store_list(bytes: &[u8]) -> Result<(), String> {
+    let seen = blob::listed(bytes, "own/", "raw/")?;
+    for key in seen {
+        let parts = key.strip_prefix("raw/");
+        let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+        assert!(
+            parts.is_some_and(|parts| parts.split('/').all(is_plain)),
+            "what was let in is below the prefix"
+        );
     }
     Ok(())
 }

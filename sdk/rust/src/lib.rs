@@ -60,7 +60,7 @@
 //! ```
 //!
 //! A component imports exactly the host functions it reaches, on `wasm32-unknown-unknown` no WASI
-//! at all unless it uses [`files`], [`http`], [`state`], [`clock`] or [`random`]. Each is there only if the operator
+//! at all unless it uses [`files`], [`http`], [`state`], [`blob`], [`clock`] or [`random`]. Each is there only if the operator
 //! grants it; a refusal is a [`Failure`] with the code `denied`, never a trap.
 //!
 //! The crate compiles natively too, so that the pure parts of a plugin can be tested by plain

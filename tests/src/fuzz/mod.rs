@@ -12,7 +12,9 @@ mod record;
 
 pub use line::{expression, graph, infer, pipeline};
 pub use mutate::Mutator;
-pub use plugin::{asked, certificate, columns, component, model, recorded_rows, recording};
+pub use plugin::{
+    asked, certificate, columns, component, model, recorded_rows, recording, store_list,
+};
 pub use record::{event, files, in_files, log, note, proof};
 
 /// What a reader made of an input.
@@ -62,6 +64,13 @@ pub const TARGETS: [Target; 15] = [
         name: "recorded-rows",
         run: recorded_rows,
         executions: 4000,
+        heap_bytes: 32 * MIB,
+        also: &[],
+    },
+    Target {
+        name: "store-list",
+        run: store_list,
+        executions: 3000,
         heap_bytes: 32 * MIB,
         also: &[],
     },

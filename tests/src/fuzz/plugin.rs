@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use super::{Said, first_line};
 use crate::built;
 
-pub use sandcast_sandbox::fuzzing::{asked, columns, recorded_rows};
+pub use sandcast_sandbox::fuzzing::{asked, columns, recorded_rows, store_list};
 
 /// A component: inspected, weighed, and compared with itself.
 pub fn component(bytes: &[u8]) -> Said {

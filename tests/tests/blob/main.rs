@@ -232,7 +232,9 @@ async fn tells(plugin: &Plugin) {
         let told = does_one(plugin, step).await;
         let (entries, next) = told.split_once(" | ").expect(&told);
         assert!(entries.split(", ").count() <= 2, "{told}");
-        keys.extend(entries.split(", ").map(str::to_owned));
+        // A page may have nothing that a plugin can name.
+        let named = entries.split(", ").filter(|entry| !entry.is_empty());
+        keys.extend(named.map(str::to_owned));
         if next.is_empty() {
             break;
         }

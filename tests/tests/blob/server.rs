@@ -161,8 +161,8 @@ impl Server {
             Manner::Endless => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
                 loop {
-                    stream.write_all(b"400\r\n")?;
-                    stream.write_all(&[b'x'; 1024])?;
+                    stream.write_all(b"10000\r\n")?;
+                    stream.write_all(&[b'x'; 65536])?;
                     stream.write_all(b"\r\n")?;
                 }
             }
@@ -331,14 +331,15 @@ fn answer(status: u16, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
 fn page(keys: &[(&str, usize)], next: Option<&str>) -> String {
     let mut page = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult>");
     page.push_str(&format!("<IsTruncated>{}</IsTruncated>", next.is_some()));
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
     for (key, size) in keys {
-        let key = key.replace('&', "&amp;").replace('<', "&lt;");
+        let key = escaped(key);
         page.push_str(&format!(
             "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>\
              <ETag>&quot;{size}&quot;</ETag><Size>{size}</Size></Contents>"
         ));
     }
-    if let Some(next) = next {
+    if let Some(next) = next.map(escaped) {
         page.push_str(&format!(
             "<NextContinuationToken>{next}</NextContinuationToken>"
         ));

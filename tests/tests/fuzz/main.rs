@@ -260,6 +260,7 @@ hunts! {
     columns_of_guests "columns",
     asked_by_processes "asked",
     recorded_rows "recorded-rows",
+    store_lists "store-list",
     recordings "recording",
     models "model",
     certificates "certificate",

@@ -38,6 +38,7 @@ pub(crate) fn make(folder: &Path) {
     components(&corpus);
     columns(&corpus);
     rows(&corpus);
+    store_lists(&corpus);
     texts(&corpus);
     requests(&corpus);
     audit(&corpus);
@@ -159,6 +160,30 @@ fn rows(corpus: &Corpus<'_>) {
         written(&[rows.clone(), rows.slice(1, 1)]),
     );
     corpus.put("recorded-rows", "none", written(&[]));
+}
+
+/// What stores answer: well, and otherwise.
+fn store_lists(corpus: &Corpus<'_>) {
+    let object = "<Contents><Key>own/raw/a&amp;b&#x41;<![CDATA[<c>]]></Key><ETag>&quot;1&quot;</ETag>\
+                  <LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>7</Size></Contents>";
+    for (name, inner) in [
+        ("none", String::new()),
+        ("page", object.repeat(2)),
+        (
+            "more",
+            format!(
+                "<IsTruncated>true</IsTruncated>{object}<NextContinuationToken>x</NextContinuationToken>"
+            ),
+        ),
+        ("stranger", object.replace("own/raw/", "own/other/../")),
+        ("marker", object.replace("raw/a", "raw//")),
+        ("deep", "<a>".repeat(20)),
+    ] {
+        let page = format!("<?xml version=\"1.0\"?><ListBucketResult>{inner}</ListBucketResult>");
+        corpus.put("store-list", name, page);
+    }
+    let bomb = "<!DOCTYPE l [<!ENTITY a \"&b;&b;\">]><ListBucketResult>&a;</ListBucketResult>";
+    corpus.put("store-list", "bomb", bomb);
 }
 
 fn texts(corpus: &Corpus<'_>) {

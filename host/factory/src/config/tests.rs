@@ -486,7 +486,7 @@ fn a_grant_of_objects_is_led_to_its_store() {
         ("{ \"a b\": { url: \"file:x\" } }", "`a b` cannot be a name"),
         (
             "{ lake: { url: \"s3://lake\", credentials: { access_key: A, secret_key: B } } }",
-            "credentials",
+            "unknown value `A`",
         ),
     ] {
         let refused = parse(&format!("{GOOD}stores: {stores}\n")).expect_err(why);

@@ -978,6 +978,120 @@ mod tests {
     }
 
     #[test]
+    fn objects_are_compared_by_where_they_lie() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lake = folder.path().join("lake");
+        std::fs::create_dir_all(lake.join("raw")).expect("folders");
+        let url = |path: &Path| json!({ "url": format!("file:{}", path.display()) });
+        let account = json!({ "access_key": { "env": "A" }, "secret_key": { "env": "B" } });
+        let bucket = json!({ "url": "s3://lake/own", "region": "x", "credentials": account,
+            "endpoint": "https://s3.example.com", "networks": ["10.0.0.0/8"] });
+        let ceiling: Ceiling = serde_json::from_value(json!({ "version": 1, "plugins": {
+            "acme/*": { "blob": [
+                { "store": "any", "prefix": "raw/", "access": "read-write", "to": url(&lake) },
+                { "store": "far", "prefix": "raw/", "to": bucket, "objects": 10 },
+            ] },
+        } }))
+        .expect("a ceiling");
+        ceiling.check().expect("it makes sense");
+        let at = |store: Value, prefix: &str, more: Value| {
+            let mut grant = json!({ "store": "mine", "prefix": prefix, "to": store });
+            for (key, value) in more.as_object().expect("keys") {
+                grant[key] = value.clone();
+            }
+            json!({ "blob": [grant] })
+        };
+        let changed = |key: &str, to: Value| {
+            let mut store = bucket.clone();
+            store[key] = to;
+            store
+        };
+        let few = json!({ "objects": 10 });
+        for within in [
+            at(url(&lake), "raw/", json!({ "access": "read-write" })),
+            at(url(&lake), "raw/deep/", json!({})),
+            at(url(&lake.join("raw")), "", json!({})),
+            at(bucket.clone(), "raw/", few.clone()),
+            at(changed("url", json!("s3://lake/own/raw")), "", few.clone()),
+            at(
+                changed("networks", json!(["10.1.0.0/16"])),
+                "raw/x/",
+                few.clone(),
+            ),
+            at(changed("credentials", Value::Null), "raw/", few.clone()),
+        ] {
+            assert_eq!(
+                keys(&ceiling, within.clone()),
+                Vec::<String>::new(),
+                "{within}"
+            );
+        }
+        for over in [
+            at(url(&lake), "", json!({})),
+            at(url(&lake), "other/", json!({})),
+            at(url(folder.path()), "raw/", json!({})),
+            at(url(&lake), "raw/", json!({ "object_bytes": "65MiB" })),
+            at(url(&lake), "raw/", json!({ "read_bytes": "2GiB" })),
+            at(url(&lake), "raw/", json!({ "write_bytes": "257MiB" })),
+            at(url(&lake), "raw/", json!({ "objects": 1001 })),
+            at(url(&lake), "raw/", json!({ "entries": 100_001 })),
+            at(url(&lake), "raw/", json!({ "calls": 1001 })),
+            at(url(&lake), "raw/", json!({ "timeout": "31s" })),
+            at(Value::Null, "raw/", json!({})),
+            at(bucket.clone(), "raw/", json!({})),
+            at(
+                bucket.clone(),
+                "raw/",
+                json!({ "objects": 10, "access": "read-write" }),
+            ),
+            at(bucket.clone(), "", few.clone()),
+            at(changed("url", json!("s3://lake")), "raw/", few.clone()),
+            at(
+                changed("url", json!("s3://lake/owner")),
+                "raw/",
+                few.clone(),
+            ),
+            at(changed("url", json!("s3://other/own")), "raw/", few.clone()),
+            at(
+                changed("endpoint", json!("https://evil.example")),
+                "raw/",
+                few.clone(),
+            ),
+            at(changed("endpoint", Value::Null), "raw/", few.clone()),
+            at(changed("region", json!("y")), "raw/", few.clone()),
+            at(
+                changed("networks", json!(["0.0.0.0/0"])),
+                "raw/",
+                few.clone(),
+            ),
+            at(
+                changed("certificate_authority", json!("/ca")),
+                "raw/",
+                few.clone(),
+            ),
+            at(
+                changed(
+                    "credentials",
+                    json!({ "access_key": { "env": "A" }, "secret_key": { "env": "C" } }),
+                ),
+                "raw/",
+                few,
+            ),
+        ] {
+            assert_eq!(keys(&ceiling, over.clone()), ["blob[0]"], "{over}");
+        }
+        let nowhere = json!({ "acme/*": { "blob": [{ "store": "any" }] } });
+        let relative =
+            json!({ "acme/*": { "blob": [{ "store": "any", "to": { "url": "file:lake" } }] } });
+        for (plugins, why) in [(nowhere, "has no `to`"), (relative, "is not absolute")] {
+            let ceiling = serde_json::from_value(json!({ "version": 1, "plugins": plugins }));
+            let ceiling: Ceiling = ceiling.expect("a ceiling");
+            let error = ceiling.check().expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
     fn a_file_of_another_version_or_with_unknown_keys_is_refused() {
         for text in [
             json!({ "version": 2, "plugins": {} }),

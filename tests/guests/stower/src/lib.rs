@@ -25,7 +25,10 @@ enum Step {
         limit: u32,
     },
     /// Every key, page after page.
-    List { store: String, prefix: String },
+    List {
+        store: String,
+        prefix: String,
+    },
     Head {
         store: String,
         key: String,
@@ -75,7 +78,11 @@ fn step(step: &Step) -> Result<String, Failure> {
             limit,
         } => {
             let page = blob::page(store, prefix, cursor.as_deref(), *limit)?;
-            format!("{} | {}", keys(&page.entries), page.cursor.unwrap_or_default())
+            format!(
+                "{} | {}",
+                keys(&page.entries),
+                page.cursor.unwrap_or_default()
+            )
         }
         Step::List { store, prefix } => {
             let entries: Vec<Entry> = blob::list(store, prefix).collect::<Result<_, _>>()?;
@@ -83,7 +90,12 @@ fn step(step: &Step) -> Result<String, Failure> {
         }
         Step::Head { store, key } => match blob::head(store, key)? {
             None => "nothing".to_owned(),
-            Some(it) => format!("{}, {} {}", entry(&it), it.etag.is_some(), it.modified.is_some()),
+            Some(it) => format!(
+                "{}, {} {}",
+                entry(&it),
+                it.etag.is_some(),
+                it.modified.is_some()
+            ),
         },
         Step::Get { store, key, range } => {
             let object = match range {

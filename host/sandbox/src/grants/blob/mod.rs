@@ -817,5 +817,12 @@ async fn carry_out(actor: Arc<Actor>, grant: BlobGrant, ask: Ask) -> Result<Answ
     answer
 }
 
+/// The keys of a list, for the target of the fuzzer.
+pub(crate) fn listed(bytes: &[u8], own: &str, prefix: &str) -> Result<Vec<String>, String> {
+    let listing = listing::read(bytes)?;
+    let entries = listing::below(listing.entries, own, prefix, MAX_PAGE)?;
+    Ok(entries.into_iter().map(|entry| entry.key).collect())
+}
+
 #[cfg(test)]
 mod tests;

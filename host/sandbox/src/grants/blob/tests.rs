@@ -71,7 +71,7 @@ fn grants_that_make_no_sense_are_refused() {
         ),
         (json!({ "store": "a", "prefix": "../", "to": file }), "`..`"),
         (
-            json!({ "store": "a", "prefix": "/", "to": file }),
+            json!({ "store": "a", "prefix": "raw//", "to": file }),
             "empty part",
         ),
         (
