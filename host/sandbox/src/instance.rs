@@ -3,15 +3,16 @@
 //! Every call goes `begin`, the generated function under a timeout, `end`. A call that does not
 //! reach `end`, and one that ends in a trap or out of time, takes the Store with it.
 
+mod apart;
+
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use sandcast_audit::{Digest, Event};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::error::Elapsed;
 use wasmtime::component::Resource;
 use wasmtime::{Store, Trap, WasmBacktrace};
 
@@ -25,7 +26,7 @@ use crate::grants::compute::PredictorParts;
 use crate::grants::http::Exchanges;
 use crate::grants::noise;
 use crate::limits::{OutOfTime, OverLimit, TimeLimit};
-use crate::process::{self, Apart, GRACE_APART, MAX_ANSWER_BYTES, Question, Reply, Told, Wire};
+use crate::process::{Apart, Told};
 use crate::recording::answers::RECORDING_BYTES;
 use crate::recording::{
     Call, Divergence, Outcome, Recorder, Recordings, Trace, Traced, rows_to_bytes,
@@ -33,6 +34,7 @@ use crate::recording::{
 use crate::sandbox::Place;
 use crate::state::{Denial, State};
 use crate::text;
+use apart::Far;
 
 /// What a wall clock allows beyond the guest's own time, before the host gives up waiting for a
 /// call that is stuck outside the guest.
@@ -66,16 +68,6 @@ pub(crate) struct Instance {
     /// Its calls into the host, where they were followed in another process.
     traced: Option<Traced>,
     place: Place,
-}
-
-/// An instance whose Store is in another process.
-struct Far {
-    process: Apart,
-    actor: Arc<Actor>,
-    usage: Usage,
-    host_calls: u64,
-    /// Whether it has answered what it was asked last, so that it can be asked how it ended.
-    answers: bool,
 }
 
 /// What is left of a Store that was recorded or replayed.
@@ -113,166 +105,6 @@ impl Instance {
             traced: None,
             place,
         }
-    }
-
-    /// One whose guest runs in another process and asks for everything here.
-    pub(crate) fn asked_by(mut self, process: Apart) -> Self {
-        self.guest = Some(process);
-        self
-    }
-
-    /// One that runs in another process.
-    pub(crate) fn apart(
-        process: Apart,
-        actor: Arc<Actor>,
-        recorded: bool,
-        place: Place,
-        recorder: Option<Recorder>,
-    ) -> Self {
-        Self {
-            plugin: actor.identity.name.clone(),
-            stage: actor.context.stage.clone(),
-            store: Mutex::new(None),
-            recorded,
-            in_call: false,
-            usage: None,
-            recorder,
-            ended: None,
-            far: Some(Far {
-                process,
-                actor,
-                usage: Usage::default(),
-                host_calls: 0,
-                answers: true,
-            }),
-            guest: None,
-            traced: None,
-            place,
-        }
-    }
-
-    /// Asks an instance in another process: what its guest returned.
-    pub(crate) async fn ask<T: DeserializeOwned>(
-        &mut self,
-        question: &Question,
-        rows: Option<&[u8]>,
-    ) -> Result<T, CallError> {
-        if self.far.is_none() {
-            let (reply, _) = self.converse(question, rows).await?;
-            return self.returned(reply.outcome);
-        }
-        if self.in_call {
-            // An earlier question was dropped half-way; its answer would be taken for this one's.
-            self.close("cancelled");
-        }
-        let Some(far) = &mut self.far else {
-            return Err(CallError::Ended {
-                plugin: self.plugin.clone(),
-                stage: self.stage.clone(),
-            });
-        };
-        self.in_call = true;
-        far.answers = false;
-        let limits = &far.actor.identity.grants.limits;
-        let call_limit = limits.call_timeout.duration();
-        let patience = call_limit.min(limits.total_timeout.duration());
-        // The process keeps the time itself; this is for one that does not.
-        let asked = timeout(patience * 2 + GRACE_APART, far.process.ask(question, rows)).await;
-        self.in_call = false;
-        let reply = match asked {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => {
-                let error = CallError::Trap {
-                    plugin: self.plugin.clone(),
-                    stage: self.stage.clone(),
-                    cause: process::gone_in_words(&error),
-                };
-                self.close(outcome_of(&error));
-                return Err(error);
-            }
-            Err(_) => {
-                let error = CallError::Timeout {
-                    plugin: self.plugin.clone(),
-                    stage: self.stage.clone(),
-                    limit: TimeLimit::Call.key().to_owned(),
-                    limit_seconds: call_limit.as_secs_f64(),
-                };
-                self.close(outcome_of(&error));
-                return Err(error);
-            }
-        };
-        far.answers = true;
-        far.usage = reply.usage;
-        far.host_calls = reply.host_calls;
-        let run = far.actor.context.run.as_ref();
-        let run = run.map_or("", |run| run.as_str());
-        process::tell(&reply.lines, &far.actor.identity, (run, &self.stage));
-        for denial in reply.denials {
-            far.actor
-                .deny_with(&denial.capability, denial.detail, denial.grant_with);
-        }
-        self.returned(reply.outcome)
-    }
-
-    /// What a guest in another process returned.
-    fn returned<T: DeserializeOwned>(&mut self, outcome: process::Outcome) -> Result<T, CallError> {
-        match outcome {
-            process::Outcome::Returned(value) => serde_json::from_str(value.get())
-                .map_err(|error| self.bad_output(format!("what its role does not have: {error}"))),
-            process::Outcome::Said => Err(self.bad_output("what its role does not have")),
-            process::Outcome::Failed(failure) => Err(self.failed(failure)),
-            process::Outcome::Ended(error) => {
-                let error = error.of(&self.plugin, &self.stage);
-                self.close(outcome_of(&error));
-                Err(error)
-            }
-        }
-    }
-
-    /// Asks a guest in another process, whose Store is here: what it returned, or why it failed.
-    pub(crate) async fn ask_apart<T: Wire>(
-        &mut self,
-        question: &Question,
-        arguments: &impl Wire,
-    ) -> Result<Result<T, Failure>, CallError> {
-        let arguments = process::bytes_of(arguments);
-        let (reply, value) = self.converse(question, Some(&arguments)).await?;
-        match reply.outcome {
-            process::Outcome::Said => match process::value_of(&value, MAX_ANSWER_BYTES) {
-                Ok(value) => Ok(Ok(value)),
-                Err(error) => Err(self.bad_output(format!("what its role does not have: {error}"))),
-            },
-            process::Outcome::Failed(failure) => Ok(Err(failure)),
-            _ => Err(self.bad_output("what its role does not have")),
-        }
-    }
-
-    /// A call into a guest in another process, whose Store is here.
-    async fn converse(
-        &mut self,
-        question: &Question,
-        arguments: Option<&[u8]>,
-    ) -> Result<(Reply, Vec<u8>), CallError> {
-        // It comes back once it has answered. A call that is dropped half-way drops it too.
-        let Some(mut process) = self.guest.take() else {
-            self.close("cancelled");
-            return Err(CallError::Ended {
-                plugin: self.plugin.clone(),
-                stage: self.stage.clone(),
-            });
-        };
-        let Begun { store, patience } = self.begin()?;
-        let conversation = process.converse(store.data_mut(), question, arguments);
-        let asked = timeout(patience + GRACE_APART, conversation).await;
-        if matches!(asked, Ok(Ok(_))) {
-            self.guest = Some(process);
-        }
-        self.end(asked)
-    }
-
-    /// Whether what its guest is lent is here, and is not sent along.
-    pub(crate) fn lends(&self) -> bool {
-        self.far.is_none()
     }
 
     /// Starts a call.
@@ -704,20 +536,6 @@ impl Instance {
         {
             process.end(true);
         }
-        self.place.ended(outcome);
-    }
-
-    /// An instance that ended as it should leaves its process to the next one.
-    fn close_far(&mut self, far: Far, outcome: &str) {
-        let mut usage = far.usage;
-        if far.answers
-            && let Some(last) = far.process.end(outcome == "finished")
-        {
-            usage = last.usage;
-            self.traced = last.traced;
-        }
-        self.record_end(&far.actor, &usage, outcome);
-        self.usage = Some(usage);
         self.place.ended(outcome);
     }
 

@@ -307,16 +307,14 @@ impl Plugin {
                 pace_percent: bounds.and_then(|it| it.pace_percent),
             })
         };
-        if workshop.asks_host() {
-            let instance = self.instance(context, config).await?;
-            let process = workshop.hire().await;
-            let process = process.map_err(|error| host(format!("it has no process: {error}")))?;
-            // Random numbers are the host's too.
-            return Ok((instance.asked_by(process), Some(opening([0; 32], None))));
-        }
         let place = self.admit().await.map_err(host)?;
         let process = workshop.hire().await;
         let process = process.map_err(|error| host(format!("it has no process: {error}")))?;
+        if workshop.asks_host() {
+            let instance = self.instance_at(place, context, config)?;
+            // Random numbers are the host's too.
+            return Ok((instance.asked_by(process), Some(opening([0; 32], None))));
+        }
         let actor = Arc::new(Actor {
             identity: Arc::clone(&self.made.identity),
             context: context.clone(),
@@ -378,8 +376,22 @@ impl Plugin {
             stage: context.stage.clone(),
             reason,
         };
-        let sandbox = &self.made.sandbox;
         let place = self.admit().await.map_err(host)?;
+        self.instance_at(place, context, config)
+    }
+
+    fn instance_at(
+        &self,
+        place: Place,
+        context: &CallContext,
+        config: &serde_json::Value,
+    ) -> Result<Instance, CallError> {
+        let host = |reason: String| CallError::Host {
+            plugin: self.name().to_owned(),
+            stage: context.stage.clone(),
+            reason,
+        };
+        let sandbox = &self.made.sandbox;
         let identity = Arc::clone(&self.made.identity);
         let playback = self.made.playback.as_deref();
         let bounds = self.bounds.as_deref();

@@ -1,5 +1,7 @@
 use std::time::Instant;
 
+use tokio::time::timeout;
+
 use super::*;
 use crate::testing::{Bench, PolicyText, configuring, context, request};
 use crate::{ByteSize, Grants, Limits, TimeSpan};
