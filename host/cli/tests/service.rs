@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use sandcast_audit::Digest;
-use sandcast_sigstore::testing::{LittleSigstore, Signing};
+use sandcast_little_sigstore::{LittleSigstore, Signing};
 use serde_json::{Value, json};
 
 fn repository() -> PathBuf {
