@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use sandcast_audit::Digest;
-use sandcast_sigstore::testing::{LittleSigstore, Signing};
+use sandcast_little_sigstore::{LittleSigstore, Signing};
 use serde_json::{Value, json};
 
 fn repository() -> PathBuf {
@@ -412,7 +412,7 @@ fn a_plugin_is_let_in_by_a_sigstore_bundle_until_its_signer_is_trusted_no_more()
         }
     };
     trust("ann@acme.example");
-    let refused = until(403);
+    let refused = until(500);
     let by_rule = "by the operator's rule of trust: nobody who may sign a adapter signed it";
     let patience = Instant::now() + Duration::from_secs(20);
     let mut refused = refused;
@@ -420,12 +420,12 @@ fn a_plugin_is_let_in_by_a_sigstore_bundle_until_its_signer_is_trusted_no_more()
     while !refused.contains(by_rule) {
         assert!(Instant::now() < patience, "{refused}");
         std::thread::sleep(Duration::from_millis(200));
-        refused = until(403);
+        refused = until(500);
     }
     trust("https://github.com/acme/*");
     until(200);
     std::fs::remove_file(&rules).expect("removed");
-    assert!(until(403).contains("nothing is trusted without them"));
+    assert!(until(500).contains("nothing is trusted without them"));
     trust(RELEASE);
     until(200);
     signal(&serving.0, "-TERM");

@@ -10,8 +10,6 @@ pub mod bundle;
 mod fault;
 mod ring;
 mod root;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
 
 #[cfg(test)]
 mod tests;

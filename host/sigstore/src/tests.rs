@@ -1,7 +1,7 @@
+use sandcast_little_sigstore::{LittleSigstore, Signing};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testing::{LittleSigstore, Signing};
 
 const FILE: &[u8] = b"a component";
 const WORKFLOW: &str = "https://github.com/acme/fetch/.github/workflows/release.yml@refs/tags/v1";

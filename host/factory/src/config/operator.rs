@@ -252,8 +252,8 @@ pub fn ceiling_schema() -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use sandcast_audit::LogKey;
+    use sandcast_little_sigstore::LittleSigstore;
     use sandcast_sandbox::sign_operator_file;
-    use sandcast_sigstore::testing::LittleSigstore;
 
     use super::*;
 

@@ -263,8 +263,8 @@ async fn the_operators_rule_holds_beside_that_of_the_pipeline() {
 }
 
 mod by_identity {
+    use sandcast_little_sigstore::{LittleSigstore, Signing};
     use sandcast_sigstore::BundleFault;
-    use sandcast_sigstore::testing::{LittleSigstore, Signing};
 
     use super::*;
 
