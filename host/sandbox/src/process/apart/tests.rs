@@ -227,7 +227,7 @@ async fn what_a_guest_could_have_asked_for_is_answered_as_it_would_have_been() {
     let kinds: Vec<u8> = answers.iter().map(|answer| answer[0]).collect();
     assert_eq!(kinds, [0, 1, 1, 1, 0, 0, 1]);
     assert_eq!(answers[0][1..], [2, 0, 0, 0]);
-    for (trap, words) in [(1, "wrong type"), (2, "not"), (3, "wrong type")] {
+    for (trap, words) in [(1, "another type"), (2, "not"), (3, "another type")] {
         let told: String = value_of(&answers[trap][1..], 1 << 10).expect("words");
         assert!(told.contains(words), "{told}");
     }
@@ -254,9 +254,9 @@ async fn a_process_that_lies_about_lengths_or_goes_away_is_not_waited_for() {
     let bench = Bench::new();
     for (bytes, why) in [
         (u64::MAX.to_le_bytes().to_vec(), "over 1048576"),
-        (vec![1, 2, 3], "early eof"),
+        (vec![1, 2, 3], "end of file"),
         ([&9_u64.to_le_bytes()[..], &[1]].concat(), "closed"),
-        (Vec::new(), "early eof"),
+        (Vec::new(), "end of file"),
     ] {
         let mut store = store(&bench, Grants::default());
         let state = store.data_mut();
