@@ -128,6 +128,14 @@ pub fn archive(
     })
 }
 
+/// How many entries of the log in a folder were archived: the log begins after them.
+///
+/// # Errors
+/// When there is no log, or what is kept of them was changed.
+pub fn archived_entries(dir: &Path) -> Result<u64, AuditError> {
+    Ok(Archived::of(dir)?.map_or(0, |archived| archived.last))
+}
+
 fn folder_of(log: &AuditLog) -> Result<PathBuf, ArchiveError> {
     Ok(log.dir().ok_or(AuditError::NoKey)?)
 }

@@ -33,7 +33,7 @@ mod tiles;
 mod tree;
 mod verify;
 
-pub use archive::{Archivable, ArchiveError, ArchiveReport, archivable, archive};
+pub use archive::{Archivable, ArchiveError, ArchiveReport, archivable, archive, archived_entries};
 pub use checkpoint::{Checkpoint, SignedCheckpoint};
 pub use digest::{Digest, DigestHasher, ParseDigestError};
 pub use entry::{Entry, entry_schema};

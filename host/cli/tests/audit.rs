@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sandcast_audit::{AuditLog, Digest, Event, PluginRef};
+use sandcast_audit::{AuditLog, Digest, Event, LogKey, PluginRef};
 use sandcast_sandbox::{Recording, Recordings};
 use serde_json::{Value, json};
 
@@ -336,6 +336,23 @@ fn old_entries_leave_for_an_archive_and_everything_still_checks() {
     let whole = done(&state, &["verify"]);
     assert!(whole.contains("entries 257 to"), "{whole}");
 
+    // What an entry said is shown from where it is, to whom has the key.
+    let from = [
+        "show",
+        "--from",
+        text(&archive),
+        "--key",
+        &key,
+        "--all",
+        "--json",
+    ];
+    let shown = json(&state, &from);
+    assert_eq!(shown.as_array().map(Vec::len), Some(256), "{shown}");
+    let other = LogKey::generate("sandcast/other").expect("a key");
+    let other = other.verifier().to_string();
+    rejected(&state, &["show", "--from", text(&archive), "--key", &other]);
+    let told = rejected(&state, &["archive", "x", "--before", "2100-01-01"]);
+    assert!(told.contains("is yet to come"), "{told}");
     // An entry is proven from where it is.
     let told = rejected(&state, &["prove", "7"]);
     assert!(told.contains("archived"), "{told}");

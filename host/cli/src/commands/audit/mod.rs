@@ -2,6 +2,7 @@
 
 mod hand_over;
 mod keys;
+mod origin;
 mod retain;
 mod show;
 mod verify;
@@ -28,6 +29,7 @@ Examples:
   sandcast audit show --run 20261121-201530-4f3a9c --all
   sandcast audit show --event denied --json | jq .   what was refused, to whom
   sandcast audit key show                        the public key, for an auditor
+  sandcast audit show --from ../for-the-auditor --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
   sandcast audit export ../for-the-auditor       a folder that can be checked without this one
   sandcast audit verify ../for-the-auditor --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
   sandcast audit export --recordings ../evidence     and with what can be replayed
@@ -78,6 +80,7 @@ impl AuditArguments {
             // What somebody was given is theirs to check.
             AuditAction::Verify(arguments) if arguments.is_elsewhere() => return None,
             AuditAction::Who(arguments) if arguments.is_elsewhere() => return None,
+            AuditAction::Show(arguments) if arguments.is_elsewhere() => return None,
             AuditAction::Verify(_)
             | AuditAction::Who(_)
             | AuditAction::Show(_)
@@ -109,14 +112,14 @@ pub(crate) async fn execute(
     match &arguments.action {
         AuditAction::Verify(arguments) => return verify::execute(arguments, global, output),
         AuditAction::Who(arguments) => return who::execute(arguments, global, output),
+        AuditAction::Show(arguments) => return show::execute(arguments, global, output),
         _ => {}
     }
     let folder = || -> Result<PathBuf, Failure> {
         Ok(state::nearest(global.state.as_deref())?.join("audit"))
     };
     match &arguments.action {
-        AuditAction::Verify(_) | AuditAction::Who(_) => Ok(Exit::Done),
-        AuditAction::Show(arguments) => show::execute(&folder()?, arguments, output),
+        AuditAction::Verify(_) | AuditAction::Who(_) | AuditAction::Show(_) => Ok(Exit::Done),
         AuditAction::Checkpoint => keys::checkpoint(&open(folder()?)?, output),
         AuditAction::Key(arguments) => keys::execute(&folder()?, arguments, global, output).await,
         AuditAction::Export(arguments) => {

@@ -86,6 +86,12 @@ pub(super) async fn archive(
     let audit = open(log.to_path_buf())?;
     let state = log.parent().unwrap_or(log);
     let before = arguments.before;
+    if before > Timestamp::now() {
+        return Err(Failure::rejected_because(
+            format_args!("{before} is yet to come"),
+            "give a time up to now",
+        ));
+    }
     let folder = match &arguments.folder {
         Some(folder) if !arguments.dry_run => folder,
         _ => {

@@ -1,14 +1,14 @@
 //! `sandcast audit show`: entries as lines, or as JSON.
 
-use std::path::Path;
-
 use clap::Args;
 use console::style;
 use sandcast_access::Subject;
 use sandcast_audit::{Entry, Event, RunId, Standing};
 use serde_json::Value;
 
+use super::origin::OriginArguments;
 use crate::{
+    arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
     table::count,
@@ -28,13 +28,23 @@ pub(super) struct ShowArguments {
     /// All of them
     #[arg(long, conflicts_with = "last")]
     all: bool,
+    #[command(flatten)]
+    origin: OriginArguments,
+}
+
+impl ShowArguments {
+    /// Whether what is read is not the log of the state.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.origin.is_elsewhere()
+    }
 }
 
 pub(super) fn execute(
-    folder: &Path,
     arguments: &ShowArguments,
+    global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
+    let folder = &arguments.origin.folder(global, output)?;
     let wanted = |entry: &Entry| {
         let value = &serde_json::to_value(&entry.event).unwrap_or_default();
         arguments
@@ -56,6 +66,7 @@ pub(super) fn execute(
     if !arguments.all {
         entries.drain(..entries.len().saturating_sub(arguments.last));
     }
+    arguments.origin.note_archived(folder, output)?;
     show(&entries, output)
 }
 

@@ -1,18 +1,17 @@
 //! `sandcast audit who`: who allowed what, from the record alone.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::collections::BTreeSet;
 
 use clap::Args;
 use sandcast_access::Subject;
-use sandcast_audit::{Entry, Event, SignedCheckpoint, Trust, VerifierKey};
+use sandcast_audit::{Entry, Event};
 use serde::Serialize;
 
-use super::{show::describe, verify::kept};
+use super::{origin::OriginArguments, show::describe};
 use crate::{
     arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
-    state,
 };
 
 #[derive(Debug, Args)]
@@ -20,21 +19,14 @@ pub(super) struct WhoArguments {
     /// A plugin, by its id or eight digits or more of its digest; a model, or name@version; a
     /// pipeline; a run; or a principal [default: everything]
     what: Option<String>,
-    /// An export, or a folder with a log [default: the log of the state]; it is verified first
-    #[arg(long, value_name = "FOLDER", requires = "key")]
-    from: Option<PathBuf>,
-    /// A public key that you have from the operator, not from the folder
-    #[arg(long, value_name = "KEY", requires = "from")]
-    key: Vec<VerifierKey>,
-    /// A checkpoint that you kept: the log must still contain it
-    #[arg(long, value_name = "FILE", requires = "from")]
-    checkpoint: Vec<PathBuf>,
+    #[command(flatten)]
+    origin: OriginArguments,
 }
 
 impl WhoArguments {
     /// Whether what is read is not the log of the state.
     pub(super) fn is_elsewhere(&self) -> bool {
-        self.from.is_some()
+        self.origin.is_elsewhere()
     }
 }
 
@@ -51,26 +43,7 @@ pub(super) fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let folder = match &arguments.from {
-        Some(folder) => {
-            let checkpoints: Vec<SignedCheckpoint> = arguments
-                .checkpoint
-                .iter()
-                .map(|path| kept(path))
-                .collect::<Result<_, _>>()?;
-            let trust = Trust {
-                keys: arguments.key.clone(),
-                checkpoints,
-            };
-            let report = sandcast_audit::verify_with(folder, &trust).or_reject()?;
-            output.note(format_args!(
-                "verified: {} entries, {} of them signed",
-                report.entries, report.signed
-            ));
-            folder.clone()
-        }
-        None => state::nearest(global.state.as_deref())?.join("audit"),
-    };
+    let folder = arguments.origin.folder(global, output)?;
     let entries: Vec<Entry> = sandcast_audit::read(&folder)
         .or_reject()?
         .collect::<Result<_, _>>()
@@ -106,6 +79,7 @@ pub(super) fn execute(
             ))?;
         }
     }
+    arguments.origin.note_archived(&folder, output)?;
     if found.is_empty() {
         return Err(Failure::rejected_because(
             "nothing of that is on record here",
