@@ -169,7 +169,7 @@ impl Health {
 mod tests {
     use super::*;
 
-    const MOST: Duration = Duration::from_millis(40);
+    const MOST: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_plugin_that_fails_on_end_waits_longer_each_time_and_others_are_told() {
@@ -179,21 +179,16 @@ mod tests {
             assert_eq!(health.next_start(MOST), Ok(None), "some are free");
             health.ended(false);
         }
-        let start = health.next_start(MOST).expect("it may");
-        let wait = start.expect("it waits").duration_since(Instant::now());
-        assert!(wait <= FIRST_WAIT, "{wait:?}");
         for _ in 0..10 {
             health.ended(false);
         }
-        let health_of_many = health.next_start(MOST);
-        // The first of those that come now waits at most so long, and the next is refused.
-        assert!(
-            health_of_many.is_ok_and(|start| start.is_some()) || {
-                health.next_start(MOST).is_err()
-            }
-        );
-        let refused = (0..3).find_map(|_| health.next_start(MOST).err());
-        assert!(refused.is_some_and(|told| told.contains("13 instances failed")));
+        let start = health.next_start(MOST).expect("the first may");
+        let wait = start.expect("it waits").duration_since(Instant::now());
+        assert!(wait <= MOST, "{wait:?}");
+        let refused = health
+            .next_start(MOST)
+            .expect_err("the second would wait for longer");
+        assert!(refused.contains("13 instances failed"), "{refused}");
         health.ended(true);
         assert_eq!(
             health.next_start(MOST),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{ArchiveError, archivable, archive};
+use super::{ArchiveError, archivable, archive, archived_entries};
 use crate::archived::Archived;
 use crate::testing::{Folder, event, folder, key, small_event};
 use crate::{
@@ -98,7 +98,13 @@ fn old_entries_leave_and_the_log_stays_provable() {
     let exported = folder.state().join("export");
     let report = export(&log, &exported, Period::default()).expect("exports");
     assert_eq!(report.present, (513, 608));
+    // What is put beside it is not checked with it, so it is not read with it either.
+    for name in ["archived-512.json", "kept-512.jsonl"] {
+        fs::copy(folder.path().join(name), exported.join(name)).expect("copies");
+    }
     verify_with(&exported, &trust(&key(&log), &[old_checkpoint])).expect("is whole");
+    assert_eq!(numbers(&exported), (513..=608).collect::<Vec<_>>());
+    assert_eq!(archived_entries(&exported).expect("reads"), 0);
 }
 
 #[test]
