@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use wasmtime::UpdateDeadline;
 
 use crate::engine::TICK;
-use crate::fairness::Turns;
+use crate::fairness::Share;
 use crate::state::State;
 
 /// What an instance may come to before it is ended, and how fast it may go.
@@ -116,18 +116,18 @@ impl Watch {
     }
 
     /// What a tick comes to for a guest that may go on.
-    pub(crate) fn tick(&self, turns: &Turns) -> UpdateDeadline {
+    pub(crate) fn tick(&self, share: &Share) -> UpdateDeadline {
         let pause = self.pause;
-        match turns.next() {
+        match share.give_way() {
             None if pause.is_zero() => UpdateDeadline::Yield(1),
             None => UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(pause))),
-            Some(turn) => UpdateDeadline::YieldCustom(
+            Some(way) => UpdateDeadline::YieldCustom(
                 1,
                 Box::pin(async move {
                     if !pause.is_zero() {
                         tokio::time::sleep(pause).await;
                     }
-                    turn.await;
+                    way.await;
                 }),
             ),
         }

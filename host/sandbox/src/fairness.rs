@@ -2,20 +2,30 @@
 //! others wait for.
 //!
 //! A guest gives way with every tick, and so far that is all: two that compute for seconds are on two
-//! threads for seconds. With a [`Fairness`], calls beyond their first tick take turns on fewer threads
-//! than there are, and a plugin whose instances fail one after the other waits before the next one.
+//! threads for seconds. With a [`Fairness`], a call that is beyond its first tick goes on on threads of
+//! its own kind, which the kernel lets wait for all others, and a plugin whose instances fail one after
+//! the other waits before the next one.
 
 use std::future::Future;
+use std::io;
 use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 
-/// The longest that a call waits for its turn at a tick. It then goes on all the same, so that a turn
-/// which is held while the host computes holds nobody up for long.
-const LONGEST_TURN: Duration = Duration::from_millis(100);
+/// How much the threads for long calls give way: the kernel's `nice`, of at most 19. At 10 they have a
+/// tenth of a processor that another thread wants all the time, and all of one that nobody wants.
+const GIVES_WAY: i32 = 10;
+
+/// So many times its own time may a call take that goes on beside others.
+const SHARED_BY: u32 = 10;
 
 /// Instances that may fail on end before the next one waits.
 const FREE_FAILURES: u32 = 3;
@@ -29,79 +39,178 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(30);
 /// How calls share the threads of a host that answers many at a time.
 #[derive(Clone, Debug)]
 pub struct Fairness {
-    /// Calls beyond their first tick that go on at one time; the others take turns.
+    /// Threads for calls that are beyond their first tick.
     pub long_calls: NonZeroUsize,
     /// The longest that the next instance of a plugin waits whose instances fail one after the other.
     pub back_off: Duration,
 }
 
 impl Fairness {
-    /// One thread is kept free of long calls, where there is more than one.
+    /// As many threads for long calls as there are processors: they have what is left of these.
     #[must_use]
     pub fn of_this_machine() -> Self {
-        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
-            long_calls: NonZeroUsize::new(threads - 1).unwrap_or(NonZeroUsize::MIN),
+            long_calls: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             back_off: Duration::from_secs(1),
         }
     }
 }
 
-/// The turns of one instance; nothing where calls do not take any.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Turns(Option<Arc<Taking>>);
-
+/// The threads for calls that are beyond their first tick.
 #[derive(Debug)]
-struct Taking {
-    turns: Arc<Semaphore>,
-    held: Mutex<Held>,
+pub(crate) struct LongCalls {
+    /// There until this is dropped.
+    runtime: Option<Runtime>,
 }
 
-#[derive(Debug, Default)]
-struct Held {
-    turn: Option<OwnedSemaphorePermit>,
-    waited: Duration,
-}
-
-impl Turns {
-    pub(crate) fn of(turns: Option<&Arc<Semaphore>>) -> Self {
-        Self(turns.map(|turns| {
-            Arc::new(Taking {
-                turns: Arc::clone(turns),
-                held: Mutex::default(),
-            })
-        }))
-    }
-
-    /// Ends the turn that is held: how long it was waited for.
-    pub(crate) fn end(&self) -> Duration {
-        let Some(taking) = &self.0 else {
-            return Duration::ZERO;
-        };
-        let mut held = taking.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.turn = None;
-        std::mem::take(&mut held.waited)
-    }
-
-    /// Gives way, and waits for the next turn. None where there is none to wait for.
-    pub(crate) fn next(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
-        let taking = Arc::clone(self.0.as_ref()?);
-        Some(async move {
-            let began = Instant::now();
-            tokio::task::yield_now().await;
-            let turn = Arc::clone(&taking.turns).acquire_owned();
-            let turn = tokio::time::timeout(LONGEST_TURN, turn).await;
-            let mut held = taking.held.lock().unwrap_or_else(PoisonError::into_inner);
-            held.turn = turn.ok().and_then(Result::ok);
-            held.waited += began.elapsed();
+impl LongCalls {
+    pub(crate) fn start(threads: NonZeroUsize) -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads.get())
+            .thread_name("long-calls")
+            .enable_all()
+            // With every tick of one of them, the others get their turn.
+            .event_interval(1)
+            .global_queue_interval(1)
+            .on_thread_start(|| give_way(None))
+            .build()?;
+        Ok(Self {
+            runtime: Some(runtime),
         })
     }
 
-    /// How long a wall clock may wait for what takes a guest so long that waits for no turns.
-    pub(crate) fn patience(&self, alone: Duration, tick: Duration) -> Duration {
+    /// Lets a call go on there, until it is no longer waited for.
+    pub(crate) fn go_on<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = wasmtime::Result<T>> + Send + 'static,
+    ) -> wasmtime::Result<GoingOn<T>> {
+        match &self.runtime {
+            Some(runtime) => Ok(GoingOn(runtime.spawn(call))),
+            None => Err(wasmtime::Error::msg("the host ends")),
+        }
+    }
+
+    /// Calls that go on there now.
+    #[cfg(test)]
+    pub(crate) fn number(&self) -> usize {
+        let runtime = self.runtime.as_ref();
+        runtime.map_or(0, |runtime| runtime.metrics().num_alive_tasks())
+    }
+}
+
+impl Drop for LongCalls {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A call on those threads. It is given up with this.
+pub(crate) struct GoingOn<T>(JoinHandle<wasmtime::Result<T>>);
+
+impl<T> GoingOn<T> {
+    /// Gives it up, and waits so long until it is gone: it may be inside the host.
+    pub(crate) async fn give_up(mut self, patience: Duration) {
+        self.0.abort();
+        // If it ended at the last moment, that is too late.
+        let _ = tokio::time::timeout(patience, &mut self.0).await;
+    }
+}
+
+impl<T> Future for GoingOn<T> {
+    type Output = wasmtime::Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|ended| match ended {
+                Ok(outcome) => outcome,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => resume_unwind(panic),
+                    Err(error) => Err(wasmtime::Error::msg(error.to_string())),
+                },
+            })
+    }
+}
+
+impl<T> Drop for GoingOn<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Lets all others go first, as far as the kernel can be told to: this thread, or a process.
+pub(crate) fn give_way(process: Option<u32>) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Pid, getpriority_process, setpriority_process};
+        let of = match process.map(|id| i32::try_from(id).ok().and_then(Pid::from_raw)) {
+            None => None,
+            Some(Some(pid)) => Some(pid),
+            Some(None) => return,
+        };
+        // To wait for others is always allowed; a process may be gone.
+        if getpriority_process(of).is_ok_and(|now| now < GIVES_WAY) {
+            let _ = setpriority_process(of, GIVES_WAY);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (process, GIVES_WAY);
+}
+
+/// What the calls of one instance have of the threads; nothing is counted where they share none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Share(Option<Arc<Taken>>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    beyond: AtomicBool,
+    waited: Mutex<Duration>,
+}
+
+impl Share {
+    pub(crate) fn new(fairly: bool) -> Self {
+        Self(fairly.then(Arc::default))
+    }
+
+    /// A call begins.
+    pub(crate) fn begin(&self) {
+        if let Some(taken) = &self.0 {
+            taken.beyond.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the call that is under way is beyond its first tick.
+    pub(crate) fn is_beyond(&self) -> bool {
+        let taken = self.0.as_ref();
+        taken.is_some_and(|taken| taken.beyond.load(Ordering::Relaxed))
+    }
+
+    /// How long it waited for a thread since this was last asked.
+    pub(crate) fn waited(&self) -> Duration {
+        let Some(taken) = &self.0 else {
+            return Duration::ZERO;
+        };
+        std::mem::take(&mut *taken.waited.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Gives way at a tick. None where nobody counts.
+    pub(crate) fn give_way(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let taken = Arc::clone(self.0.as_ref()?);
+        taken.beyond.store(true, Ordering::Relaxed);
+        Some(async move {
+            let began = Instant::now();
+            tokio::task::yield_now().await;
+            *taken.waited.lock().unwrap_or_else(PoisonError::into_inner) += began.elapsed();
+        })
+    }
+
+    /// How long a wall clock may wait for what takes a guest so long that has a thread to itself.
+    pub(crate) fn patience(&self, alone: Duration) -> Duration {
         match self.0 {
             None => alone,
-            Some(_) => alone.mul_f64(1.0 + LONGEST_TURN.as_secs_f64() / tick.as_secs_f64()),
+            Some(_) => alone.saturating_mul(SHARED_BY),
         }
     }
 }
@@ -198,20 +307,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_take_turns_and_none_waits_for_ever() {
-        let turns = Arc::new(Semaphore::new(1));
-        let (one, two) = (Turns::of(Some(&turns)), Turns::of(Some(&turns)));
-        one.next().expect("turns are taken").await;
-        assert_eq!(turns.available_permits(), 0);
-        // The other goes on without one after a while, and its wait is known.
-        two.next().expect("turns are taken").await;
-        assert!(two.end() >= LONGEST_TURN);
-        assert!(one.end() < LONGEST_TURN);
-        assert_eq!(turns.available_permits(), 1);
-        two.next().expect("turns are taken").await;
-        assert_eq!(turns.available_permits(), 0);
-        drop(two);
-        assert_eq!(turns.available_permits(), 1, "it goes with its instance");
-        assert!(Turns::default().next().is_none());
+    async fn what_waits_for_a_thread_knows_how_long() {
+        assert!(Share::default().give_way().is_none());
+        let share = Share::new(true);
+        share.begin();
+        assert!(!share.is_beyond());
+        let mut waiting = Box::pin(share.give_way().expect("it is counted"));
+        assert!(share.is_beyond());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        thread::sleep(Duration::from_millis(20));
+        waiting.await;
+        assert!(share.waited() >= Duration::from_millis(20));
+        assert_eq!(share.waited(), Duration::ZERO, "it is told once");
+        share.begin();
+        assert!(!share.is_beyond());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn threads_for_long_calls_let_others_go_first() {
+        let long = LongCalls::start(NonZeroUsize::MIN).expect("threads");
+        let nice = || {
+            rustix::process::getpriority_process(None)
+                .map_err(|error| wasmtime::Error::msg(error.to_string()))
+        };
+        let before = nice().expect("a priority");
+        let there = long.go_on(async move { nice() }).expect("it goes on");
+        assert_eq!(there.await.expect("a priority"), GIVES_WAY.max(before));
+        assert_eq!(
+            nice().expect("a priority"),
+            before,
+            "this thread is as it was"
+        );
     }
 }

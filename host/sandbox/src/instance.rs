@@ -4,6 +4,7 @@
 //! reach `end`, and one that ends in a trap or out of time, takes the Store with it.
 
 mod apart;
+mod long;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ use crate::call::{CallError, Failure, FailureCode, Usage};
 use crate::columns::Batch;
 use crate::conduct::{self, Strayed};
 use crate::effect::Actor;
-use crate::engine::TICK;
+use crate::fairness::LongCalls;
 use crate::grants::compute::PredictorParts;
 use crate::grants::http::Exchanges;
 use crate::grants::noise;
@@ -35,6 +36,7 @@ use crate::sandbox::Place;
 use crate::state::{Denial, State};
 use crate::text;
 use apart::Far;
+use long::Home;
 
 /// What a wall clock allows beyond the guest's own time, before the host gives up waiting for a
 /// call that is stuck outside the guest.
@@ -67,7 +69,11 @@ pub(crate) struct Instance {
     guest: Option<Apart>,
     /// Its calls into the host, where they were followed in another process.
     traced: Option<Traced>,
-    place: Place,
+    /// Where its long calls go on, if not where they are made.
+    long: Option<Arc<LongCalls>>,
+    /// Where its Store comes back to from the call that is under way.
+    home: Option<Arc<Home>>,
+    place: Arc<Place>,
 }
 
 /// What is left of a Store that was recorded or replayed.
@@ -103,7 +109,9 @@ impl Instance {
             far: None,
             guest: None,
             traced: None,
-            place,
+            long: None,
+            home: None,
+            place: Arc::new(place),
         }
     }
 
@@ -122,7 +130,8 @@ impl Instance {
         let store = self.store()?;
         let state = store.data();
         let patience = state.watch.patience(state.clock.left_in_call());
-        let patience = state.turns.patience(patience, TICK);
+        let patience = state.share.patience(patience);
+        state.share.begin();
         let patience = patience + state.compute.time_left() + GRACE;
         store.set_epoch_deadline(1);
         Ok(Begun { store, patience })
@@ -136,7 +145,7 @@ impl Instance {
         self.in_call = false;
         if let Ok(store) = self.store() {
             let state = store.data_mut();
-            state.clock.excuse(state.turns.end());
+            state.clock.excuse(state.share.waited());
             state.clock.stop();
             noise::flush(store.data_mut());
         }
@@ -497,6 +506,7 @@ impl Instance {
             self.close_far(far, outcome);
             return;
         }
+        self.reclaim_or_end(outcome);
         let Some(store) = self
             .store
             .get_mut()

@@ -302,8 +302,8 @@ pub(crate) fn enforce(store: &mut Store<State>, limits: &Limits) {
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|mut store| {
         let state = store.data_mut();
-        // Waiting for a turn is not the guest's own time.
-        state.clock.excuse(state.turns.end());
+        // Waiting for a thread is not the guest's own time.
+        state.clock.excuse(state.share.waited());
         if let Some(limit) = state.clock.reached() {
             return Err(OutOfTime(limit).into());
         }
@@ -312,7 +312,7 @@ pub(crate) fn enforce(store: &mut Store<State>, limits: &Limits) {
         }
         // Nor is a pause.
         state.clock.excuse(state.watch.pause());
-        Ok(state.watch.tick(&state.turns))
+        Ok(state.watch.tick(&state.share))
     });
 }
 

@@ -406,6 +406,7 @@ impl Plugin {
         };
         let mut store = Store::new(sandbox.engine(), state);
         limits::enforce(&mut store, &self.grants().limits);
-        Ok(Instance::new(store, self.recorded, place, recorder))
+        let instance = Instance::new(store, self.recorded, place, recorder);
+        Ok(instance.sharing(sandbox.long_calls()))
     }
 }

@@ -15,7 +15,7 @@ use wasmtime::component::Component;
 
 use crate::cache::{self, Cache};
 use crate::engine;
-use crate::fairness::{Fairness, Health, Turns};
+use crate::fairness::{Fairness, Health, LongCalls};
 use crate::grants::state::Pairs;
 use crate::grants::{Ceiling, Grants};
 use crate::load::{self, LoadError, Origin};
@@ -155,8 +155,8 @@ struct Shared {
     compilers: Arc<Semaphore>,
     instances: Arc<Semaphore>,
     fairness: Option<Fairness>,
-    /// The turns of calls beyond their first tick, where they take any.
-    turns: Option<Arc<Semaphore>>,
+    /// Where calls go on that are beyond their first tick, if not where they are made.
+    long_calls: Option<Arc<LongCalls>>,
 }
 
 /// Components that a process keeps compiled.
@@ -196,6 +196,14 @@ impl Sandbox {
                 })?))
             }
         };
+        let long_calls = config.fairness.as_ref();
+        let long_calls = long_calls.map(|fairness| LongCalls::start(fairness.long_calls));
+        let long_calls = long_calls
+            .transpose()
+            .map_err(|error| SandboxError::Engine {
+                reason: format!("its threads for long calls cannot be started: {error}"),
+            })?;
+        let long_calls = long_calls.map(Arc::new);
         Ok(Sandbox {
             shared: Arc::new(Shared {
                 engine,
@@ -216,10 +224,7 @@ impl Sandbox {
                 compiling: Semaphore::new(1),
                 compilers: Arc::new(Semaphore::new(MAX_COMPILING)),
                 instances: Arc::new(Semaphore::new(engine::MAX_INSTANCES as usize)),
-                turns: config
-                    .fairness
-                    .as_ref()
-                    .map(|fairness| Arc::new(Semaphore::new(fairness.long_calls.get()))),
+                long_calls,
                 fairness: config.fairness,
             }),
         })
@@ -354,9 +359,9 @@ impl Sandbox {
         self.shared.max_component_bytes
     }
 
-    /// The turns of an instance.
-    pub(crate) fn turns(&self) -> Turns {
-        Turns::of(self.shared.turns.as_ref())
+    /// Where calls go on that are beyond their first tick, if not where they are made.
+    pub(crate) fn long_calls(&self) -> Option<Arc<LongCalls>> {
+        self.shared.long_calls.clone()
     }
 
     /// A place for an instance of a plugin, once there is one: of those that its plugin may have, and

@@ -13,7 +13,7 @@ use crate::bindings::adapter::sandcast::plugin::types;
 use crate::columns::Batch;
 use crate::conduct::{Bounds, Watch};
 use crate::effect::Actor;
-use crate::fairness::Turns;
+use crate::fairness::Share;
 use crate::grants::blob::BlobState;
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
@@ -73,7 +73,7 @@ pub(crate) struct State {
     /// Where what goes over HTTP is kept, or comes from.
     pub(crate) exchanges: Option<Exchanges>,
     /// Its share of the threads.
-    pub(crate) turns: Turns,
+    pub(crate) share: Share,
     /// What its plugin usually does.
     pub(crate) watch: Watch,
     /// What the guest has printed and is not logged yet.
@@ -154,7 +154,7 @@ impl State {
             http: HttpState::new(Arc::clone(&actor), watch.clone(), exchanges.clone()),
             away: None,
             exchanges,
-            turns: sandbox.turns(),
+            share: Share::new(sandbox.long_calls().is_some()),
             watch,
             actor,
             printed,
@@ -210,13 +210,7 @@ impl State {
         Ok(batch.rows)
     }
 
-    /// The host begins to compute for long; others take their turns meanwhile.
-    pub(crate) fn computing(&mut self) -> Instant {
-        self.clock.excuse(self.turns.end());
-        Instant::now()
-    }
-
-    /// Takes the time since then off the guest's account and onto its compute budget.
+    /// Takes the time since the host began to compute off the guest's account and onto its compute budget.
     pub(crate) fn computed(&mut self, started: Instant) {
         let took = started.elapsed();
         self.clock.excuse(took);

@@ -57,7 +57,9 @@ impl Instance {
             }),
             guest: None,
             traced: None,
-            place,
+            long: None,
+            home: None,
+            place: Arc::new(place),
         }
     }
 

@@ -321,17 +321,36 @@ fn fair(back_off: Duration) -> Bench {
     })
 }
 
-/// Two that never come back and take turns are each given the time that they may have, and no less
-/// because the other had its turns.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn long_calls_take_turns_and_waiting_is_not_their_time() {
-    let bench = fair(Duration::from_millis(1));
+/// A policy whose decision is this.
+async fn deciding(bench: &Bench, decide: &str, call_timeout: u64) -> crate::Plugin {
     let text = PolicyText {
-        decide: "(loop $again (br $again))",
+        decide,
         ..PolicyText::default()
     };
-    let grants = limits(|limits| limits.call_timeout = TimeSpan::from_millis(300));
-    let plugin = bench.load(&text.component(), grants).await;
+    let grants = limits(|limits| limits.call_timeout = TimeSpan::from_millis(call_timeout));
+    bench.load(&text.component(), grants).await
+}
+
+/// Waits until so many calls go on among the long ones.
+async fn long_calls(bench: &Bench, number: usize) {
+    let long = bench.sandbox.long_calls().expect("threads for them");
+    for _ in 0..2_000 {
+        if long.number() == number {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{} long calls go on, not {number}", long.number());
+}
+
+const FOR_EVER: &str = "(loop $again (br $again))";
+
+/// Two that never come back and share a thread are each given the time that they may have, and no less
+/// because the other had it; nothing of them is on the threads of others.
+#[tokio::test]
+async fn long_calls_go_on_elsewhere_and_waiting_for_each_other_is_not_their_time() {
+    let bench = fair(Duration::from_millis(1));
+    let plugin = deciding(&bench, FOR_EVER, 300).await;
     let began = Instant::now();
     let calls: Vec<_> = (0..2)
         .map(|_| {
@@ -344,6 +363,8 @@ async fn long_calls_take_turns_and_waiting_is_not_their_time() {
             })
         })
         .collect();
+    // This thread has none of them then, and it is the only one.
+    long_calls(&bench, 2).await;
     for call in calls {
         call.await.expect("no panic");
     }
@@ -360,6 +381,69 @@ async fn long_calls_take_turns_and_waiting_is_not_their_time() {
         began.elapsed() >= Duration::from_millis(550),
         "one after the other, nearly: {:?}",
         began.elapsed()
+    );
+    assert_eq!(bench.sandbox.live_instances(), 0);
+}
+
+#[tokio::test]
+async fn what_a_long_call_returns_comes_back_and_so_does_its_instance() {
+    let bench = fair(Duration::from_millis(1));
+    let long = "(local $i i32) (local.set $i (i32.const 200000000))
+        (loop $again (br_if $again (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))";
+    let plugin = deciding(&bench, long, 60_000).await;
+    let policy = plugin.policy(&context(), &serde_json::json!({})).await;
+    let mut policy = policy.expect("configured");
+    for _ in 0..2 {
+        let moved = {
+            let request = request();
+            let deciding = policy.decide(&request);
+            tokio::pin!(deciding);
+            tokio::select! {
+                biased;
+                () = long_calls(&bench, 1) => {}
+                decided = &mut deciding => panic!("it was not long: {decided:?}"),
+            }
+            deciding.await
+        };
+        moved.expect("a decision");
+    }
+    policy.finish().expect("ended");
+    assert_eq!(outcomes(&bench), ["finished"]);
+}
+
+#[tokio::test]
+async fn a_long_call_that_is_given_up_ends_by_itself_and_is_on_record() {
+    let bench = fair(Duration::from_millis(1));
+    let plugin = deciding(&bench, FOR_EVER, 60_000).await;
+    let policy = plugin.policy(&context(), &serde_json::json!({})).await;
+    let mut policy = policy.expect("configured");
+    {
+        let request = request();
+        let deciding = policy.decide(&request);
+        tokio::pin!(deciding);
+        tokio::select! {
+            biased;
+            () = long_calls(&bench, 1) => {}
+            decided = &mut deciding => panic!("{decided:?}"),
+        }
+    }
+    drop(policy);
+    long_calls(&bench, 0).await;
+    for _ in 0..1_000 {
+        if bench.sandbox.live_instances() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(bench.sandbox.live_instances(), 0, "its place is free");
+    assert_eq!(outcomes(&bench), ["cancelled"]);
+    let seconds = bench.events().into_iter().find_map(|event| match event {
+        Event::CallsFinished { guest_seconds, .. } => Some(guest_seconds),
+        _ => None,
+    });
+    assert!(
+        seconds.is_some_and(|seconds| seconds >= 0.01),
+        "{seconds:?}"
     );
 }
 

@@ -123,9 +123,9 @@ struct Open {
 }
 
 enum Guest {
-    Policy(PolicyPlugin),
-    Validator(ValidatorPlugin),
-    Adapter(AdapterPlugin),
+    Policy(Arc<PolicyPlugin>),
+    Validator(Arc<ValidatorPlugin>),
+    Adapter(Arc<AdapterPlugin>),
     /// It could not be configured.
     Nothing,
 }
@@ -149,7 +149,7 @@ async fn answer(
     let instance = &mut there.instance;
     let said = match (question, &there.guest) {
         (Question::Decide { request }, Guest::Policy(guest)) => {
-            let answer = policy::decide(instance, guest, &request).await;
+            let answer = policy::decide(instance, guest, request).await;
             outcome_of(answer)?
         }
         (Question::Check, Guest::Validator(guest)) => {

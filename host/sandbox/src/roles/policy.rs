@@ -1,14 +1,15 @@
 //! Decides what may happen.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::timeout;
 
 use super::check_name;
 use crate::bindings::policy::exports::sandcast::plugin::policy as wire;
 use crate::bindings::policy::{PolicyPlugin, PolicyPluginPre};
 use crate::call::{CallError, Failure, Usage};
-use crate::instance::{Begun, Instance, MAX_SENTENCE_BYTES, failure_of};
+use crate::instance::{Instance, MAX_SENTENCE_BYTES, failure_of};
 use crate::process::{Opening, Question};
 use crate::recording::{Call, Recordings, answers};
 use crate::state::State;
@@ -129,7 +130,7 @@ const MAX_PARAMETERS_BYTES: usize = 64 << 10;
 pub struct Policy {
     instance: Instance,
     /// None where it runs in another process.
-    guest: Option<PolicyPlugin>,
+    guest: Option<Arc<PolicyPlugin>>,
 }
 
 impl Policy {
@@ -184,7 +185,7 @@ impl Policy {
         let request = wire::Request::from(request);
         let decision = match &self.guest {
             Some(guest) => {
-                let answer = decide(&mut self.instance, guest, &request).await?;
+                let answer = decide(&mut self.instance, guest, request).await?;
                 self.instance.accept_told(answer)?
             }
             None => {
@@ -213,29 +214,35 @@ pub(crate) async fn configure(
     instance: &mut Instance,
     pre: &PolicyPluginPre<State>,
     config: &str,
-) -> Result<(PolicyPlugin, Result<(), Failure>), CallError> {
-    let Begun { store, patience } = instance.begin()?;
-    let made = timeout(patience, async {
-        let guest = pre.instantiate_async(&mut *store).await?;
-        let policy = guest.sandcast_plugin_policy();
-        let answer = policy.call_configure(&mut *store, config).await?;
-        Ok((guest, answer.map_err(failure_of)))
-    })
-    .await;
-    instance.end(made)
+) -> Result<(Arc<PolicyPlugin>, Result<(), Failure>), CallError> {
+    let (pre, config) = (pre.clone(), config.to_owned());
+    let made = instance.call(move |store| {
+        Box::pin(async move {
+            let guest = pre.instantiate_async(&mut *store).await?;
+            let policy = guest.sandcast_plugin_policy();
+            let answer = policy.call_configure(&mut *store, &config).await?;
+            Ok((Arc::new(guest), answer.map_err(failure_of)))
+        })
+    });
+    made.await
 }
 
 /// What a guest decides, as it says it.
 pub(crate) async fn decide(
     instance: &mut Instance,
-    guest: &PolicyPlugin,
-    request: &wire::Request,
+    guest: &Arc<PolicyPlugin>,
+    request: wire::Request,
 ) -> Result<Result<wire::Decision, Failure>, CallError> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_policy();
-    let answer = timeout(patience, guest.call_decide(store, request)).await;
-    let answer = instance.end(answer)?;
-    Ok(answer.map_err(failure_of))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move {
+            guest
+                .sandcast_plugin_policy()
+                .call_decide(store, &request)
+                .await
+        })
+    });
+    Ok(answer.await?.map_err(failure_of))
 }
 
 fn check_decision(decision: wire::Decision) -> Result<Decision, String> {

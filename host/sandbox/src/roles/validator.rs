@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tokio::time::timeout;
 use wasmtime::component::Resource;
 
 use super::{MAX_NAME_BYTES, check_name};
@@ -15,7 +14,7 @@ use crate::bindings::validator::exports::sandcast::plugin::validator as wire;
 use crate::bindings::validator::{ValidatorPlugin, ValidatorPluginPre};
 use crate::call::{CallError, Failure};
 use crate::columns::{Batch, conform};
-use crate::instance::{Begun, Instance, failure_of};
+use crate::instance::{Instance, failure_of};
 use crate::model::fields_of;
 use crate::process::{self, Opening, Question};
 use crate::recording::{Call, Recordings, answers, rows_to_bytes};
@@ -92,7 +91,7 @@ const MAX_MESSAGE_BYTES: usize = 1024;
 pub struct Validator {
     instance: Instance,
     /// None where it runs in another process.
-    guest: Option<ValidatorPlugin>,
+    guest: Option<Arc<ValidatorPlugin>>,
     rules: Vec<Rule>,
     /// Where a rule is among them.
     places: HashMap<String, usize>,
@@ -385,18 +384,18 @@ pub(crate) async fn configure(
     pre: &ValidatorPluginPre<State>,
     config: &str,
     fields: &[types::Field],
-) -> Result<(ValidatorPlugin, Result<Vec<wire::Rule>, Failure>), CallError> {
-    let Begun { store, patience } = instance.begin()?;
-    let made = timeout(patience, async {
-        let guest = pre.instantiate_async(&mut *store).await?;
-        let validator = guest.sandcast_plugin_validator();
-        let answer = validator
-            .call_configure(&mut *store, config, fields)
-            .await?;
-        Ok((guest, answer.map_err(failure_of)))
-    })
-    .await;
-    instance.end(made)
+) -> Result<(Arc<ValidatorPlugin>, Result<Vec<wire::Rule>, Failure>), CallError> {
+    let (pre, config, fields) = (pre.clone(), config.to_owned(), fields.to_vec());
+    let made = instance.call(move |store| {
+        Box::pin(async move {
+            let guest = pre.instantiate_async(&mut *store).await?;
+            let validator = guest.sandcast_plugin_validator();
+            let answer = validator.call_configure(&mut *store, &config, &fields);
+            let answer = answer.await?;
+            Ok((Arc::new(guest), answer.map_err(failure_of)))
+        })
+    });
+    made.await
 }
 
 /// Lends a batch to an instance.
@@ -413,26 +412,31 @@ pub(crate) fn lend(
 /// What a guest finds in a batch that it is lent, as it says it.
 pub(crate) async fn check(
     instance: &mut Instance,
-    guest: &ValidatorPlugin,
+    guest: &Arc<ValidatorPlugin>,
     lent: Resource<Batch>,
 ) -> Result<Result<Vec<wire::Finding>, Failure>, CallError> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_validator();
-    let answer = timeout(patience, guest.call_check(store, lent)).await;
-    let answer = instance.end(answer)?;
-    Ok(answer.map_err(failure_of))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move {
+            guest
+                .sandcast_plugin_validator()
+                .call_check(store, lent)
+                .await
+        })
+    });
+    Ok(answer.await?.map_err(failure_of))
 }
 
 /// What a guest makes of all that it has seen, as it says it.
 pub(crate) async fn judge(
     instance: &mut Instance,
-    guest: &ValidatorPlugin,
+    guest: &Arc<ValidatorPlugin>,
 ) -> Result<Result<Vec<wire::Verdict>, Failure>, CallError> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_validator();
-    let answer = timeout(patience, guest.call_finish(store)).await;
-    let answer = instance.end(answer)?;
-    Ok(answer.map_err(failure_of))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move { guest.sandcast_plugin_validator().call_finish(store).await })
+    });
+    Ok(answer.await?.map_err(failure_of))
 }
 
 /// Adds up how many rows of a batch each rule found; a row that several findings of a rule name

@@ -82,7 +82,7 @@ pub(super) async fn generate(
 
     let prompts: Vec<Prompt> = prompts.into_iter().map(prompt).collect();
     let time_left = state.compute.budget.time_left();
-    let started = state.computing();
+    let started = Instant::now();
     let cancelled = Arc::new(AtomicBool::new(false));
     let cancel = CancelOnDrop(Arc::clone(&cancelled));
     let work = move || run(&session, prompts, slots, time_left, &cancelled);

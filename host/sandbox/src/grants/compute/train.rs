@@ -2,6 +2,7 @@
 //! its time.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
 use sandcast_kernels::{Feeds, Progress, RunError, Schedule, Session, Tensor, TrainPlan};
@@ -135,7 +136,7 @@ async fn work(
         checkpoints: checkpoints.map(|(cache, how)| Checkpoints::new(cache, how)),
         watch,
     };
-    let started = state.computing();
+    let started = Instant::now();
     let done = tokio::task::spawn_blocking(move || job.run(material)).await;
     drop(cancel);
     state.computed(started);

@@ -1,6 +1,7 @@
 //! An adapter's guest, in the engine or in a process of its own: what it is asked, and what it says.
 
-use tokio::time::timeout;
+use std::sync::Arc;
+
 use wasmtime::component::Resource;
 
 use crate::bindings::adapter::exports::sandcast::plugin::adapter as wire;
@@ -9,7 +10,7 @@ use crate::bindings::adapter::{AdapterPlugin, AdapterPluginPre};
 use crate::call::{CallError, Failure};
 use crate::columns::Batch;
 use crate::grants::compute::{ModelHandle, TrainingHandle};
-use crate::instance::{Begun, Instance, failure_of};
+use crate::instance::{Instance, failure_of};
 use crate::process::Question;
 use crate::state::State;
 
@@ -18,7 +19,7 @@ type Said<T> = Result<Result<T, Failure>, CallError>;
 
 /// Where the guest of an instance is. What the host keeps for it is here either way.
 pub(super) enum Guest {
-    Here(AdapterPlugin),
+    Here(Arc<AdapterPlugin>),
     /// The process belongs to the instance.
     Apart,
 }
@@ -84,68 +85,91 @@ impl Guest {
 pub(crate) async fn open(
     instance: &mut Instance,
     pre: &AdapterPluginPre<State>,
-) -> Result<AdapterPlugin, CallError> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = timeout(patience, pre.instantiate_async(store)).await;
-    instance.end(guest)
+) -> Result<Arc<AdapterPlugin>, CallError> {
+    let pre = pre.clone();
+    let guest = instance.call(move |store| {
+        Box::pin(async move { Ok(Arc::new(pre.instantiate_async(store).await?)) })
+    });
+    guest.await
 }
 
 pub(crate) async fn describe(
     instance: &mut Instance,
-    guest: &AdapterPlugin,
+    guest: &Arc<AdapterPlugin>,
 ) -> Said<wire::Description> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_adapter();
-    let answer = timeout(patience, guest.call_describe(store)).await;
-    Ok(Ok(instance.end(answer)?))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move { guest.sandcast_plugin_adapter().call_describe(store).await })
+    });
+    Ok(Ok(answer.await?))
 }
 
 pub(crate) async fn declare(
     instance: &mut Instance,
-    guest: &AdapterPlugin,
+    guest: &Arc<AdapterPlugin>,
     (task, cardinalities, hyperparameters): (models::Task, Vec<u32>, String),
 ) -> Said<wire::Declaration> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_adapter();
-    let answer = guest.call_declare(store, &task, &cardinalities, &hyperparameters);
-    let answer = timeout(patience, answer).await;
-    Ok(instance.end(answer)?.map_err(failure_of))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move {
+            let guest = guest.sandcast_plugin_adapter();
+            guest
+                .call_declare(store, &task, &cardinalities, &hyperparameters)
+                .await
+        })
+    });
+    Ok(answer.await?.map_err(failure_of))
 }
 
 pub(crate) async fn train(
     instance: &mut Instance,
-    guest: &AdapterPlugin,
+    guest: &Arc<AdapterPlugin>,
     training: Resource<TrainingHandle>,
 ) -> Said<wire::Trained> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_adapter();
-    let answer = timeout(patience, guest.call_train(store, training)).await;
-    Ok(instance.end(answer)?.map_err(failure_of))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move {
+            guest
+                .sandcast_plugin_adapter()
+                .call_train(store, training)
+                .await
+        })
+    });
+    Ok(answer.await?.map_err(failure_of))
 }
 
 pub(crate) async fn predict(
     instance: &mut Instance,
-    guest: &AdapterPlugin,
+    guest: &Arc<AdapterPlugin>,
     (model, rows): (Resource<ModelHandle>, Resource<Batch>),
 ) -> Said<Resource<Batch>> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_adapter();
-    let answer = timeout(patience, guest.call_predict(store, model, rows)).await;
-    Ok(instance.end(answer)?.map_err(failure_of))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move {
+            guest
+                .sandcast_plugin_adapter()
+                .call_predict(store, model, rows)
+                .await
+        })
+    });
+    Ok(answer.await?.map_err(failure_of))
 }
 
 pub(crate) async fn generate(
     instance: &mut Instance,
-    guest: &AdapterPlugin,
+    guest: &Arc<AdapterPlugin>,
     (model, prompts, options): (
         Resource<ModelHandle>,
         Resource<Batch>,
         wire::GenerationOptions,
     ),
 ) -> Said<Resource<Batch>> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_adapter();
-    let answer = guest.call_generate(store, model, prompts, &options);
-    let answer = timeout(patience, answer).await;
-    Ok(instance.end(answer)?.map_err(failure_of))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move {
+            let guest = guest.sandcast_plugin_adapter();
+            guest.call_generate(store, model, prompts, &options).await
+        })
+    });
+    Ok(answer.await?.map_err(failure_of))
 }
