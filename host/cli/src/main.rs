@@ -9,6 +9,7 @@ mod progress;
 mod state;
 mod summary;
 mod table;
+mod terminal;
 mod values;
 mod watcher;
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::{
     arguments::{Color, GlobalArguments},
     failure::{Exit, Failure},
+    terminal,
 };
 
 /// Where a command's words go.
@@ -73,12 +74,20 @@ impl Output {
 
     /// A line of data.
     pub(crate) fn line(&self, text: impl fmt::Display) -> io::Result<()> {
-        writeln!(io::stdout().lock(), "{text}")
+        writeln!(
+            io::stdout().lock(),
+            "{}",
+            terminal::shown(&text.to_string())
+        )
     }
 
     /// Data that ends its last line itself.
     pub(crate) fn text(&self, text: impl fmt::Display) -> io::Result<()> {
-        write!(io::stdout().lock(), "{text}")
+        write!(
+            io::stdout().lock(),
+            "{}",
+            terminal::shown(&text.to_string())
+        )
     }
 
     /// Data as it is, without a newline of its own.
@@ -91,7 +100,7 @@ impl Output {
     /// The whole result as one JSON value.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        let text = serde_json::to_string_pretty(value)?;
+        let text = terminal::json(serde_json::to_string_pretty(value)?);
         writeln!(stdout, "{text}")?;
         Ok(())
     }
@@ -115,7 +124,7 @@ impl Output {
             return Exit::Done;
         }
         if self.json {
-            self.message(self.failure_as_json(failure));
+            self.message(terminal::json(self.failure_as_json(failure)));
         } else {
             self.message(self.failure_as_text(failure));
         }
@@ -170,6 +179,8 @@ impl Output {
         reason = "this is where messages leave the program"
     )]
     fn message(&self, text: impl fmt::Display) {
+        let text = text.to_string();
+        let text = terminal::shown(&text);
         match &self.bars {
             Some(bars) => bars.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),

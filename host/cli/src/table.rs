@@ -1,9 +1,12 @@
 //! Columns of text that line up.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use console::{Alignment, measure_text_width, pad_str};
 pub(crate) use sandcast_factory::report::count;
+
+use crate::terminal;
 
 /// Rows of cells, as wide as they need to be.
 #[derive(Debug, Default)]
@@ -38,7 +41,12 @@ impl Table {
 
     /// Adds a row.
     pub(crate) fn row<I: IntoIterator<Item = String>>(&mut self, cells: I) {
-        self.rows.push(cells.into_iter().collect());
+        let cells = cells.into_iter();
+        let one_line = |cell: String| match terminal::one_line(&cell) {
+            Cow::Borrowed(_) => cell,
+            Cow::Owned(seen) => seen,
+        };
+        self.rows.push(cells.map(one_line).collect());
     }
 
     /// Whether there is nothing in it.

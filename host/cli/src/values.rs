@@ -12,6 +12,8 @@ use arrow::{
 use jiff::{Timestamp, ToSpan as _, civil};
 use serde_json::Value;
 
+use crate::terminal;
+
 /// A row as an object. Values of types that plugins do not know are null.
 pub(crate) fn object_at(batch: &RecordBatch, row: usize) -> Value {
     let columns = batch.schema_ref().fields().iter().zip(batch.columns());
@@ -57,7 +59,7 @@ pub(crate) fn value_at(column: &Arc<dyn Array>, row: usize) -> Value {
 pub(crate) fn as_text(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => terminal::one_line(text).into_owned(),
         Value::Array(values) => {
             let texts: Vec<String> = values.iter().map(as_text).collect();
             texts.join(", ")

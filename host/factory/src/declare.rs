@@ -73,6 +73,16 @@ pub enum DeclareError {
     /// The adapter was refused.
     #[error(transparent)]
     Load(#[from] Box<LoadError>),
+    /// The adapter is not looked at with all that its pipeline grants, and does without none of it.
+    #[error(
+        "the adapter `{name}` is only looked at, so it has no files, network, state, databases and stores here"
+    )]
+    OnlyLooked {
+        /// Its name in the pipeline.
+        name: String,
+        /// Why it is not loaded so.
+        source: Box<LoadError>,
+    },
     /// The adapter failed, or what it declares does not compile.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -80,7 +90,8 @@ pub enum DeclareError {
 
 /// Asks the adapter of a pipeline, in its sandbox, what it would train on the rows
 /// which the pipeline validated last. Policies are not asked: a column that one masks at
-/// `train-start` counts as a feature here.
+/// `train-start` counts as a feature here. Nobody has approved what the pipeline grants either, so
+/// the adapter has none of it that reaches beyond its sandbox.
 ///
 /// # Errors
 /// When the pipeline was not run as far as its validation yet, its rows do not fit it any more, or
@@ -127,10 +138,9 @@ pub async fn declare(workspace: &Workspace, pipeline: &Pipeline) -> Result<Decla
     ) else {
         return Err(other_rows(format!("there is no plugin `{}`", train.plugin)));
     };
-    workspace
-        .conduct()
-        .let_in(&planned.plugin, sections.conduct.admission, None)?;
-    let (name, grants) = (&train.plugin, section.grants.clone());
+    workspace.conduct().let_look(&planned.plugin)?;
+    let (name, grants) = (&train.plugin, section.grants.without_effects());
+    let is_less = grants != section.grants;
     let origin = Origin {
         signatures: component.signatures(),
         trust: sections.trust.get(&Role::Adapter),
@@ -139,7 +149,13 @@ pub async fn declare(workspace: &Workspace, pipeline: &Pipeline) -> Result<Decla
         .sandbox()
         .load_from(name, &component.bytes, Role::Adapter, grants, origin)
         .await
-        .map_err(Box::new)?;
+        .map_err(|error| match error {
+            LoadError::NotGranted { .. } if is_less => DeclareError::OnlyLooked {
+                name: name.clone(),
+                source: Box::new(error),
+            },
+            error => DeclareError::Load(Box::new(error)),
+        })?;
     let mut adapter = plugin.adapter(&CallContext::new(None, "declare")).await?;
     let declaration = adapter
         .declare(&task, &cardinalities, &train.hyperparameters)

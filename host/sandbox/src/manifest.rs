@@ -6,6 +6,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::text::is_invisible;
+
 /// The custom section that holds the manifest as JSON.
 pub(crate) const MANIFEST_SECTION: &str = "sandcast:manifest";
 
@@ -155,7 +157,41 @@ pub(crate) fn parse(sections: &[Vec<u8>]) -> Result<Manifest, String> {
     if !manifest.version.chars().all(is_version) {
         return Err("its version is not made of letters, digits and `-_.+`".to_owned());
     }
+    if let Some(what) = hides(&manifest) {
+        return Err(format!(
+            "its {what} has characters that are not seen: control characters, or those that turn the direction of text"
+        ));
+    }
     Ok(manifest)
+}
+
+/// What of a manifest is not what it seems to whoever reads it. Facts about models may have lines.
+fn hides(manifest: &Manifest) -> Option<String> {
+    let said = [
+        ("contract", &manifest.contract),
+        ("vendor", &manifest.vendor),
+        ("contact", &manifest.contact),
+        ("license", &manifest.license),
+        ("description", &manifest.description),
+    ];
+    if let Some((what, _)) = said.iter().find(|(_, text)| text.contains(is_invisible)) {
+        return Some((*what).to_owned());
+    }
+    let hides = |request: &CapabilityRequest| {
+        request.capability.contains(is_invisible) || request.reason.contains(is_invisible)
+    };
+    if let Some(place) = manifest.capabilities.iter().position(hides) {
+        return Some(format!("capability {}", place + 1));
+    }
+    let facts = manifest.adapter.as_ref()?;
+    let is_hidden = |c: char| is_invisible(c) && !matches!(c, '\n' | '\t');
+    [
+        ("data-sourcing", &facts.data_sourcing),
+        ("intended-use", &facts.intended_use),
+        ("update-cadence", &facts.update_cadence),
+    ]
+    .into_iter()
+    .find_map(|(what, text)| text.contains(is_hidden).then(|| what.to_owned()))
 }
 
 fn is_id(c: char) -> bool {
@@ -196,6 +232,31 @@ mod tests {
         assert!(parse(&[section(|json| json["version"] = "".into())]).is_err());
         assert!(parse(&[section(|json| json["version"] = "1.0\u{202e}".into())]).is_err());
         assert!(parse(&[section(|json| json["version"] = "1.0.0-rc.1+7".into())]).is_ok());
+        for (what, change) in [
+            (
+                "description",
+                serde_json::json!({ "description": "fine\u{1b}[2K" }),
+            ),
+            ("vendor", serde_json::json!({ "vendor": "a\nb" })),
+            (
+                "capability 2",
+                serde_json::json!({ "capabilities": [
+                    { "capability": "log", "reason": "to tell" },
+                    { "capability": "files", "reason": "to\u{202e}read" },
+                ] }),
+            ),
+        ] {
+            let section = section(|json| {
+                for (name, value) in change.as_object().expect("an object") {
+                    json[name] = value.clone();
+                }
+            });
+            let error = parse(&[section]).expect_err("it hides something");
+            assert!(
+                error.contains(&format!("its {what} has characters")),
+                "{error}"
+            );
+        }
         let long = " ".repeat(MAX_MANIFEST_BYTES + 1).into_bytes();
         assert!(
             parse(&[long])

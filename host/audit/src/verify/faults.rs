@@ -8,6 +8,17 @@ use thiserror::Error;
 use crate::note::{NoteFault, VerifierKey};
 use crate::{Digest, TreeHash};
 
+/// Words that anybody may have written, so that they cannot pass for lines of a report.
+fn one_line(words: &str) -> String {
+    let seen = words.chars().flat_map(|c| {
+        let is_control = c.is_control();
+        let escaped = is_control.then(|| c.escape_default());
+        let plain = (!is_control).then_some(c);
+        escaped.into_iter().flatten().chain(plain)
+    });
+    seen.collect()
+}
+
 /// What a log that is whole looks like.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct VerifyReport {
@@ -140,8 +151,9 @@ pub enum VerifyError {
     },
     /// The key was replaced by one that no given key vouches for.
     #[error(
-        "{}, entry {sequence}: the key was REPLACED by {key} without a signature of the one before, because: {reason}; ask the operator in another way whether that is so, and then give the new key too",
-        path.display()
+        "{}, entry {sequence}: the key was REPLACED by {key} without a signature of the one before, because: {}; ask the operator in another way whether that is so, and then give the new key too",
+        path.display(),
+        one_line(reason)
     )]
     Replaced {
         /// The log.

@@ -78,7 +78,7 @@ fn need(command: &Command, global: &GlobalArguments) -> Option<Need> {
         Command::Data(arguments) => arguments.need(global),
         Command::Predict(arguments) => arguments.need(global),
         Command::Generate(arguments) => arguments.need(global),
-        Command::Program(_) => in_state(global, Action::Inspect, Resource::state()),
+        Command::Program(arguments) => arguments.need(global),
         Command::Audit(arguments) => arguments.need(global),
         Command::Replay(arguments) => arguments.need(global),
         // They ask themselves.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand, ValueEnum};
+use sandcast_access::{Action, Resource};
 use sandcast_factory::{DeclareError, Pipeline, PlanError, Workspace};
 use sandcast_kernels::{
     Caps, Cost, Program,
@@ -18,6 +19,7 @@ use sandcast_serve::ModelSelector;
 use serde::Serialize;
 
 use crate::{
+    access::Need,
     arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
@@ -58,6 +60,46 @@ enum ProgramAction {
     Show(ShowArguments),
     /// What each entry costs: operations, bytes moved, bytes at the peak
     Cost(CostArguments),
+}
+
+impl ProgramArguments {
+    /// The state that is looked into: that of a pipeline, or the one that models are in.
+    pub(crate) fn need(&self, global: &GlobalArguments) -> Option<Need> {
+        let what = match &self.action {
+            ProgramAction::Show(arguments) => &arguments.what,
+            ProgramAction::Cost(arguments) => &arguments.what,
+        };
+        let (action, resource) = (Action::Inspect, Resource::state());
+        match Meant::by(what) {
+            Meant::Pipeline(path) => {
+                let folder = state::beside(path, global.state.as_deref());
+                Some(Need::new(folder, action, resource))
+            }
+            Meant::File(_) => None,
+            Meant::Model => super::in_state(global, action, resource),
+        }
+    }
+}
+
+/// What a word stands for.
+enum Meant<'a> {
+    Pipeline(&'a Path),
+    File(&'a Path),
+    Model,
+}
+
+impl<'a> Meant<'a> {
+    fn by(what: &'a str) -> Self {
+        let path = Path::new(what);
+        let ending = path.extension();
+        if path.is_dir() || ending.is_some_and(|ending| ending == "yaml" || ending == "yml") {
+            Self::Pipeline(path)
+        } else if path.is_file() {
+            Self::File(path)
+        } else {
+            Self::Model
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -176,15 +218,10 @@ async fn compiled(what: &str, global: &GlobalArguments) -> Result<Program, Failu
 }
 
 async fn graph(what: &str, global: &GlobalArguments) -> Result<Graph, Failure> {
-    let path = Path::new(what);
-    let is_pipeline = path
-        .extension()
-        .is_some_and(|extension| extension == "yaml" || extension == "yml");
-    if path.is_dir() || is_pipeline {
-        return of_pipeline(path, global).await;
-    }
-    if path.is_file() {
-        return of_file(path);
+    match Meant::by(what) {
+        Meant::Pipeline(path) => return of_pipeline(path, global).await,
+        Meant::File(path) => return of_file(path),
+        Meant::Model => {}
     }
     let unknown = || {
         Failure::rejected_because(

@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::{
     access::Need,
     arguments::GlobalArguments,
+    commands::audit::verify::require_signed,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
     progress::Step,
@@ -204,6 +205,7 @@ fn verify(folder: &Path, keys: &[VerifierKey], output: &Output) -> Result<(), Fa
              elsewhere with --key",
         );
     } else {
+        require_signed(&report)?;
         output.note(format_args!(
             "the log is whole: {} entries, signed by the key that was given",
             count(report.entries)

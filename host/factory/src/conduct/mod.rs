@@ -171,6 +171,20 @@ impl Conduct {
         self.cache.standing(digest)
     }
 
+    /// Lets a component be looked at in its sandbox, without any effect, or says why not. It is not
+    /// made known by that.
+    ///
+    /// # Errors
+    /// If it is quarantined or revoked; or its standing cannot be read, which is the same as a no.
+    pub fn let_look(&self, plugin: &PluginRef) -> Result<(), ConductError> {
+        match self.standing(&plugin.digest)? {
+            Some(record) if !record.standing.may_load() => Err(ConductError::Refused {
+                record: Box::new(record),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Lets a component be loaded, or says why not. One that was never seen here is given a
     /// standing: probation where another version of it is known, else it is admitted.
     ///

@@ -161,6 +161,22 @@ pub struct Grants {
     pub isolation: Isolation,
 }
 
+impl Grants {
+    /// The same without anything by which a plugin reaches beyond its sandbox, or keeps something.
+    #[must_use]
+    pub fn without_effects(&self) -> Self {
+        Self {
+            files: Vec::new(),
+            http: Vec::new(),
+            state: None,
+            sql: Vec::new(),
+            blob: Vec::new(),
+            recording: None,
+            ..self.clone()
+        }
+    }
+}
+
 /// What holds the instances of a plugin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -5,7 +5,7 @@ mod keys;
 mod origin;
 mod retain;
 mod show;
-mod verify;
+pub(crate) mod verify;
 mod who;
 
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use sandcast_audit::{SignedCheckpoint, Trust, VerifierKey};
 
-use super::verify::kept;
+use super::verify::{kept, require_signed};
 use crate::{
     arguments::GlobalArguments,
     failure::{Failure, OrReject as _},
@@ -52,9 +52,10 @@ impl OriginArguments {
             checkpoints,
         };
         let report = sandcast_audit::verify_with(folder, &trust).or_reject()?;
+        require_signed(&report)?;
         output.note(format_args!(
-            "verified: {} entries, {} of them signed",
-            report.entries, report.signed
+            "verified: {} entries, all of them signed",
+            count(report.entries)
         ));
         Ok(folder.clone())
     }

@@ -12,6 +12,7 @@ use crate::{
     failure::{Exit, Failure, OrReject as _},
     output::Output,
     table::count,
+    terminal,
 };
 
 #[derive(Debug, Args)]
@@ -90,7 +91,7 @@ fn show(entries: &[Entry], output: &Output) -> Result<Exit, Failure> {
             entry.sequence,
             style(time).dim(),
             colored_kind(&kind),
-            describe(&entry.event)
+            terminal::one_line(&describe(&entry.event))
         ))?;
     }
     Ok(Exit::Done)

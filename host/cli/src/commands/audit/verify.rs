@@ -16,6 +16,7 @@ use crate::{
     output::Output,
     state,
     table::count,
+    terminal,
 };
 
 #[derive(Debug, Args)]
@@ -71,7 +72,9 @@ pub(super) fn execute(
         Some(folder) => folder.clone(),
         None => state::nearest(global.state.as_deref())?.join("audit"),
     };
-    let (keys, source) = match sandcast_audit::local_key(&folder) {
+    // A key that lies beside a folder which was handed over says no more than the log in it.
+    let own_key = is_own(&folder, global).then(|| sandcast_audit::local_key(&folder));
+    let (keys, source) = match own_key.flatten() {
         _ if !arguments.key.is_empty() => (arguments.key.clone(), Source::Given),
         Some(key) => (vec![key], Source::State),
         None => (Vec::new(), Source::Log),
@@ -104,6 +107,31 @@ pub(super) fn execute(
     Ok(Exit::Done)
 }
 
+/// Whether a folder is the log of the state that this command works in.
+fn is_own(folder: &Path, global: &GlobalArguments) -> bool {
+    let own = state::nearest(global.state.as_deref());
+    let own = own
+        .ok()
+        .and_then(|own| own.join("audit").canonicalize().ok());
+    own.is_some() && own == folder.canonicalize().ok()
+}
+
+/// Somebody else's log is read no further than it is signed: what comes after the last checkpoint may be
+/// anybody's, since it takes no key to write it.
+pub(crate) fn require_signed(report: &VerifyReport) -> Result<(), Failure> {
+    if report.signed >= report.entries {
+        return Ok(());
+    }
+    Err(Failure::rejected_because(
+        format_args!(
+            "entries {} to {} are signed by nobody, so anybody may have written them",
+            count(report.signed + 1),
+            count(report.entries)
+        ),
+        "ask for an export, which ends with a signature: `sandcast audit export FOLDER`",
+    ))
+}
+
 fn tell(report: &VerifyReport, source: Source, output: &Output) -> Result<(), Failure> {
     let mark = style("whole").green().bold();
     let (first, last) = report.present;
@@ -121,6 +149,7 @@ fn tell(report: &VerifyReport, source: Source, output: &Output) -> Result<(), Fa
         ))?;
     }
     if let (Some(first), Some(last)) = (&report.first_time, &report.last_time) {
+        let (first, last) = (terminal::one_line(first), terminal::one_line(last));
         output.line(format_args!("from   {first}\nto     {last}"))?;
     }
     output.line(format_args!("head   {}:{}", report.entries, report.head))?;

@@ -12,6 +12,7 @@ use crate::{
     arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
+    terminal,
 };
 
 #[derive(Debug, Args)]
@@ -75,7 +76,7 @@ pub(super) fn execute(
             output.line(format_args!(
                 "{:>6}  {time}  {}",
                 entry.sequence,
-                describe(&entry.event)
+                terminal::one_line(&describe(&entry.event))
             ))?;
         }
     }
