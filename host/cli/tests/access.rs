@@ -132,6 +132,43 @@ impl Place {
     }
 }
 
+/// The state beside a pipeline is the one that is looked into, whatever is above the folder that a
+/// command is given in.
+#[test]
+fn a_pipeline_is_not_looked_at_beside_a_state_without_a_token() {
+    let place = Place::new("access-program");
+    place.add("eve", "auditor");
+    let pipeline = place.tokens.join("pipeline");
+    fs::create_dir_all(&pipeline).expect("a folder");
+    symlink(&place.state, pipeline.join(".sandcast")).expect("a link");
+    let example = repository().join("examples/credit-risk/pipeline.yaml");
+    fs::copy(example, pipeline.join("pipeline.yaml")).expect("copies");
+    let look = |who: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sandcast"));
+        command
+            .args(["program", "show"])
+            .arg(&pipeline)
+            .env_remove("SANDCAST_TOKEN")
+            .env_remove("SANDCAST_TOKEN_FILE")
+            .env_remove("SANDCAST_STATE")
+            .env("NO_COLOR", "1")
+            .current_dir("/");
+        if !who.is_empty() {
+            command.arg("--token-file").arg(place.file(who));
+        }
+        let output = command.output().expect("it starts");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let refused = look("");
+    assert!(refused.contains("there is no token"), "{refused}");
+    assert_eq!(place.last_decision()["allowed"], false);
+    // Who may look is told what is wrong with the pipeline: it was never run.
+    let told = look("eve");
+    assert!(!told.contains("token"), "{told}");
+    assert_eq!(place.last_decision()["allowed"], true);
+}
+
 #[test]
 fn roles_may_do_what_the_shipped_policies_say() {
     let place = Place::new("access-roles");

@@ -364,3 +364,93 @@ fn old_entries_leave_for_an_archive_and_everything_still_checks() {
     let told = rejected(&state, &["archive", text(&archive), "--before", &before]);
     assert!(told.contains("no 256 entries"), "{told}");
 }
+
+/// The files of a folder, in another.
+fn copied(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for file in fs::read_dir(from).expect("a folder") {
+        let file = file.expect("a file");
+        match file.file_type().expect("a kind").is_dir() {
+            true => copied(&file.path(), &to.join(file.file_name())),
+            false => _ = fs::copy(file.path(), to.join(file.file_name())).expect("copies"),
+        }
+    }
+}
+
+#[test]
+fn what_nobody_signed_is_not_read_as_if_somebody_had() {
+    let (folder, state) = state();
+    let key = done(&state, &["key", "show"]).trim().to_owned();
+    let handed = folder.path().join("handed");
+    copied(&state.join("audit"), &handed.join("signed"));
+    // It takes no key to write an entry after the last that is signed.
+    let log = AuditLog::open(&state.join("audit")).expect("opens");
+    recorded(&state, &log, 1);
+    copied(&state.join("audit"), &handed.join("longer"));
+    drop(log);
+
+    let nowhere = folder.path().join("nowhere");
+    let (signed, longer) = (handed.join("signed"), handed.join("longer"));
+    for what in [&["show"][..], &["who", "acme/rules"]] {
+        let from = |folder: &Path| [what, &["--from", text(folder), "--key", &key]].concat();
+        let told = rejected(&nowhere, &from(&longer));
+        assert!(
+            told.contains("entries 7 to 7 are signed by nobody") && told.contains("audit export"),
+            "{told}"
+        );
+        // Nobody is called by that name in the other, and it is read.
+        let read = run(&nowhere, &from(&signed));
+        let told = String::from_utf8_lossy(&read.stderr).into_owned();
+        assert!(told.contains("all of them signed"), "{told}");
+    }
+    let replayed = Command::new(env!("CARGO_BIN_EXE_sandcast"))
+        .args(["replay", "--from", text(&longer), "--key", &key])
+        .env("SANDCAST_STATE", &nowhere)
+        .output()
+        .expect("the program starts");
+    let told = String::from_utf8_lossy(&replayed.stderr).into_owned();
+    assert_eq!(replayed.status.code(), Some(1), "{told}");
+    assert!(told.contains("signed by nobody"), "{told}");
+}
+
+#[test]
+fn a_key_that_was_handed_over_with_a_log_vouches_for_nothing() {
+    let (folder, state) = state();
+    let handed = folder.path().join("handed");
+    copied(&state, &handed);
+    let nowhere = folder.path().join("nowhere");
+    for log in [&handed, &handed.join("audit")] {
+        let report = json(&nowhere, &["verify", text(log), "--json"]);
+        assert_eq!(
+            (&report["key_from"], &report["is_trusted"]),
+            (&"log".into(), &false.into())
+        );
+    }
+    let own = json(&state, &["verify", text(&state), "--json"]);
+    assert_eq!(
+        (&own["key_from"], &own["is_trusted"]),
+        (&"state".into(), &true.into())
+    );
+}
+
+#[test]
+fn words_in_a_log_cannot_paint_over_what_is_said_of_it() {
+    let (folder, state) = state();
+    let key = done(&state, &["key", "show"]).trim().to_owned();
+    let reason = "lost\u{1b}[1A\u{1b}[2K\nwhole: 7 entries, each chained";
+    AuditLog::replace_key(&state.join("audit"), reason).expect("replaced");
+    let handed = folder.path().join("handed");
+    copied(&state.join("audit"), &handed);
+    let nowhere = folder.path().join("nowhere");
+    let told = rejected(&nowhere, &["verify", text(&handed), "--key", &key]);
+    assert!(
+        told.contains("was REPLACED by") && !told.contains('\u{1b}'),
+        "{told}"
+    );
+    assert!(
+        !told.lines().any(|line| line.trim().starts_with("whole")),
+        "{told}"
+    );
+    let shown = done(&state, &["show", "--event", "key-replaced"]);
+    assert!(shown.contains(r"lost\u{1b}[1A\u{1b}[2K\nwhole"), "{shown}");
+}

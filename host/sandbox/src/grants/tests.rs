@@ -432,3 +432,39 @@ fn grants_are_off_until_they_are_written_and_unknown_keys_are_refused() {
         assert!(serde_json::from_value::<Grants>(wrong).is_err());
     }
 }
+
+#[test]
+fn without_effects_nothing_reaches_beyond_the_sandbox() {
+    let all: Grants = serde_json::from_value(serde_json::json!({
+        "files": [{ "host": "/srv", "guest": "/srv" }],
+        "http": [{ "host": "example.com" }],
+        "clock": true,
+        "random": {},
+        "compute": {},
+        "state": {},
+        "sql": [{ "connection": "crm" }],
+        "blob": [{ "store": "lake" }],
+        "limits": { "memory": "64MiB" },
+        "recording": {},
+        "isolation": "process",
+    }))
+    .expect("grants");
+    let reaches = [
+        Capability::Files,
+        Capability::Http,
+        Capability::State,
+        Capability::Sql,
+        Capability::Blob,
+    ];
+    let less = all.without_effects();
+    for capability in Capability::ALL {
+        let granted = less.in_words(capability, |path| path.display().to_string());
+        let before = all.in_words(capability, |path| path.display().to_string());
+        match reaches.contains(&capability) {
+            true => assert!(before.is_some() && granted.is_none(), "{capability:?}"),
+            false => assert_eq!(granted, before, "{capability:?}"),
+        }
+    }
+    assert_eq!((&less.limits, less.isolation), (&all.limits, all.isolation));
+    assert!(less.recording.is_none());
+}
