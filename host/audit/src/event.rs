@@ -484,6 +484,14 @@ pub enum Event {
         /// The digest of those bytes.
         dropped: Digest,
     },
+    /// One of the two heads of this log, which say where it ends, was incomplete, as a loss of power
+    /// leaves it. The other one took its place.
+    HeadRepaired {
+        /// How many bytes were dropped.
+        dropped_bytes: u64,
+        /// The digest of those bytes.
+        dropped: Digest,
+    },
     /// The log was given its first key, which signs it from here on.
     KeyCreated {
         /// The key; its name is the name of the log.
@@ -544,6 +552,7 @@ impl Event {
                 | Self::ServeStarted { .. }
                 | Self::ServeStopped { .. }
                 | Self::LogRepaired { .. }
+                | Self::HeadRepaired { .. }
                 | Self::EntriesArchived { .. }
                 | Self::KeyCreated { .. }
                 | Self::KeyRotated { .. }

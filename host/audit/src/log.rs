@@ -9,7 +9,7 @@ use crate::archived::Archived;
 use crate::checkpoint::{self, CHECKPOINTS_FILE, Checkpoint, SignedCheckpoint};
 use crate::entry::{open_line, seal};
 use crate::event::rotation_text;
-use crate::head::{HEAD_FILE, Head, LOG_FILE};
+use crate::head::{HEAD_FILE, Head, HeadFile, Heads, LOG_FILE, Torn};
 use crate::key_file;
 use crate::note::LogKey;
 use crate::tree::{Frontier, TreeHash};
@@ -210,17 +210,40 @@ impl AuditLog {
     /// # Errors
     /// When the entry cannot be written, such as on a full disk, or the log was damaged meanwhile.
     pub fn append(&self, event: Event) -> Result<Entry, AuditError> {
+        let appended = self.append_all(vec![event])?;
+        // One event, one entry.
+        appended
+            .into_iter()
+            .next()
+            .ok_or_else(|| AuditError::Encode {
+                source: serde::ser::Error::custom("there is no entry"),
+            })
+    }
+
+    /// Appends events, one after the other and in one piece: one write, and at most one push to the
+    /// disk and one signature. Between them nothing may be done, since none is recorded before all
+    /// are. A crash while they are written may leave the first of them.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); then none of them is recorded.
+    pub fn append_all(&self, events: Vec<Event>) -> Result<Vec<Entry>, AuditError> {
         // A panic while the lock was held leaves the sink whole: its tail is set last.
         match &mut *self.sink.lock().unwrap_or_else(PoisonError::into_inner) {
-            Sink::Folder(folder) => folder.append(event),
+            Sink::Folder(folder) => folder.append(events),
             Sink::Memory(entries) => {
-                let (sequence, previous) = entries
+                let (mut sequence, mut previous) = entries
                     .last()
-                    .map_or((1, Digest::ZERO), |last| (last.sequence + 1, last.digest));
-                let (entry, _) = seal(sequence, now(), previous, event)
-                    .map_err(|source| AuditError::Encode { source })?;
-                entries.push(entry.clone());
-                Ok(entry)
+                    .map_or((0, Digest::ZERO), |last| (last.sequence, last.digest));
+                let mut appended = Vec::with_capacity(events.len());
+                for event in events {
+                    sequence += 1;
+                    let (entry, _) = seal(sequence, now(), previous, event)
+                        .map_err(|source| AuditError::Encode { source })?;
+                    previous = entry.digest;
+                    appended.push(entry);
+                }
+                entries.extend_from_slice(&appended);
+                Ok(appended)
             }
         }
     }
@@ -315,6 +338,8 @@ struct Folder {
     /// The bytes of entries that were archived: places are counted as if they were in the file.
     archived_bytes: u64,
     tail: Tail,
+    /// The file that says where the log ends, once there is one.
+    head: Option<HeadFile>,
     /// The private half of the key in force.
     signer: Option<LogKey>,
     /// Whether a checkpoint should have been signed and could not be.
@@ -338,20 +363,18 @@ impl Folder {
             file,
             archived_bytes: 0,
             tail: Tail::empty(),
+            head: None,
             signer: None,
             owes_checkpoint: false,
         };
         folder.locked(|folder| {
             folder.find_start()?;
-            let head = Head::load(&folder.dir).map_err(|error| match error.kind() {
-                io::ErrorKind::InvalidData => folder.no_head(),
-                _ => AuditError::Read {
-                    path: folder.dir.join(HEAD_FILE),
-                    source: error,
-                },
-            })?;
-            match head {
-                Some(head) => folder.tail = folder.find(head)?,
+            let mut torn = None;
+            match folder.heads()? {
+                Some(heads) => {
+                    folder.tail = folder.find(heads.last)?;
+                    torn = heads.torn;
+                }
                 None => {
                     // A crash between the very first entry and its head leaves one entry.
                     let mut tail = Tail::empty();
@@ -363,6 +386,7 @@ impl Folder {
             }
             folder.catch_up()?;
             settle_key(folder)?;
+            folder.settle_head(torn)?;
             // What the process before could not sign any more is signed now.
             let last = folder.last_checkpoint()?;
             let signed = last.map_or(0, |last| last.checkpoint().size);
@@ -386,10 +410,55 @@ impl Folder {
         }
     }
 
-    fn append(&mut self, event: Event) -> Result<Entry, AuditError> {
+    /// Reads where the log ends, and opens the file that says so, unless an older version wrote it.
+    fn heads(&mut self) -> Result<Option<Heads>, AuditError> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidData => self.no_head(),
+            _ => AuditError::Read {
+                path: self.dir.join(HEAD_FILE),
+                source: error,
+            },
+        };
+        let heads = Heads::load(&self.dir).map_err(failed)?;
+        self.head = match &heads {
+            Some(heads) if !heads.is_old => {
+                let base = heads.other.as_ref().map_or(0, |other| other.sequence);
+                HeadFile::open(&self.dir, base).map_err(|source| AuditError::Open {
+                    path: self.dir.join(HEAD_FILE),
+                    source,
+                })?
+            }
+            _ => None,
+        };
+        Ok(heads)
+    }
+
+    /// Gives the head of an older version the form that it has now, and mends what a loss of power
+    /// left of it.
+    fn settle_head(&mut self, torn: Option<Torn>) -> Result<(), AuditError> {
+        if self.head.is_none() && self.tail.sequence() > 0 {
+            let stored = self.store_head(&self.tail.head());
+            stored.map_err(|source| self.cannot_write(source))?;
+        }
+        let Some(torn) = torn else {
+            return Ok(());
+        };
+        tracing::warn!("mending the head of the audit log, which a loss of power left incomplete");
+        // While the other place is written over, this one must be whole.
+        if torn.is_second {
+            self.renew_head()?;
+        }
+        self.write(vec![Event::HeadRepaired {
+            dropped_bytes: torn.bytes.len() as u64,
+            dropped: Digest::of(&torn.bytes),
+        }])?;
+        Ok(())
+    }
+
+    fn append(&mut self, events: Vec<Event>) -> Result<Vec<Entry>, AuditError> {
         self.locked(|folder| {
             folder.catch_up()?;
-            folder.write(event)
+            folder.write(events)
         })
     }
 
@@ -417,7 +486,7 @@ impl Folder {
             let verifier = key.verifier();
             tracing::info!(key = %verifier, file = %path.display(), "a new key signs the audit log");
             self.signer = Some(key);
-            self.put(Event::KeyCreated { key: verifier })?;
+            self.put(vec![Event::KeyCreated { key: verifier }])?;
             return Ok(());
         };
         if let Some(key) = current.filter(|key| key.verifier() == in_force) {
@@ -453,10 +522,10 @@ impl Folder {
         self.store_key(&key_file::next_path(&self.dir), &new)?;
         let key = new.verifier();
         let text = rotation_text(&key, self.tail.sequence() + 1, &self.tail.digest);
-        self.put(Event::KeyRotated {
+        self.put(vec![Event::KeyRotated {
             key: key.clone(),
             note: old.sign(&text),
-        })?;
+        }])?;
         self.signer = Some(new);
         self.settle_next_key()?;
         self.sign_or_owe();
@@ -469,10 +538,10 @@ impl Folder {
         };
         let new = self.make_key(lost.name())?;
         self.store_key(&key_file::next_path(&self.dir), &new)?;
-        self.put(Event::KeyReplaced {
+        self.put(vec![Event::KeyReplaced {
             key: new.verifier(),
             reason: reason.to_owned(),
-        })?;
+        }])?;
         self.signer = Some(new);
         self.settle_next_key()
     }
@@ -513,6 +582,7 @@ impl Folder {
             self.file = open_file(&self.path, false)?;
             self.file.lock().map_err(failed(&self.path))?;
             self.find_start()?;
+            self.head = None;
         }
         let result = work(self);
         self.file.unlock().map_err(failed(&self.path))?;
@@ -591,10 +661,10 @@ impl Folder {
         );
         self.cut_to_tail()
             .map_err(|source| self.cannot_write(source))?;
-        self.write(Event::LogRepaired {
+        self.write(vec![Event::LogRepaired {
             dropped_bytes: torn.len() as u64,
             dropped: Digest::of(&torn),
-        })?;
+        }])?;
         Ok(())
     }
 
@@ -627,36 +697,82 @@ impl Folder {
     }
 
     /// Appends at the known tail, or leaves the log as it was; after a boundary, signs.
-    fn write(&mut self, event: Event) -> Result<Entry, AuditError> {
-        let is_boundary = event.is_boundary();
-        let entry = self.put(event)?;
+    fn write(&mut self, events: Vec<Event>) -> Result<Vec<Entry>, AuditError> {
+        let is_boundary = events.iter().any(Event::is_boundary);
+        let entries = self.put(events)?;
         if is_boundary || self.owes_checkpoint {
             self.sign_or_owe();
         }
-        Ok(entry)
+        Ok(entries)
     }
 
     /// Appends at the known tail, or leaves the log as it was.
-    fn put(&mut self, event: Event) -> Result<Entry, AuditError> {
-        let sync = event.is_boundary();
-        let (entry, line) = seal(self.tail.sequence() + 1, now(), self.tail.digest, event)
-            .map_err(|source| AuditError::Encode { source })?;
+    fn put(&mut self, events: Vec<Event>) -> Result<Vec<Entry>, AuditError> {
+        let sync = events.iter().any(Event::is_boundary);
         let mut tail = self.tail.clone();
-        tail.step(entry.digest, line.as_bytes(), entry.event.key());
+        let (mut entries, mut lines) = (Vec::with_capacity(events.len()), String::new());
+        for event in events {
+            let (entry, line) = seal(tail.sequence() + 1, now(), tail.digest, event)
+                .map_err(|source| AuditError::Encode { source })?;
+            tail.step(entry.digest, line.as_bytes(), entry.event.key());
+            lines.push_str(&line);
+            entries.push(entry);
+        }
         let written = self
             .file
-            .write_all(line.as_bytes())
+            .write_all(lines.as_bytes())
             .and_then(|()| if sync { self.file.sync_data() } else { Ok(()) })
-            .and_then(|()| tail.head().store(&self.dir, sync));
+            .and_then(|()| self.store_head(&tail.head()));
         if let Err(source) = written {
-            // Should this fail too, the next append finds an incomplete line and drops it.
-            if let Err(error) = self.cut_to_tail() {
-                tracing::warn!(%error, "cannot take back an incomplete audit entry");
-            }
+            self.take_back();
             return Err(self.cannot_write(source));
         }
         self.tail = tail;
-        Ok(entry)
+        let is_far_ahead = |head: &HeadFile| head.is_far_ahead(self.tail.sequence());
+        if self.head.as_ref().is_some_and(is_far_ahead)
+            && let Err(error) = self.renew_head()
+        {
+            tracing::warn!(%error, "the second head of the audit log stays as it is");
+        }
+        Ok(entries)
+    }
+
+    /// Takes back entries that could not be written in whole.
+    fn take_back(&mut self) {
+        // First the head, which must not name an entry that is not there.
+        let head = self.head.as_ref().filter(|_| self.tail.sequence() > 0);
+        let result = head
+            .map_or(Ok(()), |head| head.restore(&self.tail.head()))
+            // Should this fail too, the next append finds an incomplete line and drops it.
+            .and_then(|()| self.cut_to_tail());
+        if let Err(error) = result {
+            tracing::warn!(%error, "cannot take back an incomplete audit entry");
+        }
+    }
+
+    /// Says in the head where the log ends. It need not reach the disk: an older one is caught up
+    /// with, and one that a loss of power left incomplete has another beside it.
+    fn store_head(&mut self, head: &Head) -> io::Result<()> {
+        if self.head.is_none() {
+            self.heads().map_err(io::Error::other)?;
+        }
+        if let Some(file) = &self.head {
+            return file.write(head);
+        }
+        self.file.sync_data()?;
+        self.head = Some(HeadFile::create(&self.dir, head)?);
+        Ok(())
+    }
+
+    /// Writes where the log ends into the second place of the head.
+    fn renew_head(&mut self) -> Result<(), AuditError> {
+        let head = self.tail.head();
+        let file = self.head.as_mut();
+        let renewed = self
+            .file
+            .sync_data()
+            .and_then(|()| file.map_or(Ok(()), |file| file.renew(&head)));
+        renewed.map_err(|source| self.cannot_write(source))
     }
 
     /// Signs what there is. The entries stand without it, so a failure is told and made up for at
@@ -685,10 +801,10 @@ impl Folder {
                 "dropping an incomplete last checkpoint of the audit log"
             );
             // First: a crash in between says it again, which is better than not at all.
-            self.put(Event::CheckpointsRepaired {
+            self.put(vec![Event::CheckpointsRepaired {
                 dropped_bytes: end.torn.len() as u64,
                 dropped: Digest::of(&end.torn),
-            })?;
+            }])?;
         }
         if let Some(last) = end
             .last

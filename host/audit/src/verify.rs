@@ -8,7 +8,7 @@ use crate::checkpoint::{CHECKPOINTS_FILE, CheckpointReader, Next, SignedCheckpoi
 use crate::entry::open_line;
 use crate::event::rotation_text;
 use crate::export::{CHECKPOINT_FILE, KEYS_FILE, Manifest};
-use crate::head::{HEAD_FILE, Head, LOG_FILE};
+use crate::head::{HEAD_FILE, Head, Heads, LOG_FILE};
 use crate::note::{Note, VerifierKey};
 use crate::tiles::{Tile, Tiles, read_leaves};
 use crate::tree::{Frontier, TreeHash};
@@ -77,7 +77,8 @@ struct Verifier<'a> {
     /// Of `trust.checkpoints`, by size, those that are still to come.
     kept: usize,
     log: BufReader<Take<File>>,
-    head: Option<Head>,
+    /// What says where the log ends; the last one first.
+    heads: Vec<Head>,
     checkpoints: Option<CheckpointReader<BufReader<Take<File>>>>,
     /// The next checkpoint to come.
     next: Option<SignedCheckpoint>,
@@ -86,7 +87,8 @@ struct Verifier<'a> {
     offset: u64,
     /// The number of the next line.
     line: u64,
-    is_sealed: bool,
+    /// How many of the heads describe an entry that went by.
+    sealed: usize,
     /// The entries that the log begins after.
     archived: Option<Archived>,
     /// Whether an entry says that they were archived.
@@ -118,8 +120,13 @@ impl<'a> Verifier<'a> {
         }
         let archived = Archived::before(dir, &mut log)?;
         let head_path = dir.join(HEAD_FILE);
-        let head = match Head::load(dir) {
-            Ok(head) => head,
+        let heads = match Heads::load(dir) {
+            Ok(Some(Heads { torn: Some(_), .. })) => {
+                return Err(VerifyError::HeadIncomplete { path: head_path });
+            }
+            Ok(heads) => heads.map_or_else(Vec::new, |heads| {
+                [heads.last].into_iter().chain(heads.other).collect()
+            }),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(VerifyError::HeadChanged {
                     path: head_path,
@@ -158,13 +165,13 @@ impl<'a> Verifier<'a> {
             trust,
             kept: 0,
             log: BufReader::with_capacity(1 << 18, log.take(length)),
-            head,
+            heads,
             checkpoints,
             next: None,
             tree: Frontier::new(),
             offset: 0,
             line: 1,
-            is_sealed: false,
+            sealed: 0,
             archived,
             is_archiving_told: false,
             trusted: 0,
@@ -192,28 +199,30 @@ impl<'a> Verifier<'a> {
         }
         let found = self.tree.size();
         let head_path = self.dir.join(HEAD_FILE);
-        match &self.head {
-            Some(head) if head.sequence > found => Err(VerifyError::Cut {
-                path: self.path.clone(),
-                expected: head.sequence,
-                found,
-            }),
-            // A head that names entry 0 names nothing.
-            Some(head) if !self.is_sealed => Err(VerifyError::HeadChanged {
-                path: head_path,
-                sequence: head.sequence,
-            }),
-            Some(head) => {
-                self.report.unsealed = found - head.sequence;
-                Ok(())
-            }
+        let Some(last) = self.heads.first() else {
             // A crash between the very first entry and its head leaves one entry.
-            None if found > 1 => Err(VerifyError::HeadMissing { path: head_path }),
-            None => {
-                self.report.unsealed = found;
-                Ok(())
+            if found > 1 {
+                return Err(VerifyError::HeadMissing { path: head_path });
             }
+            self.report.unsealed = found;
+            return Ok(());
+        };
+        if last.sequence > found {
+            return Err(VerifyError::Cut {
+                path: self.path.clone(),
+                expected: last.sequence,
+                found,
+            });
         }
+        // A head that names entry 0 names nothing.
+        if self.sealed < self.heads.len() {
+            return Err(VerifyError::HeadChanged {
+                path: head_path,
+                sequence: last.sequence,
+            });
+        }
+        self.report.unsealed = found - last.sequence;
+        Ok(())
     }
 
     /// The entries that were archived, of which there are the hashes and a few lines.
@@ -243,7 +252,7 @@ impl<'a> Verifier<'a> {
     /// A folder that was exported: some or all entries, the tree of all in tiles, and the
     /// checkpoint that the tree belongs to.
     fn export(&mut self, manifest: &Manifest) -> Result<(), VerifyError> {
-        self.head = None;
+        self.heads.clear();
         let mut tiles = Some(Tiles::new(manifest.is_whole()));
         self.archived = None;
         let mut keys = KeptLines::open(self.dir.join(KEYS_FILE))?;
@@ -441,7 +450,7 @@ impl<'a> Verifier<'a> {
         let last = self.report.last_time.get_or_insert_default();
         last.clear();
         last.push_str(&entry.time);
-        if let Some(head) = self.head.as_ref().filter(|head| head.sequence == expected) {
+        for head in self.heads.iter().filter(|head| head.sequence == expected) {
             let is_same_tree = head
                 .tree
                 .as_ref()
@@ -454,7 +463,7 @@ impl<'a> Verifier<'a> {
                     sequence: head.sequence,
                 });
             }
-            self.is_sealed = true;
+            self.sealed += 1;
         }
         self.line += 1;
         self.offset += checked.line.len() as u64;

@@ -524,21 +524,16 @@ impl Instance {
         });
         let usage = usage_of(state);
         let (programs, computed, peak_bytes) = state.compute.budget.used();
-        if self.recorded && peak_bytes > 0 {
-            let event = Event::ComputeUsed {
-                run: state.actor.context.run.clone(),
-                plugin: state.identity.reference.clone(),
-                stage: state.actor.context.stage.clone(),
-                device: state.compute.device.kind().to_string(),
-                programs,
-                seconds: computed.as_secs_f64(),
-                peak_bytes,
-            };
-            if let Err(error) = state.actor.audit.append(event) {
-                tracing::error!(%error, plugin = %self.plugin, "what an instance computed could not be recorded");
-            }
-        }
-        self.record_end(&state.actor, &usage, outcome);
+        let computed = (peak_bytes > 0).then(|| Event::ComputeUsed {
+            run: state.actor.context.run.clone(),
+            plugin: state.identity.reference.clone(),
+            stage: state.actor.context.stage.clone(),
+            device: state.compute.device.kind().to_string(),
+            programs,
+            seconds: computed.as_secs_f64(),
+            peak_bytes,
+        });
+        self.record_end(&state.actor, computed, &usage, outcome);
         self.usage = Some(usage);
         // A process whose instance did not end well ends with it.
         if let Some(process) = self.guest.take()
@@ -549,11 +544,12 @@ impl Instance {
         self.place.ended(outcome);
     }
 
-    fn record_end(&self, actor: &Actor, usage: &Usage, outcome: &str) {
+    /// Writes down what an instance used, and before it what it computed, in one piece.
+    fn record_end(&self, actor: &Actor, computed: Option<Event>, usage: &Usage, outcome: &str) {
         if !self.recorded {
             return;
         }
-        let event = Event::CallsFinished {
+        let ended = Event::CallsFinished {
             run: actor.context.run.clone(),
             plugin: actor.identity.reference.clone(),
             stage: actor.context.stage.clone(),
@@ -564,7 +560,8 @@ impl Instance {
             peak_memory_bytes: usage.peak_memory_bytes,
             outcome: outcome.to_owned(),
         };
-        if let Err(error) = actor.audit.append(event) {
+        let events = computed.into_iter().chain([ended]).collect();
+        if let Err(error) = actor.audit.append_all(events) {
             tracing::error!(%error, plugin = %self.plugin, "the end of an instance could not be recorded");
         }
     }

@@ -266,7 +266,9 @@ proptest! {
             changed[place.index(bytes.len())] ^= 1 << bit;
             fs::write(&path, changed).expect("writes");
             let error = verify_with(&to, &trust).expect_err("is found").to_string();
-            prop_assert!(error.contains(&name), "{}: {}", name, error);
+            // A number of entries that is another one is that of a tree with other tiles.
+            let is_named = error.contains(&name) || name == "export.json" && error.contains("/tile/");
+            prop_assert!(is_named, "{}: {}", name, error);
             fs::write(&path, bytes).expect("writes");
         }
         verify_with(&to, &trust).expect("is whole again");

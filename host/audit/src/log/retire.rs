@@ -35,7 +35,9 @@ impl Folder {
                 "another process archived entries meanwhile",
             )));
         }
-        self.write(event)?;
+        self.write(vec![event])?;
+        // Neither head may name an entry that leaves.
+        self.renew_head()?;
         let replaced = self.replace(archived.bytes - from);
         replaced.map_err(|source| self.cannot_write(source))?;
         // The lock goes with the old file; who waited for it finds that there is another.

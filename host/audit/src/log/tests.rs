@@ -156,7 +156,7 @@ fn a_cut_log_is_not_continued() {
         start: lines[0].len() as u64,
         tree: None,
     };
-    head.store(dir.path(), false).expect("writes");
+    crate::head::store_old(&head, dir.path());
     let error = AuditLog::open(dir.path()).expect_err("is cut");
     assert!(
         matches!(error, AuditError::Cut { sequence: 3, .. }),
@@ -215,13 +215,20 @@ fn an_entry_whose_head_cannot_be_written_is_taken_back() {
     let dir = folder();
     let log = AuditLog::open(dir.path()).expect("opens");
     log.append(event(1)).expect("appends");
-    fs::create_dir(dir.path().join("head.json.new")).expect("stands in the way");
+    let head_file = |file| log.in_folder(|folder| Ok(std::mem::replace(&mut folder.head, file)));
+    let broken = HeadFile::broken(dir.path());
+    let good = head_file(Some(broken)).expect("a folder");
     assert!(matches!(
         log.append(event(2)),
         Err(AuditError::Write { .. })
     ));
+    assert!(matches!(
+        log.append_all(vec![event(2), event(2)]),
+        Err(AuditError::Write { .. })
+    ));
+    head_file(good).expect("a folder");
+    // Nothing was written where the head is, so the line is all that had to be taken back.
     assert_eq!(verify(dir.path()).expect("is whole").entries, 2);
-    fs::remove_dir(dir.path().join("head.json.new")).expect("removes");
     assert_eq!(log.append(event(3)).expect("appends").sequence, 3);
     assert_eq!(predictions(&log.entries().expect("reads")), [1, 3]);
 }
@@ -316,7 +323,7 @@ fn a_full_disk_is_an_error_and_the_chain_stays_whole() {
     let mut shell = Command::new("sh");
     shell.args([
         "-c",
-        "trap '' XFSZ; ulimit -f 2; exec \"$0\" --exact log::tests::child_appends",
+        "trap '' XFSZ; ulimit -f 24; exec \"$0\" --exact log::tests::child_appends",
     ]);
     shell.arg(std::env::current_exe().expect("this program"));
     assert!(
@@ -465,7 +472,7 @@ fn a_log_from_before_there_were_keys_goes_on_with_one() {
         start: line.len() as u64,
         tree: None,
     };
-    head.store(dir.path(), false).expect("writes");
+    crate::head::store_old(&head, dir.path());
     let text = String::from_utf8(dir.file(HEAD_FILE)).expect("text");
     assert!(!text.contains("tree") && !text.contains("key"), "{text}");
     let report = verify(dir.path()).expect("is whole");
@@ -586,5 +593,187 @@ fn a_checkpoint_is_signed_once_for_what_there_is() {
     assert!(matches!(
         AuditLog::in_memory().checkpoint(),
         Err(AuditError::NoKey)
+    ));
+}
+
+#[test]
+fn several_events_are_written_in_one_piece_and_chained() {
+    let dir = folder();
+    let log = dir.open();
+    let (first, second) = (small_event(1), event(2));
+    let entries = log.append_all(vec![first.clone(), second, small_event(3)]);
+    let entries = entries.expect("appends");
+    let numbers: Vec<u64> = entries.iter().map(|entry| entry.sequence).collect();
+    assert_eq!(numbers, [2, 3, 4]);
+    assert_eq!(entries[2].previous, entries[1].digest);
+    assert_eq!(log.entries().expect("reads")[1..], entries);
+    // One of them is a boundary, so all of them are signed.
+    let report = verify(dir.path()).expect("is whole");
+    assert_eq!((report.entries, report.signed, report.unsealed), (4, 4, 0));
+    assert_eq!(log.append_all(Vec::new()).expect("nothing to do"), []);
+
+    let memory = AuditLog::in_memory();
+    let entries = memory.append_all(vec![first, event(2)]).expect("appends");
+    assert_eq!(entries[1].previous, entries[0].digest);
+    assert_eq!(memory.entries().expect("reads"), entries);
+}
+
+/// A crash while several lines are written leaves the first of them, up to any byte.
+#[test]
+fn a_crash_within_several_entries_leaves_the_first_of_them() {
+    let dir = folder();
+    let log = dir.open();
+    let before = [LOG_FILE, HEAD_FILE].map(|name| dir.file(name));
+    let events = (1..4).map(small_event).collect();
+    log.append_all(events).expect("appends");
+    drop(log);
+    let after = dir.file(LOG_FILE);
+    for end in (before[0].len()..after.len()).step_by(7) {
+        fs::write(dir.path().join(LOG_FILE), &after[..end]).expect("writes");
+        fs::write(dir.path().join(HEAD_FILE), &before[1]).expect("writes");
+        let whole = after[..end].iter().filter(|byte| **byte == b'\n').count();
+        let is_torn = after[end - 1] != b'\n';
+        let log = dir.open();
+        let report = verify(dir.path()).expect("is whole");
+        assert_eq!(report.entries as usize, whole + usize::from(is_torn));
+        assert_eq!(report.repairs.len(), usize::from(is_torn));
+        drop(log);
+        fs::write(dir.path().join(CHECKPOINTS_FILE), "").expect("begins anew");
+    }
+}
+
+#[test]
+fn a_head_of_an_older_version_is_given_its_form_when_the_log_is_opened() {
+    let dir = folder();
+    let log = dir.open();
+    log.append(small_event(1)).expect("appends");
+    let head = log.in_folder(|folder| Ok(folder.tail.head())).expect("is");
+    drop(log);
+    crate::head::store_old(&head, dir.path());
+    let old = dir.file(HEAD_FILE);
+    assert!(old.len() < 1000 && old.ends_with(b"]}\n"));
+    assert_eq!(verify(dir.path()).expect("is whole").unsealed, 0);
+
+    let (one, other) = (dir.open(), dir.open());
+    assert_eq!(dir.file(HEAD_FILE), crate::head::places(&head, &head));
+    other.append(event(2)).expect("appends");
+    one.append(event(3)).expect("appends");
+    let report = verify(dir.path()).expect("is whole");
+    assert_eq!((report.entries, report.unsealed), (4, 0));
+
+    // Where a crash left no head beside the first entry, the next append makes one.
+    drop((one, other));
+    let dir = folder();
+    let log = dir.open();
+    fs::remove_file(dir.path().join(HEAD_FILE)).expect("removes");
+    drop(log);
+    let (one, other) = (dir.open(), dir.open());
+    other.append(event(2)).expect("appends");
+    one.append(event(3)).expect("appends");
+    assert_eq!(verify(dir.path()).expect("is whole").unsealed, 0);
+}
+
+/// What a loss of power leaves when it comes while one of the two heads is written.
+#[test]
+fn a_head_that_is_incomplete_has_another_beside_it() {
+    let dir = folder();
+    let log = dir.open();
+    let head = |log: &AuditLog| log.in_folder(|folder| Ok(folder.tail.head())).expect("is");
+    let (first, before) = (head(&log), dir.file(HEAD_FILE));
+    log.append(small_event(1)).expect("appends");
+    log.append(small_event(2)).expect("appends");
+    let (last, after) = (head(&log), dir.file(HEAD_FILE));
+    assert_eq!(after, crate::head::places(&last, &first));
+    drop(log);
+    let renewed = crate::head::places(&last, &last);
+    let kept = [LOG_FILE, CHECKPOINTS_FILE].map(|name| (name, dir.file(name)));
+
+    for up_to in (1..4096).step_by(97) {
+        for (place, left) in [
+            crate::head::torn(&before, &after, 0, up_to),
+            crate::head::torn(&after, &renewed, 1, up_to),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            if left == before || left == after || left == renewed {
+                continue;
+            }
+            for (name, bytes) in &kept {
+                fs::write(dir.path().join(name), bytes).expect("writes");
+            }
+            fs::write(dir.path().join(HEAD_FILE), &left).expect("writes");
+            let error = verify(dir.path()).expect_err("is incomplete");
+            assert!(
+                error.to_string().contains("the next run mends it"),
+                "{error}"
+            );
+
+            let log = dir.open();
+            let torn = &left[place * 4096..(place + 1) * 4096];
+            let wanted = Event::HeadRepaired {
+                dropped_bytes: 4096,
+                dropped: Digest::of(torn),
+            };
+            assert_eq!(log.entries().expect("reads")[3].event, wanted);
+            let report = verify(dir.path()).expect("is whole");
+            assert_eq!((report.entries, report.signed), (4, 4));
+            log.append(small_event(5)).expect("goes on");
+            assert_eq!(verify(dir.path()).expect("is whole").unsealed, 0);
+        }
+    }
+
+    // Both: that is no crash.
+    fs::write(dir.path().join(HEAD_FILE), vec![b' '; 8192]).expect("writes");
+    assert!(matches!(
+        AuditLog::open(dir.path()),
+        Err(AuditError::Head { .. })
+    ));
+    // One, and a tail that was cut: what was signed says so.
+    fs::write(
+        dir.path().join(HEAD_FILE),
+        crate::head::torn(&after, &renewed, 1, 100),
+    )
+    .expect("writes");
+    let mut log = dir.file(LOG_FILE);
+    let line = log.iter().position(|byte| *byte == b'\n').expect("a line");
+    log.truncate(line + 1);
+    fs::write(dir.path().join(LOG_FILE), log).expect("writes");
+    assert!(matches!(
+        AuditLog::open(dir.path()),
+        Err(AuditError::Cut { .. })
+    ));
+}
+
+#[test]
+fn the_second_head_follows_the_first_at_a_distance() {
+    let dir = folder();
+    let log = dir.open();
+    let second = || {
+        let heads = Heads::load(dir.path()).expect("reads").expect("is there");
+        (heads.last.sequence, heads.other.expect("both").sequence)
+    };
+    for number in 1..crate::head::MOST_AHEAD {
+        log.append(small_event(number)).expect("appends");
+    }
+    assert_eq!(second(), (crate::head::MOST_AHEAD, 1));
+    log.append(small_event(0)).expect("appends");
+    let far = crate::head::MOST_AHEAD + 1;
+    assert_eq!(second(), (far, far));
+    log.append(small_event(0)).expect("appends");
+    assert_eq!(second(), (far + 1, far));
+    verify(dir.path()).expect("is whole");
+
+    // Each of the two is held to the log.
+    let heads = Heads::load(dir.path()).expect("reads").expect("is there");
+    let forged = Head {
+        start: 7,
+        ..heads.other.expect("both")
+    };
+    let bytes = crate::head::places(&heads.last, &forged);
+    fs::write(dir.path().join(HEAD_FILE), bytes).expect("writes");
+    assert!(matches!(
+        verify(dir.path()),
+        Err(crate::VerifyError::HeadChanged { .. })
     ));
 }

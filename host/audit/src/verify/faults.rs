@@ -119,6 +119,12 @@ pub enum VerifyError {
         /// The entry it names, or 0 if it cannot be read.
         sequence: u64,
     },
+    /// One of the two heads is not whole: a crash left it so, or somebody changed it.
+    #[error("{} was changed: one of the two heads in it is not whole; if a loss of power did that, the next run mends it and says so in the log", path.display())]
+    HeadIncomplete {
+        /// The file.
+        path: PathBuf,
+    },
     /// A checkpoint is wrong, on its own or for this log.
     #[error("{}, line {line}: {fault}", path.display())]
     Checkpoint {

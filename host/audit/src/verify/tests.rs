@@ -299,7 +299,7 @@ fn what_was_signed_cannot_be_rewritten_even_with_its_chain_and_head() {
         start: (lines[0].len() + second.len()) as u64,
         tree: None,
     };
-    head.store(dir.path(), false).expect("writes");
+    crate::head::store_old(&head, dir.path());
     let error = verify(dir.path()).expect_err("is forged");
     assert!(
         matches!(

@@ -196,7 +196,7 @@ impl Instance {
             usage = last.usage;
             self.traced = last.traced;
         }
-        self.record_end(&far.actor, &usage, outcome);
+        self.record_end(&far.actor, None, &usage, outcome);
         self.usage = Some(usage);
         self.place.ended(outcome);
     }
