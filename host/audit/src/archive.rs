@@ -18,7 +18,7 @@ use crate::head::LOG_FILE;
 use crate::tiles::{self, TILE_WIDTH};
 use crate::tree::Frontier;
 use crate::verify::VerifyError;
-use crate::{AuditError, AuditLog, Digest, Event, Fault};
+use crate::{AuditError, AuditLog, Digest, Event, Fault, small};
 
 /// Entries that may be archived, or were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -182,7 +182,7 @@ fn walk(
     let mut kept = match &from {
         Some(from) => {
             let path = Archived::kept_path(dir, from.last);
-            let bytes = fs::read(&path).unwrap_or_default();
+            let bytes = small::read(&path).unwrap_or_default();
             if Digest::of(&bytes) != from.kept {
                 return Err(AuditError::Archived { path }.into());
             }

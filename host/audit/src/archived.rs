@@ -5,7 +5,7 @@
 //! is meant. So the moment at which a log without its oldest entries takes the place of the one with
 //! them is a single renaming, and files that were written before it and never used are of no account.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,10 @@ use crate::export::{KEYS_FILE, MANIFEST_FILE};
 use crate::head::LOG_FILE;
 use crate::tree::{Frontier, TreeHash};
 use crate::verify::VerifyError;
-use crate::{AuditError, Digest, Event};
+use crate::{AuditError, Digest, Event, small};
+
+/// Bytes of a log from its very first entry; places are added up below it.
+const MAX_BYTES: u64 = 1 << 60;
 
 /// The entries that the log of a folder begins after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +78,7 @@ impl Archived {
     }
 
     fn load(dir: &Path, last: u64) -> io::Result<Option<Self>> {
-        let bytes = match fs::read(Self::path(dir, last)) {
+        let bytes = match small::read(&Self::path(dir, last)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -84,6 +87,7 @@ impl Archived {
             Ok(found)
                 if found.to_text()?.as_bytes() == bytes
                     && found.last == last
+                    && found.bytes <= MAX_BYTES
                     && found.frontier().is_some() =>
             {
                 Ok(Some(found))

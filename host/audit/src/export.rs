@@ -16,7 +16,7 @@ use crate::head::LOG_FILE;
 use crate::tiles::{Tile, Tiles, read_leaves};
 use crate::tree::TreeHash;
 use crate::verify::{Fault, Trust, VerifyError, VerifyReport, verify_with};
-use crate::{AuditError, AuditLog, entry_schema};
+use crate::{AuditError, AuditLog, entry_schema, small};
 
 /// The newest checkpoint of an export, alone.
 pub(crate) const CHECKPOINT_FILE: &str = "checkpoint";
@@ -58,7 +58,7 @@ impl Manifest {
     /// # Errors
     /// When it cannot be read, or, as `InvalidData`, when it does not describe an export.
     pub(crate) fn load(dir: &Path) -> io::Result<Option<Self>> {
-        let bytes = match fs::read(dir.join(MANIFEST_FILE)) {
+        let bytes = match small::read(&dir.join(MANIFEST_FILE)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),

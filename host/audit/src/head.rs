@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, TreeHash, VerifierKey};
+use crate::{Digest, TreeHash, VerifierKey, small};
 
 pub(crate) const LOG_FILE: &str = "log.jsonl";
 pub(crate) const HEAD_FILE: &str = "head.json";
@@ -75,7 +75,7 @@ impl Head {
     }
 
     /// The line, the digest of it, and spaces: a place, and the one way in which it is filled.
-    fn to_place(&self) -> io::Result<Vec<u8>> {
+    pub(crate) fn to_place(&self) -> io::Result<Vec<u8>> {
         let line = self.to_text();
         let mut place = format!("{line}{}", Digest::of(line.as_bytes())).into_bytes();
         if place.len() >= PLACE_BYTES {
@@ -86,7 +86,7 @@ impl Head {
         Ok(place)
     }
 
-    fn from_place(place: &[u8]) -> Option<Self> {
+    pub(crate) fn from_place(place: &[u8]) -> Option<Self> {
         let end = place.iter().position(|byte| *byte == b'\n')?;
         let head = serde_json::from_slice::<Self>(&place[..end]).ok()?;
         // Without a tree it could not stand in for the other one.
@@ -121,7 +121,7 @@ impl Heads {
     /// # Errors
     /// When they cannot be read, or, as `InvalidData`, when neither is one.
     pub(crate) fn load(dir: &Path) -> io::Result<Option<Self>> {
-        let bytes = match fs::read(dir.join(HEAD_FILE)) {
+        let bytes = match small::read(&dir.join(HEAD_FILE)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -241,7 +241,7 @@ impl HeadFile {
 }
 
 #[cfg(unix)]
-fn write_at(file: &File, bytes: &[u8], place: u64) -> io::Result<()> {
+pub(crate) fn write_at(file: &File, bytes: &[u8], place: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, place)
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn next_path(dir: &Path) -> PathBuf {
     with_ending(dir, ".key.next")
 }
 
-fn with_ending(dir: &Path, ending: &str) -> PathBuf {
+pub(crate) fn with_ending(dir: &Path, ending: &str) -> PathBuf {
     // Without a slash at the end, which would put the key into the folder.
     let mut path = OsString::from(dir.components().as_path());
     path.push(ending);

@@ -11,6 +11,7 @@
 //! The forms are public ones: RFC 6962 for the tree and its proofs, and C2SP `signed-note`,
 //! `tlog-checkpoint` and `tlog-tiles` for the rest.
 
+mod anchor;
 mod archive;
 mod archived;
 mod batch;
@@ -27,6 +28,7 @@ mod note;
 mod proof;
 mod read;
 mod run_id;
+mod small;
 #[cfg(test)]
 mod testing;
 mod tiles;

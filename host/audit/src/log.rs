@@ -14,7 +14,7 @@ use crate::key_file;
 use crate::note::LogKey;
 use crate::tree::{Frontier, TreeHash};
 use crate::verify::is_at;
-use crate::{Digest, Entry, Event, VerifierKey, read};
+use crate::{Digest, Entry, Event, VerifierKey, anchor, read};
 
 mod retire;
 
@@ -116,6 +116,16 @@ pub enum AuditError {
     Archived {
         /// The file.
         path: PathBuf,
+    },
+    /// The log is not the one that was signed here last.
+    #[error("the audit log {} does not go on from entry {sequence}, up to which it was signed here last: it was cut, rewritten, or replaced by another or an older one; keep its folder and {} as evidence, put back the log that was there, or move both away to start a new one", path.display(), signed.display())]
+    Rewritten {
+        /// The file.
+        path: PathBuf,
+        /// The last entry that was signed.
+        sequence: u64,
+        /// What says so.
+        signed: PathBuf,
     },
     /// The file that names the last entry is gone or is not one.
     #[error("{} is missing or damaged, so nobody can tell whether the audit log is whole; keep the folder as evidence and move it away to start a new log", path.display())]
@@ -385,6 +395,7 @@ impl Folder {
                 }
             }
             folder.catch_up()?;
+            let anchor = folder.hold_to_anchor()?;
             settle_key(folder)?;
             folder.settle_head(torn)?;
             // What the process before could not sign any more is signed now.
@@ -398,10 +409,51 @@ impl Folder {
             }
             if signed < folder.tail.sequence() {
                 folder.sign_or_owe();
+            } else {
+                folder.sign(false)?;
+                if anchor != Some(folder.tail.sequence()) {
+                    folder.drop_anchor();
+                }
             }
             Ok(())
         })?;
         Ok(folder)
+    }
+
+    /// Holds the log to what was signed here last: the entry that it went to.
+    fn hold_to_anchor(&self) -> Result<Option<u64>, AuditError> {
+        let anchor_path = anchor::path(&self.dir);
+        let anchor = anchor::load(&self.dir).map_err(|source| AuditError::Read {
+            path: anchor_path.clone(),
+            source,
+        })?;
+        let Some(anchor) = anchor else {
+            return Ok(None);
+        };
+        let sequence = anchor.sequence;
+        let other = || AuditError::Rewritten {
+            path: self.path.clone(),
+            sequence,
+            signed: anchor_path.clone(),
+        };
+        if sequence > self.tail.sequence() {
+            return Err(other());
+        }
+        let mut tail = self.find(anchor).map_err(|_| other())?;
+        self.follow(&mut tail).map_err(|_| other())?;
+        let is_same = (tail.digest, tail.tree.root(), &tail.key)
+            == (self.tail.digest, self.tail.tree.root(), &self.tail.key);
+        if !is_same || tail.sequence() != self.tail.sequence() {
+            return Err(other());
+        }
+        Ok(Some(sequence))
+    }
+
+    /// Remembers, beside the folder, that all there is was signed.
+    fn drop_anchor(&self) {
+        if let Err(error) = anchor::store(&self.dir, &self.tail.head()) {
+            tracing::warn!(%error, "where the audit log was signed last is not kept");
+        }
     }
 
     fn no_head(&self) -> AuditError {
@@ -810,6 +862,11 @@ impl Folder {
             .last
             .take_if(|last| last.checkpoint().size == self.tail.sequence())
         {
+            let key = self.tail.key.as_ref().ok_or(AuditError::NoKey)?;
+            if last.checkpoint().root != self.tail.tree.root() || last.check(key).is_err() {
+                let foreign = io::Error::other("the last one there is not of this log");
+                return Err(self.no_checkpoint(foreign));
+            }
             return Ok(last);
         }
         let signer = self.signer.as_ref().ok_or(AuditError::NoKey)?;
@@ -822,6 +879,7 @@ impl Folder {
         let signed = SignedCheckpoint::sign(checkpoint, signer)
             .map_err(|fault| failed(io::Error::other(fault)))?;
         checkpoint::append(&self.dir, &signed, end.end, sync).map_err(failed)?;
+        self.drop_anchor();
         Ok(signed)
     }
 

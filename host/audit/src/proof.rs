@@ -19,7 +19,7 @@ use crate::tree::{
     RangeHashes, TreeHash, consistency_ranges, inclusion_ranges, root_from_inclusion,
     roots_from_consistency,
 };
-use crate::{Event, VerifyError};
+use crate::{Event, VerifyError, small};
 
 /// What can be shown about a log to somebody who has only its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,7 +255,7 @@ impl Leaves {
         })?;
         // Those that are not among the entries of an export, or were archived.
         if let Some(path) = earlier_lines(dir).map_err(VerifyError::from)? {
-            match fs::read(&path) {
+            match small::read(&path) {
                 Ok(bytes) => bytes.split(|byte| *byte == b'\n').for_each(note_rotation),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(ProveError::Read { path, source }),

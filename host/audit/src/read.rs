@@ -62,7 +62,7 @@ pub fn read(dir: &Path) -> Result<Entries, AuditError> {
         None => None,
         Some(archived) => {
             let path = Archived::kept_path(dir, archived.last);
-            match std::fs::read(&path) {
+            match crate::small::read(&path) {
                 Ok(lines) if Digest::of(&lines) == archived.kept => Some(Cursor::new(lines)),
                 _ => return Err(AuditError::Archived { path }),
             }

@@ -35,6 +35,12 @@ impl Folder {
         fs::read(self.audit.join(name)).expect("there is such a file")
     }
 
+    /// Takes away what says how far the log was signed, as it is where a crash, or an operator, goes
+    /// back to before that.
+    pub(crate) fn forget_signed(&self) {
+        let _ = fs::remove_file(crate::anchor::path(&self.audit));
+    }
+
     /// Changes the text of a file.
     pub(crate) fn change(&self, name: &str, change: impl FnOnce(String) -> String) {
         let text = String::from_utf8(self.file(name)).expect("text");

@@ -3,10 +3,10 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use crate::small;
 use crate::tree::{Frontier, TreeHash};
 use crate::verify::VerifyError;
 
@@ -163,7 +163,7 @@ pub(crate) fn read_leaves(
         let tile = (number - 1) / TILE_WIDTH;
         let width = TILE_WIDTH.min(size - tile * TILE_WIDTH);
         let path = dir.join(path("0", tile, width));
-        let bytes = fs::read(&path).unwrap_or_default();
+        let bytes = small::read(&path).unwrap_or_default();
         let (hashes, rest) = bytes.as_chunks::<32>();
         if hashes.len() as u64 != width || !rest.is_empty() {
             return Err(VerifyError::TileChanged { path });

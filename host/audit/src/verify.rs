@@ -12,7 +12,7 @@ use crate::head::{HEAD_FILE, Head, Heads, LOG_FILE};
 use crate::note::{Note, VerifierKey};
 use crate::tiles::{Tile, Tiles, read_leaves};
 use crate::tree::{Frontier, TreeHash};
-use crate::{Digest, Entry, Event};
+use crate::{Digest, Entry, Event, small};
 
 mod faults;
 
@@ -91,8 +91,8 @@ struct Verifier<'a> {
     sealed: usize,
     /// The entries that the log begins after.
     archived: Option<Archived>,
-    /// Whether an entry says that they were archived.
-    is_archiving_told: bool,
+    /// The last entry that says that they were archived.
+    archiving_told: Option<u64>,
     /// How many entries are covered by checkpoints of keys that were given or follow from those.
     trusted: u64,
     /// The last replacement of a key that nobody vouched for.
@@ -173,7 +173,7 @@ impl<'a> Verifier<'a> {
             line: 1,
             sealed: 0,
             archived,
-            is_archiving_told: false,
+            archiving_told: None,
             trusted: 0,
             replaced: None,
             report: VerifyReport::default(),
@@ -191,7 +191,7 @@ impl<'a> Verifier<'a> {
         let first = self.tree.size() + 1;
         self.lines(u64::MAX, &mut None)?;
         self.report.present = (self.tree.size().min(first), self.tree.size());
-        if !self.is_archiving_told
+        if self.archiving_told.is_none()
             && let Some(Archived { last, .. }) = self.archived
         {
             let path = self.path.clone();
@@ -231,7 +231,7 @@ impl<'a> Verifier<'a> {
         let changed = |path: &Path| VerifyError::ArchivedChanged {
             path: path.to_owned(),
         };
-        match fs::read(&kept) {
+        match small::read(&kept) {
             Ok(bytes) if Digest::of(&bytes) == archived.kept => {}
             _ => return Err(changed(&kept)),
         }
@@ -294,7 +294,10 @@ impl<'a> Verifier<'a> {
             line: 1,
             fault,
         };
-        let text = fs::read_to_string(&path).map_err(|_| changed(CheckpointFault::Malformed))?;
+        let text = small::read(&path)
+            .ok()
+            .and_then(|text| String::from_utf8(text).ok());
+        let text = text.ok_or_else(|| changed(CheckpointFault::Malformed))?;
         let published =
             SignedCheckpoint::parse(&text).map_err(|_| changed(CheckpointFault::Malformed))?;
         let size = published.checkpoint().size;
@@ -406,7 +409,7 @@ impl<'a> Verifier<'a> {
 
     fn compare(&self, tile: &Tile) -> Result<(), VerifyError> {
         let path = self.dir.join(&tile.path);
-        match fs::read(&path) {
+        match small::read(&path) {
             Ok(bytes) if bytes == tile.bytes => Ok(()),
             _ => Err(VerifyError::TileChanged { path }),
         }
@@ -441,7 +444,9 @@ impl<'a> Verifier<'a> {
             && let Some(archived) = &self.archived
         {
             let told = serde_json::from_slice::<Entry>(checked.line).ok();
-            self.is_archiving_told |= told.is_some_and(|told| archived.is_named_by(&told.event));
+            if told.is_some_and(|told| archived.is_named_by(&told.event)) {
+                self.archiving_told = Some(entry.sequence);
+            }
         }
         self.report.head = entry.digest;
         if self.report.first_time.is_none() {
@@ -583,6 +588,17 @@ impl<'a> Verifier<'a> {
         self.report.entries = entries;
         self.report.root = self.tree.root();
         let beyond = |size| CheckpointFault::Beyond { size, entries };
+        // It takes no key to write that entries were archived where it is not signed.
+        let covered = match self.trust.keys.is_empty() {
+            true => self.report.signed,
+            false => self.trusted,
+        };
+        if let Some(Archived { last, .. }) = self.archived
+            && self.archiving_told.is_none_or(|told| told > covered)
+        {
+            let path = self.path;
+            return Err(VerifyError::NotArchived { path, last });
+        }
         if let Some(next) = &self.next {
             return Err(self.checkpoint_fault(beyond(next.checkpoint().size)));
         }

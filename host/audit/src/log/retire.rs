@@ -36,6 +36,10 @@ impl Folder {
             )));
         }
         self.write(vec![event])?;
+        if self.owes_checkpoint {
+            let unsigned = "the entry that says that entries are archived could not be signed";
+            return Err(self.cannot_write(io::Error::other(unsigned)));
+        }
         // Neither head may name an entry that leaves.
         self.renew_head()?;
         let replaced = self.replace(archived.bytes - from);

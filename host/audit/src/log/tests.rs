@@ -148,7 +148,8 @@ fn a_cut_log_is_not_continued() {
     let left: Vec<Entry> = left.collect::<Result<_, _>>().expect("reads");
     assert_eq!(predictions(&left), [1]);
 
-    // A head that is cut too does not hide it: the checkpoints know.
+    // A head that is cut too does not hide it: what was signed here last is known, and the checkpoints
+    // know as well.
     let head = Head {
         digest: left[1].digest,
         key: Some(key(&log)),
@@ -157,6 +158,12 @@ fn a_cut_log_is_not_continued() {
         tree: None,
     };
     crate::head::store_old(&head, dir.path());
+    let error = AuditLog::open(dir.path()).expect_err("is cut");
+    assert!(
+        matches!(error, AuditError::Rewritten { sequence: 3, .. }),
+        "{error}"
+    );
+    dir.forget_signed();
     let error = AuditLog::open(dir.path()).expect_err("is cut");
     assert!(
         matches!(error, AuditError::Cut { sequence: 3, .. }),
@@ -363,6 +370,7 @@ fn a_crash_between_any_two_writes_is_recovered_from() {
     drop(log);
     let after = [LOG_FILE, HEAD_FILE, CHECKPOINTS_FILE].map(|name| (name, dir.file(name)));
     let restore = |files: &[(&str, Vec<u8>)]| {
+        dir.forget_signed();
         for (name, bytes) in files {
             fs::write(dir.path().join(name), bytes).expect("writes");
         }
@@ -639,6 +647,7 @@ fn a_crash_within_several_entries_leaves_the_first_of_them() {
         assert_eq!(report.repairs.len(), usize::from(is_torn));
         drop(log);
         fs::write(dir.path().join(CHECKPOINTS_FILE), "").expect("begins anew");
+        dir.forget_signed();
     }
 }
 
@@ -703,6 +712,7 @@ fn a_head_that_is_incomplete_has_another_beside_it() {
                 fs::write(dir.path().join(name), bytes).expect("writes");
             }
             fs::write(dir.path().join(HEAD_FILE), &left).expect("writes");
+            dir.forget_signed();
             let error = verify(dir.path()).expect_err("is incomplete");
             assert!(
                 error.to_string().contains("the next run mends it"),
@@ -776,4 +786,119 @@ fn the_second_head_follows_the_first_at_a_distance() {
         verify(dir.path()),
         Err(crate::VerifyError::HeadChanged { .. })
     ));
+}
+
+/// Everything of a log that lies in its folder, and not beside it, put in the place of another's.
+fn put_in_place(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for name in [LOG_FILE, HEAD_FILE, CHECKPOINTS_FILE] {
+        let _ = fs::remove_file(to.join(name));
+        if from.join(name).exists() {
+            fs::copy(from.join(name), to.join(name)).expect("copies");
+        }
+    }
+}
+
+#[test]
+fn a_history_that_was_written_anew_is_not_signed() {
+    let dir = folder();
+    let log = AuditLog::open(dir.path()).expect("opens");
+    for number in 0..5 {
+        log.append(event(number)).expect("appends");
+    }
+    drop(log);
+    // A forger who can write the folder, and has not the key: the first entry, which names it, and
+    // others after it; a head for them; and no checkpoint that tells.
+    let forged = folder();
+    let first = fs::read_to_string(dir.path().join(LOG_FILE)).expect("reads");
+    let first = first.lines().next().expect("a line").to_owned() + "\n";
+    let mut tail = Tail::empty();
+    let entry = open_line(first.trim_end().as_bytes()).expect("an entry");
+    let (digest, key) = (entry.digest, entry.key_event(first.trim_end().as_bytes()));
+    tail.step(digest, first.as_bytes(), key.as_ref().and_then(Event::key));
+    let mut lines = first.clone();
+    for number in 10..20 {
+        let (entry, line) =
+            seal(tail.sequence() + 1, now(), tail.digest, event(number)).expect("seals");
+        tail.step(entry.digest, line.as_bytes(), None);
+        lines.push_str(&line);
+    }
+    fs::create_dir_all(forged.path()).expect("a folder");
+    fs::write(forged.path().join(LOG_FILE), &lines).expect("writes");
+    HeadFile::create(forged.path(), &tail.head()).expect("writes");
+    let signed = fs::read(dir.path().join(CHECKPOINTS_FILE)).expect("reads");
+    put_in_place(forged.path(), dir.path());
+    let error = AuditLog::open(dir.path()).expect_err("it was rewritten");
+    assert!(
+        matches!(error, AuditError::Rewritten { sequence: 6, .. }),
+        "{error}"
+    );
+    assert!(
+        !dir.path().join(CHECKPOINTS_FILE).exists(),
+        "nothing is signed"
+    );
+    // Nor where the checkpoints stay.
+    fs::write(dir.path().join(CHECKPOINTS_FILE), &signed).expect("writes");
+    AuditLog::open(dir.path()).expect_err("it was rewritten");
+    assert_eq!(
+        fs::read(dir.path().join(CHECKPOINTS_FILE)).expect("reads"),
+        signed
+    );
+}
+
+#[test]
+fn an_older_log_or_none_is_not_gone_on_with() {
+    let dir = folder();
+    let older = folder();
+    let log = AuditLog::open(dir.path()).expect("opens");
+    log.append(event(1)).expect("appends");
+    put_in_place(dir.path(), older.path());
+    let newer = folder();
+    log.append(event(2)).expect("appends");
+    put_in_place(dir.path(), newer.path());
+    drop(log);
+
+    put_in_place(older.path(), dir.path());
+    let error = AuditLog::open(dir.path()).expect_err("it is older");
+    assert!(
+        matches!(error, AuditError::Rewritten { sequence: 3, .. }),
+        "{error}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("put back the log that was there"),
+        "{error}"
+    );
+    for name in [LOG_FILE, HEAD_FILE, CHECKPOINTS_FILE] {
+        fs::remove_file(dir.path().join(name)).expect("removes");
+    }
+    let error = AuditLog::open(dir.path()).expect_err("there is none");
+    assert!(
+        matches!(error, AuditError::Rewritten { sequence: 3, .. }),
+        "{error}"
+    );
+    let _ = fs::remove_file(dir.path().join(LOG_FILE));
+
+    // What was there goes on, also where it is not known any more what was signed.
+    put_in_place(newer.path(), dir.path());
+    AuditLog::open(dir.path()).expect("opens");
+    fs::write(anchor::path(dir.path()), "half").expect("writes");
+    let log = AuditLog::open(dir.path()).expect("opens");
+    drop(log);
+    assert_eq!(
+        anchor::load(dir.path())
+            .expect("reads")
+            .map(|at| at.sequence),
+        Some(3)
+    );
+    // And where a key was changed, or a crash came after entries that are not signed.
+    let log = AuditLog::open(dir.path()).expect("opens");
+    log.rotate_key().expect("rotates");
+    log.append(small_event(9)).expect("appends");
+    put_in_place(dir.path(), older.path());
+    drop(log);
+    put_in_place(older.path(), dir.path());
+    AuditLog::open(dir.path()).expect("opens");
+    verify(dir.path()).expect("is whole");
 }

@@ -190,7 +190,7 @@ pub enum VerifyError {
         path: PathBuf,
     },
     /// The log begins after entries that no entry of it says were archived.
-    #[error("{}: entries 1 to {last} are not here, and no entry says that they were archived: they were removed", path.display())]
+    #[error("{}: entries 1 to {last} are not here, and no signed entry says that they were archived: they were removed", path.display())]
     NotArchived {
         /// The log.
         path: PathBuf,
