@@ -127,10 +127,14 @@ pub async fn declare(workspace: &Workspace, pipeline: &Pipeline) -> Result<Decla
     ) else {
         return Err(other_rows(format!("there is no plugin `{}`", train.plugin)));
     };
-    workspace
+    let rules = &sections.conduct;
+    let record = workspace
         .conduct()
-        .let_in(&planned.plugin, sections.conduct.admission, None)?;
-    let (name, grants) = (&train.plugin, section.grants.clone());
+        .let_in(&planned.plugin, rules.admission, None)?;
+    let grants = rules
+        .isolate
+        .applied(record.standing, section.grants.clone());
+    let name = &train.plugin;
     let origin = Origin {
         signatures: component.signatures(),
         trust: sections.trust.get(&Role::Adapter),

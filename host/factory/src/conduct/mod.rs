@@ -31,7 +31,7 @@ use thiserror::Error;
 pub use baseline::{Baseline, FunctionUse};
 pub use judge::{Judged, JudgedPlugin};
 pub use observation::{Lesson, Most, Observation, Place, Seen};
-pub use rules::{Admission, ConductSection, Response};
+pub use rules::{Admission, ConductSection, Isolate, Response};
 pub use score::{Deviation, figure};
 pub use standing::{Action, StandingRecord, operator};
 pub use tell::{PlaceTold, PluginTold, standing_in};
