@@ -1,18 +1,21 @@
-//! State and databases for a policy in a process of its own: asked of the host, under the same grants.
+//! State, databases and stores for a policy in a process of its own: asked of the host, under the same grants.
 
 mod apart;
+#[path = "apart/record.rs"]
+mod record;
 
 use std::fs;
 use std::path::Path;
 
-use sandcast_audit::{AuditLog, Event};
+use sandcast_audit::AuditLog;
 use sandcast_sandbox::{
-    ByteSize, ControlPoint, Grants, Isolation, Plugin, Recording, RecordingGrant, Recordings,
-    Request, Role, Sandbox, SqlGrant, StateGrant, replay,
+    BlobGrant, ByteSize, ControlPoint, Grants, Isolation, Plugin, Recording, RecordingGrant,
+    Recordings, Request, Role, Sandbox, SqlGrant, StateGrant, replay,
 };
 use serde_json::{Value, json};
 
 use apart::{ALONE, children, component, context, processes, program, sandbox, told};
+use record::effects;
 
 /// What a new instance says to what it is told, and what it recorded.
 async fn does(plugin: &Plugin, context_of_request: Value) -> (Vec<String>, sandcast_audit::Digest) {
@@ -28,25 +31,6 @@ async fn does(plugin: &Plugin, context_of_request: Value) -> (Vec<String>, sandc
     let reasons = policy.decide(&request).await.expect("it decides").reasons;
     let usage = policy.finish().expect("ended");
     (reasons, usage.recording.expect("a recording"))
-}
-
-/// What is on record of effects and denials.
-fn effects(audit: &AuditLog) -> Vec<String> {
-    let entries = audit.entries().expect("a log in memory").into_iter();
-    entries
-        .filter_map(|entry| match entry.event {
-            Event::Effect {
-                capability,
-                action,
-                target,
-                ..
-            } => Some(format!("{capability} {action} {target}")),
-            Event::Denied {
-                detail, grant_with, ..
-            } => Some(format!("denied {detail}: {grant_with}")),
-            _ => None,
-        })
-        .collect()
 }
 
 fn house(folder: &Path, audit: &AuditLog, recordings: &Recordings) -> Sandbox {
@@ -163,5 +147,48 @@ async fn what_a_policy_in_a_process_asks_a_database_is_what_it_asks_in_the_engin
     )
     .await;
     assert!(effects.iter().any(|effect| effect.starts_with("sql ")));
+    assert!(effects.iter().any(|effect| effect.starts_with("denied")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_in_a_process_does_with_a_store_is_what_it_does_in_the_engine() {
+    let _alone = ALONE.lock().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(folder.path().join("raw")).expect("a store");
+    fs::write(folder.path().join("raw/old"), b"what was there").expect("an object");
+    fs::write(folder.path().join("secret"), b"SECRET").expect("an object");
+    let grant: BlobGrant = serde_json::from_value(json!({
+        "store": "lake", "prefix": "raw/", "access": "read-write", "object_bytes": "1KiB",
+        "objects": 8, "to": { "url": format!("file:{}", folder.path().display()) },
+    }))
+    .expect("a grant");
+    let grants = Grants {
+        blob: vec![grant],
+        ..Grants::default()
+    };
+    let get = |key: &str| json!({ "do": "get", "store": "lake", "key": key });
+    let put =
+        |key: &str, text: &str| json!({ "do": "put", "store": "lake", "key": key, "text": text });
+    let effects = same_in_both(
+        "tests/guests/stower",
+        grants,
+        &[
+            json!({ "steps": [
+                get("raw/old"), { "do": "get", "store": "lake", "key": "raw/old", "range": [5, 3] },
+                put("raw/new", "something"), get("raw/new"),
+                { "do": "head", "store": "lake", "key": "raw/new" },
+                { "do": "put", "store": "lake", "key": "raw/new", "text": "x", "when": "absent" },
+                { "do": "put", "store": "lake", "key": "raw/large", "text": "much ", "times": 1000 },
+                { "do": "list", "store": "lake", "prefix": "raw/" },
+                { "do": "page", "store": "lake", "prefix": "raw/", "limit": 1 },
+                get("secret"), get("raw/../secret"), get("raw/nothing"),
+                { "do": "get", "store": "other", "key": "raw/old" },
+                { "do": "delete", "store": "lake", "key": "raw/new" },
+            ] }),
+            json!({ "steps": [get("raw/new"), get("raw/old")] }),
+        ],
+    )
+    .await;
+    assert!(effects.iter().any(|effect| effect.starts_with("blob put")));
     assert!(effects.iter().any(|effect| effect.starts_with("denied")));
 }

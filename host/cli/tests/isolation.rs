@@ -380,50 +380,50 @@ async fn a_process_that_is_gone_takes_its_instance_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_process_has_is_refused_when_it_is_asked_for() {
+async fn a_host_without_a_program_for_it_runs_nothing_in_a_process() {
     let _alone = ALONE.lock().await;
     let audit = AuditLog::in_memory();
-    let folder = tempfile::tempdir().expect("a folder");
-    let files = serde_json::from_value(json!([{ "host": folder.path(), "guest": "/data" }]));
-    let with_files = Grants {
-        files: files.expect("a grant"),
-        ..granted(Isolation::Process)
-    };
-    let (house, without) = (
-        sandbox(&audit, |_| {}),
-        sandbox(&audit, |config| config.process = None),
+    let without = sandbox(&audit, |config| config.process = None);
+    let (oracle, grants) = (component("tests/guests/lots"), granted(Isolation::Process));
+    let error = without.load("guest", &oracle, Role::Policy, grants).await;
+    let error = error.map(|_| ()).expect_err("it cannot be given");
+    assert!(
+        error.to_string().contains("plugins.guest.grants.isolation")
+            && error.to_string().contains("no program to start"),
+        "{error}"
     );
-    let oracle = component("tests/guests/lots");
-    let csv = component("plugins/connector-csv");
-    let asked_for =
-        serde_json::from_value(json!({ "files": [{ "host": folder.path(), "guest": "/data" }] }));
-    let reading: Grants = asked_for.expect("grants");
-    for (sandbox, bytes, role, grants, why) in [
-        (&house, &oracle, Role::Policy, with_files, "opens no folder"),
-        (
-            &house,
-            &csv,
-            Role::Connector,
-            Grants {
-                isolation: Isolation::Process,
-                ..reading
-            },
-            "connectors do not yet",
-        ),
-        (
-            &without,
-            &oracle,
-            Role::Policy,
-            granted(Isolation::Process),
-            "no program to start",
-        ),
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standard_library_in_a_process_prints_and_is_denied_as_it_is_in_the_engine() {
+    let _alone = ALONE.lock().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let rows =
+        RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)])
+            .expect("rows");
+    let mut logs = Vec::new();
+    // With state everything is asked of the host, also the streams that are printed to.
+    for (isolation, state) in [
+        (Isolation::Engine, None),
+        (Isolation::Process, None),
+        (Isolation::Process, Some(StateGrant::default())),
     ] {
-        let error = sandbox.load("guest", bytes, role, grants).await.map(|_| ());
-        let error = error.expect_err("it cannot be given");
-        assert!(
-            error.to_string().contains("plugins.guest.grants.isolation")
-                && error.to_string().contains(why),
-            "{error}"
-        );
+        let audit = AuditLog::in_memory();
+        let kept = folder.path().join("plugin-state.sqlite");
+        let sandbox = sandbox(&audit, |config| config.plugin_state = Some(kept));
+        let grants = Grants {
+            isolation,
+            state,
+            ..Grants::default()
+        };
+        let plugin = load(&sandbox, "tests/guests/noise", Role::Validator, grants).await;
+        let config = json!({ "lines": 50 });
+        let validator = plugin.validator(&context(), &config, &rows.schema()).await;
+        let mut validator = validator.expect("it is configured");
+        validator.check(&rows).await.expect("it checks");
+        let verdicts = validator.finish().await.expect("it judges");
+        logs.push((format!("{verdicts:?}"), told(&audit)));
     }
+    assert_eq!(logs[0], logs[1]);
+    assert_eq!(logs[0], logs[2]);
 }

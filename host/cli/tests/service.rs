@@ -111,7 +111,7 @@ fn predicted(state: &Path, model: &str) -> Value {
 #[test]
 fn a_model_whose_plugins_are_in_processes_is_the_same_model_and_is_served() {
     let (state, other) = (state("service-isolated"), state("service-in-the-engine"));
-    // The example, with every plugin in a process that can be.
+    // The example, with every plugin in a process.
     let example = repository().join("examples/credit-risk");
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("data")).expect("a folder");
@@ -122,20 +122,11 @@ fn a_model_whose_plugins_are_in_processes_is_the_same_model_and_is_served() {
     let plugins = repository().join("plugins");
     let plugins = plugins.canonicalize().expect("the plugins");
     let mut isolated = pipeline.replace("../../plugins", &plugins.display().to_string());
-    for (here, there) in [
-        (
-            "role: validator }",
-            "role: validator, grants: { isolation: process } }",
-        ),
-        ("{ recording: {} }", "{ recording: {}, isolation: process }"),
-        (
-            "compute: { memory: 1GiB, time: 10m }",
-            "compute: { memory: 1GiB, time: 10m }\n      recording: {}\n      isolation: process",
-        ),
-    ] {
-        assert!(isolated.contains(here), "{here}");
-        isolated = isolated.replace(here, there);
-    }
+    let compute = "compute: { memory: 1GiB, time: 10m }";
+    assert!(isolated.contains(compute));
+    isolated = isolated.replace(compute, &format!("{compute}\n      recording: {{}}"));
+    // Nobody is trusted yet, so all are in processes, the connector too.
+    isolated.push_str("\nconduct: { isolate: probation }\n");
     let file = folder.path().join("pipeline.yaml");
     std::fs::write(&file, isolated).expect("a pipeline");
     let file = file.to_str().expect("a path in UTF-8");
@@ -149,6 +140,15 @@ fn a_model_whose_plugins_are_in_processes_is_the_same_model_and_is_served() {
     assert_eq!(predicted(&state, "credit-risk@champion"), expected);
     let replayed = output(&state, &["replay", "all"]);
     assert!(replayed.status.success(), "{replayed:?}");
+    let planned = output(&state, &["plan", file]);
+    let planned = String::from_utf8_lossy(&planned.stdout).into_owned();
+    let apart = "in a process of its own while it is not trusted";
+    assert_eq!(planned.matches(apart).count(), 4, "{planned}");
+    let of_csv = repository().join("plugins/connector-csv");
+    let of_csv = of_csv.to_str().expect("a path in UTF-8");
+    let inspected = output(&state, &["inspect", of_csv, "--pipeline", file]);
+    let inspected = String::from_utf8_lossy(&inspected.stdout).into_owned();
+    assert!(inspected.contains(apart), "{inspected}");
 
     let arguments = ["serve", "--address", "127.0.0.1:0", "credit-risk@champion"];
     let (mut serving, address) = serve(sandcast(&state, &arguments));

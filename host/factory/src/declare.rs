@@ -138,9 +138,11 @@ pub async fn declare(workspace: &Workspace, pipeline: &Pipeline) -> Result<Decla
     ) else {
         return Err(other_rows(format!("there is no plugin `{}`", train.plugin)));
     };
-    workspace.conduct().let_look(&planned.plugin)?;
-    let (name, grants) = (&train.plugin, section.grants.without_effects());
-    let is_less = grants != section.grants;
+    let standing = workspace.conduct().let_look(&planned.plugin)?;
+    let without = section.grants.without_effects();
+    let is_less = without != section.grants;
+    let grants = sections.conduct.isolate.applied(standing, without);
+    let name = &train.plugin;
     let origin = Origin {
         signatures: component.signatures(),
         trust: sections.trust.get(&Role::Adapter),

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, AsArray as _, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use sandcast_audit::{Digest, Event, PluginRef};
+use sandcast_audit::{Digest, Event, PluginRef, Standing};
 use sandcast_estate::BlobError;
 use sandcast_sandbox::{
     CallContext, CallError, ControlPoint, Effect, GenerationOptions, LoadError, Model, ModelError,
@@ -169,8 +169,8 @@ impl ServedModel {
             ask(workspace, version, policy, &context).await?;
         }
         let name = &version.adapter_name;
-        let grants = version.grants.clone();
-        let_in(workspace, version, &version.adapter)?;
+        let standing = let_in(workspace, version, &version.adapter)?;
+        let grants = version.isolate.applied(standing, version.grants.clone());
         let adapter = (name.as_str(), &version.component, Role::Adapter, grants);
         let plugin = load_plugin(workspace, version, adapter, &version.vouched).await?;
         let artifact = get(workspace, version, &version.artifact).await?;
@@ -350,16 +350,17 @@ async fn get(
     })
 }
 
-/// Whether a plugin of a version may be loaded, by what it did so far. A refusal is on record.
+/// How far a plugin of a version is trusted, if it may be loaded by what it did so far. A refusal is on record.
 fn let_in(
     workspace: &Workspace,
     version: &ModelVersion,
     plugin: &PluginRef,
-) -> Result<(), InferenceError> {
+) -> Result<Standing, InferenceError> {
     // Whoever trained the model let the plugin in.
     let conduct = workspace.conduct();
-    let Err(source) = conduct.let_in(plugin, Admission::Automatic, None) else {
-        return Ok(());
+    let source = match conduct.let_in(plugin, Admission::Automatic, None) {
+        Ok(record) => return Ok(record.standing),
+        Err(source) => source,
     };
     workspace.audit().append(Event::PluginRefused {
         name: plugin.id.clone(),
@@ -417,12 +418,12 @@ async fn ask(
     policy: &PredictPolicy,
     context: &CallContext,
 ) -> Result<(), InferenceError> {
-    let_in(workspace, version, &policy.plugin)?;
+    let standing = let_in(workspace, version, &policy.plugin)?;
     let part = (
         policy.name.as_str(),
         &policy.component,
         Role::Policy,
-        policy.grants.clone(),
+        version.isolate.applied(standing, policy.grants.clone()),
     );
     let plugin = load_plugin(workspace, version, part, &policy.vouched).await?;
     let request = Request {

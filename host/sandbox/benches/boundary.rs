@@ -18,7 +18,7 @@ use sandcast_sandbox::process::{self, ProcessProgram};
 use sandcast_sandbox::{
     CallContext, ComputeGrant, ControlPoint, DeviceChoice, Field, Grants, Isolation, Kind, Model,
     Plugin, Precision, RandomGrant, RecordingGrant, Recordings, Request, Role, Sandbox,
-    SandboxConfig, Task, TaskKind, TrainInput, Validator,
+    SandboxConfig, ScanRequest, Task, TaskKind, TrainInput, Validator,
 };
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -401,6 +401,65 @@ mod isolation {
         bencher.bench_local(|| {
             let checking = validator.check(&rows);
             HOUSE.runtime.block_on(checking).expect("checked")
+        });
+    }
+
+    /// The next 10,000 rows of ten columns of a connector that makes them from nothing.
+    #[divan::bench(args = PLACES, sample_count = 100, sample_size = 1)]
+    fn next_10000_rows(bencher: Bencher<'_, '_>, place: &str) {
+        let plugin = load_with(
+            "tests/guests/probe-connector",
+            Role::Connector,
+            grants(place, false),
+        );
+        let config = json!({ "rows": 1_000_000_000, "batch_rows": 10_000 });
+        let context = context();
+        let mut connector = HOUSE.runtime.block_on(async {
+            let made = plugin.connector(&context, &config).await;
+            let mut connector = made.expect("an instance");
+            let split = connector.partitions().await.expect("parts").remove(0);
+            let scanning = connector.scan(&ScanRequest::all(split)).await;
+            scanning.expect("it reads");
+            connector
+        });
+        bencher.bench_local(|| {
+            let next = HOUSE.runtime.block_on(connector.next());
+            next.expect("rows").expect("not the end")
+        });
+    }
+
+    /// A CSV file of 10,000 rows, read in an instance of its own, from opening it to its end.
+    #[divan::bench(args = PLACES, sample_count = 50, sample_size = 1)]
+    fn csv_of_10000_rows(bencher: Bencher<'_, '_>, place: &str) {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("csv");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let mut text = String::from("id,name,amount,when\n");
+        for row in 0..10_000 {
+            text.push_str(&format!("{row},name {row},{row}.5,2026-11-22\n"));
+        }
+        std::fs::write(folder.join("rows.csv"), text).expect("a file");
+        let files = json!([{ "host": folder, "guest": "/data" }]);
+        let grants = Grants {
+            files: serde_json::from_value(files).expect("a grant"),
+            ..grants(place, false)
+        };
+        let plugin = load_with("plugins/connector-csv", Role::Connector, grants);
+        let plugin = plugin.unrecorded();
+        let config = json!({ "path": "/data/rows.csv" });
+        bencher.bench_local(|| {
+            HOUSE.runtime.block_on(async {
+                let made = plugin.connector(&context(), &config).await;
+                let mut connector = made.expect("an instance");
+                let split = connector.partitions().await.expect("parts").remove(0);
+                let scanning = connector.scan(&ScanRequest::all(split)).await;
+                scanning.expect("it reads");
+                let mut rows = 0;
+                while let Some(chunk) = connector.next().await.expect("rows") {
+                    rows += chunk.rows_read;
+                }
+                assert_eq!(rows, 10_000);
+                connector.finish()
+            })
         });
     }
 }

@@ -274,12 +274,7 @@ impl Instance {
     }
 
     /// Takes the guest's own answer: its failure is an error, but the Store lives on.
-    pub(crate) fn accept<T>(&mut self, answer: Result<T, types::Failure>) -> Result<T, CallError> {
-        answer.map_err(|failure| self.failed(failure_of(failure)))
-    }
-
-    /// The same of a failure that is in the host's words already.
-    pub(crate) fn accept_told<T>(&mut self, answer: Result<T, Failure>) -> Result<T, CallError> {
+    pub(crate) fn accept<T>(&mut self, answer: Result<T, Failure>) -> Result<T, CallError> {
         answer.map_err(|failure| self.failed(failure))
     }
 
@@ -450,7 +445,14 @@ impl Instance {
             return self.strayed(strayed);
         }
         if let Some(told) = error.downcast_ref::<Told>() {
-            return told.0.clone().of(&self.plugin, &self.stage);
+            let mut told = told.0.clone().of(&self.plugin, &self.stage);
+            if let CallError::Trap { cause, .. } = &mut told
+                && let Ok(store) = self.store()
+                && let Some(last_words) = store.data().log.last_words()
+            {
+                add_last_words(cause, last_words);
+            }
+            return told;
         }
         let (mut refused, mut limit_bytes, mut last_words) = (false, 0, None);
         if let Ok(store) = self.store() {
@@ -490,8 +492,7 @@ impl Instance {
             cause.push_str(&place);
         }
         if let Some(last_words) = last_words {
-            cause.push_str("; its last words: ");
-            cause.push_str(&last_words);
+            add_last_words(&mut cause, &last_words);
         }
         CallError::Trap {
             plugin: self.plugin.clone(),
@@ -593,6 +594,11 @@ impl Drop for Instance {
             tracing::error!(%error, plugin = %self.plugin, "what an instance did could not be recorded");
         }
     }
+}
+
+fn add_last_words(cause: &mut String, last_words: &str) {
+    cause.push_str("; its last words: ");
+    cause.push_str(last_words);
 }
 
 /// The functions a trap came from, innermost first, as far as they have names.

@@ -331,8 +331,11 @@ async fn check_and_compile(
         keep_component(sandbox, name, bytes, role, &grants)?;
     }
     let isolation = grants.isolation;
-    if isolation == Isolation::Process {
-        check_isolation(sandbox, name, role, &grants)?;
+    if isolation == Isolation::Process && sandbox.process().is_none() {
+        return Err(bad(
+            "isolation",
+            "this host was given no program to start for it".to_owned(),
+        ));
     }
     let component = compile(sandbox, name, bytes, &inspection).await?;
     let (identity, pre) = prepare(sandbox, name, &component, role, grants, &inspection, false)?;
@@ -356,34 +359,6 @@ async fn check_and_compile(
     ))
 }
 
-/// A process of its own asks the host for what it has of it; what cannot be asked for over a pipe yet is
-/// refused.
-fn check_isolation(
-    sandbox: &Sandbox,
-    name: &str,
-    role: Role,
-    grants: &Grants,
-) -> Result<(), LoadError> {
-    let reason = if role == Role::Connector {
-        "policies, validators and adapters run in processes of their own; connectors do not yet"
-    } else if !(grants.files.is_empty() && grants.http.is_empty() && grants.blob.is_empty()) {
-        "a process of its own opens no folder and reaches no host and no store; take these grants away, or \
-         `isolation`"
-    } else if role != Role::Adapter && grants.compute.is_some() {
-        "only adapters compute programs from a process of their own; take `compute` away, or \
-         `isolation`"
-    } else if sandbox.process().is_none() {
-        "this host was given no program to start for it"
-    } else {
-        return Ok(());
-    };
-    Err(LoadError::BadGrant {
-        name: name.to_owned(),
-        grant: "isolation".into(),
-        reason: reason.to_owned(),
-    })
-}
-
 fn workshop(
     sandbox: &Sandbox,
     identity: &Identity,
@@ -405,7 +380,8 @@ fn workshop(
     Ok(Arc::new(workshop))
 }
 
-/// A component in a process that runs nothing else. The host has checked it.
+/// A component in a process that runs nothing else. The host has checked it, and its grants too, which are told
+/// to the process as far as it needs them.
 pub(crate) fn apart(
     sandbox: &Sandbox,
     name: &str,
@@ -417,21 +393,11 @@ pub(crate) fn apart(
 ) -> Result<Plugin, LoadError> {
     let inspection = inspect_named(name, bytes)?;
     check_role(name, &inspection, role)?;
-    check_imports(name, &inspection, &grants)?;
     let component = cache::compiled(sandbox.engine(), artifact);
     let component = component.map_err(|error| LoadError::Compile {
         name: name.to_owned(),
         reason: text::sentence(&format!("{error:#}"), 1024),
     })?;
-    // What the host keeps is not looked for here.
-    let grants = match asks_host {
-        true => Grants {
-            state: None,
-            sql: Vec::new(),
-            ..grants
-        },
-        false => grants,
-    };
     let (identity, pre) = prepare(
         sandbox,
         name,
@@ -704,8 +670,6 @@ fn link(
     }
     if any(&|import| import.interface.starts_with("wasi:cli/")) {
         noise::link(&mut linker)?;
-    } else {
-        noise::link_io(&mut linker)?;
     }
     let pre = linker.instantiate_pre(component)?;
     Ok(match role {
@@ -722,6 +686,8 @@ fn link_here(
     needs: &dyn Fn(Capability) -> bool,
 ) -> wasmtime::Result<()> {
     crate::columns::link(linker)?;
+    noise::link_io(linker)?;
+    noise::link_streams(linker)?;
     log::link(linker)?;
     config::link(linker)?;
     if needs(Capability::Files) {

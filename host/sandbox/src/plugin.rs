@@ -206,7 +206,8 @@ impl Plugin {
         let RolePre::Connector(pre) = &self.made.pre else {
             return Err(self.wrong_role(Role::Connector));
         };
-        Connector::open(self.instance(context, config).await?, pre, config).await
+        let (instance, opening) = self.instance_anywhere(context, config).await?;
+        Connector::open(instance, pre, config, opening).await
     }
 
     /// A new instance that checks rows of a schema, configured.

@@ -31,7 +31,7 @@ use thiserror::Error;
 pub use baseline::{Baseline, FunctionUse};
 pub use judge::{Judged, JudgedPlugin};
 pub use observation::{Lesson, Most, Observation, Place, Seen};
-pub use rules::{Admission, ConductSection, Response};
+pub use rules::{Admission, ConductSection, Isolate, Response};
 pub use score::{Deviation, figure};
 pub use standing::{Action, StandingRecord, operator};
 pub use tell::{PlaceTold, PluginTold, standing_in};
@@ -171,17 +171,18 @@ impl Conduct {
         self.cache.standing(digest)
     }
 
-    /// Lets a component be looked at in its sandbox, without any effect, or says why not. It is not
-    /// made known by that.
+    /// Lets a component be looked at in its sandbox, without any effect: how far it is trusted, or why
+    /// not. It is not made known by that.
     ///
     /// # Errors
     /// If it is quarantined or revoked; or its standing cannot be read, which is the same as a no.
-    pub fn let_look(&self, plugin: &PluginRef) -> Result<(), ConductError> {
+    pub fn let_look(&self, plugin: &PluginRef) -> Result<Standing, ConductError> {
         match self.standing(&plugin.digest)? {
             Some(record) if !record.standing.may_load() => Err(ConductError::Refused {
                 record: Box::new(record),
             }),
-            _ => Ok(()),
+            Some(record) => Ok(record.standing),
+            None => Ok(Standing::Admitted),
         }
     }
 

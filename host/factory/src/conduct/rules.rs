@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use sandcast_sandbox::Role;
+use sandcast_audit::Standing;
+use sandcast_sandbox::{Grants, Isolation, Role};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,9 @@ pub struct ConductSection {
     pub pace: u8,
     /// Who lets a component in that was never seen here.
     pub admission: Admission,
+    /// Whose instances run in processes of their own, whatever the grants of a plugin say.
+    #[serde(skip_serializing_if = "Isolate::is_default")]
+    pub isolate: Isolate,
 }
 
 /// What is done about a plugin that deviates. Each does what those before it do, but that a plugin
@@ -80,6 +84,45 @@ pub enum Admission {
     Operator,
 }
 
+/// Whose instances run in processes of their own, by how far a component is trusted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolate {
+    /// Those whose grants say so.
+    #[default]
+    Granted,
+    /// And those of components that are not trusted yet: admitted, or on probation.
+    Probation,
+    /// And those of components that are trusted, which is everybody.
+    Trusted,
+}
+
+impl Isolate {
+    /// Whether a record need not say it.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a component of a standing runs in processes of its own.
+    #[must_use]
+    pub fn covers(self, standing: Standing) -> bool {
+        match self {
+            Self::Granted => false,
+            Self::Probation => standing <= Standing::Probation,
+            Self::Trusted => true,
+        }
+    }
+
+    /// The grants of a component of a standing, with that.
+    #[must_use]
+    pub fn applied(self, standing: Standing, mut grants: Grants) -> Grants {
+        if self.covers(standing) {
+            grants.isolation = Isolation::Process;
+        }
+        grants
+    }
+}
+
 impl Default for ConductSection {
     fn default() -> Self {
         Self {
@@ -92,6 +135,7 @@ impl Default for ConductSection {
             headroom: 10.0,
             pace: 25,
             admission: Admission::Automatic,
+            isolate: Isolate::Granted,
         }
     }
 }
@@ -153,6 +197,28 @@ mod tests {
             rules.response_to("mlp", Role::Adapter),
             Response::Quarantine
         );
+    }
+
+    #[test]
+    fn who_is_not_trusted_yet_is_isolated_where_that_is_wanted() {
+        use Standing::{Admitted, Probation, Trusted};
+        let apart = |rule: Isolate| {
+            [Admitted, Probation, Trusted].map(|standing| {
+                let grants = rule.applied(standing, Grants::default());
+                grants.isolation == Isolation::Process
+            })
+        };
+        assert_eq!(apart(Isolate::Granted), [false, false, false]);
+        assert_eq!(apart(Isolate::Probation), [true, true, false]);
+        assert_eq!(apart(Isolate::Trusted), [true, true, true]);
+        let granted = Grants {
+            isolation: Isolation::Process,
+            ..Grants::default()
+        };
+        for rule in [Isolate::Granted, Isolate::Probation] {
+            let grants = rule.applied(Trusted, granted.clone());
+            assert_eq!(grants.isolation, Isolation::Process, "never less");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sandcast_audit::{Digest, DigestHasher, PluginRef};
+use sandcast_audit::{Digest, DigestHasher, PluginRef, Standing};
 use sandcast_sandbox::{
     Capability, ControlPoint, Grants, Inspection, OperatorRules, Signers, TaskKind, check_trust,
 };
@@ -63,6 +63,7 @@ pub fn plan(
             size_bytes: inspection.size_bytes,
             capabilities: capabilities(inspection, &section.grants),
             grants: section.grants.clone(),
+            isolate: sections.conduct.isolate,
             untrusted,
             signed_by: signers.keys,
             identities: signers.identities,
@@ -118,7 +119,11 @@ impl Plan {
             }
             if let Some(ceiling) = &rules.ceiling {
                 let id = &planned.plugin.id;
-                planned.over_ceiling = ceiling.excesses(id, inspection.role, &planned.grants);
+                // Where it depends on its standing, that is known when it is loaded.
+                let grants = planned
+                    .isolate
+                    .applied(Standing::Trusted, planned.grants.clone());
+                planned.over_ceiling = ceiling.excesses(id, inspection.role, &grants);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use sandcast_sandbox::{Capability, Isolation, sentence};
 
 use super::{Plan, PlannedCapability, PlannedPlugin, Reuse};
+use crate::conduct::Isolate;
 
 impl fmt::Display for Plan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,10 +98,15 @@ fn write_plugin(
     for capability in &plugin.capabilities {
         writeln!(formatter, "│  {stem}    {}", said(capability, plugin))?;
     }
-    if plugin.grants.isolation == Isolation::Process {
+    let apart = match (plugin.grants.isolation, plugin.isolate) {
+        (Isolation::Process, _) | (_, Isolate::Trusted) => Some(""),
+        (Isolation::Engine, Isolate::Probation) => Some(" while it is not trusted"),
+        (Isolation::Engine, Isolate::Granted) => None,
+    };
+    if let Some(until) = apart {
         writeln!(
             formatter,
-            "│  {stem}    in a process of its own: no files, no network, held by the kernel"
+            "│  {stem}    in a process of its own{until}, which the kernel holds: what it is granted it asks the host for"
         )?;
     }
     if plugin.grants.recording.is_some() {

@@ -15,6 +15,7 @@ use sandcast_sandbox::{Excess, Grants, LoadError, Role};
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::conduct::Isolate;
 pub(crate) use build::json;
 pub use build::plan;
 pub(crate) use components::read_short;
@@ -58,6 +59,9 @@ pub struct PlannedPlugin {
     pub capabilities: Vec<PlannedCapability>,
     /// What it is granted.
     pub grants: Grants,
+    /// Until when it runs in processes of its own, whatever its grants say.
+    #[serde(skip_serializing_if = "Isolate::is_default")]
+    pub isolate: Isolate,
     /// The keys that signed it and may, where the pipeline or the operator says who may.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub signed_by: Vec<VerifierKey>,

@@ -95,6 +95,7 @@ fn version(artifact: &str) -> ModelVersion {
         component: Digest::of(b"component"),
         grants: Grants::default(),
         vouched: Vouched::default(),
+        isolate: Isolate::default(),
         artifact,
         policies: Vec::new(),
     }

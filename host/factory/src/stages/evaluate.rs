@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{Float64Type, Int64Type};
-use sandcast_audit::Digest;
+use sandcast_audit::{Digest, Standing};
 use sandcast_sandbox::{Model, Plugin, Role, Task, TaskKind};
 use serde::{Deserialize, Serialize};
 
@@ -164,14 +164,14 @@ async fn challenge(
         });
     }
     let component = line.workspace.estate().get(&version.component).await?;
+    let record = line.workspace.conduct().standing(&version.adapter.digest)?;
+    // One that nobody knows is trusted by nobody.
+    let standing = record.map_or(Standing::Admitted, |record| record.standing);
+    let isolate = line.sections().conduct.isolate;
+    let grants = isolate.applied(standing, version.grants.clone());
     let sandbox = line.workspace.sandbox();
     let loaded = sandbox
-        .load(
-            &version.adapter_name,
-            &component,
-            Role::Adapter,
-            version.grants.clone(),
-        )
+        .load(&version.adapter_name, &component, Role::Adapter, grants)
         .await;
     let plugin = match loaded {
         Ok(plugin) => plugin,

@@ -74,7 +74,9 @@ pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
                 signatures: component.signatures(),
                 trust: line.sections().trust.get(&section.role),
             };
-            let (bytes, mut grants) = (&component.bytes, section.grants.clone());
+            let isolate = line.sections().conduct.isolate;
+            let mut grants = isolate.applied(standing.standing, section.grants.clone());
+            let bytes = &component.bytes;
             if standing.throttled {
                 for grant in &mut grants.http {
                     grant.at_once = NonZeroU32::MIN;

@@ -1,6 +1,6 @@
 //! Keeps an approved model under its name, with everything it was made of.
 
-use sandcast_sandbox::{ControlPoint, Role};
+use sandcast_sandbox::{ControlPoint, Grants, Plugin, Role};
 
 use super::gate::Approved;
 use super::line::{Halt, Line, StageNotes, Stop};
@@ -75,7 +75,7 @@ async fn version(line: &Line<'_>, approved: &Approved) -> Result<ModelVersion, S
                 name: section.plugin.clone(),
                 plugin: plugin.reference().clone(),
                 component: keep_component(line, &section.plugin).await?,
-                grants: plugin.grants().clone(),
+                grants: grants(line, plugin),
                 vouched: vouched(line, &section.plugin, Role::Policy),
                 config: section.config.clone(),
             });
@@ -93,11 +93,22 @@ async fn version(line: &Line<'_>, approved: &Approved) -> Result<ModelVersion, S
         adapter: adapter.reference().clone(),
         adapter_name: sections.train.plugin.clone(),
         component: keep_component(line, &sections.train.plugin).await?,
-        grants: adapter.grants().clone(),
+        grants: grants(line, adapter),
         vouched: vouched(line, &sections.train.plugin, Role::Adapter),
+        isolate: sections.conduct.isolate,
         artifact: output.artifact,
         policies,
     })
+}
+
+/// What a plugin may do whenever the model is used. Where it is held by its standing, that is looked at then.
+fn grants(line: &Line<'_>, plugin: &Plugin) -> Grants {
+    let section = line.sections().plugins.get(plugin.name());
+    let mut grants = plugin.grants().clone();
+    if let Some(section) = section {
+        grants.isolation = section.grants.isolation;
+    }
+    grants
 }
 
 /// Who vouches for a component, and who must, as this run has it.

@@ -132,14 +132,6 @@ fn level_of(level: logging::Level) -> LogLevel {
     }
 }
 
-/// Notes what a guest says that another process logs, for it tells why it trapped.
-pub(crate) fn hear(state: &mut State, level: logging::Level, message: &str) {
-    if level_of(level) == LogLevel::Error {
-        let message = text::sentence(message, state.log.message_bytes);
-        state.log.last_words = Some(text::sentence(&message, 512));
-    }
-}
-
 /// Leaves a message of a guest in the host's log.
 pub(crate) fn write(
     state: &mut State,

@@ -185,7 +185,7 @@ pub enum Isolation {
     #[default]
     Engine,
     /// The engine, in a process of its own that the kernel holds: no files, no network, no other
-    /// program. For policies, validators and adapters.
+    /// program. What is granted it asks the host for.
     Process,
 }
 

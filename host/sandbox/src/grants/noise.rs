@@ -76,19 +76,22 @@ pub(crate) fn flush(state: &mut State) {
     }
 }
 
-/// Links `wasi:cli` and `wasi:io`.
+/// Links `wasi:cli` but for its streams: what of it is nothing, wherever the guest runs.
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    link_io(linker)?;
     cli::environment::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::exit::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::stderr::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::terminal_input::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::terminal_output::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::terminal_stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::terminal_stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(linker, State::cli)
+}
+
+/// Links its streams: a closed one in, and those that come to the log.
+pub(crate) fn link_streams(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    cli::stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stderr::add_to_linker::<State, WasiCli>(linker, State::cli)
 }
 
 /// Links `wasi:io`, which opens nothing by itself: streams and pollables come from elsewhere.
@@ -112,7 +115,7 @@ impl HasData for Errors {
 
 /// Errors of streams as a guest may know them: one sentence. Wasmtime's own form holds where in the
 /// host they came from.
-struct ErrorsView<'a>(&'a mut ResourceTable);
+pub(crate) struct ErrorsView<'a>(pub(crate) &'a mut ResourceTable);
 
 /// Bytes of the sentence.
 const MAX_ERROR_BYTES: usize = 512;

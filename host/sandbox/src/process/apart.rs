@@ -28,7 +28,7 @@ use crate::grants::{Capability, Grants, log};
 use crate::inspect::Inspection;
 use crate::limits::{OutOfTime, OverLimit, TimeLimit};
 use crate::manifest::Role;
-use crate::state::{Denial, Identity, State};
+use crate::state::{Identity, State};
 use crate::text;
 
 /// Bytes of memory of a process beside what its plugin may have.
@@ -99,6 +99,7 @@ impl Workshop {
         artifact: Vec<u8>,
     ) -> Self {
         let grants = &identity.grants;
+        let asks_host = asks_host(inspection.role, grants);
         let imports = inspection.imports.iter();
         let imports = imports.filter_map(|import| import.capability).collect();
         let memory = identity.grants.limits.memory.bytes();
@@ -114,8 +115,11 @@ impl Workshop {
                 name: identity.name.clone(),
                 reference: identity.reference.clone(),
                 role: inspection.role,
-                asks_host: asks_host(inspection.role, grants),
-                grants: grants.clone(),
+                asks_host,
+                grants: match asks_host {
+                    true => told_of(grants),
+                    false => grants.clone(),
+                },
                 component_bytes: component.len() as u64,
                 artifact_bytes: artifact.len() as u64,
             },
@@ -161,7 +165,6 @@ impl Workshop {
                 .saturating_add(MAX_REPLY_BASE_BYTES),
             workshop: Arc::clone(self),
             worker: Some((worker, pipe)),
-            printed: 0,
         })
     }
 
@@ -213,8 +216,6 @@ pub(crate) struct Apart {
     worker: Option<(Worker, UnixStream)>,
     /// Bytes of an answer.
     most: u64,
-    /// Bytes that its guest has printed, as far as they are counted.
-    printed: u64,
 }
 
 impl Apart {
@@ -261,7 +262,8 @@ impl Apart {
             match kind {
                 away::REPLY => {
                     let (reply, value) = reply_of_said(said).map_err(|error| gone(&error))?;
-                    self.note(state, &reply);
+                    // What else it used is known here.
+                    state.meter.note_peak(reply.usage.peak_memory_bytes);
                     return match reply.outcome {
                         Outcome::Ended(error) => Err(Told(error).into()),
                         _ => Ok((reply, value)),
@@ -276,11 +278,15 @@ impl Apart {
                         Ok((name, mut from)) => {
                             let answering =
                                 functions::answer(state, imports, &name, &mut from, &mut answer);
-                            tokio::select! {
-                                biased;
-                                answered = answering => answered,
-                                // Nobody works for a process that is gone.
-                                error = spoke(pipe) => Err(Halt::Wrong(error)),
+                            match kind {
+                                // It says more without waiting for an answer.
+                                away::LET_GO => answering.await,
+                                _ => tokio::select! {
+                                    biased;
+                                    answered = answering => answered,
+                                    // Nobody works for a process that is gone.
+                                    error = spoke(pipe) => Err(Halt::Wrong(error)),
+                                },
                             }
                         }
                         Err(error) => Err(Halt::Wrong(error)),
@@ -291,6 +297,12 @@ impl Apart {
                         Err(Halt::Trap(error)) if OverLimit::of(&error).is_some() => {
                             return Err(error);
                         }
+                        Err(Halt::Trap(error)) if kind == away::LET_GO => {
+                            // The guest is past it.
+                            return Err(error.context(
+                                "it let go of a thing of the host that it does not have, or that others are of",
+                            ));
+                        }
                         Err(Halt::Trap(error)) => answer = away::trap(&error),
                     }
                     if let Some(strayed) = conduct::strayed(state) {
@@ -299,11 +311,6 @@ impl Apart {
                     if kind == away::REQUEST {
                         let sent = put(pipe, &[&answer]).await;
                         sent.map_err(|error| gone(&error))?;
-                    } else if answer.first() == Some(&away::TRAP) {
-                        // The guest is past it.
-                        return Err(wasmtime::Error::msg(
-                            "it let go of a thing of the host that it does not have",
-                        ));
                     }
                 }
                 other => {
@@ -312,28 +319,6 @@ impl Apart {
                     return Err(gone(&strange));
                 }
             }
-        }
-    }
-
-    /// Takes in what came with an answer: what was printed, and what was refused in the process.
-    fn note(&mut self, state: &mut State, reply: &Reply) {
-        state.meter.note_peak(reply.usage.peak_memory_bytes);
-        let printed = reply.usage.bytes_out.saturating_sub(self.printed);
-        self.printed = self.printed.saturating_add(printed);
-        state
-            .ledger
-            .count_bytes_out(usize::try_from(printed).unwrap_or(usize::MAX));
-        for line in &reply.lines {
-            // A flood ends the call that it comes from, not this one.
-            let _ = log::write(state, line.level, &line.context, &line.message);
-        }
-        for denial in &reply.denials {
-            let Denial {
-                capability,
-                detail,
-                grant_with,
-            } = denial.clone();
-            state.deny_with(&capability, detail, grant_with);
         }
     }
 
@@ -376,7 +361,32 @@ fn end(pipe: &mut Pipe, most: u64) -> io::Result<Reply> {
 /// Whether the guests of a plugin ask the host. Those that do not have all they use in the process, and
 /// are faster for it.
 fn asks_host(role: Role, grants: &Grants) -> bool {
-    role == Role::Adapter || grants.state.is_some() || !grants.sql.is_empty()
+    const ASKED: [Capability; 6] = [
+        Capability::Files,
+        Capability::Http,
+        Capability::Compute,
+        Capability::State,
+        Capability::Sql,
+        Capability::Blob,
+    ];
+    matches!(role, Role::Connector | Role::Adapter)
+        || ASKED
+            .into_iter()
+            .any(|capability| grants.allows(capability))
+}
+
+/// The grants as a process knows them that asks the host: what it does itself. Where folders and servers
+/// are, and where secrets lie, is not told to it.
+fn told_of(grants: &Grants) -> Grants {
+    Grants {
+        files: Vec::new(),
+        http: Vec::new(),
+        state: None,
+        sql: Vec::new(),
+        blob: Vec::new(),
+        recording: None,
+        ..grants.clone()
+    }
 }
 
 /// The error of a process that does not do as it should.

@@ -7,28 +7,28 @@
 use std::io;
 
 use wasmtime::component::{HasData, Linker, Resource};
-use wasmtime_wasi::clocks::WasiClocksView as _;
 use wasmtime_wasi::p2::DynPollable;
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
 
-use super::away;
 use super::frame::invalid;
 use super::wire::{Reader, Wire};
+use super::{away, wasi};
 use crate::bindings::adapter::sandcast::plugin::types::Failure;
-use crate::bindings::adapter::sandcast::plugin::{compute, models, sql};
+use crate::bindings::adapter::sandcast::plugin::{blob, compute, models, sql};
 use crate::bindings::adapter::wasi::config::store as config;
 use crate::bindings::adapter::wasi::keyvalue::{atomics, batch, store as pairs};
 use crate::bindings::adapter::wasi::logging::logging;
 use crate::columns::{self, Batch, Dataset};
 use crate::grants::Capability;
+use crate::grants::blob::StoresView;
 use crate::grants::clock::ClocksView;
 use crate::grants::compute::{
     ComputeView, ForestHandle, ModelHandle, ProgramHandle, SessionHandle, SnapshotHandle,
     TensorHandle, TrainingHandle,
 };
 use crate::grants::config::ConfigView;
-use crate::grants::log::{self, LogView};
+use crate::grants::log::LogView;
 use crate::grants::random::RandomView;
 use crate::grants::sql::SqlView;
 use crate::grants::state::{Bucket, PairsView, Seen};
@@ -66,15 +66,19 @@ pub(super) async fn answer(
 ) -> Result<(), Halt> {
     let imports = |capability| imports.contains(&capability);
     let answered = columns::answer(state, name, from, to)?
+        || Box::pin(wasi::io_answer(state, name, from, to)).await?
+        || wasi::printed_answer(state, name, from, to).await?
         || (imports(Capability::Log) && log_answer(state, name, from, to).await?)
         || (imports(Capability::Config) && config_answer(state, name, from, to).await?)
         || (imports(Capability::Compute) && compute_answer(state, name, from, to).await?)
-        || (imports(Capability::Clock)
-            && (clock_answer(state, name, from, to).await?
-                || counter_answer(state, name, from, to)?))
+        || (imports(Capability::Files)
+            && Box::pin(wasi::files::answer(state, name, from, to)).await?)
+        || (imports(Capability::Http) && wasi::http::answer(state, name, from, to).await?)
+        || (imports(Capability::Clock) && clock_answer(state, name, from, to).await?)
         || (imports(Capability::Random) && random_answer(state, name, from, to).await?)
         || (imports(Capability::State) && pairs_answer(state, name, from, to).await?)
-        || (imports(Capability::Sql) && sql_answer(state, name, from, to).await?);
+        || (imports(Capability::Sql) && sql_answer(state, name, from, to).await?)
+        || (imports(Capability::Blob) && blob_answer(state, name, from, to).await?);
     if answered {
         return Ok(());
     }
@@ -85,14 +89,22 @@ pub(super) async fn answer(
     .into())
 }
 
-/// Links what a guest imports to the pipe, but for streams and what is printed.
+/// Links what a guest imports to the pipe, but for what is nothing anywhere, such as its environment.
 pub(crate) fn link_apart(
     linker: &mut Linker<State>,
     needs: &dyn Fn(Capability) -> bool,
 ) -> wasmtime::Result<()> {
     columns::link_apart(linker)?;
+    wasi::link_io(linker)?;
+    wasi::link_printed(linker)?;
     logging::add_to_linker::<State, Apart>(linker, |state| Guest(state))?;
     config::add_to_linker::<State, Apart>(linker, |state| Guest(state))?;
+    if needs(Capability::Files) {
+        wasi::files::link(linker)?;
+    }
+    if needs(Capability::Http) {
+        wasi::http::link(linker)?;
+    }
     if needs(Capability::Clock) {
         wall_clock::add_to_linker::<State, Apart>(linker, |state| Guest(state))?;
         monotonic_clock::add_to_linker::<State, Apart>(linker, |state| Guest(state))?;
@@ -113,6 +125,9 @@ pub(crate) fn link_apart(
     }
     if needs(Capability::Sql) {
         sql::add_to_linker::<State, Apart>(linker, |state| Guest(state))?;
+    }
+    if needs(Capability::Blob) {
+        blob::add_to_linker::<State, Apart>(linker, |state| Guest(state))?;
     }
     Ok(())
 }
@@ -266,6 +281,12 @@ functions! {
         now() -> wall_clock::Datetime;
         resolution() -> wall_clock::Datetime;
     }
+    trait monotonic_clock::Host as "counter" {
+        now() -> u64;
+        resolution() -> u64;
+        subscribe_instant(when: u64) -> Resource<DynPollable>;
+        subscribe_duration(duration: u64) -> Resource<DynPollable>;
+    }
 }
 
 functions! {
@@ -326,6 +347,20 @@ functions! {
     }
 }
 
+type OfBlob<T> = Result<T, Failure>;
+
+functions! {
+    blob_answer by StoresView;
+    trait blob::Host as "blob" {}
+    later {
+        list_entries(store: String, prefix: String, cursor: Option<String>, limit: u32) -> OfBlob<blob::Page>;
+        head(store: String, key: String) -> OfBlob<Option<blob::Entry>>;
+        get(store: String, key: String, range: Option<blob::Range>) -> OfBlob<Option<blob::Object>>;
+        put(store: String, key: String, bytes: Vec<u8>, condition: blob::Condition) -> OfBlob<blob::Outcome>;
+        delete(store: String, key: String) -> OfBlob<()>;
+    }
+}
+
 /// What stands for a line of the log.
 const LOG: &str = "log.log";
 
@@ -352,63 +387,10 @@ impl logging::Host for Guest<'_> {
         context: String,
         message: String,
     ) -> wasmtime::Result<()> {
-        // Why it traps, if it does, is told here.
-        log::hear(self.0, level, &message);
         away::ask(self.0, LOG, |to| {
             level.put(to);
             context.put(to);
             message.put(to);
         })
-    }
-}
-
-const COUNTER_NOW: &str = "counter.now";
-const COUNTER_RESOLUTION: &str = "counter.resolution";
-/// Whoever waits does so in the process; that it does is counted.
-const COUNTER_AT: &str = "counter.at";
-const COUNTER_AFTER: &str = "counter.after";
-
-fn counter_answer(
-    state: &mut State,
-    name: &str,
-    from: &mut Reader<'_>,
-    to: &mut Vec<u8>,
-) -> Result<bool, Halt> {
-    let mut view = ClocksView(state);
-    let said = match name {
-        COUNTER_NOW => monotonic_clock::Host::now(&mut view)?,
-        COUNTER_RESOLUTION => monotonic_clock::Host::resolution(&mut view)?,
-        COUNTER_AT => {
-            view.call("clock.subscribe-instant");
-            monotonic_clock::Host::now(&mut view.0.clocks())?
-        }
-        COUNTER_AFTER => {
-            view.call("clock.subscribe-duration");
-            0
-        }
-        _ => return Ok(false),
-    };
-    from.end()?;
-    said.put(to);
-    Ok(true)
-}
-
-impl monotonic_clock::Host for Guest<'_> {
-    fn now(&mut self) -> wasmtime::Result<u64> {
-        away::ask(self.0, COUNTER_NOW, |_| {})
-    }
-
-    fn resolution(&mut self) -> wasmtime::Result<u64> {
-        away::ask(self.0, COUNTER_RESOLUTION, |_| {})
-    }
-
-    fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        let now: u64 = away::ask(self.0, COUNTER_AT, |_| {})?;
-        self.0.clocks().subscribe_duration(when.saturating_sub(now))
-    }
-
-    fn subscribe_duration(&mut self, duration: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        let _: u64 = away::ask(self.0, COUNTER_AFTER, |_| {})?;
-        self.0.clocks().subscribe_duration(duration)
     }
 }

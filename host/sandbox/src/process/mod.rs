@@ -12,6 +12,7 @@ mod confine;
 mod frame;
 mod functions;
 mod order;
+mod wasi;
 mod wire;
 mod worker;
 

@@ -57,6 +57,16 @@ pub(crate) enum Question {
     Check,
     /// A validator judges.
     Judge,
+    /// A connector says what its columns are.
+    Schema,
+    /// A connector says what its parts are.
+    Partitions,
+    /// A connector begins to read what follows.
+    Scan,
+    /// A connector reads on.
+    Next,
+    /// A connector says where the next sync should begin.
+    Cursor,
     /// An adapter says what it can do.
     Describe,
     /// An adapter says what it would train; for what follows.
@@ -77,6 +87,11 @@ impl Question {
         match self {
             Question::Open(_) => matches!(role, Role::Validator | Role::Adapter),
             Question::Check
+            | Question::Schema
+            | Question::Partitions
+            | Question::Scan
+            | Question::Next
+            | Question::Cursor
             | Question::Describe
             | Question::Declare
             | Question::Train

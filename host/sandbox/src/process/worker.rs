@@ -23,6 +23,7 @@ use super::frame;
 use super::order::{LogLine, Opening, Order, Outcome, Question, Ready, Reply};
 use super::wire::{Wire, bytes_of, value_of};
 use crate::bindings::adapter::AdapterPlugin;
+use crate::bindings::connector::ConnectorPlugin;
 use crate::bindings::policy::PolicyPlugin;
 use crate::bindings::validator::ValidatorPlugin;
 use crate::call::{CallError, Failure};
@@ -32,6 +33,7 @@ use crate::ledger::Ledger;
 use crate::plugin::Plugin;
 use crate::recording::{Trace, rows_of_bytes};
 use crate::roles::adapter::guest as adapter;
+use crate::roles::connector::guest as connector;
 use crate::roles::{policy, validator};
 use crate::sandbox::{Pooling, Sandbox, SandboxConfig};
 use crate::{load, text};
@@ -126,6 +128,7 @@ enum Guest {
     Policy(Arc<PolicyPlugin>),
     Validator(Arc<ValidatorPlugin>),
     Adapter(Arc<AdapterPlugin>),
+    Connector(ConnectorPlugin),
     /// It could not be configured.
     Nothing,
 }
@@ -164,6 +167,21 @@ async fn answer(
         }
         (Question::Judge, Guest::Validator(guest)) => {
             outcome_of(validator::judge(instance, guest).await)?
+        }
+        (Question::Schema, Guest::Connector(guest)) => {
+            said_of(connector::schema(instance, guest).await)
+        }
+        (Question::Partitions, Guest::Connector(guest)) => {
+            said_of(connector::partitions(instance, guest).await)
+        }
+        (Question::Scan, Guest::Connector(guest)) => {
+            said_of(connector::scan(instance, guest, value_of(rows, u64::MAX)?).await)
+        }
+        (Question::Next, Guest::Connector(guest)) => {
+            said_of(connector::next(instance, guest).await)
+        }
+        (Question::Cursor, Guest::Connector(guest)) => {
+            said_of(connector::cursor(instance, guest).await)
         }
         (Question::Describe, Guest::Adapter(guest)) => {
             said_of(adapter::describe(instance, guest).await)
@@ -247,9 +265,10 @@ async fn configure(
             Ok(guest) => (Guest::Adapter(guest), said_of(Ok(Ok(())))),
             Err(error) => (Guest::Nothing, said_of::<()>(Err(error))),
         },
-        crate::plugin::RolePre::Connector(_) => {
-            return Err(io::Error::other("no process runs connectors"));
-        }
+        crate::plugin::RolePre::Connector(pre) => split(
+            connector::configure(&mut instance, pre, &config).await,
+            Guest::Connector,
+        )?,
     };
     let open = Open {
         instance,

@@ -1,7 +1,7 @@
 //! The four parts a plugin can play. What a guest returns is bounded, checked and converted here.
 
 pub(crate) mod adapter;
-mod connector;
+pub(crate) mod connector;
 pub(crate) mod policy;
 mod training;
 pub(crate) mod validator;

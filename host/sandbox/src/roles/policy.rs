@@ -148,7 +148,7 @@ impl Policy {
             None => {
                 let made = configure(&mut instance, pre, &config.to_string()).await;
                 made.and_then(|(guest, answer)| {
-                    instance.accept_told(answer)?;
+                    instance.accept(answer)?;
                     Ok(Some(guest))
                 })
             }
@@ -186,7 +186,7 @@ impl Policy {
         let decision = match &self.guest {
             Some(guest) => {
                 let answer = decide(&mut self.instance, guest, request).await?;
-                self.instance.accept_told(answer)?
+                self.instance.accept(answer)?
             }
             None => {
                 let question = Question::Decide { request };

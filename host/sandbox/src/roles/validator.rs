@@ -130,7 +130,7 @@ impl Validator {
             }
             None => {
                 let made = configure(&mut instance, pre, &config.to_string(), &fields).await;
-                made.and_then(|(guest, answer)| Ok((Some(guest), instance.accept_told(answer)?)))
+                made.and_then(|(guest, answer)| Ok((Some(guest), instance.accept(answer)?)))
             }
         };
         let opened = opened.and_then(|(guest, rules)| {
@@ -194,7 +194,7 @@ impl Validator {
             Some(guest) => {
                 let lent = lend(&mut self.instance, batch)?;
                 let answer = check(&mut self.instance, guest, lent).await?;
-                self.instance.accept_told(answer)?
+                self.instance.accept(answer)?
             }
             None if self.instance.lends() => {
                 let lent = lend(&mut self.instance, batch)?;
@@ -241,7 +241,7 @@ impl Validator {
         let verdicts = match &self.guest {
             Some(guest) => {
                 let answer = judge(&mut self.instance, guest).await?;
-                self.instance.accept_told(answer)?
+                self.instance.accept(answer)?
             }
             None => self.instance.ask(&Question::Judge, None).await?,
         };

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use console::style;
-use sandcast_audit::{CertifiedSigner, VerifierKey};
+use sandcast_audit::{CertifiedSigner, Standing, VerifierKey};
 use sandcast_factory::{
     Pipeline, PluginUsage,
-    conduct::{StandingRecord, standing_in},
+    conduct::{Isolate, StandingRecord, standing_in},
     config::PluginSection,
     plan::{Component, bundle_path, read_bundle, read_signature},
     usage_in,
 };
 use sandcast_sandbox::{
-    CapabilityView, Excess, Grants, Inspection, OperatorRules, Risk, RiskLevel, Signatures,
-    Signers, Surroundings, TrustRule, capabilities, check_trust, risk, sentence, signers,
+    CapabilityView, Excess, Grants, Inspection, Isolation, OperatorRules, Risk, RiskLevel,
+    Signatures, Signers, Surroundings, TrustRule, capabilities, check_trust, risk, sentence,
+    signers,
 };
 use serde::Serialize;
 
@@ -75,6 +76,8 @@ struct InPipeline {
     /// The name of the plugin there.
     plugin: String,
     grants: Grants,
+    /// Whose instances run in processes of their own, whatever their grants say.
+    isolate: Isolate,
     pinned: bool,
     /// Who may sign plugins of its role.
     trust: Option<TrustRule>,
@@ -172,7 +175,9 @@ pub(super) fn execute(
     let trust: Vec<&TrustRule> = of_pipeline.into_iter().chain(of_operator).collect();
     let over_ceiling = match (&rules.ceiling, grants) {
         (Some(ceiling), Some(grants)) => {
-            ceiling.excesses(&inspection.manifest.id, inspection.role, grants)
+            let isolate = pipeline.as_ref().map_or(Isolate::Granted, |it| it.isolate);
+            let grants = isolate.applied(standing_of(standing.as_ref()), grants.clone());
+            ceiling.excesses(&inspection.manifest.id, inspection.role, &grants)
         }
         _ => Vec::new(),
     };
@@ -300,6 +305,7 @@ fn in_pipeline(
         file: shown(&pipeline.path),
         plugin: name.clone(),
         grants: section.grants.clone(),
+        isolate: pipeline.sections.conduct.isolate,
         pinned: section.digest.is_some(),
         trust: pipeline.sections.trust.get(&inspection.role).cloned(),
         folder: pipeline.folder.clone(),
@@ -344,6 +350,9 @@ fn tell(told: &Told<'_>, output: &Output) -> Result<(), Failure> {
         let standing = format!("{}, {}", standing_in_colour(record), because(record));
         facts.row(["standing".to_owned(), standing]);
     }
+    if let Some(apart) = apart(told) {
+        facts.row(["runs".to_owned(), apart]);
+    }
     if !facts.is_empty() {
         output.line(facts)?;
     }
@@ -368,6 +377,27 @@ fn tell(told: &Told<'_>, output: &Output) -> Result<(), Failure> {
         output.note(unknown);
     }
     Ok(())
+}
+
+/// The standing it would be loaded with: one that nobody knows is trusted by nobody.
+fn standing_of(record: Option<&StandingRecord>) -> Standing {
+    record.map_or(Standing::Admitted, |record| record.standing)
+}
+
+/// That it runs in a process of its own in the pipeline, if it does, and why.
+fn apart(told: &Told<'_>) -> Option<String> {
+    let pipeline = told.pipeline.as_ref()?;
+    if pipeline.grants.isolation == Isolation::Process {
+        return Some("in a process of its own, as its grants say".to_owned());
+    }
+    let isolated = pipeline.isolate.covers(standing_of(told.standing.as_ref()));
+    isolated.then(|| {
+        let rule = "as `conduct.isolate` of the pipeline says";
+        match pipeline.isolate {
+            Isolate::Trusted => format!("in a process of its own, {rule}"),
+            _ => format!("in a process of its own while it is not trusted, {rule}"),
+        }
+    })
 }
 
 fn signed_by(signed: &Signed) -> String {

@@ -404,7 +404,8 @@ impl HasData for Stores {
     type Data<'a> = StoresView<'a>;
 }
 
-struct StoresView<'a>(&'a mut State);
+/// What answers, on the state of an instance.
+pub(crate) struct StoresView<'a>(pub(crate) &'a mut State);
 
 impl blob::Host for StoresView<'_> {
     async fn list_entries(

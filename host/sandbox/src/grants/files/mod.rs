@@ -74,7 +74,8 @@ impl HasData for Files {
     type Data<'a> = FilesView<'a>;
 }
 
-struct FilesView<'a>(&'a mut State);
+/// What answers, on the state of an instance.
+pub(crate) struct FilesView<'a>(pub(crate) &'a mut State);
 
 impl FilesView<'_> {
     /// Counts a call and hands on to wasmtime's implementation.

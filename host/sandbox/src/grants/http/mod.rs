@@ -280,7 +280,8 @@ impl HttpState {
 }
 
 impl State {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
+    /// What answers, on the state of an instance.
+    pub(crate) fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView {
             hooks: &mut self.http.sender,
             table: &mut self.table,

@@ -57,7 +57,6 @@ fn house(imports: &[Capability]) -> (Apart, Pipe) {
         workshop: Arc::new(workshop),
         worker: Some((worker, pipe)),
         most: 1 << 20,
-        printed: 0,
     };
     (apart, theirs)
 }
@@ -144,6 +143,35 @@ async fn what_a_process_may_not_say_ends_its_call() {
             &[],
             vec![request(away::REQUEST, "sql.query", &[0; 12])],
             "does not import",
+        ),
+        (
+            &[],
+            vec![request(away::REQUEST, "[method]descriptor.read", &[0; 20])],
+            "does not import",
+        ),
+        (
+            &compute,
+            vec![request(away::REQUEST, "handle", &[0; 5])],
+            "does not import",
+        ),
+        (
+            &[Capability::Files],
+            vec![request(
+                away::REQUEST,
+                "[method]descriptor.open-at",
+                &[0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0],
+            )],
+            "a case 1, which there is not",
+        ),
+        (
+            &[],
+            vec![request(away::REQUEST, "poll", &[0xff; 4])],
+            "cut short",
+        ),
+        (
+            &[],
+            vec![request(away::LET_GO, "input-stream.drop", &[1, 0, 0, 0])],
+            "let go of a thing of the host that it does not have",
         ),
         (
             &compute,
@@ -247,6 +275,60 @@ async fn what_a_guest_could_have_asked_for_is_answered_as_it_would_have_been() {
     assert_eq!(calls["compute.tensor-repeated"], 1);
     assert_eq!(bench.denials().len(), 1);
     assert_eq!(json!(calls).as_object().map(serde_json::Map::len), Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_does_not_hold_is_a_trap_wherever_it_is_asked_of() {
+    let bench = Bench::new();
+    let mut store = store(&bench, Grants::default());
+    let state = store.data_mut();
+    state.clock.start().expect("there is time");
+    let batch = state
+        .table
+        .push(Batch::lend(&rows()).expect("a batch"))
+        .expect("room");
+    let batch = batch.rep().to_le_bytes();
+    let ask = |name: &str, bytes: &[&[u8]]| request(away::REQUEST, name, &bytes.concat());
+    let (eight, nothing) = ([8, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0]);
+    let imports = [Capability::Files, Capability::Http, Capability::Clock];
+    let (answers, said) = told_to(
+        state,
+        &imports,
+        vec![
+            ask("[method]input-stream.blocking-read", &[&batch, &eight]),
+            ask("[method]output-stream.write", &[&[99, 0, 0, 0], &nothing]),
+            ask("[method]descriptor.read", &[&batch, &eight, &eight]),
+            ask("[method]pollable.block", &[&batch]),
+            ask("poll", &[&nothing]),
+            ask("handle", &[&batch, &[0]]),
+            ask("[method]fields.get", &[&batch, &nothing]),
+            // What it may have, it is given a number of.
+            ask("get-stdout", &[]),
+            ask("[constructor]fields", &[]),
+            ask("counter.subscribe_duration", &[&eight]),
+            ask("get-directories", &[]),
+        ],
+    )
+    .await;
+    said.expect("it returned");
+    let kinds: Vec<u8> = answers.iter().map(|answer| answer[0]).collect();
+    assert_eq!(kinds, [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0]);
+    assert_eq!(answers[10][1..], nothing, "it has no folders");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_takes_more_things_than_it_may_hold_is_ended() {
+    let bench = Bench::new();
+    let mut grants = Grants::default();
+    grants.limits.resources = 10;
+    let mut store = store(&bench, grants);
+    let state = store.data_mut();
+    state.clock.start().expect("there is time");
+    let many = vec![request(away::REQUEST, "get-stdout", &[]); 11];
+    let (answers, said) = told_to(state, &[], many).await;
+    assert_eq!(answers.len(), 10);
+    let error = said.expect_err("the table is full");
+    assert!(error.contains("full"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

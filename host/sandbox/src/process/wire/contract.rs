@@ -2,58 +2,13 @@
 
 use std::io;
 
-use wasmtime_wasi::p2::bindings::clocks::wall_clock;
-
 use super::{Reader, Wire, unknown};
 use crate::bindings::adapter::exports::sandcast::plugin::adapter;
-use crate::bindings::adapter::sandcast::plugin::{compute, models, sql, types};
+use crate::bindings::adapter::sandcast::plugin::{blob, compute, models, sql, types};
 use crate::bindings::adapter::wasi::config::store as config;
 use crate::bindings::adapter::wasi::keyvalue::{atomics, store};
 use crate::bindings::adapter::wasi::logging::logging;
-
-/// A record is its fields, in this order; one that is left out does not compile.
-macro_rules! records {
-    ($($module:ident::$record:ident { $($field:ident),* })*) => { $(
-        impl Wire for $module::$record {
-            fn put(&self, to: &mut Vec<u8>) {
-                let Self { $($field),* } = self;
-                $($field.put(to);)*
-            }
-
-            fn take(from: &mut Reader<'_>) -> io::Result<Self> {
-                $(let $field = Wire::take(from)?;)*
-                Ok(Self { $($field),* })
-            }
-        }
-    )* };
-}
-
-/// A variant is the number of its case, in this order, and what comes with it.
-macro_rules! variants {
-    ($($module:ident::$variant:ident { $($case:ident $(($it:ident))?),* })*) => { $(
-        impl Wire for $module::$variant {
-            fn put(&self, to: &mut Vec<u8>) {
-                enum Number { $($case),* }
-                match self {
-                    $(Self::$case $(($it))? => {
-                        to.push(Number::$case as u8);
-                        $($it.put(to);)?
-                    })*
-                }
-            }
-
-            fn take(from: &mut Reader<'_>) -> io::Result<Self> {
-                enum Number { $($case),* }
-                let number = u8::take(from)?;
-                $(if number == Number::$case as u8 {
-                    $(let $it = Wire::take(from)?;)?
-                    return Ok(Self::$case $(($it))?);
-                })*
-                Err(unknown(number))
-            }
-        }
-    )* };
-}
+use crate::bindings::connector::exports::sandcast::plugin::connector;
 
 records! {
     types::Field { name, kind, nullable }
@@ -163,8 +118,16 @@ variants! {
 }
 
 records! {
-    wall_clock::Datetime { seconds, nanoseconds }
     store::KeyResponse { keys, cursor }
+    blob::Entry { key, size, etag, modified }
+    blob::Page { entries, cursor }
+    blob::Range { offset, length }
+    blob::Object { entry, bytes }
+    connector::Split { id, token, rows, bytes, version }
+    connector::Filter { column, comparison, literal }
+    connector::ScanRequest { split, projection, filters, limit, cursor }
+    connector::Reject { row, line, column, reason, message, raw }
+    connector::Chunk { rows_read, batch, rejects }
 }
 
 variants! {
@@ -173,4 +136,8 @@ variants! {
     store::Error { NoSuchStore, AccessDenied, Other(it) }
     atomics::CasError { StoreError(it), CasFailed(it) }
     sql::Parameter { Null, Boolean(it), Int64(it), Float64(it), Text(it), Bytes(it) }
+    blob::Condition { Always, IfAbsent, IfMatch(it) }
+    blob::Outcome { Done(it), Unmet }
+    connector::Literal { Boolean(it), Int64(it), Float64(it), Utf8(it) }
+    connector::Comparison { Equal, NotEqual, Less, LessOrEqual, Greater, GreaterOrEqual }
 }

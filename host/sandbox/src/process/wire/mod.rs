@@ -5,14 +5,89 @@
 //! sends is taken as a guest's: lengths are held against the bytes that are there, and what is made
 //! of them against a bound, before there is room for it.
 
-mod columns;
-mod contract;
-
 use std::io;
 
 use wasmtime::component::Resource;
 
 use super::frame::invalid;
+
+/// A record is its fields, in this order; one that is left out does not compile.
+macro_rules! records {
+    ($($module:ident::$record:ident { $($field:ident),* })*) => { $(
+        impl Wire for $module::$record {
+            fn put(&self, to: &mut Vec<u8>) {
+                let Self { $($field),* } = self;
+                $($field.put(to);)*
+            }
+
+            fn take(from: &mut Reader<'_>) -> io::Result<Self> {
+                $(let $field = Wire::take(from)?;)*
+                Ok(Self { $($field),* })
+            }
+        }
+    )* };
+}
+
+/// A variant is the number of its case, in this order, and what comes with it.
+macro_rules! variants {
+    ($($module:ident::$variant:ident { $($case:ident $(($it:ident))?),* })*) => { $(
+        impl Wire for $module::$variant {
+            fn put(&self, to: &mut Vec<u8>) {
+                enum Number { $($case),* }
+                match self {
+                    $(Self::$case $(($it))? => {
+                        to.push(Number::$case as u8);
+                        $($it.put(to);)?
+                    })*
+                }
+            }
+
+            fn take(from: &mut Reader<'_>) -> io::Result<Self> {
+                enum Number { $($case),* }
+                let number = u8::take(from)?;
+                $(if number == Number::$case as u8 {
+                    $(let $it = Wire::take(from)?;)?
+                    return Ok(Self::$case $(($it))?);
+                })*
+                Err(unknown(number))
+            }
+        }
+    )* };
+}
+
+/// Flags are bits, in this order; there are no more than 8.
+macro_rules! flags {
+    ($($module:ident::$flags:ident { $($flag:ident),* })*) => { $(
+        impl Wire for $module::$flags {
+            fn put(&self, to: &mut Vec<u8>) {
+                let mut bits = 0;
+                for (place, flag) in [$(Self::$flag),*].into_iter().enumerate() {
+                    bits |= u8::from(self.contains(flag)) << place;
+                }
+                to.push(bits);
+            }
+
+            fn take(from: &mut Reader<'_>) -> io::Result<Self> {
+                let mut bits = u8::take(from)?;
+                let mut flags = Self::empty();
+                for flag in [$(Self::$flag),*] {
+                    if bits & 1 == 1 {
+                        flags |= flag;
+                    }
+                    bits >>= 1;
+                }
+                match bits {
+                    0 => Ok(flags),
+                    left => Err(unknown(left)),
+                }
+            }
+        }
+    )* };
+}
+
+mod columns;
+mod contract;
+mod wasi;
 
 /// A value that goes over the pipe.
 pub(crate) trait Wire: Sized {

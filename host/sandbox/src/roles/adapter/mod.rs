@@ -112,7 +112,7 @@ impl Adapter {
             Some(opening) => {
                 let opened = instance.ask_apart(&Question::Open(opening), &()).await;
                 opened.and_then(|answer| {
-                    let () = instance.accept_told(answer)?;
+                    let () = instance.accept(answer)?;
                     Ok(Guest::Apart)
                 })
             }
@@ -140,7 +140,7 @@ impl Adapter {
 
     async fn ask_to_describe(&mut self) -> Result<Description, CallError> {
         let answer = self.guest.describe(&mut self.instance).await?;
-        let described = self.instance.accept_told(answer)?;
+        let described = self.instance.accept(answer)?;
         check_description(described).map_err(|what| self.instance.bad_output(what))
     }
 
@@ -186,7 +186,7 @@ impl Adapter {
         let hyperparameters = hyperparameters.to_string();
         let asked = (task.into(), cardinalities.to_vec(), hyperparameters);
         let answer = self.guest.declare(&mut self.instance, asked).await?;
-        let graph = match self.instance.accept_told(answer)? {
+        let graph = match self.instance.accept(answer)? {
             wire::Declaration::Graph(graph) => compute::from_wire(graph),
             wire::Declaration::Forest(plan) => {
                 let plan = compute::declared(plan, classes).map_err(|what| {
@@ -262,7 +262,7 @@ impl Adapter {
         compute.checkpoints = cache.zip(input.checkpoints);
         let strict = std::mem::replace(&mut compute.device, device);
         let answer = self.guest.train(&mut self.instance, handle).await?;
-        let trained = self.instance.accept_told(answer)?;
+        let trained = self.instance.accept(answer)?;
         let compute = &mut self.instance.store()?.data_mut().compute;
         compute.progress = None;
         compute.checkpoints = None;
@@ -325,7 +325,7 @@ impl Adapter {
         })?;
         let asked = (handle, lent);
         let answer = self.guest.predict(&mut self.instance, asked).await?;
-        let predicted = self.instance.accept_told(answer)?;
+        let predicted = self.instance.accept(answer)?;
         let predicted = self.instance.take_batch(predicted)?;
         check_prediction(model.task(), rows.num_rows(), &predicted)
             .map_err(|what| self.instance.bad_output(what))?;
@@ -384,7 +384,7 @@ impl Adapter {
         let asked = (handle, lent, wire::GenerationOptions::from(options));
         let answer = self.guest.generate(&mut self.instance, asked).await?;
         let writing = self.instance.store()?.data_mut().compute.writing.take();
-        let generated = self.instance.accept_told(answer)?;
+        let generated = self.instance.accept(answer)?;
         let generated = self.instance.take_batch(generated)?;
         let said = writing.map(|writing| writing.rows).unwrap_or_default();
         check_generated(options, prompts.num_rows(), &said, &generated)

@@ -1,21 +1,24 @@
 //! Brings rows in.
 
+pub(crate) mod guest;
+
 use std::collections::HashSet;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
 use super::{MAX_NAME_BYTES, check_name};
+use crate::bindings::connector::ConnectorPluginPre;
 use crate::bindings::connector::exports::sandcast::plugin::connector as wire;
-use crate::bindings::connector::{ConnectorPlugin, ConnectorPluginPre};
 use crate::call::{CallError, Usage};
 use crate::columns;
-use crate::instance::{Begun, Instance};
+use crate::instance::Instance;
 use crate::model::{Field, schema_of};
+use crate::process::{Opening, Question};
 use crate::state::State;
 use crate::text;
+use guest::Guest;
 
 /// A part of a source that can be read alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,7 +149,7 @@ const MAX_MESSAGE_BYTES: usize = 1024;
 /// An instance that reads.
 pub struct Connector {
     instance: Instance,
-    guest: ConnectorPlugin,
+    guest: Guest,
     /// What the guest said its columns are.
     schema: Option<SchemaRef>,
     /// What the chunks of the scan that runs must look like.
@@ -160,20 +163,20 @@ impl Connector {
         mut instance: Instance,
         pre: &ConnectorPluginPre<State>,
         config: &serde_json::Value,
+        opening: Option<Box<Opening>>,
     ) -> Result<Self, CallError> {
-        let config = config.to_string();
-        let Begun { store, patience } = instance.begin()?;
-        let made = timeout(patience, async {
-            let guest = pre.instantiate_async(&mut *store).await?;
-            let answer = guest
-                .sandcast_plugin_connector()
-                .call_open(&mut *store, &config)
-                .await?;
-            Ok((guest, answer))
-        })
-        .await;
-        let (guest, answer) = instance.end(made)?;
-        instance.accept(answer)?;
+        let guest = match opening {
+            Some(opening) => {
+                instance.ask::<()>(&Question::Open(opening), None).await?;
+                Guest::Apart
+            }
+            None => {
+                let config = config.to_string();
+                let (guest, answer) = guest::configure(&mut instance, pre, &config).await?;
+                instance.accept(answer)?;
+                Guest::Here(guest)
+            }
+        };
         Ok(Self {
             instance,
             guest,
@@ -191,10 +194,7 @@ impl Connector {
         if let Some(schema) = &self.schema {
             return Ok(schema.clone());
         }
-        let Begun { store, patience } = self.instance.begin()?;
-        let guest = self.guest.sandcast_plugin_connector();
-        let answer = timeout(patience, guest.call_schema(store)).await;
-        let answer = self.instance.end(answer)?;
+        let answer = self.guest.schema(&mut self.instance).await?;
         let fields = self.instance.accept(answer)?;
         if fields.is_empty() {
             return Err(self.instance.bad_output("a schema without columns"));
@@ -212,10 +212,7 @@ impl Connector {
     /// # Errors
     /// See [`CallError`].
     pub async fn partitions(&mut self) -> Result<Vec<Split>, CallError> {
-        let Begun { store, patience } = self.instance.begin()?;
-        let guest = self.guest.sandcast_plugin_connector();
-        let answer = timeout(patience, guest.call_partitions(store)).await;
-        let answer = self.instance.end(answer)?;
+        let answer = self.guest.partitions(&mut self.instance).await?;
         let splits = self.instance.accept(answer)?;
         check_splits(&splits).map_err(|what| self.instance.bad_output(what))?;
         Ok(splits.into_iter().map(Split::from).collect())
@@ -233,10 +230,7 @@ impl Connector {
             Some(names) => project(&schema, names).map_err(|what| self.instance.bad_input(what))?,
         };
         let request = wire::ScanRequest::from(request);
-        let Begun { store, patience } = self.instance.begin()?;
-        let guest = self.guest.sandcast_plugin_connector();
-        let answer = timeout(patience, guest.call_scan(store, &request)).await;
-        let answer = self.instance.end(answer)?;
+        let answer = self.guest.scan(&mut self.instance, request).await?;
         self.instance.accept(answer)?;
         self.scanned = Some(scanned);
         self.rejected = 0;
@@ -255,10 +249,7 @@ impl Connector {
                 .instance
                 .bad_input("nothing is being read; call `scan` first"));
         };
-        let Begun { store, patience } = self.instance.begin()?;
-        let guest = self.guest.sandcast_plugin_connector();
-        let answer = timeout(patience, guest.call_next(store)).await;
-        let answer = self.instance.end(answer)?;
+        let answer = self.guest.next(&mut self.instance).await?;
         let Some(chunk) = self.instance.accept(answer)? else {
             return Ok(None);
         };
@@ -305,10 +296,8 @@ impl Connector {
     /// # Errors
     /// See [`CallError`].
     pub async fn cursor(&mut self) -> Result<Option<String>, CallError> {
-        let Begun { store, patience } = self.instance.begin()?;
-        let guest = self.guest.sandcast_plugin_connector();
-        let answer = timeout(patience, guest.call_cursor(store)).await;
-        let cursor = self.instance.end(answer)?;
+        let answer = self.guest.cursor(&mut self.instance).await?;
+        let cursor = self.instance.accept(answer)?;
         if let Some(cursor) = &cursor
             && cursor.len() > MAX_TOKEN_BYTES
         {
