@@ -9,7 +9,7 @@ use wasmtime::Store;
 
 use crate::bindings;
 use crate::call::CallError;
-use crate::conduct::Bounds;
+use crate::conduct::{Bounds, Watch};
 use crate::effect::Actor;
 use crate::fairness::Health;
 use crate::grants::Grants;
@@ -328,7 +328,8 @@ impl Plugin {
         let recorder =
             recording.map(|(_, recordings)| self.recorder(recordings, &actor, config, random));
         let opening = opening(random, recording.map(|(grant, _)| grant.bytes.bytes()));
-        let instance = Instance::apart(process, actor, self.recorded, place, recorder);
+        let watch = Watch::new(self.bounds.as_deref(), &context.stage);
+        let instance = Instance::apart(process, actor, watch, place, (self.recorded, recorder));
         Ok((instance, Some(opening)))
     }
 

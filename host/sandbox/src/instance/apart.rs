@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::{Begun, Instance, outcome_of};
 use crate::call::{CallError, Failure, Usage};
+use crate::conduct::Watch;
 use crate::effect::Actor;
 use crate::limits::TimeLimit;
 use crate::process::{self, Apart, GRACE_APART, MAX_ANSWER_BYTES, Question, Reply, Wire};
@@ -20,6 +21,8 @@ pub(super) struct Far {
     pub(super) actor: Arc<Actor>,
     pub(super) usage: Usage,
     pub(super) host_calls: u64,
+    /// How much it is slowed down.
+    pub(super) watch: Watch,
     /// Whether it has answered what it was asked last, so that it can be asked how it ended.
     pub(super) answers: bool,
 }
@@ -35,10 +38,11 @@ impl Instance {
     pub(crate) fn apart(
         process: Apart,
         actor: Arc<Actor>,
-        recorded: bool,
+        watch: Watch,
         place: Place,
-        recorder: Option<Recorder>,
+        recorder: (bool, Option<Recorder>),
     ) -> Self {
+        let (recorded, recorder) = recorder;
         Self {
             plugin: actor.identity.name.clone(),
             stage: actor.context.stage.clone(),
@@ -53,6 +57,7 @@ impl Instance {
                 actor,
                 usage: Usage::default(),
                 host_calls: 0,
+                watch,
                 answers: true,
             }),
             guest: None,
@@ -88,6 +93,7 @@ impl Instance {
         let limits = &far.actor.identity.grants.limits;
         let call_limit = limits.call_timeout.duration();
         let patience = call_limit.min(limits.total_timeout.duration());
+        let patience = far.watch.patience(patience);
         // The process keeps the time itself; this is for one that does not.
         let asked = timeout(patience * 2 + GRACE_APART, far.process.ask(question, rows)).await;
         self.in_call = false;

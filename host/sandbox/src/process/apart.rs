@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::timeout;
 
 use super::confine::Confinement;
@@ -52,6 +53,13 @@ const MAX_REPLY_BASE_BYTES: u64 = 16 << 20;
 /// Denials and lines of the log in one answer.
 const MAX_TOLD: usize = 10_000;
 
+/// Bytes of the lines of one answer: a process that runs our code keeps to the rate of its grant.
+const MAX_LINES_BYTES: usize = 4 << 20;
+
+/// Functions of the host that it can say it called, and bytes of the name of one; there are fewer.
+const MAX_FUNCTIONS: usize = 256;
+const MAX_FUNCTION_BYTES: usize = 64;
+
 /// Bytes of memory that what a guest returned may take; what came over the pipe is bounded by then.
 pub(crate) const MAX_ANSWER_BYTES: u64 = 1 << 30;
 
@@ -86,7 +94,17 @@ impl Drop for Worker {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        blocking(|| {
+            let _ = self.child.wait();
+        });
+    }
+}
+
+/// Waits for a process without keeping the thread from other tasks, where there are others.
+fn blocking<T>(wait: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
+        _ => wait(),
     }
 }
 
@@ -327,7 +345,7 @@ impl Apart {
     pub(crate) fn end(mut self, well: bool) -> Option<Reply> {
         let (mut worker, pipe) = self.worker.take()?;
         drop(pipe);
-        let ended = end(&mut worker.pipe, self.most);
+        let ended = blocking(|| end(&mut worker.pipe, self.most));
         match ended {
             Ok(reply) => {
                 worker.served += 1;
@@ -346,15 +364,36 @@ impl Apart {
 
 fn end(pipe: &mut Pipe, most: u64) -> io::Result<Reply> {
     pipe.set_nonblocking(false)?;
-    pipe.set_read_timeout(Some(END_PATIENCE))?;
     pipe.set_write_timeout(Some(END_PATIENCE))?;
     frame::write_value(pipe, &Question::End)?;
+    // However much it says, and however slowly.
+    let mut pipe = Until {
+        pipe,
+        deadline: Instant::now() + END_PATIENCE,
+    };
     loop {
-        let said = frame::read(&mut pipe.take(most + 8), most)?.ok_or_else(frame::closed)?;
+        let said = frame::read(&mut (&mut pipe).take(most + 8), most)?.ok_or_else(frame::closed)?;
         // What it lets go of at its end, the host lets go of too.
         if said.first() != Some(&away::LET_GO) {
             return Ok(reply_of(&said)?.0);
         }
+    }
+}
+
+/// A pipe that is read until some time.
+struct Until<'a> {
+    pipe: &'a mut Pipe,
+    deadline: Instant,
+}
+
+impl io::Read for Until<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.pipe.set_read_timeout(Some(left))?;
+        self.pipe.read(bytes)
     }
 }
 
@@ -476,6 +515,14 @@ fn reply_of_said(said: &[u8]) -> io::Result<(Reply, Vec<u8>)> {
     let mut reply: Reply = decoded(bytes)?;
     reply.denials.truncate(MAX_TOLD);
     reply.lines.truncate(MAX_TOLD);
+    let mut left = MAX_LINES_BYTES;
+    reply.lines.retain(|line| {
+        left = left.saturating_sub(line.context.len() + line.message.len());
+        left > 0
+    });
+    let known = reply.usage.host_calls.into_iter();
+    let known = known.filter(|(name, _)| name.len() <= MAX_FUNCTION_BYTES);
+    reply.usage.host_calls = known.take(MAX_FUNCTIONS).collect();
     for denial in &mut reply.denials {
         denial.capability = text::sentence(&denial.capability, 64);
         denial.detail = text::sentence(&denial.detail, 1024);

@@ -82,7 +82,7 @@ pub(super) fn serve() -> io::Result<()> {
             refused: outcome.err().map(|error| error.to_string()),
         });
     };
-    tried("start a thread", true, thread_of_its_own());
+    tried("start another thread", false, thread_of_its_own());
     tried("take some memory", true, take(MEMORY_BYTES / 4));
     tried("take more memory than it may", false, take(MEMORY_BYTES));
     tried("read a file", false, File::open("/etc/passwd").map(drop));
@@ -112,6 +112,13 @@ pub(super) fn serve() -> io::Result<()> {
         UdpSocket::bind(("127.0.0.1", 0)).map(drop),
     );
     tried("start a program", false, start_a_program());
+    #[cfg(target_os = "linux")]
+    {
+        tried("share memory", false, map(libc::MAP_SHARED));
+        let growing = libc::MAP_PRIVATE | libc::MAP_GROWSDOWN;
+        tried("have memory that grows by itself", false, map(growing));
+        tried("have the kernel send signals", false, be_owned());
+    }
     let mut to = io::stdout().lock();
     frame::write_value(&mut to, &report)?;
     to.flush()
@@ -120,6 +127,42 @@ pub(super) fn serve() -> io::Result<()> {
 fn thread_of_its_own() -> io::Result<()> {
     let thread = thread::Builder::new().spawn(|| ())?;
     thread.join().map_err(|_| io::Error::other("it panicked"))
+}
+
+/// Memory of a kind that no limit counts.
+#[cfg(target_os = "linux")]
+#[expect(
+    unsafe_code,
+    reason = "no safe call asks for memory of a kind that is refused"
+)]
+fn map(kind: libc::c_int) -> io::Result<()> {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: it is at no given address, and nobody uses it.
+    let mapped = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            access,
+            kind | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    match mapped {
+        libc::MAP_FAILED => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Whoever owns what is open is sent signals when there is something to read.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "no safe call names an owner")]
+fn be_owned() -> io::Result<()> {
+    // SAFETY: it takes three numbers.
+    match unsafe { libc::fcntl(0, libc::F_SETOWN, std::process::id()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 fn take(bytes: u64) -> io::Result<()> {

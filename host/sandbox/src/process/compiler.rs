@@ -111,7 +111,11 @@ pub(crate) fn compile(
         (answer, words.join().unwrap_or_default())
     });
     let status = match stop.take() {
-        Some(mut child) => child.wait()?,
+        Some(mut child) => {
+            // It has said all that it has to say, and may stay for ever.
+            let _ = child.kill();
+            child.wait()?
+        }
         None => return Err(io::Error::other("it is not there any more").into()),
     };
     match answer {

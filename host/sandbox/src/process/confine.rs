@@ -139,7 +139,6 @@ mod linux {
         libc::SYS_eventfd2,
         libc::SYS_exit,
         libc::SYS_exit_group,
-        libc::SYS_fcntl,
         libc::SYS_fstat,
         libc::SYS_futex,
         libc::SYS_getpid,
@@ -150,7 +149,6 @@ mod linux {
         libc::SYS_membarrier,
         // The first contents of a guest's memory are mapped from there, for each instance.
         libc::SYS_memfd_create,
-        libc::SYS_mmap,
         libc::SYS_mprotect,
         libc::SYS_mremap,
         libc::SYS_munmap,
@@ -201,7 +199,35 @@ mod linux {
             .map(|option| when(0, SeccompCmpOp::Eq, option as u64))
             .collect::<Result<_, _>>()?;
         rules.insert(libc::SYS_prctl, named);
+        rules.insert(libc::SYS_fcntl, harmless()?);
+        // Memory of its own, which counts against its limits: none that is shared, or grows by itself.
+        let kind = (libc::MAP_TYPE | libc::MAP_GROWSDOWN) as u64;
+        let private = when(3, SeccompCmpOp::MaskedEq(kind), libc::MAP_PRIVATE as u64)?;
+        rules.insert(libc::SYS_mmap, vec![private]);
         filter(rules, errno(libc::EPERM), SeccompAction::Allow)
+    }
+
+    /// What may be done with what is open: nothing that has the kernel send signals, which go to whom the
+    /// process names.
+    fn harmless() -> Result<Vec<SeccompRule>, Unconfined> {
+        let commands = [
+            libc::F_GETFD,
+            libc::F_SETFD,
+            libc::F_GETFL,
+            libc::F_DUPFD_CLOEXEC,
+            // Of memory that has a number of a file.
+            libc::F_ADD_SEALS,
+            libc::F_GET_SEALS,
+        ];
+        let mut rules = commands
+            .into_iter()
+            .map(|command| when(1, SeccompCmpOp::Eq, command as u64))
+            .collect::<Result<Vec<_>, _>>()?;
+        let set = condition(1, SeccompCmpOp::Eq, libc::F_SETFL as u64)?;
+        let silent = condition(2, SeccompCmpOp::MaskedEq(libc::O_ASYNC as u64), 0)?;
+        let silently = SeccompRule::new(vec![set, silent]);
+        rules.push(silently.map_err(cannot("a rule on calls into the kernel cannot be made"))?);
+        Ok(rules)
     }
 
     pub(super) fn no_more_code() -> Result<(), Unconfined> {
@@ -211,6 +237,8 @@ mod linux {
             let code = when(2, SeccompCmpOp::MaskedEq(executable), executable)?;
             rules.insert(call, vec![code]);
         }
+        // Nor further threads: all that it needs have begun.
+        rules.insert(libc::SYS_clone, Vec::new());
         filter(rules, SeccompAction::Allow, errno(libc::EPERM))
     }
 
@@ -219,8 +247,16 @@ mod linux {
     }
 
     fn when(argument: u8, operation: SeccompCmpOp, value: u64) -> Result<SeccompRule, Unconfined> {
+        SeccompRule::new(vec![condition(argument, operation, value)?])
+            .map_err(cannot("a rule on calls into the kernel cannot be made"))
+    }
+
+    fn condition(
+        argument: u8,
+        operation: SeccompCmpOp,
+        value: u64,
+    ) -> Result<SeccompCondition, Unconfined> {
         SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operation, value)
-            .and_then(|condition| SeccompRule::new(vec![condition]))
             .map_err(cannot("a rule on calls into the kernel cannot be made"))
     }
 
