@@ -48,6 +48,7 @@ impl Instance {
             usage: None,
             recorder,
             ended: None,
+            lost: None,
             far: Some(Far {
                 process,
                 actor,
@@ -123,6 +124,11 @@ impl Instance {
             far.actor
                 .deny_with(&denial.capability, denial.detail, denial.grant_with);
         }
+        if let Some(lost) = far.actor.lost().map(str::to_owned) {
+            let error = self.unwritten(&lost);
+            self.close(outcome_of(&error));
+            return Err(error);
+        }
         self.returned(reply.outcome)
     }
 
@@ -197,6 +203,7 @@ impl Instance {
             self.traced = last.traced;
         }
         self.record_end(&far.actor, &usage, outcome);
+        self.lost = far.actor.lost().map(str::to_owned);
         self.usage = Some(usage);
         self.place.ended(outcome);
     }
