@@ -198,7 +198,7 @@ async fn content(plugin: &Plugin, config: &Value) -> Result<String, CallError> {
     connector.scan(&ScanRequest::all(split)).await?;
     let chunk = connector.next().await?.expect("a chunk");
     let batch = chunk.batch.expect("a row");
-    connector.finish();
+    connector.finish().expect("it is on record");
     Ok(batch.column(0).as_string::<i32>().value(0).to_owned())
 }
 

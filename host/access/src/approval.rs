@@ -11,7 +11,7 @@ use sandcast_audit::{AuditLog, Digest, Event, PluginRef};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::store::{AccessError, FourEyes, Store};
+use crate::store::{AccessError, Change, FourEyes, Store};
 use crate::token::hex;
 
 /// How long a request waits for an answer.
@@ -325,15 +325,18 @@ impl Store {
                 reason: approval.reason.clone().unwrap_or_default(),
             })?;
             if let (true, Subject::Widen { pipeline, plugins }) = (approve, &approval.subject) {
-                for (plugin, widened) in plugins {
-                    let approved = ApprovedGrants {
-                        grants: widened.after.clone(),
-                        approval: approval.id.clone(),
-                    };
-                    change.put("grants", &grants_id(pipeline, plugin), &approved)?;
-                }
-                approval.status = ApprovalStatus::CarriedOut;
-                change.post_event(&carried_out(&approval, "done"))?;
+                let outcome = match widen(change, &approval.id, pipeline, plugins)? {
+                    Ok(()) => {
+                        approval.status = ApprovalStatus::CarriedOut;
+                        "done".to_owned()
+                    }
+                    Err(why) => {
+                        approval.status = ApprovalStatus::Void;
+                        approval.reason = Some(why.clone());
+                        format!("void: {why}")
+                    }
+                };
+                change.post_event(&carried_out(&approval, &outcome))?;
             }
             change.put("approvals", id, &approval)?;
             Ok(approval)
@@ -406,6 +409,32 @@ impl Store {
         let found: Option<ApprovedGrants> = self.find("grants", &grants_id(pipeline, plugin))?;
         Ok(found.map(|approved| approved.grants))
     }
+}
+
+/// Writes down what a pipeline may grant from now on; or, where what was approved last is not what
+/// the request says that it was, nothing, and why.
+fn widen(
+    change: &Change<'_>,
+    approval: &str,
+    pipeline: &str,
+    plugins: &BTreeMap<String, Widened>,
+) -> Result<Result<(), String>, AccessError> {
+    for (plugin, widened) in plugins {
+        let now: Option<ApprovedGrants> = change.find("grants", &grants_id(pipeline, plugin))?;
+        if now.map(|approved| approved.grants) != widened.before {
+            return Ok(Err(format!(
+                "what {pipeline} may grant {plugin} was changed after this was asked for; ask again"
+            )));
+        }
+    }
+    for (plugin, widened) in plugins {
+        let approved = ApprovedGrants {
+            grants: widened.after.clone(),
+            approval: approval.to_owned(),
+        };
+        change.put("grants", &grants_id(pipeline, plugin), &approved)?;
+    }
+    Ok(Ok(()))
 }
 
 fn carried_out(approval: &Approval, outcome: &str) -> Event {

@@ -9,10 +9,10 @@ mod error;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
 use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
@@ -58,11 +58,13 @@ const TABLES: &str = "
     CREATE TABLE approvals  (id TEXT PRIMARY KEY, document TEXT NOT NULL, seal TEXT NOT NULL) STRICT;
     -- What pipelines grant their plugins at most, as it was last approved.
     CREATE TABLE grants     (id TEXT PRIMARY KEY, document TEXT NOT NULL, seal TEXT NOT NULL) STRICT;
-    -- Events of changes that are done and not yet in the audit log.
+    -- Events of changes that are done and not yet in the audit log; each seal is of both.
     CREATE TABLE outbox     (id INTEGER PRIMARY KEY AUTOINCREMENT, posted TEXT NOT NULL,
-                             event TEXT NOT NULL) STRICT;
+                             event TEXT NOT NULL, seal TEXT NOT NULL) STRICT;
 ";
-const VERSION: i64 = 1;
+/// From version 1, whose events that wait have no seal. They get none now: who wrote them is not known.
+const FROM_1: &str = "ALTER TABLE outbox ADD COLUMN seal TEXT NOT NULL DEFAULT '';";
+const VERSION: i64 = 2;
 
 /// What needs a second person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -138,6 +140,8 @@ impl Store {
         let Some(store) = Self::look(folder)? else {
             return Ok(None);
         };
+        // A process may have died between the two, too.
+        store.mark()?;
         store.empty_outbox(audit)?;
         Ok(Some(store))
     }
@@ -168,7 +172,7 @@ impl Store {
         let key = match SealKey::load(&folder.join(KEY)) {
             Ok(key) => key,
             // Cut off before anything was set up.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !marked => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !marked => {
                 return Ok(None);
             }
             Err(source) => {
@@ -187,7 +191,7 @@ impl Store {
     fn connect(folder: &Path, key: SealKey) -> Result<Self, AccessError> {
         let path = folder.join(DATABASE);
         match private(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(AccessError::File {
                     path,
                     source: error,
@@ -209,13 +213,18 @@ impl Store {
         };
         match version(&connection).map_err(open)? {
             VERSION => {}
-            0 => {
+            0 | 1 => {
                 let transaction = connection
                     .transaction_with_behavior(TransactionBehavior::Immediate)
                     .map_err(open)?;
                 // Asked again inside: two processes may open a new file at once.
-                if version(&transaction).map_err(open)? == 0 {
-                    transaction.execute_batch(TABLES).map_err(open)?;
+                let step = match version(&transaction).map_err(open)? {
+                    0 => Some(TABLES),
+                    1 => Some(FROM_1),
+                    _ => None,
+                };
+                if let Some(step) = step {
+                    transaction.execute_batch(step).map_err(open)?;
                     transaction
                         .pragma_update(None, "user_version", VERSION)
                         .map_err(open)?;
@@ -231,18 +240,20 @@ impl Store {
         })
     }
 
-    /// Sets access up in a state folder, with one operator and a token for them.
+    /// Sets access up in a state folder, with one operator and a token for them, once `hand_over` has
+    /// given that token to somebody: where it cannot, nothing is set up, since nobody could go on.
     ///
     /// # Errors
-    /// When it is set up already, or cannot be.
+    /// When it is set up already, the token cannot be handed over, or it cannot be written.
     pub fn initialise(
         folder: &Path,
         audit: &AuditLog,
-        first: &PrincipalId,
+        first: (&PrincipalId, u16),
         settings: &Settings,
-        days: u16,
         by: &str,
+        hand_over: impl FnOnce(&IssuedToken) -> io::Result<()>,
     ) -> Result<(Self, IssuedToken), AccessError> {
+        let (first, days) = first;
         if Self::look(folder)?.is_some() {
             return Err(AccessError::Initialised(folder.to_path_buf()));
         }
@@ -270,17 +281,27 @@ impl Store {
                 ),
             )?;
             change.add(first, [Role::Operator].into(), now, by)?;
-            change.issue(first, days, now, by)
+            let issued = change.issue(first, days, now, by)?;
+            hand_over(&issued).map_err(AccessError::HandOver)?;
+            Ok(issued)
         })?;
-        let marker = folder.join(ACCESS_FOLDER).join(MARKER);
-        let marked = fs::create_dir_all(folder.join(ACCESS_FOLDER))
-            .and_then(|()| fs::write(&marker, format!("{now}\n")));
+        store.mark()?;
+        store.empty_outbox(audit)?;
+        Ok((store, issued))
+    }
+
+    /// Marks the folder as one where access was set up, if it is not.
+    fn mark(&self) -> Result<(), AccessError> {
+        let marker = self.folder.join(ACCESS_FOLDER).join(MARKER);
+        if marker.exists() {
+            return Ok(());
+        }
+        let marked = fs::create_dir_all(self.folder.join(ACCESS_FOLDER))
+            .and_then(|()| fs::write(&marker, format!("{}\n", Timestamp::now())));
         marked.map_err(|source| AccessError::File {
             path: marker,
             source,
-        })?;
-        store.empty_outbox(audit)?;
-        Ok((store, issued))
+        })
     }
 
     /// The state folder.
@@ -473,7 +494,9 @@ impl Store {
         })
     }
 
-    /// Gives the principal of a token another one; the old one is good for some hours more.
+    /// Gives the principal of a token another one; the old one is good for some hours more. Unless it
+    /// is said otherwise the new one is good for as many days as the old one was, and for more only
+    /// where an operator says so: else nobody who holds a token for a month had to come back.
     ///
     /// # Errors
     /// When the token is not good any more, a time is out of bounds, or it cannot be written.
@@ -481,7 +504,7 @@ impl Store {
         &self,
         audit: &AuditLog,
         id: &TokenId,
-        days: u16,
+        days: Option<u16>,
         overlap_hours: u16,
         now: Timestamp,
         by: &str,
@@ -494,6 +517,11 @@ impl Store {
         }
         self.change(audit, "replace a token", |change| {
             let mut old = change.good_token(id, now)?;
+            let most = old.record.days();
+            let days = days.unwrap_or(most);
+            if days > most && !change.is_operator(by)? {
+                return Err(AccessError::LongerThanBefore { most });
+            }
             let issued = change.issue(&old.record.principal, days, now, by)?;
             let until = now + SignedDuration::from_hours(i64::from(overlap_hours));
             old.record.expires = old.record.expires.min(until);
@@ -530,8 +558,8 @@ impl Store {
         })
     }
 
-    /// Puts what is in the outbox into the audit log. An event that is there already, because a
-    /// process died before it could take it out, is not written again.
+    /// Puts what is in the outbox into the audit log, if all of it was posted here. An event that is
+    /// there already, because a process died before it could take it out, is not written again.
     pub(crate) fn empty_outbox(&self, audit: &AuditLog) -> Result<(), AccessError> {
         const WHAT: &str = "empty the outbox of audit events";
         let wrap = |source| AccessError::Database { what: WHAT, source };

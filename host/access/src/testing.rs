@@ -68,10 +68,10 @@ impl Place {
         let (store, ann) = Store::initialise(
             folder.path(),
             &audit,
-            &id("ann"),
+            (&id("ann"), 90),
             &settings(),
-            90,
             "local:ann",
+            |_| Ok(()),
         )
         .expect("it is set up");
         Self {

@@ -173,6 +173,16 @@ pub struct TokenRecord {
     pub last_used: Option<Timestamp>,
 }
 
+impl TokenRecord {
+    /// The days that it was made for, begun ones counted as whole.
+    #[must_use]
+    pub fn days(&self) -> u16 {
+        const DAY: i64 = 24 * 60 * 60;
+        let seconds = self.expires.duration_since(self.created).as_secs();
+        u16::try_from((seconds + DAY - 1) / DAY).unwrap_or(1).max(1)
+    }
+}
+
 /// A token that was made just now, and what is kept of it.
 #[derive(Debug)]
 pub struct IssuedToken {

@@ -158,13 +158,15 @@ pub(crate) fn export_part(
     }
     let mut name = folder.clone().into_os_string();
     name.push(format!(".partial-{}", std::process::id()));
-    let partial = Partial(PathBuf::from(name));
+    let partial = PathBuf::from(name);
     let failed = |path: &Path| {
         let path = path.to_owned();
         |source| ExportError::File { path, source }
     };
     let checkpoint = log.checkpoint()?;
-    fs::create_dir(&partial.0).map_err(failed(&partial.0))?;
+    // One that somebody else has made is theirs, and stays.
+    fs::create_dir(&partial).map_err(failed(&partial))?;
+    let partial = Partial(partial);
     let exporter = Exporter {
         from: dir,
         to: partial.0.clone(),

@@ -106,6 +106,29 @@ pub(crate) async fn demand_with(
     context: BTreeMap<String, String>,
 ) -> Result<Allowed, Failure> {
     let gate = gate(folder, audit)?;
+    permitted(gate, global, action, resource, context).await
+}
+
+/// The same, told to a log that is not the folder's own. What waits for that one goes on waiting.
+pub(crate) async fn demand_apart(
+    global: &GlobalArguments,
+    folder: &Path,
+    apart: AuditLog,
+    action: Action,
+    resource: &Resource,
+) -> Result<Allowed, Failure> {
+    let store = Store::look(folder).map_err(refused)?;
+    let gate = gate_of(folder, apart, store)?;
+    permitted(gate, global, action, resource, BTreeMap::new()).await
+}
+
+async fn permitted(
+    gate: Gate,
+    global: &GlobalArguments,
+    action: Action,
+    resource: &Resource,
+    context: BTreeMap<String, String>,
+) -> Result<Allowed, Failure> {
     let token = match gate.store() {
         Some(_) => token(global)?,
         None => None,
@@ -145,12 +168,36 @@ impl Allowed {
     }
 }
 
+/// Refuses whoever is not known, and says that in the log, before they are told what is there. What
+/// they may do is asked afterwards.
+pub(crate) async fn must_be_known(
+    global: &GlobalArguments,
+    folder: &Path,
+    action: Action,
+) -> Result<(), Failure> {
+    if !Store::is_there(folder) {
+        return Ok(());
+    }
+    let gate = gate(folder, AuditLog::open(&folder.join("audit"))?)?;
+    let token = token(global)?;
+    let known = gate.authenticate(token.as_deref(), jiff::Timestamp::now());
+    if known.is_err() {
+        permitted(gate, global, action, &Resource::state(), BTreeMap::new()).await?;
+    }
+    Ok(())
+}
+
 /// What decides calls to a state.
 pub(crate) fn gate(folder: &Path, audit: AuditLog) -> Result<Gate, Failure> {
     if !Store::is_there(folder) {
         return Ok(Gate::open_to_all(audit));
     }
-    let Some(store) = Store::open(folder, &audit).map_err(refused)? else {
+    let store = Store::open(folder, &audit).map_err(refused)?;
+    gate_of(folder, audit, store)
+}
+
+fn gate_of(folder: &Path, audit: AuditLog, store: Option<Store>) -> Result<Gate, Failure> {
+    let Some(store) = store else {
         return Ok(Gate::open_to_all(audit));
     };
     let engine = store.settings().map_err(refused)?.engine;

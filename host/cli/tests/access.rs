@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
+use jiff::Timestamp;
+use sandcast_access::{Role, Store};
+use sandcast_audit::AuditLog;
 use serde_json::{Value, json};
 
 fn repository() -> PathBuf {
@@ -33,8 +36,8 @@ struct Place {
 }
 
 impl Place {
-    /// A state of this test in which ann is the first operator.
-    fn new(name: &str) -> Self {
+    /// A state of this test that belongs to whoever is there.
+    fn open_to_all(name: &str) -> Self {
         let compiled = LazyLock::force(&COMPILED);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         if folder.exists() {
@@ -47,6 +50,12 @@ impl Place {
         fs::create_dir_all(&place.tokens).expect("a folder");
         fs::create_dir_all(&place.state).expect("a folder");
         symlink(compiled, place.state.join("cache")).expect("a link");
+        place
+    }
+
+    /// A state of this test in which ann is the first operator.
+    fn new(name: &str) -> Self {
+        let place = Self::open_to_all(name);
         let set_up = place.by(
             "",
             &[
@@ -283,6 +292,34 @@ fn tokens_end_and_give_way_and_principals_are_disabled() {
     place.said("ann", &["access", "principals", "enable", "bob"]);
     place.said("bob2", &["access", "principals", "list"]);
 
+    // Somebody who has a token makes another, for no longer.
+    place.add("eve", "auditor");
+    let longer = place.refused(
+        "eve",
+        &["access", "tokens", "rotate", &id("eve"), "--days", "366"],
+    );
+    assert!(
+        longer.contains("made for 90 days, and only an operator"),
+        "{longer}"
+    );
+    place.said("eve", &["access", "tokens", "rotate", &id("eve")]);
+
+    // Whoever is not known is told nothing of what is there.
+    let nobody = [
+        vec!["access", "tokens", "revoke", "00000000000000aa"],
+        vec!["access", "tokens", "rotate", "00000000000000aa"],
+        vec!["plugins", "revoke", "no-such-plugin", "--reason", "a test"],
+    ];
+    for command in nobody {
+        let refused = place.refused("", &command);
+        assert!(
+            refused.contains("SANDCAST_TOKEN") && !refused.contains("no-such-plugin"),
+            "{refused}"
+        );
+    }
+    let unknown = place.refused("ann", &["access", "tokens", "revoke", "00000000000000aa"]);
+    assert!(unknown.contains("there is no token `0"), "{unknown}");
+
     let mistyped = place.file("mistyped");
     fs::write(&mistyped, "sct_0000").expect("written");
     let refused = place.refused("mistyped", &["runs"]);
@@ -292,6 +329,57 @@ fn tokens_end_and_give_way_and_principals_are_disabled() {
         &["access", "init", "eve", "--cedar", "plugins/policy-cedar"],
     );
     assert!(again.contains("set up in"), "{again}");
+}
+
+#[test]
+fn access_is_not_set_up_where_nobody_gets_the_first_token() {
+    let place = Place::open_to_all("access-lost");
+    let init = |to: &str| {
+        [
+            "access",
+            "init",
+            "ann",
+            "--cedar",
+            "plugins/policy-cedar",
+            "--to",
+            to,
+        ]
+        .map(str::to_owned)
+    };
+    let nowhere = init(&place.file("no-such-folder/ann"));
+    let refused = place.refused("", &nowhere.each_ref().map(String::as_str));
+    assert!(
+        refused.contains("a token cannot be written to"),
+        "{refused}"
+    );
+    let here = init(&place.file("ann"));
+    place.said("", &here.each_ref().map(String::as_str));
+    place.said("ann", &["access", "whoami"]);
+}
+
+#[test]
+fn what_waits_for_the_log_is_not_lost_to_somebody_who_wants_another_key() {
+    let place = Place::new("access-key");
+    // A change whose entry the log did not take, as when a process dies in between.
+    let broken = place.tokens.join("broken");
+    let audit = AuditLog::open(&broken).expect("a log");
+    fs::write(broken.join("log.jsonl"), "").expect("written");
+    let store = Store::look(&place.state).expect("readable");
+    let bob = "bob".parse().expect("a name");
+    store
+        .expect("it is set up")
+        .add_principal(&audit, &bob, [Role::Vendor].into(), Timestamp::now(), "ann")
+        .expect_err("the log is broken");
+    let told = || {
+        let log = fs::read_to_string(place.state.join("audit/log.jsonl")).expect("a log");
+        log.matches("\"subject\":\"principal:bob\"").count()
+    };
+    let refused = place.refused("", &["audit", "key", "rotate"]);
+    assert!(refused.contains("there is no token"), "{refused}");
+    assert_eq!(told(), 0);
+    place.said("ann", &["audit", "key", "rotate"]);
+    place.said("ann", &["access", "principals", "list"]);
+    assert_eq!(told(), 1);
 }
 
 #[test]
@@ -399,6 +487,9 @@ fn a_second_person_approves_what_takes_two() {
     place.said("bob", &["approvals", "approve", &id]);
     let models = place.said("ann", &["models"]);
     assert_eq!(models[0]["aliases"], json!({ "champion": 1, "stable": 1 }));
+    // It means that already, so nothing is moved and nobody is asked.
+    let same = place.said("ann", &alias);
+    assert_eq!((&same["from"], &same["to"]), (&json!(1), &json!(1)));
     let twice = place.refused("bob", &["approvals", "approve", &id]);
     assert!(
         twice.contains("is carried-out, so there is nothing to decide"),

@@ -72,7 +72,7 @@ impl ConnectorTable {
         let mut connector = source.connect().await?;
         let schema = connector.schema().await?;
         let splits: Arc<[Split]> = connector.partitions().await?.into();
-        connector.finish();
+        connector.finish()?;
         let listeners = splits.iter().map(|_| Mutex::new(None)).collect();
         Ok(Self {
             source: Arc::new(source),
@@ -347,7 +347,7 @@ impl SplitReader {
                 return Ok(Some((batch, self)));
             }
         }
-        connector.finish();
+        connector.finish().map_err(external)?;
         Ok(None)
     }
 

@@ -391,6 +391,7 @@ impl Registry {
             alias,
             from,
             to,
+            artifact,
             lineage,
         } = *wanted;
         let outcome = self.state.write("move an alias", |transaction| {
@@ -402,13 +403,22 @@ impl Registry {
             {
                 return Ok(Ok(()));
             }
-            let found = "SELECT lineage FROM model_versions WHERE model = ?1 AND version = ?2";
+            let found = "SELECT document FROM model_versions WHERE model = ?1 AND version = ?2";
             let found = transaction
                 .query_row(found, params![model, to as i64], |row| {
                     row.get::<_, String>(0)
                 })
                 .optional()?;
-            if found != Some(lineage.to_string()) {
+            // What is served is what the document says, so that is what is held to the approval.
+            let is_same = match found
+                .as_deref()
+                .map(from_json::<ModelVersion>)
+                .transpose()?
+            {
+                Some(found) => found.artifact == artifact && found.lineage.digest() == lineage,
+                None => false,
+            };
+            if !is_same {
                 return Ok(Err(format!(
                     "version {to} of {model} is not the one that was approved"
                 )));
@@ -587,6 +597,8 @@ pub struct ApprovedMove<'a> {
     pub from: Option<u64>,
     /// The version that it is to mean.
     pub to: u64,
+    /// The digest of that version's model file.
+    pub artifact: Digest,
     /// The digest of that version's lineage.
     pub lineage: Digest,
 }

@@ -2,7 +2,7 @@
 //! ended, with what it came to.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use sandcast_audit::{AuditError, AuditLog, Digest, Event};
@@ -35,6 +35,8 @@ pub(crate) struct Actor {
     pub(crate) audit: AuditLog,
     /// What was refused.
     pub(crate) denied: Mutex<Denied>,
+    /// What could not be put on record, and why: nothing that is answered counts after that.
+    pub(crate) lost: OnceLock<String>,
 }
 
 /// What was refused to an instance.
@@ -99,8 +101,20 @@ impl Actor {
             grant_with: denial.grant_with,
         };
         if let Err(error) = self.audit.append(event) {
-            tracing::error!(%error, "a denial could not be recorded");
+            self.lose("a denial", &error);
         }
+    }
+
+    /// Remembers that something is not on record.
+    pub(crate) fn lose(&self, what: &str, error: &AuditError) {
+        tracing::error!(%error, plugin = %self.identity.name, "{what} could not be recorded");
+        // The first is told.
+        let _ = self.lost.set(format!("{what}: {error}"));
+    }
+
+    /// What is not on record and should be, if anything is.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.lost.get().map(String::as_str)
     }
 
     /// Puts something on record that is about to be done, and says in which entry. Where that fails,
@@ -157,7 +171,7 @@ impl Drop for Effect {
             seconds: self.began.elapsed().as_secs_f64(),
         };
         if let Err(error) = self.actor.audit.append(event) {
-            tracing::error!(%error, "what an effect came to could not be recorded");
+            self.actor.lose("what an effect came to", &error);
         }
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Instance {
     recorder: Option<Recorder>,
     /// What followed its calls into the host, once the Store is gone.
     ended: Option<Ended>,
+    /// What of it is not on record and should be, once the Store is gone.
+    lost: Option<String>,
     /// Where it runs, if not here.
     far: Option<Far>,
     /// Where its guest runs, if not here, while its Store is here without one.
@@ -106,6 +108,7 @@ impl Instance {
             usage: None,
             recorder,
             ended: None,
+            lost: None,
             far: None,
             guest: None,
             traced: None,
@@ -153,8 +156,13 @@ impl Instance {
             .store()
             .ok()
             .and_then(|store| conduct::strayed(store.data()));
+        let lost = self
+            .store()
+            .ok()
+            .and_then(|store| store.data().actor.lost().map(str::to_owned));
         let error = match outcome {
             Ok(Ok(_)) if let Some(strayed) = &strayed => self.strayed(strayed),
+            Ok(Ok(_)) if let Some(lost) = &lost => self.unwritten(lost),
             Ok(Ok(value)) => match self.unkept() {
                 None => return Ok(value),
                 Some(detail) => CallError::OverLimit {
@@ -223,7 +231,7 @@ impl Instance {
         }
     }
 
-    fn unwritten(&self, error: &io::Error) -> CallError {
+    fn unwritten(&self, error: &impl std::fmt::Display) -> CallError {
         self.host(format!(
             "what it did could not be recorded, so it counts for nothing: {error}"
         ))
@@ -358,6 +366,9 @@ impl Instance {
     /// Ends the instance and says what it used. What was to be recorded is on record then.
     pub(crate) fn finish(mut self) -> Result<Usage, CallError> {
         self.close("finished");
+        if let Some(lost) = &self.lost {
+            return Err(self.unwritten(lost));
+        }
         let written = self.write_recording();
         let recording = written.map_err(|error| self.unwritten(&error))?;
         Ok(Usage {
@@ -536,6 +547,10 @@ impl Instance {
         });
         self.record_end(&state.actor, computed, &usage, outcome);
         self.usage = Some(usage);
+        // What is under way in the Store ends with it, and puts that on record.
+        let actor = Arc::clone(&state.actor);
+        drop(store);
+        self.lost = actor.lost().map(str::to_owned);
         // A process whose instance did not end well ends with it.
         if let Some(process) = self.guest.take()
             && outcome == "finished"
@@ -563,7 +578,7 @@ impl Instance {
         };
         let events = computed.into_iter().chain([ended]).collect();
         if let Err(error) = actor.audit.append_all(events) {
-            tracing::error!(%error, plugin = %self.plugin, "the end of an instance could not be recorded");
+            actor.lose("the end of an instance", &error);
         }
     }
 }

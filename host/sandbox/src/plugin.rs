@@ -1,6 +1,6 @@
 //! A component that was checked and compiled, ready to make instances.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arrow::datatypes::Schema;
 use sandcast_audit::{PluginRef, RunId};
@@ -321,6 +321,7 @@ impl Plugin {
             context: context.clone(),
             audit: sandbox.audit().clone(),
             denied: Mutex::default(),
+            lost: OnceLock::new(),
         });
         let grants = self.grants();
         let random = RandomState::new(grants).key();

@@ -1,6 +1,6 @@
 //! What the host keeps for one instance.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
@@ -108,6 +108,7 @@ impl State {
             context,
             audit: sandbox.audit().clone(),
             denied: Mutex::default(),
+            lost: OnceLock::new(),
         });
         let recording = grants.recording.as_ref().zip(sandbox.recordings());
         let (trace, exchanges) = match (playback, recording) {

@@ -44,6 +44,20 @@ impl Bench {
         Self { sandbox, audit }
     }
 
+    /// One whose log lies in a folder, and what takes the log away as a broken disk would.
+    pub(crate) fn with_a_log_that_breaks() -> (Self, impl Fn()) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let audit = AuditLog::open(folder.path()).expect("a log");
+        let config = SandboxConfig {
+            pooling: Pooling::Off,
+            device: DeviceChoice::Cpu.into(),
+            ..SandboxConfig::default()
+        };
+        let sandbox = Sandbox::new(config, audit.clone()).expect("a sandbox");
+        let breaks = move || std::fs::write(folder.path().join("log.jsonl"), b"").expect("written");
+        (Self { sandbox, audit }, breaks)
+    }
+
     pub(crate) async fn load(&self, bytes: &[u8], grants: Grants) -> Plugin {
         self.sandbox
             .load("test", bytes, Role::Policy, grants)

@@ -22,6 +22,7 @@ use crate::error::{ApiError, SourceError};
 use crate::handlers;
 use crate::models::{ModelSource, Models};
 use crate::served::Served;
+use crate::server::SetUp;
 use crate::telemetry::{RouteLabels, Telemetry};
 
 /// The state behind every handler.
@@ -36,8 +37,12 @@ pub(crate) struct App {
     pub(crate) turns: Semaphore,
     /// Whether the server was told to stop.
     pub(crate) draining: AtomicBool,
+    /// Whether the audit log did not take what was served when it was last tried.
+    off_record: AtomicBool,
     /// Who may ask, where access is set up.
     pub(crate) door: Option<Door>,
+    /// Whether access has been set up since, where there is no door.
+    set_up: Option<SetUp>,
     request_ids: RequestIds,
 }
 
@@ -47,6 +52,7 @@ impl App {
         source: Arc<dyn ModelSource>,
         config: ServeConfig,
         gate: Option<Arc<Gate>>,
+        set_up: Option<SetUp>,
     ) -> Result<Arc<Self>, SourceError> {
         let models = Models::load(source, config.models.clone()).await?;
         let telemetry = Telemetry::new();
@@ -67,7 +73,9 @@ impl App {
             telemetry,
             served: Served::default(),
             draining: AtomicBool::new(false),
+            off_record: AtomicBool::new(false),
             door: gate.map(Door::new),
+            set_up,
             request_ids: RequestIds::new(),
             config,
         }))
@@ -75,13 +83,25 @@ impl App {
 }
 
 impl App {
-    /// Writes sums of what was served and refused to the audit log.
+    /// Writes sums of what was served and refused to the audit log. Where they cannot be written,
+    /// nothing is predicted until they can.
     pub(crate) fn write_sums(&self, audit: &AuditLog) -> Result<(), AuditError> {
-        self.served.write(audit)?;
-        match &self.door {
+        let written = self.served.write(audit).and_then(|()| match &self.door {
             Some(door) => door.write(audit),
             None => Ok(()),
-        }
+        });
+        self.off_record.store(written.is_err(), Ordering::Relaxed);
+        written
+    }
+
+    /// Whether access was set up after this server began, so that it knows nobody who may ask.
+    fn knows_nobody(&self) -> bool {
+        self.door.is_none() && self.set_up.as_ref().is_some_and(|set_up| set_up())
+    }
+
+    /// Whether what is served cannot be put on record.
+    pub(crate) fn is_off_record(&self) -> bool {
+        self.off_record.load(Ordering::Relaxed)
     }
 }
 
@@ -110,7 +130,7 @@ pub async fn guarded_router(
     config: ServeConfig,
     gate: Option<Arc<Gate>>,
 ) -> Result<Router, SourceError> {
-    Ok(routes(App::load(source, config, gate).await?))
+    Ok(routes(App::load(source, config, gate, None).await?))
 }
 
 pub(crate) fn routes(app: Arc<App>) -> Router {
@@ -193,7 +213,13 @@ async fn observe(
     let route = matched.map_or_else(|| "none".to_owned(), |matched| matched.as_str().to_owned());
     let span = tracing::info_span!("serve.request", request.id = ?id, http.method = method, route);
     let begun = Instant::now();
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = match app.knows_nobody() {
+        false => next.run(request).instrument(span.clone()).await,
+        true => ApiError::unavailable(
+            "access was set up after this server began, so it answers nobody; start it again",
+        )
+        .into_response(),
+    };
     let code = response.status().as_u16();
     app.telemetry
         .http_requests

@@ -29,6 +29,8 @@ pub struct ServeConfig {
     /// How long a client may take to send the head of a request, and how long a connection may
     /// lie idle.
     pub header_timeout: Duration,
+    /// How long a client may take to take its answers, once it lets the server wait for that.
+    pub write_timeout: Duration,
     /// How long requests under way may still take once the server was told to stop.
     pub drain_timeout: Duration,
     /// How often the registry is asked whether an alias has moved; `None` for only on request.
@@ -50,6 +52,7 @@ impl Default for ServeConfig {
             max_connections: NonZeroUsize::MIN.saturating_add(1023),
             request_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             reload_interval: Some(Duration::from_secs(5)),
             audit_interval: Duration::from_secs(60),

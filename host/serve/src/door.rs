@@ -216,16 +216,27 @@ impl App {
         }
     }
 
-    /// Takes a request out of the budget of who asks, where that is asked.
+    /// Takes a request out of the budget of who asks, where that is asked. What could not be put on
+    /// record afterwards is not begun.
     pub(crate) fn begin(
         &self,
         caller: Option<&Arc<Caller>>,
     ) -> Result<Option<budget::Request>, ApiError> {
+        if self.is_off_record() {
+            return Err(off_record());
+        }
         match (&self.door, caller) {
             (Some(door), Some(caller)) => door.begin(caller).map(Some),
             _ => Ok(None),
         }
     }
+}
+
+/// The audit log does not take what is served.
+pub(crate) fn off_record() -> ApiError {
+    ApiError::unavailable(
+        "the audit log cannot be written, so nothing is answered; the server's log says why",
+    )
 }
 
 /// Before a model is asked or described.
@@ -250,11 +261,12 @@ pub(crate) async fn guard_model(
 /// Before a body is read that says what it is about.
 pub(crate) async fn guard_known(
     State(app): State<Arc<App>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     if let Some(door) = &app.door {
-        door.admit(request.headers(), None).await?;
+        let caller = door.admit(request.headers(), None).await?;
+        request.extensions_mut().insert(caller);
     }
     Ok(next.run(request).await)
 }

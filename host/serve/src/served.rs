@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sandcast_audit::{AuditError, AuditLog, Event};
-use tokio::time::MissedTickBehavior;
 
 use crate::app::App;
 use crate::budget::{self, Caller};
@@ -139,17 +139,22 @@ impl Drop for Record<'_> {
     }
 }
 
+/// How soon it is tried again to write what could not be written; nothing is predicted until then.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// Writes at every interval, until dropped.
 pub(crate) async fn keep_writing(app: Arc<App>, audit: AuditLog) {
-    let mut ticks = tokio::time::interval(app.config.audit_interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
+    let interval = app.config.audit_interval;
     loop {
-        ticks.tick().await;
+        let wait = match app.is_off_record() {
+            true => interval.min(AGAIN),
+            false => interval,
+        };
+        tokio::time::sleep(wait).await;
         let (app, audit) = (Arc::clone(&app), audit.clone());
         let written = tokio::task::spawn_blocking(move || app.write_sums(&audit)).await;
         if let Ok(Err(error)) = written {
-            tracing::error!(%error, "served predictions are not in the audit log yet");
+            tracing::error!(%error, "served predictions are not in the audit log yet, so nothing is predicted");
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::app::{App, routes};
 use crate::config::ServeConfig;
 use crate::error::ServeError;
 use crate::models::ModelSource;
+use crate::patience::Impatient;
 use crate::registry::RegistrySource;
 use crate::reload::keep_reloading;
 use crate::served::keep_writing;
@@ -45,11 +46,16 @@ pub struct Server {
 pub struct Protection {
     /// Decides who may ask, where access is set up.
     pub gate: Option<Arc<Gate>>,
+    /// Whether access has been set up by now, where nobody decides: then nothing is answered any more.
+    pub set_up: Option<SetUp>,
     /// The certificate that connections are secured with.
     pub tls: Option<TlsFiles>,
     /// Whether others may reach it without one of these.
     pub insecure: bool,
 }
+
+/// Looks whether access is set up. It is asked for each request, so it is quick.
+pub type SetUp = Box<dyn Fn() -> bool + Send + Sync>;
 
 impl Protection {
     /// What is missing for an address that others can reach.
@@ -123,7 +129,7 @@ impl Server {
         }
         let tls = protection.tls.map(Tls::open).transpose()?.map(Arc::new);
         let is_open = protection.gate.is_none();
-        let app = App::load(source, config, protection.gate).await?;
+        let app = App::load(source, config, protection.gate, protection.set_up).await?;
         if app.models.all().is_empty() {
             return Err(ServeError::NoModels);
         }
@@ -312,6 +318,7 @@ async fn answer(
     app: &App,
     stop: CancellationToken,
 ) {
+    let stream = Impatient::new(stream, app.config.write_timeout);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.config.header_timeout)

@@ -176,3 +176,38 @@ fn wider_grants_take_effect_with_the_approval_and_not_with_a_rejection() {
     let tampered = store.approved_grants("loans", "acme/crm");
     assert!(matches!(tampered, Err(AccessError::Tampered { .. })));
 }
+
+#[test]
+fn wider_grants_are_void_where_others_were_approved_meanwhile() {
+    let place = Place::new();
+    let now = Timestamp::now();
+    let (store, audit) = (&place.store, &place.audit);
+    let ask = |after: Value| {
+        let asked = store.request(audit, widening(after), "ann", now);
+        asked.expect("asked").id
+    };
+    let approve = |id: &str| {
+        let decided = store.decide(audit, id, true, "bob", "yes", now);
+        decided.expect("decided")
+    };
+    let old = ask(json!({ "clock": true, "http": { "hosts": ["old.example"] } }));
+    let new = ask(json!({ "clock": true }));
+    assert_eq!(approve(&new).status, ApprovalStatus::CarriedOut);
+    // The set that was replaced does not come back with a request from before.
+    let void = approve(&old);
+    assert_eq!(void.status, ApprovalStatus::Void);
+    let why = void.reason.expect("why");
+    assert!(why.contains("acme/crm was changed"), "{why}");
+    let approved = store.approved_grants("loans", "acme/crm");
+    assert_eq!(approved.expect("readable"), Some(json!({ "clock": true })));
+    let outcomes: Vec<String> = place
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::ApprovalCarriedOut { outcome, .. } => Some(outcome),
+            _ => None,
+        })
+        .collect();
+    assert!(matches!(outcomes.as_slice(), [done, void]
+        if done == "done" && void.starts_with("void: ")));
+}

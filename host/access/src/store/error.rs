@@ -1,3 +1,4 @@
+use std::io;
 use std::path::PathBuf;
 
 use sandcast_audit::AuditError;
@@ -16,7 +17,7 @@ pub enum AccessError {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The database cannot be used.
     #[error("cannot {what} in access.sqlite, so nothing is allowed")]
@@ -59,7 +60,7 @@ pub enum AccessError {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// There is no such principal.
     #[error("there is no principal `{0}`; `sandcast access principals list` lists them")]
@@ -87,6 +88,15 @@ pub enum AccessError {
         /// The most it may be.
         most: u16,
     },
+    /// Somebody would have a token for longer than they were given one.
+    #[error("the token was made for {most} days, and only an operator makes another one for more")]
+    LongerThanBefore {
+        /// The days of the old one.
+        most: u16,
+    },
+    /// Nobody would have the first token.
+    #[error("the first token cannot be handed over, so access was not set up: {0}")]
+    HandOver(io::Error),
     /// There are too many.
     #[error("there are {MOST_ROWS} {0} already, which is the most that are kept")]
     TooMany(&'static str),

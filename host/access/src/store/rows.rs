@@ -12,6 +12,8 @@ use super::{AccessError, KeptToken, LONGEST_LIFETIME_DAYS, MOST_ROWS};
 use crate::seal::SealKey;
 use crate::{Budget, IssuedToken, Principal, PrincipalId, Role, Token, TokenId, TokenRecord};
 
+const OUTBOX: &str = "outbox";
+
 /// Rows, each held to its seal.
 pub(crate) struct Reading<'a> {
     pub(super) connection: &'a Connection,
@@ -88,13 +90,28 @@ impl Reading<'_> {
             table,
             id: id.chars().take(80).collect(),
         };
-        let seal = Hash::from_hex(seal).map_err(|_| tampered())?;
-        // Hashes are compared in constant time.
-        if self.key.seal(table, id, document) != seal {
+        if !self.holds(table, id, document, seal) {
             return Err(tampered());
         }
         serde_json::from_str(document).map_err(|_| tampered())
     }
+
+    /// Whether a seal is that of a row.
+    fn holds(&self, table: &str, id: &str, document: &str, seal: &str) -> bool {
+        // Hashes are compared in constant time.
+        Hash::from_hex(seal).is_ok_and(|seal| self.key.seal(table, id, document) == seal)
+    }
+}
+
+/// The kinds of events that this store posts, and no others.
+fn is_posted_here(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::AccessChanged { .. }
+            | Event::ApprovalRequested { .. }
+            | Event::ApprovalDecided { .. }
+            | Event::ApprovalCarriedOut { .. }
+    )
 }
 
 /// A transaction under way.
@@ -165,31 +182,47 @@ impl Change<'_> {
     pub(crate) fn post_event(&self, event: &Event) -> Result<(), AccessError> {
         let event = serde_json::to_string(event)
             .map_err(|error| self.wrap(rusqlite::Error::ToSqlConversionFailure(error.into())))?;
+        let posted = Timestamp::now().to_string();
+        let seal = self.key.seal(OUTBOX, &posted, &event).to_hex();
         self.transaction
             .execute(
-                "INSERT INTO outbox (posted, event) VALUES (?1, ?2)",
-                params![Timestamp::now().to_string(), event],
+                "INSERT INTO outbox (posted, event, seal) VALUES (?1, ?2, ?3)",
+                params![posted, event, seal.as_str()],
             )
             .map_err(|source| self.wrap(source))?;
         Ok(())
     }
 
+    /// The events that wait, each as it was posted here; one that was not is an error, so that none
+    /// of them is signed.
     pub(super) fn waiting(&self) -> Result<Vec<(Timestamp, Event)>, AccessError> {
         let wrap = |source| self.wrap(source);
-        let statement = "SELECT posted, event FROM outbox ORDER BY id";
+        let statement = "SELECT id, posted, event, seal FROM outbox ORDER BY id";
         let mut statement = self.transaction.prepare(statement).map_err(wrap)?;
         let rows = statement
             .query_map([], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, String>(2)?,
+                    row.get::<_, String>(3)?,
+                ))
             })
             .map_err(wrap)?;
+        let reading = self.reading();
         rows.map(|row| {
-            let (posted, event) = row.map_err(wrap)?;
+            let (id, posted, event, seal) = row.map_err(wrap)?;
             let tampered = || AccessError::Tampered {
-                table: "outbox",
-                id: posted.clone(),
+                table: OUTBOX,
+                id: id.to_string(),
             };
+            if !reading.holds(OUTBOX, &posted, &event, &seal) {
+                return Err(tampered());
+            }
             let event = serde_json::from_str(&event).map_err(|_| tampered())?;
+            if !is_posted_here(&event) {
+                return Err(tampered());
+            }
             Ok((posted.parse().map_err(|_| tampered())?, event))
         })
         .collect()
@@ -275,6 +308,12 @@ impl Change<'_> {
         self.find::<KeptToken>("tokens", id.as_str())?
             .filter(|kept| kept.record.revoked.is_none() && now < kept.record.expires)
             .ok_or_else(|| AccessError::NoToken(id.clone()))
+    }
+
+    /// Whether somebody, as records name them, runs the place.
+    pub(super) fn is_operator(&self, name: &str) -> Result<bool, AccessError> {
+        let found: Option<Principal> = self.find("principals", name)?;
+        Ok(found.is_some_and(|it| it.disabled.is_none() && it.roles.contains(&Role::Operator)))
     }
 
     /// Whether there is room for one more.

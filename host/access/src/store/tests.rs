@@ -25,10 +25,10 @@ fn what_is_set_up_is_on_record_and_private() {
     let again = Store::initialise(
         place.path(),
         &place.audit,
-        &id("mallory"),
+        (&id("mallory"), 1),
         &settings(),
-        1,
         "local:m",
+        |_| Ok(()),
     );
     assert!(matches!(again, Err(AccessError::Initialised(_))));
     #[cfg(unix)]
@@ -102,7 +102,7 @@ fn a_replaced_token_is_good_for_a_while_and_times_are_bounded() {
     let rotate = |days, hours| {
         place
             .store
-            .rotate_token(&place.audit, &old, days, hours, now, "ann")
+            .rotate_token(&place.audit, &old, Some(days), hours, now, "ann")
     };
     assert!(matches!(rotate(0, 1), Err(AccessError::OutOfBounds { .. })));
     assert!(matches!(
@@ -129,8 +129,69 @@ fn a_replaced_token_is_good_for_a_while_and_times_are_bounded() {
     let later = at("2199-01-01T00:00:00Z");
     let expired = place
         .store
-        .rotate_token(&place.audit, &new.record.id, 1, 1, later, "ann");
+        .rotate_token(&place.audit, &new.record.id, Some(1), 1, later, "ann");
     assert!(matches!(expired, Err(AccessError::NoToken(_))));
+}
+
+#[test]
+fn nobody_makes_a_token_last_longer_but_an_operator() {
+    let place = Place::new();
+    let now = Timestamp::now();
+    place.add("eve", Role::Auditor);
+    let issued = place
+        .store
+        .issue_token(&place.audit, &id("eve"), 30, now, "ann");
+    let mut token = issued.expect("issued").record.id;
+    let later = now + 20.hours();
+    let rotate = |token: &TokenId, days, by| {
+        place
+            .store
+            .rotate_token(&place.audit, token, days, 1, later, by)
+    };
+    let longer = rotate(&token, Some(31), "eve");
+    assert!(matches!(
+        longer,
+        Err(AccessError::LongerThanBefore { most: 30 })
+    ));
+    for (days, by, wanted) in [
+        (None, "eve", 30),
+        (Some(7), "eve", 7),
+        (None, "eve", 7),
+        (Some(366), "ann", 366),
+    ] {
+        let new = rotate(&token, days, by).expect("replaced").record;
+        assert_eq!(new.days(), wanted);
+        token = new.id;
+    }
+}
+
+#[test]
+fn nothing_is_set_up_where_nobody_gets_the_first_token() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let audit = AuditLog::open(&folder.path().join("audit")).expect("a log");
+    let set_up = |hand_over: fn(&IssuedToken) -> io::Result<()>| {
+        let first = (&id("ann"), 90);
+        Store::initialise(
+            folder.path(),
+            &audit,
+            first,
+            &settings(),
+            "local:a",
+            hand_over,
+        )
+    };
+    let lost = set_up(|_| Err(io::Error::other("the disk is full")));
+    assert!(matches!(lost, Err(AccessError::HandOver(_))));
+    assert!(Store::look(folder.path()).expect("readable").is_none());
+    let (store, issued) = set_up(|_| Ok(())).expect("set up");
+    let tokens = store.tokens().expect("a list");
+    assert_eq!(tokens.len(), 1);
+    assert_eq!(tokens[0].id, issued.record.id);
+    // The mark of it comes back, should a process have died before it was made.
+    let marker = folder.path().join(ACCESS_FOLDER).join(MARKER);
+    fs::remove_file(&marker).expect("removed");
+    Store::open(folder.path(), &audit).expect("it opens");
+    assert!(marker.is_file());
 }
 
 #[test]
@@ -231,6 +292,83 @@ fn what_a_crash_left_in_the_outbox_is_told_once() {
         .expect("appended");
     Store::open(place.path(), &place.audit).expect("it opens");
     assert_eq!(changes(&place).len(), before + 2);
+}
+
+/// Opens the store and says what it found wrong with which row of which table.
+fn found_wrong(place: &Place) -> Option<(&'static str, String)> {
+    match Store::open(place.path(), &place.audit) {
+        Ok(_) => None,
+        Err(AccessError::Tampered { table, id }) => Some((table, id)),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn an_event_that_this_host_did_not_post_is_not_signed_and_nothing_else_is() {
+    let place = Place::new();
+    let now = Timestamp::now();
+    place
+        .store
+        .transact("test", |change| {
+            change.add(&id("bob"), [Role::Vendor].into(), now, "ann")
+        })
+        .expect("changed");
+    let before = place.events();
+    let forged = serde_json::to_string(&Event::ApprovalDecided {
+        approval: "0a1b2c3d4e5f".to_owned(),
+        kind: "promote".to_owned(),
+        subject_digest: Digest::of(b"subject"),
+        requester: "ann".to_owned(),
+        approved: true,
+        by: "bob".to_owned(),
+        reason: String::new(),
+    })
+    .expect("JSON");
+    // By somebody who can write the database, with the seal of another row or none.
+    for seal in ["''", "(SELECT seal FROM outbox LIMIT 1)", "'nonsense'"] {
+        place.by_hand(&format!(
+            "INSERT INTO outbox (id, posted, event, seal) VALUES (77, '{now}', '{forged}', {seal})"
+        ));
+        let wrong = found_wrong(&place);
+        assert_eq!(wrong, Some(("outbox", "77".to_owned())), "{seal}");
+        assert_eq!(place.events(), before, "nothing is appended");
+        place.by_hand("DELETE FROM outbox WHERE id = 77");
+    }
+    assert_eq!(found_wrong(&place), None);
+    assert_eq!(place.events().len(), before.len() + 1, "bob");
+    // Nor one with a good seal that is none of this store's, such as a change of the log's key.
+    place
+        .store
+        .transact("test", |change| {
+            change.post_event(&Event::ServeStopped { predictions: 1 })
+        })
+        .expect("posted");
+    assert!(found_wrong(&place).is_some_and(|(table, _)| table == "outbox"));
+    // An event with another time than it was posted at.
+    place.by_hand("DELETE FROM outbox");
+    place
+        .store
+        .transact("test", |change| {
+            change.add(&id("carl"), [Role::Vendor].into(), now, "ann")
+        })
+        .expect("changed");
+    place.by_hand("UPDATE outbox SET posted = '2020-01-01T00:00:00Z'");
+    assert!(found_wrong(&place).is_some());
+}
+
+#[test]
+fn a_database_of_the_first_version_goes_on_and_its_unsealed_events_do_not() {
+    let place = Place::new();
+    place.by_hand("ALTER TABLE outbox DROP COLUMN seal; PRAGMA user_version = 1");
+    assert_eq!(found_wrong(&place), None);
+    place.add("bob", Role::Vendor);
+    let told = changes(&place).len();
+    place.by_hand(
+        "ALTER TABLE outbox DROP COLUMN seal; PRAGMA user_version = 1;
+         INSERT INTO outbox (posted, event) VALUES ('2026-01-01T00:00:00Z', '{}')",
+    );
+    assert!(found_wrong(&place).is_some());
+    assert_eq!(changes(&place).len(), told);
 }
 
 #[test]

@@ -95,6 +95,18 @@ fn an_export_is_not_written_over_and_a_failed_one_leaves_nothing() {
     ));
     assert_eq!(fs::read(&file).expect("reads"), b"mine");
 
+    // What somebody else has put where an export is made is no part of it, and stays.
+    let foreign = dir
+        .state()
+        .join(format!("mine.partial-{}", std::process::id()));
+    fs::create_dir(&foreign).expect("a folder");
+    fs::write(foreign.join("notes"), "mine").expect("writes");
+    assert!(matches!(
+        export(&log, &dir.state().join("mine"), Period::default()),
+        Err(ExportError::File { .. })
+    ));
+    assert_eq!(fs::read(foreign.join("notes")).expect("reads"), b"mine");
+
     let late = Period {
         since: Some(Timestamp::MAX),
         until: None,

@@ -272,14 +272,15 @@ fn effect(approval: &Approval, folder: &Path) -> Result<Result<(), String>, Fail
             alias,
             from,
             to,
+            model_digest,
             lineage,
-            ..
         } => {
             let wanted = ApprovedMove {
                 model,
                 alias,
                 from: *from,
                 to: *to,
+                artifact: *model_digest,
                 lineage: *lineage,
             };
             let workspace = Workspace::open(folder)?;

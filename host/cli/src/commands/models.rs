@@ -120,21 +120,32 @@ fn point(
         let (version, from) = registry
             .could_set_alias(model, alias, to)
             .map_err(rejected_unless_state)?;
-        if from != Some(to) {
-            let subject = Subject::Promote {
-                model: model.to_owned(),
-                alias: alias.to_owned(),
-                from,
-                to,
-                model_digest: version.artifact,
-                lineage: version.lineage.digest(),
-            };
-            return approvals::ask(store, allowed, subject, output);
+        // Nothing is moved here without a second person, nor where another process moves the alias
+        // away in between.
+        if from == Some(to) {
+            return moved((model, alias, to), from, output);
         }
+        let subject = Subject::Promote {
+            model: model.to_owned(),
+            alias: alias.to_owned(),
+            from,
+            to,
+            model_digest: version.artifact,
+            lineage: version.lineage.digest(),
+        };
+        return approvals::ask(store, allowed, subject, output);
     }
     let before = registry
         .set_alias(model, alias, to)
         .map_err(rejected_unless_state)?;
+    moved((model, alias, to), before, output)
+}
+
+fn moved(
+    (model, alias, to): (&str, &str, u64),
+    before: Option<u64>,
+    output: &Output,
+) -> Result<Exit, Failure> {
     if output.wants_json() {
         output.json(&serde_json::json!({
             "model": model, "alias": alias, "from": before, "to": to,

@@ -91,8 +91,10 @@ pub(crate) async fn execute(
         ..defaults
     };
     let tls = arguments.tls_cert.clone().zip(arguments.tls_key.clone());
+    let unguarded = folder.clone();
     let protection = Protection {
         gate,
+        set_up: Some(Box::new(move || Store::is_there(&unguarded))),
         tls: tls.map(|(certificates, key)| TlsFiles { certificates, key }),
         insecure: arguments.insecure,
     };

@@ -74,6 +74,8 @@ impl Action {
             (Self::Admit, Some(Quarantined)) => Err("it is quarantined; `release` it"),
             (Self::Admit, Some(_)) => Err("it is admitted already"),
             (Self::Trust, Some(Quarantined)) => Err("it is quarantined; `release` it first"),
+            // Releasing is what may take a second person, so nothing else does the same.
+            (Self::Trust, Some(_)) if throttled => Err("it is slowed down; `release` it first"),
             (Self::Trust, _) => Ok(Trusted),
             (Self::Release, Some(Quarantined)) => Ok(Probation),
             (Self::Release, Some(_)) if throttled => Ok(Probation),

@@ -393,6 +393,13 @@ fn a_throttled_plugin_is_slowed_down_until_it_is_released() {
     assert_eq!(bounds().and_then(|it| it.pace_percent), Some(25));
     bench.ordinary(12);
     assert!(bounds().is_some(), "clean runs alone do not lift it");
+    // Nor does one person who trusts it, where it takes two to release it.
+    let trusted = bench
+        .conduct
+        .decide(Action::Trust, &plugin, "ann", "seen and understood");
+    let error = trusted.expect_err("it is released first").to_string();
+    assert!(error.contains("slowed down; `release` it first"), "{error}");
+    assert!(bounds().is_some());
     bench
         .conduct
         .decide(Action::Release, &plugin, "ann", "seen and understood")

@@ -310,6 +310,7 @@ fn an_approved_move_is_made_once_whatever_happens_in_between() {
         alias: "champion",
         from: Some(1),
         to: 2,
+        artifact: second.artifact,
         lineage,
     };
     let champion = || {
@@ -351,4 +352,72 @@ fn an_approved_move_is_made_once_whatever_happens_in_between() {
         .collect();
     let approved = |id: &str| Some(id.to_owned());
     assert_eq!(by, [None, approved("a1"), None, approved("a2")]);
+}
+
+#[test]
+fn a_version_that_is_another_by_now_is_not_the_one_that_was_approved() {
+    let place = Place::new();
+    place.register(version("one"), Some("champion"));
+    let second = place.register(version("two"), None).version;
+    let wanted = ApprovedMove {
+        model: "loans",
+        alias: "champion",
+        from: Some(1),
+        to: 2,
+        artifact: second.artifact,
+        lineage: second.lineage.digest(),
+    };
+    // The columns say what they said; what would be served has other weights, or another history.
+    let mut other_weights = second.clone();
+    other_weights.artifact = Digest::of(b"other weights");
+    let mut other_line = second.clone();
+    other_line.lineage.seed += 1;
+    for changed in [other_weights, other_line] {
+        let document = to_json(&changed).expect("JSON");
+        place
+            .state
+            .write("test", |transaction| {
+                let update = "UPDATE model_versions SET document = ?1 WHERE version = 2";
+                transaction.execute(update, [document])
+            })
+            .expect("written");
+        let outcome = place.registry().set_alias_as_approved("a1", &wanted);
+        let why = outcome.expect("readable").expect_err("it is another");
+        assert!(why.contains("is not the one that was approved"), "{why}");
+    }
+    let champion = place.registry().resolve("loans", Some("champion"));
+    assert_eq!(champion.expect("there is one").version, 1);
+}
+
+#[test]
+fn only_events_of_the_registry_and_of_runs_go_from_here_into_the_log() {
+    let place = Place::new();
+    let one = version("one");
+    let run = one.run.clone();
+    place
+        .registry()
+        .insert(&run, one, None)
+        .expect("it registers");
+    let forged = Event::ServeStopped { predictions: 1 };
+    for event in [to_json(&forged).expect("JSON"), "{}".to_owned()] {
+        place
+            .state
+            .write("test", |transaction| {
+                let insert = "INSERT INTO outbox (id, posted, event) VALUES (77, ?1, ?2)";
+                transaction.execute(insert, [clock::now(), event])
+            })
+            .expect("written");
+        let error = place.state.empty_outbox(&place.audit);
+        let error = error.expect_err("a row of somebody else").to_string();
+        assert!(error.contains("the row 77 of outbox"), "{error}");
+        assert!(place.logged().is_empty(), "nothing is appended");
+        place
+            .state
+            .write("test", |transaction| {
+                transaction.execute("DELETE FROM outbox WHERE id = 77", [])
+            })
+            .expect("written");
+    }
+    place.state.empty_outbox(&place.audit).expect("the rest");
+    assert_eq!(place.logged(), ["registered 1"]);
 }

@@ -83,14 +83,8 @@ pub async fn run(
     workspace
         .conduct()
         .judge_left(&pipeline.sections.conduct, response_of(pipeline, plan))?;
-    for run in workspace.state().mark_interrupted()? {
-        let outcome = RunStatus::Interrupted.as_str().to_owned();
-        workspace.audit().append(Event::RunFinished {
-            run,
-            outcome,
-            message: None,
-        })?;
-    }
+    workspace.state().mark_interrupted()?;
+    workspace.state().empty_outbox(workspace.audit())?;
     let planned = match planned {
         // There was nothing to run.
         Err(
@@ -162,12 +156,8 @@ impl<'a> Attempt<'a> {
             version: None,
             stages: Vec::new(),
         };
-        workspace.audit().append(Event::RunStarted {
-            run: record.run.clone(),
-            pipeline: record.pipeline.clone(),
-            config: record.config,
-        })?;
         workspace.state().begin_run(&record)?;
+        workspace.state().empty_outbox(workspace.audit())?;
         Ok(Attempt {
             workspace,
             pipeline,
@@ -310,7 +300,7 @@ impl<'a> Attempt<'a> {
         )
     }
 
-    /// Writes down what the run came to: the report, the audit log, then the record.
+    /// Writes down what the run came to: the report, then the record with its entry of the log.
     fn end(
         mut self,
         result: Result<Registered, Halt>,
@@ -392,13 +382,13 @@ impl<'a> Attempt<'a> {
 
     fn write_end(&mut self) -> Result<(), RunError> {
         self.record.finished = Some(clock::now());
-        let reasons = &self.record.reasons;
-        self.workspace.audit().append(Event::RunFinished {
-            run: self.record.run.clone(),
-            outcome: self.record.status.as_str().to_owned(),
-            message: (!reasons.is_empty()).then(|| reasons.join("; ")),
-        })?;
-        Ok(self.workspace.state().end_run(&self.record)?)
+        // The row and its entry are one transaction, so that a run that ended here is never said to
+        // have been interrupted as well.
+        self.workspace.state().end_run(&self.record)?;
+        Ok(self
+            .workspace
+            .state()
+            .empty_outbox(self.workspace.audit())?)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::conduct::ConductError;
 use crate::plan::PlanError;
 use crate::registry::{ModelVersion, RegistryError};
 use crate::report::ReportInput;
-use crate::state::StateError;
+use crate::state::{OutboxError, StateError};
 
 /// What a run came to. Its record and its report are written either way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,6 +127,9 @@ pub enum RunError {
     /// The audit log could not be written.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The beginning or the end of a run is kept, and not yet in the audit log.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// What is known of the conduct of plugins could not be read or written.
     #[error(transparent)]
     Conduct(#[from] ConductError),

@@ -164,7 +164,7 @@ async fn listed(
         .await
         .map_err(stop)?;
     let splits = connector.partitions().await.map_err(stop)?;
-    connector.finish();
+    connector.finish().map_err(stop)?;
     Ok(splits
         .into_iter()
         .map(|split| Some((split.id, split.version?)))

@@ -31,7 +31,7 @@ impl State {
         // Inside the transaction no other process can do the same.
         self.transact(WHAT, |transaction| {
             let wrap = |source| StateError::of(WHAT, source);
-            let waiting = waiting_events(transaction).map_err(wrap)?;
+            let waiting = waiting_events(transaction, WHAT)?;
             let logged = audit.entries()?;
             for (posted, event) in waiting {
                 // The same effect may have been had before; its entry is older than the posting.
@@ -49,11 +49,40 @@ impl State {
     }
 }
 
-fn waiting_events(transaction: &Transaction<'_>) -> Result<Vec<(String, Event)>, rusqlite::Error> {
-    let mut statement = transaction.prepare("SELECT posted, event FROM outbox ORDER BY id")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
-    rows.map(|row| row.and_then(|(posted, event)| Ok((posted, from_json(&event)?))))
-        .collect()
+/// The kinds of events that effects here have, and no others: what somebody else puts into the table
+/// is not signed as what a person decided or as another key.
+fn is_posted_here(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Registered { .. }
+            | Event::AliasMoved { .. }
+            | Event::RunStarted { .. }
+            | Event::RunFinished { .. }
+    )
+}
+
+/// The events that wait, in order; or the row that was not posted here, so that none is appended.
+fn waiting_events(
+    transaction: &Transaction<'_>,
+    what: &'static str,
+) -> Result<Vec<(String, Event)>, OutboxError> {
+    let wrap = |source| StateError::of(what, source);
+    let mut statement = transaction
+        .prepare("SELECT id, posted, event FROM outbox ORDER BY id")
+        .map_err(wrap)?;
+    let rows = statement
+        .query_map([], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?))
+        })
+        .map_err(wrap)?;
+    rows.map(|row| {
+        let (id, posted, event): (i64, String, String) = row.map_err(wrap)?;
+        match from_json(&event) {
+            Ok(event) if is_posted_here(&event) => Ok((posted, event)),
+            _ => Err(OutboxError::Foreign { id }),
+        }
+    })
+    .collect()
 }
 
 /// Why an event of an effect did not reach the audit log. It stays in the outbox.
@@ -65,4 +94,14 @@ pub enum OutboxError {
     /// The audit log could not be read or written.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// A row is not one that this program posts.
+    #[error(
+        "the row {id} of outbox in state.sqlite is no event of a run or of the registry, so nothing \
+         of it goes into the audit log; somebody changed it by hand: keep the file as evidence and \
+         restore it from a copy"
+    )]
+    Foreign {
+        /// The row.
+        id: i64,
+    },
 }

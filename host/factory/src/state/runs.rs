@@ -1,10 +1,10 @@
 //! The record of runs.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use sandcast_audit::{Digest, RunId};
+use sandcast_audit::{Digest, Event, RunId};
 use serde::{Deserialize, Serialize};
 
-use super::{State, StateError, from_json, parsed, to_json};
+use super::{State, StateError, from_json, parsed, post, to_json};
 use crate::clock;
 
 /// What is remembered of a run.
@@ -115,7 +115,7 @@ const COLUMNS: &str = "id, pipeline, config, seed, started, finished, status, st
                        model, version";
 
 impl State {
-    /// Writes down that a run has begun.
+    /// Writes down that a run has begun, and posts the entry that says so.
     pub(crate) fn begin_run(&self, record: &RunRecord) -> Result<(), StateError> {
         self.write("record the run", |transaction| {
             let statement = "INSERT INTO runs (id, pipeline, config, seed, started, status)
@@ -128,7 +128,13 @@ impl State {
                 record.started,
                 record.status.as_str(),
             ];
-            transaction.execute(statement, values).map(|_| ())
+            transaction.execute(statement, values)?;
+            let event = Event::RunStarted {
+                run: record.run.clone(),
+                pipeline: record.pipeline.clone(),
+                config: record.config,
+            };
+            post(transaction, &event)
         })
     }
 
@@ -142,12 +148,13 @@ impl State {
         })
     }
 
-    /// Writes down how a run has ended.
+    /// Writes down how a run has ended, and posts the entry that says so. A run ends once: where it
+    /// has, nothing is written.
     pub(crate) fn end_run(&self, record: &RunRecord) -> Result<(), StateError> {
         self.write("record the end of the run", |transaction| {
             let statement = "UPDATE runs SET finished = ?2, status = ?3, stage = ?4, reasons = ?5,
                         model = ?6, version = ?7
-                 WHERE id = ?1";
+                 WHERE id = ?1 AND status = 'running'";
             let values = params![
                 record.run.to_string(),
                 record.finished,
@@ -157,11 +164,21 @@ impl State {
                 record.model,
                 record.version.map(|version| version as i64),
             ];
-            transaction.execute(statement, values).map(|_| ())
+            if transaction.execute(statement, values)? == 0 {
+                return Ok(());
+            }
+            let reasons = &record.reasons;
+            let event = Event::RunFinished {
+                run: record.run.clone(),
+                outcome: record.status.as_str().to_owned(),
+                message: (!reasons.is_empty()).then(|| reasons.join("; ")),
+            };
+            post(transaction, &event)
         })
     }
 
-    /// Marks runs whose process is gone. Only whoever holds the lock of runs may ask for this.
+    /// Marks runs whose process is gone, and posts the entries that say so. Only whoever holds the
+    /// lock of runs may ask for this.
     pub(crate) fn mark_interrupted(&self) -> Result<Vec<RunId>, StateError> {
         self.write("mark interrupted runs", |transaction| {
             let mut statement = transaction.prepare(
@@ -169,7 +186,16 @@ impl State {
                  WHERE status = 'running' RETURNING id",
             )?;
             let ids = statement.query_map([clock::now()], |row| row.get::<_, String>(0))?;
-            ids.map(|id| parsed(&id?)).collect()
+            let runs: Vec<RunId> = ids.map(|id| parsed(&id?)).collect::<Result<_, _>>()?;
+            for run in &runs {
+                let event = Event::RunFinished {
+                    run: run.clone(),
+                    outcome: RunStatus::Interrupted.as_str().to_owned(),
+                    message: None,
+                };
+                post(transaction, &event)?;
+            }
+            Ok(runs)
         })
     }
 

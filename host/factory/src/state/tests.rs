@@ -1,4 +1,4 @@
-use sandcast_audit::{Digest, RunId};
+use sandcast_audit::{AuditLog, Digest, Event, RunId};
 use tempfile::TempDir;
 
 use super::{RunRecord, RunStatus, STATE_FILE, StageRecord, StageStatus, State, StateError};
@@ -94,6 +94,68 @@ fn runs_without_a_process_are_marked_once() {
         .run(&run)
         .expect("the state reads")
         .expect("it is there");
+    assert_eq!(found.status, RunStatus::Interrupted);
+}
+
+/// What the log says of runs, in order.
+fn told(audit: &AuditLog) -> Vec<String> {
+    let entries = audit.entries().expect("the log reads");
+    let said = |entry: &sandcast_audit::Entry| match &entry.event {
+        Event::RunStarted { .. } => Some("started".to_owned()),
+        Event::RunFinished { outcome, .. } => Some(outcome.clone()),
+        _ => None,
+    };
+    entries.iter().filter_map(said).collect()
+}
+
+#[test]
+fn a_run_ends_once_on_record_wherever_its_process_dies() {
+    let (folder, state) = opened();
+    let audit = AuditLog::in_memory();
+    let empty = |state: &State| state.empty_outbox(&audit).expect("the log takes it");
+    let run = RunId::generate();
+    let mut ends = record(&run);
+    state.begin_run(&ends).expect("a new run");
+    empty(&state);
+    // It dies once the end is kept and before the log has it: the next process tells the log, and
+    // does not say that the run was interrupted.
+    ends.status = RunStatus::Completed;
+    ends.finished = Some(clock::now());
+    state.end_run(&ends).expect("the run is there");
+    assert_eq!(told(&audit), ["started"]);
+    let next = State::open(folder.path()).expect("the state opens again");
+    assert!(next.mark_interrupted().expect("written").is_empty());
+    empty(&next);
+    assert_eq!(told(&audit), ["started", "completed"]);
+    // It dies once the log has it, and before the outbox does not.
+    let event = Event::RunFinished {
+        run: run.clone(),
+        outcome: "completed".to_owned(),
+        message: None,
+    };
+    next.write("test", |transaction| super::post(transaction, &event))
+        .expect("posted");
+    let posted = "UPDATE outbox SET posted = '2020-01-01T00:00:00Z'";
+    next.write("test", |transaction| transaction.execute(posted, []))
+        .expect("written");
+    empty(&next);
+    assert_eq!(told(&audit), ["started", "completed"]);
+    // It dies in the middle: that is what is told, and a late end changes nothing.
+    let other = RunId::generate();
+    let mut ends = record(&other);
+    next.begin_run(&ends).expect("a new run");
+    assert_eq!(
+        next.mark_interrupted().expect("written"),
+        std::slice::from_ref(&other)
+    );
+    ends.status = RunStatus::Completed;
+    next.end_run(&ends).expect("nothing is written");
+    empty(&next);
+    assert_eq!(
+        told(&audit),
+        ["started", "completed", "started", "interrupted"]
+    );
+    let found = next.run(&other).expect("readable").expect("it is there");
     assert_eq!(found.status, RunStatus::Interrupted);
 }
 

@@ -257,7 +257,7 @@ impl Stand {
         let mut connector = opened.map_err(said)?;
         connector.schema().await.map_err(said)?;
         let splits = connector.partitions().await.map_err(said)?;
-        connector.finish();
+        connector.finish().map_err(said)?;
         let mut digest = Digest::hasher();
         let mut rows = 0;
         for split in splits {
@@ -283,7 +283,7 @@ impl Stand {
                     digest.update_field(&bytes.map_err(|error| error.to_string())?);
                 }
             }
-            connector.finish();
+            connector.finish().map_err(said)?;
         }
         Ok((rows, digest.finish()))
     }

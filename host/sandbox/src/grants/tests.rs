@@ -363,6 +363,19 @@ async fn a_log_over_its_share_is_dropped_once_on_record() {
 }
 
 #[tokio::test]
+async fn a_denial_that_cannot_be_recorded_ends_the_instance() {
+    let (bench, breaks) = Bench::with_a_log_that_breaks();
+    let plugin = bench.load(&logging(2000), small_log()).await;
+    breaks();
+    let error = plugin.policy(&crate::testing::context(), &json!({})).await;
+    let error = error.map(|_| ()).expect_err("nobody knows of the denial");
+    let CallError::Host { reason, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(reason.contains("counts for nothing: a denial"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_guest_that_floods_the_log_is_stopped() {
     let bench = Bench::new();
     let error = bench

@@ -52,6 +52,7 @@ impl Instance {
             usage: None,
             recorder,
             ended: None,
+            lost: None,
             far: Some(Far {
                 process,
                 actor,
@@ -129,6 +130,11 @@ impl Instance {
             far.actor
                 .deny_with(&denial.capability, denial.detail, denial.grant_with);
         }
+        if let Some(lost) = far.actor.lost().map(str::to_owned) {
+            let error = self.unwritten(&lost);
+            self.close(outcome_of(&error));
+            return Err(error);
+        }
         self.returned(reply.outcome)
     }
 
@@ -203,6 +209,7 @@ impl Instance {
             self.traced = last.traced;
         }
         self.record_end(&far.actor, None, &usage, outcome);
+        self.lost = far.actor.lost().map(str::to_owned);
         self.usage = Some(usage);
         self.place.ended(outcome);
     }

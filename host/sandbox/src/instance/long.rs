@@ -175,11 +175,13 @@ impl Instance {
                 usage: None,
                 recorder: self.recorder.take(),
                 ended: None,
+                lost: None,
                 far: None,
                 guest: self.guest.take(),
                 traced: self.traced.take(),
                 long: None,
                 home: None,
+                lost: None,
                 place: Arc::clone(&self.place),
             };
             let outcome = outcome.to_owned();

@@ -507,6 +507,23 @@ async fn an_instance_that_trapped_is_not_asked_again() {
 }
 
 #[tokio::test]
+async fn an_instance_whose_end_cannot_be_recorded_counts_for_nothing() {
+    let (bench, breaks) = Bench::with_a_log_that_breaks();
+    let plugin = bench.load(&configuring(""), Grants::default()).await;
+    let policy = plugin.policy(&context(), &serde_json::json!({})).await;
+    let policy = policy.expect("configured");
+    breaks();
+    let error = policy.finish().expect_err("nobody knows that it ran");
+    let CallError::Host { reason, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(
+        reason.contains("counts for nothing: the end of an instance"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
 async fn an_unrecorded_plugin_leaves_no_record_of_its_calls() {
     let bench = Bench::new();
     let plugin = bench

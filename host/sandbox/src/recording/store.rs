@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -94,7 +94,8 @@ impl Recordings {
         self.path_of(digest).is_file()
     }
 
-    /// Keeps bytes. A file appears whole or not at all; what is there already is not written again.
+    /// Keeps bytes. A file appears whole or not at all; what is there already is not written again,
+    /// unless it is not as long as it should be, as after a loss of power.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -103,10 +104,11 @@ impl Recordings {
         let path = self.path_of(&digest);
         // What is kept again is as new as what is kept for the first time.
         match fs::File::options().append(true).open(&path) {
-            Ok(there) => {
+            Ok(there) if there.metadata()?.len() == bytes.len() as u64 => {
                 there.set_modified(SystemTime::now())?;
                 return Ok(digest);
             }
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -117,6 +119,8 @@ impl Recordings {
         }
         let mut file = tempfile::NamedTempFile::new_in(shelf)?;
         file.write_all(bytes)?;
+        // Its name is not on the disk before what is in it.
+        file.as_file().sync_data()?;
         file.persist(&path).map_err(|error| error.error)?;
         Ok(digest)
     }
@@ -178,9 +182,8 @@ impl Recordings {
             folder: folder(),
             source,
         };
-        let path = self.path_of(digest);
-        let size = match fs::metadata(&path) {
-            Ok(found) => found.len(),
+        let file = match fs::File::open(self.path_of(digest)) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(RecordingError::Missing {
                     digest: *digest,
@@ -189,13 +192,15 @@ impl Recordings {
             }
             Err(error) => return Err(io(error)),
         };
-        if size > MAX_FILE_BYTES {
+        // Not more than that, whatever grows while it is read.
+        let mut bytes = Vec::new();
+        let size = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
+        if size.map_err(io)? as u64 > MAX_FILE_BYTES {
             return Err(RecordingError::Format {
                 digest: *digest,
-                reason: format!("it is {size} bytes, over {MAX_FILE_BYTES}"),
+                reason: format!("it is over {MAX_FILE_BYTES} bytes"),
             });
         }
-        let bytes = fs::read(&path).map_err(io)?;
         let found = Digest::of(&bytes);
         if found != *digest {
             return Err(RecordingError::Changed {
@@ -237,6 +242,12 @@ mod tests {
             recordings.get(&other),
             Err(RecordingError::Missing { .. })
         ));
+        // After a loss of power there may be a name with nothing, or not all, in it.
+        for cut in [b"".as_slice(), b"a comp"] {
+            fs::write(recordings.path_of(&digest), cut).expect("changed");
+            assert_eq!(recordings.put(b"a component").expect("kept"), digest);
+            assert_eq!(recordings.get(&digest).expect("there"), b"a component");
+        }
         fs::write(recordings.path_of(&digest), b"another one").expect("changed");
         let error = recordings.get(&digest).expect_err("it was changed");
         assert!(matches!(error, RecordingError::Changed { .. }), "{error}");

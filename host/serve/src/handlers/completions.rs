@@ -1,10 +1,10 @@
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{Extensions, HeaderMap};
 use sandcast_access::Action;
 use sandcast_sandbox::{GenerationOptions, TaskKind};
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use super::infer::{
     Failure, count_failure, count_request, observe_prediction, read_body, take_place, take_turn,
 };
 use crate::app::App;
+use crate::budget::Caller;
 use crate::error::{ApiError, FailureCause, PredictError};
 use crate::models::Loaded;
 use crate::telemetry::{Raised, UNKNOWN_MODEL};
@@ -109,17 +110,27 @@ struct Usage {
 /// `POST /v1/completions`.
 pub(crate) async fn completions(
     State(app): State<Arc<App>>,
+    extensions: Extensions,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<CompletionResponse>, ApiError> {
     let _in_flight = Raised::new(&app.telemetry.in_flight);
+    let begun = Instant::now();
+    let timeout = app.config.request_timeout;
     let unknown = |error: ApiError| {
         count_request(&app, UNKNOWN_MODEL, "", error.status);
         error
     };
+    // Before a place is taken: nobody takes more of them than they may have requests under way.
+    let counted = app
+        .begin(extensions.get::<Arc<Caller>>())
+        .map_err(unknown)?;
     // Before the body is read: what waits is held in memory.
     let _place = take_place(&app).map_err(unknown)?;
-    let body = read_body(&app, &headers, body).await.map_err(unknown)?;
+    let reading = tokio::time::timeout(timeout, read_body(&app, &headers, body)).await;
+    let body = reading
+        .unwrap_or_else(|_| Err(late(timeout).into()))
+        .map_err(unknown)?;
     let request = CompletionRequest::parse(&body).map_err(unknown)?;
     let (name, version) = match request.model.split_once('@') {
         None => (request.model.as_str(), None),
@@ -130,17 +141,10 @@ pub(crate) async fn completions(
         .admit(&headers, Action::Generate, name)
         .await
         .map_err(unknown)?;
-    let counted = app.begin(caller.as_ref()).map_err(unknown)?;
     let mut record = app.served.record(&loaded, caller.as_ref(), counted);
-    let timeout = app.config.request_timeout;
-    let answered = tokio::time::timeout(timeout, answer(&app, &loaded, request)).await;
-    let answered = answered.unwrap_or_else(|_| {
-        Err(PredictError {
-            cause: FailureCause::Timeout,
-            message: format!("no answer within {timeout:?}; ask for fewer tokens"),
-        }
-        .into())
-    });
+    let left = timeout.saturating_sub(begun.elapsed());
+    let answered = tokio::time::timeout(left, answer(&app, &loaded, request)).await;
+    let answered = answered.unwrap_or_else(|_| Err(late(timeout).into()));
     let answered = answered.map_err(|failure| count_failure(&app, &loaded, failure));
     let status = answered
         .as_ref()
@@ -151,6 +155,14 @@ pub(crate) async fn completions(
         record.answered(response.choices.len() as u64);
         Json(response)
     })
+}
+
+/// The body and the answer together took too long.
+fn late(timeout: Duration) -> PredictError {
+    PredictError {
+        cause: FailureCause::Timeout,
+        message: format!("no answer within {timeout:?}; ask for fewer tokens"),
+    }
 }
 
 async fn answer(

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::TargetPath;
 use crate::app::App;
+use crate::door::off_record;
 use crate::error::ApiError;
 
 /// `GET /v2/health/live`: the process answers.
@@ -16,10 +17,14 @@ pub(crate) async fn live() -> Json<Value> {
     Json(json!({ "live": true }))
 }
 
-/// `GET /v2/health/ready`: all models are loaded and the server is not stopping.
+/// `GET /v2/health/ready`: all models are loaded, the audit log is written, and the server is not
+/// stopping.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
     if app.draining.load(Ordering::Relaxed) {
         return Err(ApiError::unavailable("the server is stopping"));
+    }
+    if app.is_off_record() {
+        return Err(off_record());
     }
     Ok(Json(json!({ "ready": true })))
 }

@@ -1,14 +1,14 @@
 //! Tokens and TLS, with a client that takes neither on trust.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{Request, StatusCode};
 use jiff::Timestamp;
 use sandcast_access::{
@@ -75,10 +75,10 @@ impl Place {
         let (store, ann) = Store::initialise(
             folder.path(),
             &audit,
-            &id("ann"),
+            (&id("ann"), 1),
             &settings,
-            1,
             "local:test",
+            |_| Ok(()),
         )
         .expect("set up");
         let gate = Gate::guarded(audit.clone(), store.clone(), Box::new(judge));
@@ -257,6 +257,65 @@ async fn a_budget_holds_for_all_tokens_of_a_principal_and_for_nobody_else() {
 }
 
 #[tokio::test]
+async fn texts_that_never_end_take_no_more_places_than_their_sender_may() {
+    const TEXTS: &str = "/v1/completions";
+    let place = Place::new();
+    let shelf = Shelf::new(Manner::Formula);
+    shelf.names.lock().expect("no panic").push("writer");
+    let config = ServeConfig {
+        max_concurrent: NonZeroUsize::MIN,
+        max_queued: 1,
+        ..ServeConfig::default()
+    };
+    let gate = Some(Arc::clone(&place.gate));
+    let router = sandcast_serve::guarded_router(shelf, config, gate)
+        .await
+        .expect("the models load");
+    let bob = place.add("bob", Role::Operator).token.reveal();
+    let budget = Budget {
+        at_once: NonZeroU32::new(1),
+        ..Budget::default()
+    };
+    place
+        .store
+        .set_budget(&place.audit, &id("bob"), budget, "ann")
+        .expect("set");
+    let request = |token: &str, body: Body| {
+        Request::post(TEXTS)
+            .header("authorization", format!("Bearer {token}"))
+            .body(body)
+            .expect("a request")
+    };
+    let drip = || {
+        let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+        request(&bob, Body::from_stream(never))
+    };
+    let drips = || {
+        let (router, drip) = (router.clone(), drip());
+        tokio::spawn(async move { send(&router, drip).await })
+    };
+    // One of them goes on and on, whichever comes first.
+    let (mut one, mut two) = (drips(), drips());
+    let answered = tokio::time::timeout(Duration::from_secs(10), async {
+        tokio::select! {
+            answer = &mut one => answer,
+            answer = &mut two => answer,
+        }
+    });
+    let answered = answered.await.expect("one more than he may");
+    let error = answered
+        .expect("no panic")
+        .error(StatusCode::TOO_MANY_REQUESTS);
+    assert!(error.contains("1 at once"), "{error}");
+    // The other place is left to others.
+    let text = serde_json::json!({ "model": "writer", "prompt": "Rain" }).to_string();
+    let answer = send(&router, request(&place.operator, Body::from(text))).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    one.abort();
+    two.abort();
+}
+
+#[tokio::test]
 async fn many_without_a_token_are_sent_away_and_told_in_one_entry() {
     let place = Place::new();
     let config = ServeConfig {
@@ -343,7 +402,7 @@ async fn a_client_that_knows_the_authority_is_answered_over_tls() {
     let protection = Protection {
         gate: Some(Arc::clone(&place.gate)),
         tls: Some(files()),
-        insecure: false,
+        ..Protection::default()
     };
     let server = bind("127.0.0.1:0", protection).await.expect("it binds");
     let address = server.address();
@@ -396,6 +455,43 @@ async fn a_client_that_knows_the_authority_is_answered_over_tls() {
 }
 
 #[tokio::test]
+async fn a_server_from_before_access_was_set_up_answers_nobody() {
+    let set_up = Arc::new(AtomicBool::new(false));
+    let look = Arc::clone(&set_up);
+    let protection = Protection {
+        set_up: Some(Box::new(move || look.load(Ordering::Relaxed))),
+        ..Protection::default()
+    };
+    let server = bind("127.0.0.1:0", protection).await.expect("it binds");
+    let address = server.address();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async {
+        let _ = stopped.await;
+    }));
+    let ask = async || {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        let body = one_row().to_string();
+        let request = format!(
+            "POST {INFER} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).expect("text")
+    };
+    let answer = ask().await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    set_up.store(true, Ordering::Relaxed);
+    let answer = ask().await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("start it again"), "{answer}");
+    stop.send(()).expect("a running server");
+    running.await.expect("no panic").expect("it ends well");
+}
+
+#[tokio::test]
 async fn a_certificate_that_is_none_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let empty = folder.path().join("empty.pem");
@@ -428,7 +524,7 @@ async fn others_reach_no_server_that_does_not_know_them() {
         let protection = Protection {
             gate,
             tls,
-            insecure: false,
+            ..Protection::default()
         };
         let refused = bind("0.0.0.0:0", protection).await;
         assert!(
@@ -445,7 +541,7 @@ async fn others_reach_no_server_that_does_not_know_them() {
     let protection = Protection {
         gate: gate(),
         tls: Some(files()),
-        insecure: false,
+        ..Protection::default()
     };
     bind("0.0.0.0:0", protection).await.expect("it knows them");
 }

@@ -1,15 +1,17 @@
 //! Models that write: what may be asked of them, and what comes back.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::body::{Body, Bytes};
+use axum::http::{Request, StatusCode};
 use sandcast_serve::{FailureCause, ServeConfig};
 use serde_json::{Value, json};
 
 use crate::models::{Manner, Shelf};
-use crate::{Answer, get, post, router_with};
+use crate::{Answer, get, post, router_with, send};
 
 const PATH: &str = "/v1/completions";
 
@@ -126,6 +128,27 @@ async fn what_is_not_understood_is_refused_and_not_passed_over() {
     assert!(error.contains("poet"), "{error}");
     let nothing = post(&router, PATH, &json!([])).await;
     nothing.error(StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_given_up_and_leaves_its_place() {
+    let config = ServeConfig {
+        request_timeout: Duration::from_millis(50),
+        max_concurrent: NonZeroUsize::MIN,
+        max_queued: 0,
+        ..ServeConfig::default()
+    };
+    let router = router_for(Manner::Formula, config).await;
+    for _ in 0..2 {
+        let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+        let request = Request::post(PATH).body(Body::from_stream(never));
+        let answer = send(&router, request.expect("a request"));
+        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await;
+        let answer = answer.expect("nobody waits for ever");
+        let error = answer.error(StatusCode::GATEWAY_TIMEOUT);
+        assert!(error.contains("no answer within 50ms"), "{error}");
+    }
+    assert_eq!(ask(&router, json!({})).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The server on a real socket: starting, following the registry, stopping.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -24,7 +25,10 @@ struct Running {
 
 impl Running {
     async fn start(shelf: &Arc<Shelf>, config: ServeConfig) -> Self {
-        let audit = AuditLog::in_memory();
+        Self::start_with(shelf, config, AuditLog::in_memory()).await
+    }
+
+    async fn start_with(shelf: &Arc<Shelf>, config: ServeConfig, audit: AuditLog) -> Self {
         let source: Arc<Shelf> = Arc::clone(shelf);
         let server = Server::bind(source, audit.clone(), config)
             .await
@@ -392,6 +396,91 @@ async fn who_sends_no_request_is_cut() {
         "{answer}"
     );
     server.stop().await;
+}
+
+#[tokio::test]
+async fn who_does_not_take_its_answers_is_cut() {
+    let config = ServeConfig {
+        write_timeout: Duration::from_millis(200),
+        max_connections: NonZeroUsize::MIN,
+        ..local()
+    };
+    let server = Running::start(&Shelf::new(Manner::Formula), config).await;
+    let mut deaf = TcpStream::connect(server.address)
+        .await
+        .expect("a connection");
+    // Requests, one after the other, until neither side's buffers take any more; then more of them.
+    let many = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1_000);
+    let patience = Duration::from_secs(20);
+    let sent = tokio::time::timeout(patience, async {
+        while deaf.write_all(many.as_bytes()).await.is_ok() {}
+    });
+    sent.await.expect("the server ends what nobody reads");
+    // Its place is free for others.
+    let answer = tokio::time::timeout(patience, server.ask(get("/v2/health/live"))).await;
+    let answer = answer.expect("there is a place");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_on_record_is_not_predicted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let audit = AuditLog::open(folder.path()).expect("a log");
+    let config = ServeConfig {
+        audit_interval: Duration::from_millis(20),
+        ..local()
+    };
+    let server = Running::start_with(&Shelf::new(Manner::Formula), config, audit).await;
+    let log = folder.path().join("log.jsonl");
+    let whole = std::fs::read(&log).expect("a log");
+    assert!(server.ask(infer()).await.starts_with("HTTP/1.1 200 OK"));
+    wait_for_entries(&server, 3).await;
+    let whole = match std::fs::read(&log).expect("a log") {
+        longer if longer.len() > whole.len() => longer,
+        _ => panic!("what was served is not on record"),
+    };
+    // The disk loses it.
+    std::fs::write(&log, b"").expect("written");
+    let refused = loop {
+        let answer = server.ask(infer()).await;
+        if !answer.starts_with("HTTP/1.1 200 OK") {
+            break answer;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    assert!(
+        refused.contains("the audit log cannot be written"),
+        "{refused}"
+    );
+    let ready = server.ask(get("/v2/health/ready")).await;
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    // It is there again, and so are answers.
+    std::fs::write(&log, whole).expect("written");
+    let patience = Instant::now() + Duration::from_secs(20);
+    while !server.ask(infer()).await.starts_with("HTTP/1.1 200 OK") {
+        assert!(Instant::now() < patience, "it does not go on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (summary, events) = server.stop().await;
+    let told: u64 = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::PredictionsServed { count, .. } => Some(*count),
+            _ => None,
+        })
+        .sum();
+    assert_eq!(told, summary.predictions, "none is missing from the record");
+}
+
+/// Waits until the log has so many entries.
+async fn wait_for_entries(server: &Running, number: usize) {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while server.audit.entries().expect("entries").len() < number {
+        assert!(Instant::now() < patience, "it is not written down");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

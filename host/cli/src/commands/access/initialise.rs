@@ -1,16 +1,20 @@
 //! `sandcast access init`.
 
+use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
 use jiff::Timestamp;
 use sandcast_access::{
-    ACCESS_FOLDER, Action, DEFAULT_LIFETIME_DAYS, FourEyes, Judge as _, Policies, PrincipalId,
-    Question, Resource, Role, Settings, Store, local_user,
+    ACCESS_FOLDER, Action, DEFAULT_LIFETIME_DAYS, FourEyes, IssuedToken, Judge as _, Policies,
+    PrincipalId, Question, Resource, Role, Settings, Store, local_user,
 };
 use sandcast_audit::AuditLog;
 
-use super::{failed, tokens};
+use super::{
+    failed,
+    tokens::{self, Target},
+};
 use crate::{
     access::{CedarJudge, ENGINE, refused},
     arguments::GlobalArguments,
@@ -60,7 +64,7 @@ pub(super) async fn execute(
     if Store::look(&folder).map_err(failed)?.is_some() {
         return Err(failed(sandcast_access::AccessError::Initialised(folder)));
     }
-    tokens::check_target(arguments.to.as_deref())?;
+    let target = Target::open(arguments.to.as_deref())?;
     let four_eyes = match arguments.four_eyes.as_slice() {
         [one] if one == "none" => Default::default(),
         some => some
@@ -104,18 +108,19 @@ pub(super) async fn execute(
         engine: judge.engine(),
         four_eyes,
     };
-    let (_, issued) = Store::initialise(
-        &folder,
-        &audit,
-        &arguments.principal,
-        &settings,
-        arguments.days,
-        &local_user(),
-    )
-    .map_err(failed)?;
+    let mut exit = Exit::Done;
+    // The token is somebody's before it is needed.
+    let hand_over = |issued: &IssuedToken| {
+        exit = tokens::hand_over(issued, target, output)
+            .map_err(|failure| io::Error::other(failure.report.to_string()))?;
+        Ok(())
+    };
+    let first = (&arguments.principal, arguments.days);
+    Store::initialise(&folder, &audit, first, &settings, &local_user(), hand_over)
+        .map_err(failed)?;
     output.note(format_args!(
         "access is set up in {}: every command needs a token from now on",
         folder.display()
     ));
-    tokens::hand_over(&issued, arguments.to.as_deref(), output)
+    Ok(exit)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Write as _,
+    io::{self, ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,7 @@ use sandcast_access::{
 
 use super::{allowed, failed, moment, store};
 use crate::{
+    access::must_be_known,
     arguments::GlobalArguments,
     failure::{Exit, Failure},
     output::Output,
@@ -37,9 +38,10 @@ pub(super) enum TokensAction {
     Rotate {
         /// The id of the old one
         token: TokenId,
-        /// Days that the new one is good for, 366 at most
-        #[arg(long, value_name = "N", default_value_t = DEFAULT_LIFETIME_DAYS)]
-        days: u16,
+        /// Days that the new one is good for, 366 at most [default: as many as the old one was]; more
+        /// than that takes an operator
+        #[arg(long, value_name = "N")]
+        days: Option<u16>,
         /// Hours that both are good, 168 at most
         #[arg(long, value_name = "N", default_value_t = 1)]
         overlap_hours: u16,
@@ -72,13 +74,13 @@ pub(super) async fn execute(
             days,
             to,
         } => {
-            check_target(to.as_deref())?;
+            let target = Target::open(to.as_deref())?;
             let resource = Resource::principal(principal);
             let allowed = allowed(global, Action::TokenIssue, &resource).await?;
             let issued = store(&allowed)?
                 .issue_token(allowed.gate.audit(), principal, *days, now, allowed.who())
                 .map_err(failed)?;
-            hand_over(&issued, to.as_deref(), output)
+            hand_over(&issued, target, output)
         }
         TokensAction::Rotate {
             token,
@@ -86,8 +88,8 @@ pub(super) async fn execute(
             overlap_hours,
             to,
         } => {
-            check_target(to.as_deref())?;
-            let resource = Resource::principal(&owner(token, global)?);
+            let target = Target::open(to.as_deref())?;
+            let resource = Resource::principal(&owner(token, Action::TokenRotate, global).await?);
             let allowed = allowed(global, Action::TokenRotate, &resource).await?;
             let issued = store(&allowed)?
                 .rotate_token(
@@ -99,10 +101,10 @@ pub(super) async fn execute(
                     allowed.who(),
                 )
                 .map_err(failed)?;
-            hand_over(&issued, to.as_deref(), output)
+            hand_over(&issued, target, output)
         }
         TokensAction::Revoke { token } => {
-            let resource = Resource::principal(&owner(token, global)?);
+            let resource = Resource::principal(&owner(token, Action::TokenRevoke, global).await?);
             let allowed = allowed(global, Action::TokenRevoke, &resource).await?;
             let record = store(&allowed)?
                 .revoke_token(allowed.gate.audit(), token, now, allowed.who())
@@ -120,9 +122,14 @@ pub(super) async fn execute(
     }
 }
 
-/// Whose a token is: what may be done to it depends on that.
-fn owner(token: &TokenId, global: &GlobalArguments) -> Result<PrincipalId, Failure> {
+/// Whose a token is: what may be done to it depends on that. Nobody is told who is not known.
+async fn owner(
+    token: &TokenId,
+    action: Action,
+    global: &GlobalArguments,
+) -> Result<PrincipalId, Failure> {
     let folder = super::folder(global)?;
+    must_be_known(global, &folder, action).await?;
     let store = sandcast_access::Store::look(&folder).map_err(failed)?;
     let tokens = match store {
         Some(store) => store.tokens().map_err(failed)?,
@@ -135,44 +142,80 @@ fn owner(token: &TokenId, global: &GlobalArguments) -> Result<PrincipalId, Failu
         .ok_or_else(|| failed(sandcast_access::AccessError::NoToken(token.clone())))
 }
 
-/// Whether a token could be written there, before there is one.
-pub(super) fn check_target(to: Option<&Path>) -> Result<(), Failure> {
-    match to {
-        Some(path) if path.exists() => Err(Failure::rejected_because(
-            format_args!("{} is there already", path.display()),
-            "name a new file",
-        )),
-        _ => Ok(()),
-    }
+/// A new file for a token, made before there is one: what cannot be written is found out in time. It
+/// goes away again where no token came to it.
+pub(super) struct Target {
+    path: PathBuf,
+    file: File,
+    is_written: bool,
 }
 
-/// Gives a new token to whoever asked for it, once.
-pub(super) fn hand_over(
-    issued: &IssuedToken,
-    to: Option<&Path>,
-    output: &Output,
-) -> Result<Exit, Failure> {
-    let record = &issued.record;
-    let token = issued.token.reveal();
-    if let Some(path) = to {
+impl Target {
+    /// Makes the file, for its owner alone, where one is named.
+    pub(super) fn open(to: Option<&Path>) -> Result<Option<Self>, Failure> {
+        let Some(path) = to else {
+            return Ok(None);
+        };
         let mut options = File::options();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let written = options
-            .open(path)
-            .and_then(|mut file| writeln!(file, "{token}"));
-        written.map_err(|error| {
-            Failure::rejected_because(
-                format_args!(
-                    "the token {} cannot be written to {}: {error}",
-                    record.id,
-                    path.display()
-                ),
-                format_args!("sandcast access tokens revoke {}", record.id),
-            )
+        let file = options.open(path).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => Failure::rejected_because(
+                format_args!("{} is there already", path.display()),
+                "name a new file",
+            ),
+            _ => Failure::rejected_because(
+                format_args!("a token cannot be written to {}: {error}", path.display()),
+                "name a file in a folder that is there and that you may write",
+            ),
         })?;
+        Ok(Some(Self {
+            path: path.to_path_buf(),
+            file,
+            is_written: false,
+        }))
     }
+
+    fn write(&mut self, token: &str) -> io::Result<()> {
+        writeln!(self.file, "{token}")?;
+        self.file.sync_all()?;
+        self.is_written = true;
+        Ok(())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if !self.is_written {
+            // Nothing is in it that anybody needs.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Gives a new token to whoever asked for it, once. Where the file does not take it, it is shown: it
+/// is good from now on, and nobody else has it.
+pub(super) fn hand_over(
+    issued: &IssuedToken,
+    mut target: Option<Target>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let record = &issued.record;
+    let token = issued.token.reveal();
+    let mut exit = Exit::Done;
+    if let Some(file) = &mut target
+        && let Err(error) = file.write(&token)
+    {
+        output.warn(format_args!(
+            "the token {} cannot be written to {}, so it is shown: {error}",
+            record.id,
+            file.path.display()
+        ));
+        target = None;
+        exit = Exit::Rejected;
+    }
+    let to = target.as_ref().map(|target| target.path.as_path());
     if output.wants_json() {
         let mut value = serde_json::json!({
             "principal": record.principal, "id": record.id, "expires": record.expires,
@@ -182,7 +225,7 @@ pub(super) fn hand_over(
             None => value["token"] = token.into(),
         }
         output.json(&value)?;
-        return Ok(Exit::Done);
+        return Ok(exit);
     }
     match to {
         Some(path) => output.line(path.display())?,
@@ -194,7 +237,7 @@ pub(super) fn hand_over(
         record.principal,
         moment(record.expires)
     ));
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 fn list(all: &[TokenRecord], now: Timestamp, output: &Output) -> Result<Exit, Failure> {

@@ -8,7 +8,7 @@ use sandcast_audit::{AuditLog, VerifierKey, VerifyReport};
 
 use super::open;
 use crate::{
-    access::demand_in,
+    access::demand_apart,
     arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
     output::Output,
@@ -61,8 +61,7 @@ async fn allow(
     let state = folder.parent().unwrap_or(folder);
     let resource = Resource::state();
     let waiting = AuditLog::in_memory();
-    let log = waiting.clone();
-    let allowed = demand_in(global, state, log, action, &resource, None).await;
+    let allowed = demand_apart(global, state, waiting.clone(), action, &resource).await;
     let log = folder.to_path_buf();
     let record = move || -> Result<(), Failure> {
         let log = AuditLog::open(&log)?;

@@ -8,7 +8,7 @@ use sandcast_factory::conduct::{Action, Conduct, ConductError, operator};
 
 use super::{because, named, rejected_if_refused, short, standing_in_colour};
 use crate::{
-    access::demand,
+    access::{demand, must_be_known},
     arguments::GlobalArguments,
     commands::approvals,
     failure::{Exit, Failure},
@@ -32,6 +32,14 @@ pub(super) async fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
+    let wanted = match action {
+        Action::Admit => access::Action::PluginAdmit,
+        Action::Trust => access::Action::PluginTrust,
+        Action::Quarantine => access::Action::PluginQuarantine,
+        Action::Revoke => access::Action::PluginRevoke,
+        Action::Release => access::Action::PluginRelease,
+    };
+    must_be_known(global, folder, wanted).await?;
     let found = named(conduct, &arguments.plugin)?;
     let [plugin] = found.as_slice() else {
         let digests: Vec<String> = found
@@ -50,13 +58,6 @@ pub(super) async fn execute(
     if arguments.reason.trim().is_empty() {
         return Err(rejected_if_refused(ConductError::NoReason));
     }
-    let wanted = match action {
-        Action::Admit => access::Action::PluginAdmit,
-        Action::Trust => access::Action::PluginTrust,
-        Action::Quarantine => access::Action::PluginQuarantine,
-        Action::Revoke => access::Action::PluginRevoke,
-        Action::Release => access::Action::PluginRelease,
-    };
     let resource = Resource::plugin(&plugin.id);
     let allowed = demand(global, folder, wanted, &resource, Some(plugin.digest)).await?;
     if action == Action::Release

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sandcast_audit::Digest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wasmtime_wasi::p2::{DynOutputStream, OutputStream, Pollable, StreamError, StreamResult};
@@ -50,14 +51,43 @@ pub(crate) struct FilesState {
     open: HashMap<u32, Place>,
     /// By grant.
     left: Vec<Left>,
-    recorded: HashSet<(&'static str, String)>,
+    recorded: HashSet<(&'static str, Named)>,
+}
+
+/// A path as records name it. One that is too long, or not fit to be shown, is named by a part of it
+/// and the digest of the whole, so that no two are taken for one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Named {
+    path: String,
+    whole: Option<Digest>,
+}
+
+impl Named {
+    fn of(path: &str) -> Self {
+        let shown = text::sentence(path, MAX_PATH_BYTES);
+        let whole = (shown != path).then(|| Digest::of(path.as_bytes()));
+        Self { path: shown, whole }
+    }
+
+    /// A path in the folder that this one names.
+    fn join(&self, path: &str) -> Self {
+        let joined = match path {
+            "" | "." => return self.clone(),
+            path => format!("{}/{path}", self.path.trim_end_matches('/')),
+        };
+        let mut named = Self::of(&joined);
+        if let Some(parent) = self.whole {
+            named.whole = Some(Digest::of(format!("{parent}/{path}").as_bytes()));
+        }
+        named
+    }
 }
 
 /// Where an open file or folder lies.
 #[derive(Clone)]
 pub(super) struct Place {
     grant: usize,
-    path: String,
+    named: Named,
 }
 
 /// What is left of a quota.
@@ -92,8 +122,8 @@ impl FilesState {
     pub(super) fn granted(&mut self, handle: u32, guest_path: &str) {
         let grants = &self.actor.identity.grants.files;
         if let Some(grant) = grants.iter().position(|grant| grant.guest == guest_path) {
-            let path = text::sentence(guest_path, MAX_PATH_BYTES);
-            self.open.insert(handle, Place { grant, path });
+            let named = Named::of(guest_path);
+            self.open.insert(handle, Place { grant, named });
         }
     }
 
@@ -109,13 +139,9 @@ impl FilesState {
     /// Where a path in an open folder leads, by its words.
     pub(super) fn place(&self, handle: u32, path: &str) -> Option<Place> {
         let parent = self.open.get(&handle)?;
-        let joined = match path {
-            "" | "." => parent.path.clone(),
-            path => format!("{}/{path}", parent.path.trim_end_matches('/')),
-        };
         Some(Place {
             grant: parent.grant,
-            path: text::sentence(&joined, MAX_PATH_BYTES),
+            named: parent.named.join(path),
         })
     }
 
@@ -125,30 +151,35 @@ impl FilesState {
         action: &'static str,
         place: Option<&Place>,
     ) -> Result<(), Unrecorded> {
-        let Some(Place { path, .. }) = place else {
+        let Some(Place { named, .. }) = place else {
             return Ok(());
         };
-        let known = (action, path.clone());
+        let known = (action, named.clone());
         if self.recorded.contains(&known) || self.recorded.len() >= MAX_RECORDED {
             return Ok(());
         }
         let announced = self.actor.announce(Act {
             capability: Capability::Files,
             action,
-            target: path.clone(),
-            digest: None,
+            target: named.path.clone(),
+            digest: named.whole,
             secret: None,
         });
-        self.recorded.insert(known);
-        announced.map(|_| ()).map_err(|error| {
-            tracing::error!(%error, "what is done with a file could not be recorded, so it is not done");
-            Unrecorded
-        })
+        match announced {
+            Ok(_) => {
+                self.recorded.insert(known);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "what is done with a file could not be recorded, so it is not done");
+                Err(Unrecorded)
+            }
+        }
     }
 
     /// Takes a file, folder or link that is to be made.
     pub(super) fn take_entry(&mut self, place: Option<&Place>) -> Result<(), Full> {
-        let Some(Place { grant, path }) = place else {
+        let Some(Place { grant, named }) = place else {
             return Ok(());
         };
         let Some(left) = self.left.get_mut(*grant) else {
@@ -160,7 +191,7 @@ impl FilesState {
                 Ok(())
             }
             None => {
-                let detail = format!("make {path}: it has made as many files as it may");
+                let detail = format!("make {}: it has made as many files as it may", named.path);
                 self.actor
                     .deny_with("files", detail, self.line_of(*grant, "entries"));
                 Err(Full)
@@ -185,12 +216,12 @@ impl FilesState {
     }
 
     fn writer(&self, handle: u32) -> Option<Writer> {
-        let Place { grant, path } = self.open.get(&handle)?;
+        let Place { grant, named } = self.open.get(&handle)?;
         let left = self.left.get(*grant)?;
         Some(Writer {
             actor: Arc::clone(&self.actor),
             left: Arc::clone(&left.bytes),
-            path: path.clone(),
+            path: named.path.clone(),
             line: self.line_of(*grant, "bytes"),
         })
     }
@@ -279,5 +310,27 @@ impl OutputStream for Bounded {
 
     async fn cancel(&mut self) {
         self.stream.cancel().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_are_cut_for_the_record_are_not_taken_for_one() {
+        let folder = Named::of("/data");
+        assert_eq!(folder.join("a/b"), folder.join("a").join("b"));
+        assert_eq!(folder.join("a").whole, None);
+        assert_eq!(folder.join("."), folder);
+        let deep = "d".repeat(MAX_PATH_BYTES);
+        for below in [folder.join(&deep), folder.join(&deep).join(&deep)] {
+            let [one, two] = ["one", "two"].map(|name| below.join(name));
+            assert_eq!(one.path, two.path);
+            assert_ne!(one, two);
+            assert_eq!(one, below.join("one"));
+        }
+        // Nor is what cannot be shown.
+        assert_ne!(folder.join("a\u{1}"), folder.join("a\u{2}"));
     }
 }

@@ -310,9 +310,11 @@ impl Connector {
     }
 
     /// Ends the instance and says what it used.
-    pub fn finish(self) -> Usage {
-        // Connectors are not recorded, so there is nothing that could not be written.
-        self.instance.finish().unwrap_or_default()
+    ///
+    /// # Errors
+    /// When that cannot be put on record.
+    pub fn finish(self) -> Result<Usage, CallError> {
+        self.instance.finish()
     }
 }
 
