@@ -12,9 +12,9 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 use sandcast_audit::{AuditLog, Digest, Event};
 use sandcast_sandbox::{
     ByteSize, CallContext, CallError, ComputeGrant, ControlPoint, DeviceChoice, Field, Grants,
-    HttpGrant, Kind, LoadError, Outcome, Plugin, Precision, RandomGrant, Recording, RecordingError,
-    RecordingGrant, Recordings, Replay, ReplayError, Request, Role, Sandbox, SandboxConfig, Task,
-    TaskKind, TrainInput, replay,
+    HttpGrant, Kind, LoadError, Outcome, Plugin, Precision, RandomGrant, RecordedCall, Recording,
+    RecordingError, RecordingGrant, Recordings, Replay, ReplayError, Request, Role, Sandbox,
+    SandboxConfig, Task, TaskKind, TrainInput, replay,
 };
 use sandcast_tests::built;
 use serde_json::{Value, json};
@@ -500,6 +500,20 @@ async fn a_training_and_its_predictions_are_shown_again() {
         for digest in &recorded {
             let replayed = bench.replay(digest).await.expect("a replay");
             assert!(replayed.is_same(), "{replayed:#?}");
+        }
+        // What is handed over with a recording is enough to show what was answered.
+        let predictions = bench.read(&recorded[1]);
+        let answered: Vec<Digest> = predictions
+            .calls
+            .iter()
+            .filter_map(RecordedCall::answered_rows)
+            .collect();
+        assert_eq!(answered.len(), 2);
+        let parts = predictions.parts();
+        for digest in &answered {
+            assert!(parts.contains(digest), "{digest} goes along");
+            let rows = bench.recordings.rows(digest).expect("kept");
+            assert_eq!(rows[0].num_rows(), 20);
         }
         let training = bench.read(&recorded[0]);
         let Outcome::Returned { answer } = &training.calls[1].outcome else {

@@ -472,6 +472,14 @@ tile/entries/...   the entries again, in bundles of 256; only where all entries 
                    the bundle of an entry of more than 65,535 bytes
 keys.jsonl         entries about keys that are not in log.jsonl
 export.json        which entries are here
+recordings/...     what can be replayed, where it was asked for, each file by its digest (BLAKE3)
+
+This file and entry.schema.json are for people: no signature covers them. All others are checked.
+What a plugin could do, did, and who allowed it, and a decision shown again:
+
+    sandcast audit plugin --from THIS-FOLDER --key KEY
+    sandcast audit who --from THIS-FOLDER --key KEY
+    sandcast replay --from THIS-FOLDER --key KEY
 
 A leaf of the tree is a line of log.jsonl without its newline. The specifications:
 https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint, https://c2sp.org/tlog-tiles and RFC 6962.

@@ -287,6 +287,202 @@ fn old_recordings_are_let_go_and_the_log_stays_whole() {
 }
 
 #[test]
+fn what_was_handed_over_with_an_export_is_held_against_the_log() {
+    let (folder, state) = state();
+    let log = AuditLog::open(&state.join("audit")).expect("opens");
+    let (first, rows, plugin) = recorded(&state, &log, 1);
+    recorded(&state, &log, 2);
+    drop(log);
+    let key = done(&state, &["key", "show"]).trim().to_owned();
+    let export = folder.path().join("export");
+    done(&state, &["export", text(&export), "--recordings"]);
+    let verify = ["verify", text(&export), "--key", &key];
+    let told = done(&state, &verify);
+    assert!(told.contains("recordings: 2, in 5 files"), "{told}");
+    let handed = Recordings::at(export.join("recordings"));
+
+    for digest in [first, rows, plugin.digest] {
+        let path = handed.path_of(&digest);
+        let whole = fs::read(&path).expect("reads");
+        let mut changed = whole.clone();
+        changed[0] ^= 1;
+        fs::write(&path, &changed).expect("writes");
+        let told = rejected(&state, &verify);
+        assert!(told.contains("is not what was recorded"), "{told}");
+        assert!(told.contains(&digest.to_string()), "{told}");
+        fs::write(&path, &whole).expect("writes");
+    }
+    fs::remove_file(handed.path_of(&rows)).expect("removes");
+    let told = rejected(&state, &verify);
+    assert!(told.contains("is not among the recordings"), "{told}");
+    // One that is not there at all may have been taken away by the operator: it is told.
+    fs::remove_file(handed.path_of(&first)).expect("removes");
+    let output = run(&state, &verify);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(
+        told.contains("the recordings of 1 entries are not here"),
+        "{told}"
+    );
+}
+
+/// What an auditor asks first, with an export and the key alone.
+#[test]
+fn an_export_says_what_a_plugin_could_do_did_and_who_allowed_it() {
+    let (folder, state) = state();
+    let log = AuditLog::open(&state.join("audit")).expect("opens");
+    let plugin = |name: &str| PluginRef {
+        id: format!("acme/{name}"),
+        version: "1.0.0".to_owned(),
+        role: "connector".to_owned(),
+        digest: Digest::of(name.as_bytes()),
+    };
+    let run: sandcast_audit::RunId = "20261121-201530-4f3a9c".parse().expect("a run");
+    let config = Digest::of(b"a configuration");
+    let call = |action: &str, resource: &str, digest: Option<Digest>| Event::AccessDecided {
+        principal: "ann".to_owned(),
+        token: None,
+        action: action.to_owned(),
+        resource: resource.to_owned(),
+        digest,
+        allowed: true,
+        policies: vec!["operators-manage".to_owned()],
+        reasons: Vec::new(),
+        policy_set: None,
+        engine: None,
+    };
+    let loaded = |name: &str, http: Value| Event::PluginLoaded {
+        run: None,
+        plugin: plugin(name),
+        name: name.to_owned(),
+        grants: json!({ "http": http }),
+        ceiling: None,
+        ceiling_signers: Vec::new(),
+        signers: Vec::new(),
+        identities: Vec::new(),
+        trust: None,
+        trust_signers: Vec::new(),
+        imports: vec!["wasi:http/outgoing-handler@0.2.12".to_owned()],
+    };
+    let fetch = || (Some(run.clone()), plugin("fetch"), "connect web".to_owned());
+    let (run_of, of, stage) = fetch();
+    let effect = Event::Effect {
+        run: run_of.clone(),
+        plugin: of.clone(),
+        stage: stage.clone(),
+        capability: "http".to_owned(),
+        action: "GET".to_owned(),
+        target: "GET https://api.example.com/v1".to_owned(),
+        digest: None,
+        secret: Some("env:TOKEN".to_owned()),
+    };
+    for event in [
+        call("run", "pipeline:line", Some(config)),
+        Event::RunStarted {
+            run: run.clone(),
+            pipeline: "line".to_owned(),
+            config,
+        },
+        loaded(
+            "fetch",
+            json!([{ "host": "api.example.com", "path": "/v1" }]),
+        ),
+        loaded("other", json!([])),
+        effect,
+    ] {
+        log.append(event).expect("appends");
+    }
+    let number = 5 + 1 + 5;
+    for event in [
+        Event::EffectFinished {
+            run: run_of.clone(),
+            plugin: of.clone(),
+            stage: stage.clone(),
+            effect: number,
+            outcome: "200".to_owned(),
+            bytes_out: 0,
+            bytes_in: 2048,
+            seconds: 0.1,
+        },
+        Event::Denied {
+            run: run_of.clone(),
+            plugin: of.clone(),
+            stage: stage.clone(),
+            capability: "http".to_owned(),
+            detail: "GET https://evil.example.com/".to_owned(),
+            grant_with: "nothing".to_owned(),
+        },
+        Event::CallsFinished {
+            run: run_of,
+            plugin: of,
+            stage,
+            host_calls: [("http.handle".to_owned(), 2)].into(),
+            bytes_in: 0,
+            bytes_out: 0,
+            guest_seconds: 0.5,
+            peak_memory_bytes: 1 << 20,
+            outcome: "finished".to_owned(),
+        },
+        Event::Registered {
+            run: run.clone(),
+            model: "line".to_owned(),
+            version: 1,
+            model_digest: config,
+            lineage: config,
+        },
+        call("predict", "pipeline:line", None),
+    ] {
+        log.append(event).expect("appends");
+    }
+    drop(log);
+    let key = done(&state, &["key", "show"]).trim().to_owned();
+    let export = folder.path().join("export");
+    done(&state, &["export", text(&export)]);
+    let from = ["--from", text(&export), "--key", &key];
+    // Elsewhere, without the state.
+    let nowhere = folder.path().join("nowhere");
+    let ask = |arguments: &[&str]| done(&nowhere, &[arguments, &from[..]].concat());
+
+    let told = ask(&["plugin", "acme/fetch"]);
+    for said in [
+        "GET HEAD https://api.example.com/v1",
+        "wasi:http/outgoing-handler",
+        "runs 1, instances 1",
+        "http: GET https://api.example.com/v1, with env:TOKEN (0 B out, 2.00 KiB in)",
+        "http: GET https://evil.example.com/",
+        "ann: run pipeline:line allowed (by operators-manage)",
+    ] {
+        assert!(told.contains(said), "{said} in {told}");
+    }
+    assert!(!told.contains("acme/other"), "{told}");
+    for what in [run.as_str(), "line@1"] {
+        let all: Value = serde_json::from_str(&ask(&["plugin", what, "--json"])).expect("JSON");
+        let ids: Vec<&str> = all
+            .as_array()
+            .expect("plugins")
+            .iter()
+            .filter_map(|it| it["plugin"]["id"].as_str())
+            .collect();
+        assert_eq!(ids, ["acme/fetch"], "{what}");
+    }
+    let told = rejected(
+        &nowhere,
+        &[
+            &["plugin", "acme/fetch", "--since", "2100-01-01"],
+            &from[..],
+        ]
+        .concat(),
+    );
+    assert!(told.contains("not in that time"), "{told}");
+
+    // A version is one of a model, and not of the pipeline that has its name.
+    let who = ask(&["who", "line@1"]);
+    assert!(who.contains("run pipeline:line allowed"), "{who}");
+    assert!(!who.contains("predict pipeline:line"), "{who}");
+    assert!(ask(&["who", "line"]).contains("predict pipeline:line"));
+}
+
+#[test]
 fn old_entries_leave_for_an_archive_and_everything_still_checks() {
     let (folder, state) = state();
     let log = AuditLog::open(&state.join("audit")).expect("opens");

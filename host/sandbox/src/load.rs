@@ -9,7 +9,7 @@ use wasmtime::component::{Component, Linker};
 use crate::bindings::{adapter, connector, policy, validator};
 use crate::cache;
 use crate::code;
-use crate::contract::{CONTRACT_VERSION, role_export};
+use crate::contract::{CONTRACT_VERSION, is_tool_export, role_export};
 use crate::grants::{
     Capability, Excess, Grants, Isolation, blob, clock, compute, config, files, http, log, noise,
     random, sql, state,
@@ -588,7 +588,7 @@ fn check_role(name: &str, inspection: &Inspection, wanted: Role) -> Result<(), L
             && plain
         {
             return Err(wrong(other.as_str()));
-        } else {
+        } else if !is_tool_export(export) {
             return Err(LoadError::UnexpectedExport {
                 name: name.to_owned(),
                 export: text::sentence(export, 128),

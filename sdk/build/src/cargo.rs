@@ -71,7 +71,13 @@ impl Package {
         let manifest_path = crate_dir
             .join("Cargo.toml")
             .canonicalize()
-            .map_err(|_| not_a_plugin("it has no `Cargo.toml`".to_owned()))?;
+            .map_err(|_| {
+                not_a_plugin(
+                    "it has no `Cargo.toml`; where another tool makes the component, `plugin.toml` names it \
+                     with `component` and `version`"
+                        .to_owned(),
+                )
+            })?;
         let mut command = Command::new(cargo());
         command
             .args([
@@ -147,20 +153,29 @@ impl Package {
             .join("sandcast")
     }
 
-    #[cfg(test)]
-    pub(crate) fn for_tests(name: &str, version: &str) -> Self {
+    /// What is known of a component that another tool made, in its folder.
+    pub(crate) fn without_crate(name: &str, version: &str, folder: &Path) -> Self {
         Self {
             name: name.to_owned(),
             version: version.to_owned(),
-            license: "Apache-2.0".to_owned(),
-            description: "A crate of a test".to_owned(),
+            license: String::new(),
+            description: String::new(),
             id: String::new(),
             manifest_path: PathBuf::new(),
-            target_directory: PathBuf::new(),
-            workspace_root: PathBuf::new(),
+            target_directory: folder.join("target"),
+            workspace_root: folder.to_owned(),
             repository: None,
             manifests: Vec::new(),
             sources: Vec::new(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(name: &str, version: &str) -> Self {
+        Self {
+            license: "Apache-2.0".to_owned(),
+            description: "A crate of a test".to_owned(),
+            ..Self::without_crate(name, version, Path::new(""))
         }
     }
 }

@@ -33,6 +33,11 @@ pub(crate) fn assemble(
             .and_then(|mut encoder| encoder.encode())
             .map_err(|error| wrong(format!("{error:#}")))?
     };
+    if has_manifest(&component) {
+        return Err(wrong(format!(
+            "it has a section `{SECTION}` already; give the component as its tool made it"
+        )));
+    }
     let exports = contract_exports(&component).map_err(|error| wrong(error.to_string()))?;
     let role = source.role().name();
     let Some(contract) = exports.get(role) else {
@@ -55,6 +60,14 @@ pub(crate) fn assemble(
     }
     .append_to_component(&mut component);
     Ok((component, manifest))
+}
+
+/// Whether somebody gave it a manifest before.
+fn has_manifest(component: &[u8]) -> bool {
+    let mut payloads = Parser::new(0).parse_all(component);
+    payloads.any(|payload| {
+        matches!(payload, Ok(Payload::CustomSection(section)) if section.name() == SECTION)
+    })
 }
 
 /// The interfaces of the contract that a component exports, with their versions.

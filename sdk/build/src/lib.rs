@@ -119,7 +119,7 @@ pub enum BuildError {
         log: String,
     },
     /// The compiled module is not a plugin.
-    #[error("crate `{name}` compiles, but is no component: {reason}")]
+    #[error("`{name}` compiles, but is no plugin: {reason}")]
     Componentise {
         /// The crate.
         name: String,
@@ -146,10 +146,16 @@ pub enum BuildError {
 
 /// Builds a plugin; cheap when nothing has changed. Callers in parallel wait for one another.
 ///
+/// Where `plugin.toml` names a `component` that another tool made, that is given its manifest and
+/// nothing is compiled.
+///
 /// # Errors
 /// See [`BuildError`].
 pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
     let source = manifest::Source::read(&request.crate_dir)?;
+    if let Some((file, package)) = source.ready_made() {
+        return finish(request, &source, &file, &package, progress);
+    }
     let package = cargo::Package::find(&request.crate_dir)?;
     target::ensure(source.target, &request.crate_dir, progress)?;
 
@@ -188,12 +194,43 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<B
     Ok(built)
 }
 
+/// Gives a component that another tool made its manifest.
+fn finish(
+    request: &BuildRequest,
+    source: &manifest::Source,
+    file: &Path,
+    package: &cargo::Package,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Built, BuildError> {
+    let made = fs::read(file).map_err(file_error(file, "read"))?;
+    progress(&format!("finishing {}", file.display()));
+    let (component, manifest_json) = component::assemble(&made, source, package)?;
+    let out_dir = request.out_dir.clone().unwrap_or_else(|| package.out_dir());
+    fs::create_dir_all(&out_dir).map_err(file_error(&out_dir, "written"))?;
+    let path = out_dir.join(format!("{}.wasm", package.name));
+    write_atomically(&path, &component)?;
+    Ok(Built {
+        digest: *blake3::hash(&component).as_bytes(),
+        bytes: component.len() as u64,
+        dep_info: path.clone(),
+        component: path,
+        manifest_json,
+    })
+}
+
 /// Where the component of the crate in this folder goes unless a request says otherwise.
 ///
 /// # Errors
 /// As [`build`], for a folder that is no crate.
 pub fn component_path(crate_dir: &Path) -> Result<PathBuf, BuildError> {
-    let package = cargo::Package::find(crate_dir)?;
+    let ready_made = match crate_dir.join("Cargo.toml").is_file() {
+        true => None,
+        false => manifest::Source::read(crate_dir)?.ready_made(),
+    };
+    let package = match ready_made {
+        Some((_, package)) => package,
+        None => cargo::Package::find(crate_dir)?,
+    };
     Ok(package.out_dir().join(format!("{}.wasm", package.name)))
 }
 

@@ -30,6 +30,12 @@ struct PluginToml {
     license: Option<String>,
     #[serde(default)]
     target: GuestTarget,
+    /// What another tool made, in place of a crate: the file, relative to the folder.
+    #[serde(default)]
+    component: Option<PathBuf>,
+    /// The version of that; a crate has its own.
+    #[serde(default)]
+    version: Option<String>,
     #[serde(default)]
     capabilities: Vec<Capability>,
     #[serde(default)]
@@ -151,6 +157,18 @@ impl Source {
                 capability.capability
             ));
         }
+        match (&self.file.component, &self.file.version) {
+            (Some(_), None) => {
+                return wrong(
+                    "what another tool made has no crate to take its version from; say `version`"
+                        .to_owned(),
+                );
+            }
+            (None, Some(_)) => {
+                return wrong("`version` is for what another tool made, with `component`; that of a crate is in its `Cargo.toml`".to_owned());
+            }
+            _ => {}
+        }
         match (self.file.role, &self.file.adapter) {
             (Role::Adapter, None) => wrong(
                 "an adapter needs a table `[adapter]` with `data-sourcing`, `intended-use` and `update-cadence`".to_owned(),
@@ -164,6 +182,19 @@ impl Source {
 
     pub(crate) fn id(&self) -> &str {
         &self.file.id
+    }
+
+    /// What another tool made, if that is what the folder is about: the file, and what is known of it.
+    pub(crate) fn ready_made(&self) -> Option<(PathBuf, Package)> {
+        let (component, version) = self
+            .file
+            .component
+            .as_ref()
+            .zip(self.file.version.as_ref())?;
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let (_, name) = self.file.id.split_once('/')?;
+        let package = Package::without_crate(name, version, folder);
+        Some((folder.join(component), package))
     }
 
     pub(crate) fn role(&self) -> Role {
@@ -233,6 +264,30 @@ mod tests {
             wrong("id = \"a/b\"\nrole = \"policy\"\n[[capabilities]]\ncapability = \"files\"\nreason = \" \"\n")
                 .contains("capability `files` has no `reason`")
         );
+    }
+
+    #[test]
+    fn what_another_tool_made_has_its_version_here() {
+        let text = "id = \"acme/rules\"\nrole = \"policy\"\nlicense = \"MIT\"\n";
+        let source = read(&format!(
+            "{text}component = \"app.wasm\"\nversion = \"2.0.0\"\n"
+        ));
+        let source = source.expect("a manifest");
+        let (file, package) = source.ready_made().expect("ready-made");
+        assert!(file.ends_with("app.wasm"), "{}", file.display());
+        let json: serde_json::Value =
+            serde_json::from_str(&source.json(&package, "0.1.0").expect("json")).expect("json");
+        assert_eq!(
+            (&json["version"], &json["license"]),
+            (&"2.0.0".into(), &"MIT".into())
+        );
+        assert!(package.out_dir().ends_with("target/sandcast"));
+        let wrong = |line: &str| match read(&format!("{text}{line}\n")) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("accepted: {line}"),
+        };
+        assert!(wrong("component = \"app.wasm\"").contains("say `version`"));
+        assert!(wrong("version = \"2.0.0\"").contains("with `component`"));
     }
 
     #[test]

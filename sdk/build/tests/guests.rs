@@ -126,6 +126,25 @@ fn callers_at_once_get_the_same() {
     assert!(digests.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
+/// The bytes of a component before its manifest, which is the last thing in it.
+fn without_manifest(component: &Path) -> Vec<u8> {
+    let bytes = fs::read(component).expect("a component");
+    let contents = Parser::new(0)
+        .parse_all(&bytes)
+        .find_map(|payload| match payload.expect("a whole component") {
+            Payload::CustomSection(section) if section.name() == "sandcast:manifest" => {
+                Some(section.range())
+            }
+            _ => None,
+        })
+        .expect("a manifest");
+    assert_eq!(contents.end, bytes.len());
+    // A byte for what follows, and its length, seven bits to a byte.
+    let bits = usize::BITS - contents.len().leading_zeros();
+    let head = 1 + bits.div_ceil(7) as usize;
+    bytes[..contents.start - head].to_vec()
+}
+
 /// A crate outside of this repository, as a vendor would write it.
 fn vendor(folder: &Path, role: &str, source: &str) -> PathBuf {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -197,6 +216,29 @@ fn a_vendors_crate_builds_and_its_mistakes_are_named() {
         !leaks(&crate_dir) && !leaks(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk/rust"))
     );
 
+    // What another tool made is given its manifest, once.
+    let other = folder.path().join("other");
+    fs::create_dir_all(&other).expect("made");
+    let plugin_toml =
+        "id = \"acme/other\"\nrole = \"policy\"\ncomponent = \"app.wasm\"\nversion = \"0.9.0\"\n";
+    fs::write(other.join("plugin.toml"), plugin_toml).expect("written");
+    fs::write(other.join("app.wasm"), without_manifest(&good.component)).expect("written");
+    let made = built(&other);
+    assert_eq!(made.component, component_path(&other).expect("its place"));
+    let (_, exports, manifests) = outline(&made.component);
+    assert_eq!(exports, ["sandcast:plugin/policy@0.1.0"]);
+    assert_eq!(manifests.len(), 1);
+    assert!(
+        manifests[0].contains("\"version\":\"0.9.0\""),
+        "{manifests:?}"
+    );
+    fs::copy(&made.component, other.join("app.wasm")).expect("copied");
+    let error = fail(&other).to_string();
+    assert!(
+        error.contains("has a section `sandcast:manifest` already"),
+        "{error}"
+    );
+
     let crate_dir = vendor(folder.path(), "connector", POLICY);
     let error = fail(&crate_dir).to_string();
     assert!(
@@ -207,7 +249,7 @@ fn a_vendors_crate_builds_and_its_mistakes_are_named() {
     let crate_dir = vendor(folder.path(), "policy", "pub fn nothing() {}\n");
     let error = fail(&crate_dir).to_string();
     assert!(
-        error.contains("crate `vendor` compiles, but is no component"),
+        error.contains("`vendor` compiles, but is no plugin"),
         "{error}"
     );
 

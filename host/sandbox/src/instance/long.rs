@@ -175,7 +175,6 @@ impl Instance {
                 usage: None,
                 recorder: self.recorder.take(),
                 ended: None,
-                lost: None,
                 far: None,
                 guest: self.guest.take(),
                 traced: self.traced.take(),

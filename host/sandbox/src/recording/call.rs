@@ -69,6 +69,18 @@ pub struct RecordedCall {
     pub host_calls: u64,
 }
 
+impl RecordedCall {
+    /// The rows that were answered, where the answer is rows: they lie beside the recording too.
+    pub fn answered_rows(&self) -> Option<Digest> {
+        match (&self.call, &self.outcome) {
+            (Call::Predict { .. } | Call::Generate { .. }, Outcome::Returned { answer }) => {
+                answer["digest"].as_str()?.parse().ok()
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A call of an export. Rows and models are digests of what is kept beside the recording: rows in
 /// Arrow's IPC stream format, a model as its file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -102,12 +102,14 @@ impl Recording {
         serde_json::from_slice(&bytes).map_err(|error| format(error.to_string()))
     }
 
-    /// Everything that a replay of it needs besides itself.
+    /// Everything that it takes besides itself to replay it and to show what it answered.
     pub fn parts(&self) -> Vec<Digest> {
         let component = [self.plugin.digest];
         let rows = self.calls.iter().flat_map(|recorded| recorded.call.parts());
+        let answers = self.calls.iter().filter_map(RecordedCall::answered_rows);
         let bodies = self.exchanges.iter().filter_map(Exchange::body);
-        let mut parts: Vec<Digest> = component.into_iter().chain(rows).chain(bodies).collect();
+        let given = component.into_iter().chain(rows).chain(bodies);
+        let mut parts: Vec<Digest> = given.chain(answers).collect();
         parts.sort();
         parts.dedup();
         parts

@@ -273,6 +273,12 @@ fn another_contract_and_unknown_imports_weigh_much() {
         capability: None,
         noise: false,
     });
+    other.exports.push("exports".into());
+    let with_tool = risk(&other, &Surroundings::default());
+    assert!(
+        !factors(&with_tool).contains("exports-unexpected"),
+        "what the tool for an interpreter leaves behind is not called by anybody"
+    );
     other.exports.push("cabi_realloc".into());
     other.size_bytes = 100 << 20;
     let found = risk(&other, &Surroundings::default());

@@ -6,7 +6,7 @@
 use std::path::{Component, Path};
 
 use super::{RiskFactor, RiskReason, Surroundings};
-use crate::contract::{CONTRACT_VERSION, role_export};
+use crate::contract::{CONTRACT_VERSION, is_tool_export, role_export};
 use crate::grants::{Access, ByteSize, Capability, Grants, HttpMethod, HttpScheme, TimeSpan};
 use crate::inspect::Inspection;
 use crate::manifest::Role;
@@ -628,7 +628,8 @@ impl<'a> Weighing<'a> {
             );
         }
         let wanted = role_export(inspection.role);
-        if let Some(other) = inspection.exports.iter().find(|it| **it != wanted) {
+        let is_other = |it: &&String| **it != wanted && !is_tool_export(it);
+        if let Some(other) = inspection.exports.iter().find(is_other) {
             let other = text::sentence(other, MAX_TEXT_BYTES);
             self.add(
                 RiskFactor::ExportsUnexpected,

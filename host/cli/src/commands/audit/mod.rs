@@ -3,6 +3,7 @@
 mod hand_over;
 mod keys;
 mod origin;
+mod plugin;
 mod retain;
 mod show;
 pub(crate) mod verify;
@@ -34,6 +35,8 @@ Examples:
   sandcast audit verify ../for-the-auditor --key sandcast/0a1b2c3d+1f2e3d4c+AQ...
   sandcast audit export --recordings ../evidence     and with what can be replayed
   sandcast audit who credit-risk@2               who allowed it, from the record alone
+  sandcast audit plugin acme/fetch --since 2026-11-01    what it could do, did, and who allowed it
+  sandcast audit plugin --from ../evidence --key sandcast/0a1b2c3d+1f2e3d4c+AQ... acme/fetch
   sandcast audit forget --before 2026-08-01      recordings hold people's data; these are let go
   sandcast audit archive ../log-2026 --before 2027-01-01     old entries leave, and stay provable
   sandcast audit prove 42 > proof.json           one entry, shown to be in the log
@@ -70,6 +73,8 @@ enum AuditAction {
     Archive(retain::ArchiveArguments),
     /// Say who allowed what, when, and by which policy or approval
     Who(who::WhoArguments),
+    /// Say what plugins could do, what they did, and who allowed it
+    Plugin(plugin::PluginArguments),
     /// Print a proof that an entry is in the log, or that an older log is the start of this one
     Prove(hand_over::ProveArguments),
 }
@@ -81,9 +86,11 @@ impl AuditArguments {
             AuditAction::Verify(arguments) if arguments.is_elsewhere() => return None,
             AuditAction::Who(arguments) if arguments.is_elsewhere() => return None,
             AuditAction::Show(arguments) if arguments.is_elsewhere() => return None,
+            AuditAction::Plugin(arguments) if arguments.is_elsewhere() => return None,
             AuditAction::Verify(_)
             | AuditAction::Who(_)
             | AuditAction::Show(_)
+            | AuditAction::Plugin(_)
             | AuditAction::Checkpoint
             | AuditAction::Prove(_) => Action::AuditRead,
             // It asks by itself, for what it does is on record.
@@ -113,13 +120,17 @@ pub(crate) async fn execute(
         AuditAction::Verify(arguments) => return verify::execute(arguments, global, output),
         AuditAction::Who(arguments) => return who::execute(arguments, global, output),
         AuditAction::Show(arguments) => return show::execute(arguments, global, output),
+        AuditAction::Plugin(arguments) => return plugin::execute(arguments, global, output),
         _ => {}
     }
     let folder = || -> Result<PathBuf, Failure> {
         Ok(state::nearest(global.state.as_deref())?.join("audit"))
     };
     match &arguments.action {
-        AuditAction::Verify(_) | AuditAction::Who(_) | AuditAction::Show(_) => Ok(Exit::Done),
+        AuditAction::Verify(_)
+        | AuditAction::Who(_)
+        | AuditAction::Show(_)
+        | AuditAction::Plugin(_) => Ok(Exit::Done),
         AuditAction::Checkpoint => keys::checkpoint(&open(folder()?)?, output),
         AuditAction::Key(arguments) => keys::execute(&folder()?, arguments, global, output).await,
         AuditAction::Export(arguments) => {

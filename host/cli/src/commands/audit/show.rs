@@ -81,20 +81,20 @@ fn show(entries: &[Entry], output: &Output) -> Result<Exit, Failure> {
             .ok()
             .and_then(|value| value["event"].as_str().map(str::to_owned))
             .unwrap_or_default();
-        let time = entry
-            .time
-            .get(..19)
-            .unwrap_or(&entry.time)
-            .replace('T', " ");
         output.line(format_args!(
             "{:>6}  {}  {:<18}  {}",
             entry.sequence,
-            style(time).dim(),
+            style(shown_time(&entry.time)).dim(),
             colored_kind(&kind),
             terminal::one_line(&describe(&entry.event))
         ))?;
     }
     Ok(Exit::Done)
+}
+
+/// The time of an entry to the second, as it is read best.
+pub(super) fn shown_time(time: &str) -> String {
+    time.get(..19).unwrap_or(time).replace('T', " ")
 }
 
 fn colored_kind(kind: &str) -> console::StyledObject<String> {

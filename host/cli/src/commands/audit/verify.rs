@@ -1,5 +1,6 @@
 //! `sandcast audit verify`: whether a log, an export or a proof is what it says.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use console::style;
 use sandcast_audit::{
-    Proof, Proven, SignedCheckpoint, Trust, VerifierKey, VerifyError, VerifyReport,
+    Digest, Event, Proof, Proven, SignedCheckpoint, Trust, VerifierKey, VerifyError, VerifyReport,
 };
+use sandcast_sandbox::{Recording, Recordings};
 
 use crate::{
     arguments::GlobalArguments,
@@ -94,8 +96,16 @@ pub(super) fn execute(
     if let Some(head) = &arguments.contains {
         require_entry(&folder, head, report.present.0)?;
     }
+    let kept = folder.join("recordings");
+    let recordings = match kept.is_dir() {
+        true => Some(held_recordings(&folder, &Recordings::at(kept))?),
+        false => None,
+    };
     if output.wants_json() {
         let mut value = serde_json::to_value(&report)?;
+        if let Some(recordings) = &recordings {
+            value["recordings"] = serde_json::to_value(recordings)?;
+        }
         value["whole"] = true.into();
         value["head"] = format!("{}:{}", report.entries, report.head).into();
         value["key_from"] = serde_json::to_value(source)?;
@@ -104,6 +114,9 @@ pub(super) fn execute(
         return Ok(Exit::Done);
     }
     tell(&report, source, output)?;
+    if let Some(recordings) = &recordings {
+        recordings.tell(output)?;
+    }
     Ok(Exit::Done)
 }
 
@@ -131,6 +144,70 @@ pub(crate) fn require_signed(report: &VerifyReport) -> Result<(), Failure> {
         "ask for an export, which ends with a signature: `sandcast audit export FOLDER`",
     ))
 }
+
+/// What came with an export to be replayed, held against the log.
+#[derive(Debug, Default, serde::Serialize)]
+struct Held {
+    /// Recordings that are as they were written.
+    recordings: u64,
+    /// Files of these, and of what they refer to.
+    files: u64,
+    bytes: u64,
+    /// Entries whose recording is not here: taken away before the export, or from it.
+    missing: Vec<u64>,
+}
+
+/// Holds each recording, and all that it refers to, against the digests that the log and it name.
+fn held_recordings(log: &Path, recordings: &Recordings) -> Result<Held, Failure> {
+    let mut held = Held::default();
+    let mut files: BTreeSet<Digest> = BTreeSet::new();
+    let mut known: BTreeSet<Digest> = BTreeSet::new();
+    for entry in sandcast_audit::read(log).or_reject()? {
+        let entry = entry.or_reject()?;
+        let Event::Recorded { recording, .. } = entry.event else {
+            continue;
+        };
+        if !recordings.has(&recording) {
+            held.missing.push(entry.sequence);
+            continue;
+        }
+        if !known.insert(recording) {
+            continue;
+        }
+        held.recordings += 1;
+        let parts = Recording::read(recordings, &recording).or_reject()?.parts();
+        for file in parts.into_iter().chain([recording]) {
+            if files.insert(file) {
+                held.bytes += recordings.get(&file).or_reject()?.len() as u64;
+                held.files += 1;
+            }
+        }
+    }
+    Ok(held)
+}
+
+impl Held {
+    fn tell(&self, output: &Output) -> Result<(), Failure> {
+        output.line(format_args!(
+            "recordings: {}, in {} files of {}, each as the log has it",
+            count(self.recordings),
+            count(self.files),
+            crate::table::bytes(self.bytes)
+        ))?;
+        if !self.missing.is_empty() {
+            output.warn(format_args!(
+                "the recordings of {} entries are not here, so what they were of cannot be replayed: {:?}; \
+                 `sandcast audit show --event recordings-removed` says whether the operator took them away",
+                count(self.missing.len() as u64),
+                &self.missing[..self.missing.len().min(MAX_MISSING)]
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Numbers of entries that are told.
+const MAX_MISSING: usize = 20;
 
 fn tell(report: &VerifyReport, source: Source, output: &Output) -> Result<(), Failure> {
     let mark = style("whole").green().bold();

@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use sandcast_access::Subject;
-use sandcast_audit::{Entry, Event};
+use sandcast_audit::{Entry, Event, PluginRef};
 use serde::Serialize;
 
-use super::{origin::OriginArguments, show::describe};
+use super::{
+    origin::OriginArguments,
+    show::{describe, shown_time},
+};
 use crate::{
     arguments::GlobalArguments,
     failure::{Exit, Failure, OrReject as _},
@@ -68,14 +71,10 @@ pub(super) fn execute(
         output.json(&told)?;
     } else {
         for entry in &found {
-            let time = entry
-                .time
-                .get(..19)
-                .unwrap_or(&entry.time)
-                .replace('T', " ");
             output.line(format_args!(
-                "{:>6}  {time}  {}",
+                "{:>6}  {}  {}",
                 entry.sequence,
+                terminal::one_line(&shown_time(&entry.time)),
                 terminal::one_line(&describe(&entry.event))
             ))?;
         }
@@ -115,13 +114,15 @@ struct Wanted<'a> {
     version: Option<u64>,
     /// The run itself, or those that made what is wanted.
     runs: BTreeSet<&'a str>,
+    /// Those in which the plugin that is wanted took part.
+    took_part: BTreeSet<&'a str>,
     /// The configurations of those.
     configs: BTreeSet<String>,
     approvals: BTreeSet<&'a str>,
 }
 
 /// The entries about one thing: its own, and those of the runs and approvals behind it.
-fn about<'a>(entries: &'a [Entry], what: &'a str) -> Vec<&'a Entry> {
+pub(super) fn about<'a>(entries: &'a [Entry], what: &'a str) -> Vec<&'a Entry> {
     let (name, version) = match what.split_once('@') {
         Some((name, version)) => match version.parse() {
             Ok(version) => (name, Some(version)),
@@ -144,8 +145,17 @@ fn about<'a>(entries: &'a [Entry], what: &'a str) -> Vec<&'a Entry> {
             } if *model == name && wanted.version.is_none_or(|it| it == *version) => {
                 wanted.runs.insert(run.as_str());
             }
-            Event::RunStarted { run, pipeline, .. } if run.as_str() == name || pipeline == name => {
+            Event::RunStarted { run, pipeline, .. }
+                if run.as_str() == name || wanted.is_pipeline(pipeline) =>
+            {
                 wanted.runs.insert(run.as_str());
+            }
+            Event::CallsFinished {
+                run: Some(run),
+                plugin,
+                ..
+            } if wanted.is_plugin(plugin) => {
+                wanted.took_part.insert(run.as_str());
             }
             Event::ApprovalRequested {
                 approval,
@@ -163,7 +173,7 @@ fn about<'a>(entries: &'a [Entry], what: &'a str) -> Vec<&'a Entry> {
     }
     for entry in entries {
         if let Event::RunStarted { run, config, .. } = &entry.event
-            && wanted.runs.contains(run.as_str())
+            && (wanted.runs.contains(run.as_str()) || wanted.took_part.contains(run.as_str()))
         {
             wanted.configs.insert(config.to_string());
         }
@@ -177,6 +187,24 @@ fn about<'a>(entries: &'a [Entry], what: &'a str) -> Vec<&'a Entry> {
 impl Wanted<'_> {
     fn is_digest(&self, digest: &sandcast_audit::Digest) -> bool {
         self.name.len() >= 8 && digest.to_string().starts_with(self.name)
+    }
+
+    fn is_plugin(&self, plugin: &PluginRef) -> bool {
+        plugin.id == self.name || self.is_digest(&plugin.digest)
+    }
+
+    /// A version is one of a model, and no pipeline of that name is meant.
+    fn is_pipeline(&self, pipeline: &str) -> bool {
+        self.version.is_none() && pipeline == self.name
+    }
+
+    /// Whether a resource of a call, such as `model:credit-risk`, is what is wanted.
+    fn is_resource(&self, resource: &str) -> bool {
+        let Some((kind, id)) = resource.split_once(':') else {
+            return false;
+        };
+        self.approvals.contains(id)
+            || id == self.name && (self.version.is_none() || kind == "model")
     }
 
     fn is_version(&self, version: u64) -> bool {
@@ -195,7 +223,7 @@ impl Wanted<'_> {
                 plugin.id == self.name || self.is_digest(&plugin.digest)
             }
             Ok(Subject::Widen { pipeline, plugins }) => {
-                pipeline == self.name
+                self.is_pipeline(&pipeline)
                     || plugins.iter().any(|(id, widened)| {
                         id.split(' ').next() == Some(self.name)
                             || self.is_digest(&widened.component)
@@ -213,10 +241,8 @@ impl Wanted<'_> {
                 digest,
                 ..
             } => {
-                let id = resource.split_once(':').map(|(_, id)| id);
                 principal == self.name
-                    || id == Some(self.name)
-                    || id.is_some_and(|id| self.approvals.contains(id))
+                    || self.is_resource(resource)
                     || digest.is_some_and(|digest| {
                         self.is_digest(&digest) || self.configs.contains(&digest.to_string())
                     })
@@ -229,9 +255,7 @@ impl Wanted<'_> {
             | Event::ApprovalCarriedOut { approval, .. } => {
                 self.approvals.contains(approval.as_str())
             }
-            Event::StandingChanged { plugin, .. } => {
-                plugin.id == self.name || self.is_digest(&plugin.digest)
-            }
+            Event::StandingChanged { plugin, .. } => self.is_plugin(plugin),
             Event::Registered { model, version, .. } => {
                 *model == self.name && self.is_version(*version)
             }
@@ -241,9 +265,10 @@ impl Wanted<'_> {
                 *model == self.name
                     && (self.is_version(*to) || from.is_some_and(|from| self.is_version(from)))
             }
-            Event::RunStarted { run, .. } | Event::Gated { run, .. } => {
-                self.runs.contains(run.as_str())
+            Event::RunStarted { run, .. } => {
+                self.runs.contains(run.as_str()) || self.took_part.contains(run.as_str())
             }
+            Event::Gated { run, .. } => self.runs.contains(run.as_str()),
             _ => false,
         }
     }
