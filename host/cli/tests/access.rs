@@ -331,6 +331,12 @@ fn a_second_person_approves_what_takes_two() {
             && refused.contains("sandcast approvals widen examples/credit-risk"),
         "{refused}"
     );
+    let planned = place.refused("ann", &["plan", pipeline]);
+    assert!(
+        planned.contains("is granted more than was approved, so a run is refused")
+            && planned.contains("sandcast approvals widen examples/credit-risk"),
+        "{planned}"
+    );
     let asked = place.asked("ann", &["approvals", "widen", pipeline]);
     let id = asked["id"].as_str().expect("an id").to_owned();
     assert_eq!(asked["subject"]["kind"], "widen");
@@ -343,6 +349,9 @@ fn a_second_person_approves_what_takes_two() {
         &["approvals", "approve", &id, "--reason", "ticket 7"],
     );
     assert_eq!(done["status"], "carried-out");
+    let planned = place.said("ann", &["plan", pipeline]);
+    assert!(planned.get("not_approved").is_none(), "{planned}");
+
     let run = place.said("ann", &["run", pipeline]);
     assert_eq!(run["outcome"], "completed");
 
