@@ -782,6 +782,7 @@ fn the_second_head_follows_the_first_at_a_distance() {
 fn what_came_after_a_place_is_read_without_the_rest() {
     let dir = folder();
     let (log, other) = (dir.open(), dir.open());
+    log.append(small_event(9)).expect("appends");
     log.append(event(1)).expect("appends");
     let position = log.position();
     other.append(event(2)).expect("appends");
@@ -800,7 +801,7 @@ fn what_came_after_a_place_is_read_without_the_rest() {
 
     // An entry before the place is not looked at, so that it was changed does not matter here.
     dir.change(LOG_FILE, |text| {
-        text.replacen("\"predictions\":1}", "\"predictions\":7}", 1)
+        text.replacen("\"name\":\"9\"", "\"name\":\"8\"", 1)
     });
     assert_eq!(after(position, 0), [2, 3]);
     let memory = AuditLog::in_memory();
