@@ -23,6 +23,8 @@ pub enum Action {
     RecordingRead,
     /// Take recordings away that are older than they are to be kept.
     RecordingRemove,
+    /// Take away what a plugin keeps.
+    StateClear,
     /// Take the oldest entries out of the audit log, into an archive.
     LogArchive,
     /// Point an alias to another version of a model.
@@ -65,7 +67,7 @@ pub enum Action {
 
 impl Action {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Run,
         Self::Plan,
         Self::Inspect,
@@ -74,6 +76,7 @@ impl Action {
         Self::Export,
         Self::RecordingRead,
         Self::RecordingRemove,
+        Self::StateClear,
         Self::LogArchive,
         Self::Promote,
         Self::PluginAdmit,
@@ -107,6 +110,7 @@ impl Action {
             Self::Export => "export",
             Self::RecordingRead => "recording-read",
             Self::RecordingRemove => "recording-remove",
+            Self::StateClear => "state-clear",
             Self::LogArchive => "log-archive",
             Self::Promote => "promote",
             Self::PluginAdmit => "plugin-admit",

@@ -17,7 +17,7 @@ use std::{fs, io};
 use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
-use sandcast_audit::{AuditLog, Digest};
+use sandcast_audit::{AuditLog, Digest, Entry, Event, Position};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use error::AccessError;
@@ -128,6 +128,8 @@ pub struct Store {
     connection: Arc<Mutex<Connection>>,
     key: Arc<SealKey>,
     folder: PathBuf,
+    /// A place of the audit log before which nothing that is in the outbox can be.
+    emptied: Arc<Mutex<Option<Position>>>,
 }
 
 impl Store {
@@ -237,6 +239,7 @@ impl Store {
             connection: Arc::new(Mutex::new(connection)),
             key: Arc::new(key),
             folder: folder.to_path_buf(),
+            emptied: Arc::default(),
         })
     }
 
@@ -563,35 +566,42 @@ impl Store {
     pub(crate) fn empty_outbox(&self, audit: &AuditLog) -> Result<(), AccessError> {
         const WHAT: &str = "empty the outbox of audit events";
         let wrap = |source| AccessError::Database { what: WHAT, source };
+        let place = audit.position();
         let waiting: i64 = self
             .lock()
             .query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))
             .map_err(wrap)?;
+        let emptied = || self.emptied.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting == 0 {
+            // Whatever comes into it from here on is put into the log after this place.
+            *emptied() = place;
             return Ok(());
         }
+        let known = *emptied();
         // Inside the transaction no other process can do the same.
-        self.transact(WHAT, |change| {
+        let place = self.transact(WHAT, |change| {
             let waiting = change.waiting()?;
-            let logged = audit.entries()?;
-            for (posted, event) in waiting {
-                let is_later = |time: &str| {
-                    time.parse::<Timestamp>()
-                        .is_ok_and(|time| time.as_second() >= posted.as_second())
-                };
-                if !logged
-                    .iter()
-                    .any(|entry| entry.event == event && is_later(&entry.time))
-                {
-                    audit.append(event)?;
+            let is_of = |entry: &Entry, (posted, event): &(Timestamp, Event)| {
+                let time = entry.time.parse::<Timestamp>();
+                let is_later = time.is_ok_and(|time| time.as_second() >= posted.as_second());
+                entry.event == *event && is_later
+            };
+            let logged = audit.entries_after(known, |entry| {
+                waiting.iter().any(|waiting| is_of(entry, waiting))
+            })?;
+            for waiting in waiting {
+                if !logged.iter().any(|entry| is_of(entry, &waiting)) {
+                    audit.append(waiting.1)?;
                 }
             }
             change
                 .transaction
                 .execute("DELETE FROM outbox", [])
                 .map_err(wrap)?;
-            Ok(())
-        })
+            Ok(audit.position())
+        })?;
+        *emptied() = place;
+        Ok(())
     }
 
     /// A change with the entries of the log that tell of it.

@@ -1,6 +1,7 @@
 //! What the audit log costs: `cargo bench -p sandcast-audit --bench log`. It makes logs in the
 //! folder for temporary files; `SANDCAST_BENCH_ENTRIES` says how many entries the log has that is
 //! verified, 100,000 where nothing is said, and `SANDCAST_BENCH_EXPORT=1` exports it too.
+//! `SANDCAST_BENCH_LOG=FOLDER` appends the entries of the last run in that log anew, ten times.
 
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
@@ -17,6 +18,7 @@ use sandcast_audit::{
 fn main() {
     divan::main();
     verify_many();
+    append_again();
 }
 
 /// What a plugin did: the entry that a log has most of.
@@ -102,6 +104,43 @@ fn prove(bencher: Bencher<'_, '_>) {
     bencher
         .counter(ItemsCount::new(10_000_usize))
         .bench_local(|| prove_inclusion(&path, 5_000).expect("proves"));
+}
+
+/// What it costs to write the entries of the last run in a log that is there: the same events, one
+/// after the other, into new logs on the same disk.
+fn append_again() {
+    let Some(dir) = std::env::var_os("SANDCAST_BENCH_LOG") else {
+        return;
+    };
+    let dir = Path::new(&dir);
+    let mut events = Vec::new();
+    for entry in sandcast_audit::read(dir).expect("a log") {
+        let event = entry.expect("an entry").event;
+        if matches!(event, Event::RunStarted { .. }) {
+            events.clear();
+        }
+        events.push(event);
+    }
+    let mut seconds: Vec<f64> = (0..10)
+        .map(|_| {
+            let to = tempfile::tempdir_in(dir).expect("a folder");
+            let log = AuditLog::open(&to.path().join("audit")).expect("opens");
+            let events = events.clone();
+            let started = Instant::now();
+            for event in events {
+                log.append(event).expect("appends");
+            }
+            started.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    println!(
+        "the last run of {}: {} entries, {:.2} ms at least, {:.2} ms median",
+        dir.display(),
+        events.len(),
+        seconds[0] * 1e3,
+        seconds[5] * 1e3
+    );
 }
 
 /// Writes a long log as one from before there were keys, which is faster than to append to it;

@@ -239,6 +239,23 @@ pub enum Event {
         /// Bytes of these.
         bytes: u64,
     },
+    /// What a plugin keeps by a grant of `state` is taken away, all of it.
+    StateCleared {
+        /// The pipeline whose plugin it is; nothing for one that is loaded without a pipeline.
+        pipeline: String,
+        /// What the pipeline calls the plugin.
+        name: String,
+        /// The id in its manifest.
+        plugin: String,
+        /// How many keys.
+        keys: u64,
+        /// Bytes of keys and values together.
+        bytes: u64,
+        /// Who cleared it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// The oldest entries are in an archive now, and leave the log. Their hashes stay, and so do the
     /// lines of those about keys and about the standing of components.
     EntriesArchived {

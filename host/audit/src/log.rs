@@ -14,7 +14,7 @@ use crate::key_file;
 use crate::note::LogKey;
 use crate::tree::{Frontier, TreeHash};
 use crate::verify::is_at;
-use crate::{Digest, Entry, Event, VerifierKey, anchor, read};
+use crate::{Digest, Entry, Event, Position, VerifierKey, anchor, read, read_after};
 
 mod retire;
 
@@ -268,6 +268,46 @@ impl AuditLog {
             Sink::Memory(entries) => return Ok(entries.clone()),
         };
         read(&dir)?.collect()
+    }
+
+    /// A place that the log has reached: others may have gone on from there. None for a log in memory.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        let place = |folder: &mut Folder| {
+            let tail = &folder.tail;
+            let (digest, start, end) = (tail.digest, tail.start, tail.end);
+            Ok(Position::of(tail.sequence(), digest, start, end))
+        };
+        self.in_folder(place).ok()
+    }
+
+    /// The entries after a place that are wanted, those of other processes included; of all entries,
+    /// where no place is given or the log does not have it any more. Only those are kept in memory.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn entries_after(
+        &self,
+        position: Option<Position>,
+        mut wanted: impl FnMut(&Entry) -> bool,
+    ) -> Result<Vec<Entry>, AuditError> {
+        let dir = match &*self.sink.lock().unwrap_or_else(PoisonError::into_inner) {
+            Sink::Folder(folder) => folder.dir.clone(),
+            Sink::Memory(entries) => {
+                return Ok(entries.iter().filter(|it| wanted(it)).cloned().collect());
+            }
+        };
+        let after = match position {
+            Some(position) => read_after(&dir, position)?,
+            None => None,
+        };
+        let entries = match after {
+            Some(entries) => entries,
+            None => read(&dir)?,
+        };
+        entries
+            .filter(|entry| entry.as_ref().map_or(true, &mut wanted))
+            .collect()
     }
 
     /// The folder, or none for a log in memory.

@@ -33,6 +33,16 @@ impl Position {
         end: 0,
     };
 
+    /// After the entry whose line is between these bytes.
+    pub(crate) fn of(sequence: u64, digest: Digest, start: u64, end: u64) -> Self {
+        Self {
+            sequence,
+            digest,
+            start,
+            end,
+        }
+    }
+
     /// The number of bytes before it.
     #[must_use]
     pub fn bytes(&self) -> u64 {

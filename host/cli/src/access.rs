@@ -382,7 +382,7 @@ fn control_point(action: Action) -> ControlPoint {
         Action::Promote => ControlPoint::Promote,
         Action::Run | Action::Plan | Action::GrantWiden => ControlPoint::TrainStart,
         Action::DataRead | Action::Inspect | Action::RecordingRead => ControlPoint::DataRead,
-        Action::RecordingRemove | Action::LogArchive => ControlPoint::Archive,
+        Action::RecordingRemove | Action::StateClear | Action::LogArchive => ControlPoint::Archive,
         Action::PluginAdmit
         | Action::PluginTrust
         | Action::PluginQuarantine

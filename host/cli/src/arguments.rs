@@ -13,7 +13,8 @@ use crate::failure::{Failure, OrReject as _};
 
 use crate::commands::{
     access, approvals, audit, bench, build, certify, completions, data, doctor, generate, inspect,
-    models, plan, plugins, predict, program, replay, run, runs, sbom, schema, serve, sign,
+    models, plan, plugin_state, plugins, predict, program, replay, run, runs, sbom, schema, serve,
+    sign,
 };
 
 const LONG_ABOUT: &str = "\
@@ -238,6 +239,7 @@ pub(crate) enum Command {
     Certify(certify::CertifyArguments),
     Models(models::ModelsArguments),
     Data(data::DataArguments),
+    State(plugin_state::StateArguments),
     Serve(serve::ServeArguments),
     Predict(predict::PredictArguments),
     Generate(generate::GenerateArguments),

@@ -200,6 +200,9 @@ fn roles_may_do_what_the_shipped_policies_say() {
         ("eve", "audit-read", "state:here", true),
         ("eve", "export", "state:here", true),
         ("eve", "data-read", "state:here", false),
+        ("bob", "state-clear", "plugin:acme/fetch", true),
+        ("eve", "state-clear", "plugin:acme/fetch", false),
+        ("acme", "state-clear", "plugin:acme/fetch", false),
         ("eve", "promote", "model:credit-risk", false),
         ("eve", "token-issue", "principal:eve", false),
         ("eve", "token-rotate", "principal:eve", true),
@@ -456,6 +459,12 @@ fn a_second_person_approves_what_takes_two() {
             && refused.contains("sandcast approvals widen examples/credit-risk"),
         "{refused}"
     );
+    let planned = place.refused("ann", &["plan", pipeline]);
+    assert!(
+        planned.contains("is granted more than was approved, so a run is refused")
+            && planned.contains("sandcast approvals widen examples/credit-risk"),
+        "{planned}"
+    );
     let asked = place.asked("ann", &["approvals", "widen", pipeline]);
     let id = asked["id"].as_str().expect("an id").to_owned();
     assert_eq!(asked["subject"]["kind"], "widen");
@@ -468,6 +477,9 @@ fn a_second_person_approves_what_takes_two() {
         &["approvals", "approve", &id, "--reason", "ticket 7"],
     );
     assert_eq!(done["status"], "carried-out");
+    let planned = place.said("ann", &["plan", pipeline]);
+    assert!(planned.get("not_approved").is_none(), "{planned}");
+
     let run = place.said("ann", &["run", pipeline]);
     assert_eq!(run["outcome"], "completed");
 

@@ -508,6 +508,12 @@ fn old_entries_leave_for_an_archive_and_everything_still_checks() {
         &["archive", text(&archive), "--before", "2020-01-01"],
     );
     assert!(told.contains("no 256 entries"), "{told}");
+    let asked = || json(&state, &["show", "--event", "access-decided", "--json"]);
+    assert_eq!(
+        asked(),
+        serde_json::json!([]),
+        "nobody was asked for nothing"
+    );
     let would = json(
         &state,
         &["archive", "--before", &before, "--dry-run", "--json"],
@@ -520,6 +526,7 @@ fn old_entries_leave_for_an_archive_and_everything_still_checks() {
         &state,
         &["archive", text(&archive), "--before", &before, "--json"],
     );
+    assert_eq!(asked()[0]["event"]["action"], "log-archive");
     assert_eq!(
         (&did["last"], &did["archived"]),
         (&256.into(), &true.into())

@@ -192,3 +192,160 @@ async fn what_a_policy_in_a_process_does_with_a_store_is_what_it_does_in_the_eng
     assert!(effects.iter().any(|effect| effect.starts_with("blob put")));
     assert!(effects.iter().any(|effect| effect.starts_with("denied")));
 }
+
+/// What `sandcast state` says of a state folder: exit code, stdout and stderr.
+fn state(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_sandcast"))
+        .arg("state")
+        .args(arguments)
+        .arg("--state")
+        .arg(folder)
+        .env("USER", "ann")
+        .env("NO_COLOR", "1")
+        .output()
+        .expect("the program runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plugin_keeps_is_shown_handed_over_and_cleared_on_record() {
+    let _alone = ALONE.lock().await;
+    let outer = tempfile::tempdir().expect("a folder");
+    let folder = outer.path();
+    let said = |arguments: &[&str]| -> Value {
+        let (code, stdout, stderr) = state(folder, &[arguments, &["--json"]].concat());
+        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
+        serde_json::from_str(&stdout).expect("JSON")
+    };
+    assert_eq!(said(&[]), json!([]));
+    let audit = AuditLog::open(&folder.join("audit")).expect("a log");
+    let recordings = Recordings::at(folder.join("recordings"));
+    let sandbox = house(folder, &audit, &recordings);
+    for (pipeline, name) in [("line", "rates"), ("other", "rates")] {
+        let grants = Grants {
+            state: Some(StateGrant {
+                pipeline: Some(pipeline.into()),
+                ..StateGrant::default()
+            }),
+            recording: Some(RecordingGrant::default()),
+            ..Grants::default()
+        };
+        let bytes = component("tests/guests/keeper");
+        let loaded = sandbox.load(name, &bytes, Role::Policy, grants).await;
+        let plugin = loaded.expect("it loads");
+        let steps = json!({ "do": [{ "set": ["a", "one"] }, { "increment": ["n", 5] }] });
+        does(&plugin, steps).await;
+    }
+
+    // How much, of how much.
+    let listed = said(&["list"]);
+    let first = &listed[0];
+    assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed}");
+    assert_eq!(
+        (&first["pipeline"], &first["name"]),
+        (&json!("line"), &json!("rates"))
+    );
+    assert_eq!((&first["keys"], &first["bytes"]), (&json!(2), &json!(6)));
+    assert_eq!(first["quota"]["keys"], 10_000, "{first}");
+
+    // Which one must be plain; values are shown when they are asked for.
+    let (code, _, told) = state(folder, &["show", "rates"]);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(
+        told.contains("`rates` is 2 plugins") && told.contains("--pipeline"),
+        "{told}"
+    );
+    let (code, _, told) = state(folder, &["show", "nobody"]);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(
+        told.contains("no plugin `nobody` keeps anything here"),
+        "{told}"
+    );
+    let one = ["rates", "--pipeline", "line"];
+    let shown = said(&[&["show"], &one[..]].concat());
+    let pairs = shown["pairs"].as_array().expect("pairs");
+    assert_eq!(pairs[0]["key"], "a");
+    assert_eq!(
+        pairs[0]["digest"],
+        sandcast_audit::Digest::of(b"one").to_string()
+    );
+    assert!(pairs[0].get("text").is_none(), "{shown}");
+    let shown = said(&[&["show", "--values", "-n", "1"], &one[..]].concat());
+    assert_eq!(shown["pairs"][0]["text"], "one");
+    assert_eq!(shown["pairs"].as_array().map(Vec::len), Some(1));
+    let (_, table, _) = state(folder, &[&["show"], &one[..]].concat());
+    assert!(!table.contains("one"), "{table}");
+
+    // All of it, once.
+    let file = folder.join("rates.jsonl");
+    let path = file.display().to_string();
+    let export = ["export", "rates", &path, "--pipeline", "line"];
+    assert_eq!(said(&export)["keys"], 2);
+    let text = fs::read_to_string(&file).expect("a file");
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(
+        (&lines[0]["text"], &lines[1]["text"]),
+        (&json!("one"), &json!("5"))
+    );
+    let (code, _, told) = state(folder, &export);
+    assert_eq!(code, Some(1), "{told}");
+    assert_eq!(
+        fs::read_to_string(&file).expect("a file"),
+        text,
+        "it stays as it was"
+    );
+
+    // Cleared with a reason, on record; the other pipeline's stays.
+    let clear = |reason: &str| {
+        state(
+            folder,
+            &[&["clear"], &one[..], &["--reason", reason]].concat(),
+        )
+    };
+    let (code, _, told) = clear("  ");
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("needs a reason"), "{told}");
+    let (code, told, error) = clear("they asked to be forgotten");
+    assert_eq!(code, Some(0), "{error}");
+    assert!(
+        told.contains("keeps nothing any more; it was 2 keys"),
+        "{told}"
+    );
+    let listed = said(&["list"]);
+    assert_eq!(
+        (&listed[0]["keys"], &listed[1]["keys"]),
+        (&json!(0), &json!(2))
+    );
+    let entries = audit.entries().expect("entries").into_iter();
+    let events: Vec<Event> = entries.map(|entry| entry.event).collect();
+    let cleared = events
+        .iter()
+        .position(|event| matches!(event, Event::StateCleared { .. }));
+    let cleared = cleared.expect("an entry");
+    let Event::StateCleared {
+        name,
+        keys,
+        by,
+        reason,
+        ..
+    } = &events[cleared]
+    else {
+        panic!("{:?}", events[cleared]);
+    };
+    assert_eq!((name.as_str(), *keys), ("rates", 2));
+    assert_eq!(reason, "they asked to be forgotten");
+    assert!(by.contains("ann"), "{by}");
+    // The decision about it comes before it.
+    assert!(matches!(
+        &events[cleared - 1],
+        Event::AccessDecided { action, allowed: true, .. } if action == "state-clear"
+    ));
+}

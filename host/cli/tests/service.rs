@@ -411,8 +411,13 @@ fn a_plugin_is_let_in_by_a_sigstore_bundle_until_its_signer_is_trusted_no_more()
             std::thread::sleep(Duration::from_millis(200));
         }
     };
+    let ready = || ask(&address, "GET", "/v2/models/credit-risk/ready", "");
+    let server = || ask(&address, "GET", "/v2/health/ready", "").0;
+    assert_eq!((ready().0, server()), (200, 200));
     trust("ann@acme.example");
-    let refused = until(500);
+    let refused = until(403);
+    let (status, why) = ready();
+    assert_eq!((status, server()), (403, 403), "{why}");
     let by_rule = "by the operator's rule of trust: nobody who may sign a adapter signed it";
     let patience = Instant::now() + Duration::from_secs(20);
     let mut refused = refused;
@@ -420,12 +425,13 @@ fn a_plugin_is_let_in_by_a_sigstore_bundle_until_its_signer_is_trusted_no_more()
     while !refused.contains(by_rule) {
         assert!(Instant::now() < patience, "{refused}");
         std::thread::sleep(Duration::from_millis(200));
-        refused = until(500);
+        refused = until(403);
     }
     trust("https://github.com/acme/*");
     until(200);
+    assert_eq!((ready().0, server()), (200, 200));
     std::fs::remove_file(&rules).expect("removed");
-    assert!(until(500).contains("nothing is trusted without them"));
+    assert!(until(403).contains("nothing is trusted without them"));
     trust(RELEASE);
     until(200);
     signal(&serving.0, "-TERM");

@@ -33,4 +33,4 @@ pub use state::{
     DatasetRecord, OutboxError, RunRecord, RunStatus, StageRecord, StageStatus, StateError,
 };
 pub use usage::{PluginUsage, usage_in};
-pub use workspace::{Workspace, WorkspaceError, plan_in};
+pub use workspace::{PLUGIN_STATE_FILE, Workspace, WorkspaceError, plan_in};

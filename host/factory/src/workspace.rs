@@ -17,8 +17,8 @@ use crate::state::{DatasetRecord, OutboxError, RunRecord, State, StateError};
 /// The folder that is used where none is named, beside whoever calls.
 pub const DEFAULT_STATE_FOLDER: &str = ".sandcast";
 
-/// What plugins keep by a grant of `state`.
-const PLUGIN_STATE_FILE: &str = "plugin-state.sqlite";
+/// What plugins keep by a grant of `state`, in the state folder.
+pub const PLUGIN_STATE_FILE: &str = "plugin-state.sqlite";
 
 /// An open state folder: `state.sqlite`, `plugin-state.sqlite`, `blobs/`, `audit/`, `cache/` and
 /// `runs/<id>/report.html`.

@@ -58,9 +58,9 @@ pub use fairness::Fairness;
 pub use grants::{
     Access, BlobGrant, BlobStore, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing,
     ComputeGrant, Excess, FileGrant, FileQuota, Grants, HttpCredential, HttpGrant, HttpMethod,
-    HttpScheme, Isolation, Limits, LogGrant, LogLevel, PostgresServer, RandomGrant, RecordingGrant,
-    SecretSource, SqlAccess, SqlConnection, SqlGrant, StateGrant, StoreCredentials, StoreUrl,
-    TimeSpan,
+    HttpScheme, Isolation, KeptBucket, KeptError, KeptPair, KeptState, Limits, LogGrant, LogLevel,
+    PostgresServer, RandomGrant, RecordingGrant, SecretSource, SqlAccess, SqlConnection, SqlGrant,
+    StateGrant, StoreCredentials, StoreUrl, TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
 pub use instance::STRAYED;

@@ -87,6 +87,8 @@ pub enum FailureCause {
     Output,
     /// Something that the adapter needs is not there.
     Unavailable,
+    /// The model may not run: a policy, the rules of trust or the standing of its adapter say so.
+    Refused,
     /// Anything else.
     Internal,
 }
@@ -153,6 +155,13 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
+    /// 403: the model may not run. Not 503, which says `try again`: only an operator ends it; and not
+    /// 5xx at all, because a readiness that is false is a 4xx in the Open Inference Protocol, and what
+    /// is asked and what is ready should say the same.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, message)
+    }
+
     /// 503: not now.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
@@ -165,6 +174,7 @@ impl From<PredictError> for ApiError {
             FailureCause::Input => StatusCode::BAD_REQUEST,
             FailureCause::Timeout => StatusCode::GATEWAY_TIMEOUT,
             FailureCause::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            FailureCause::Refused => return Self::refused(error.message),
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.message)

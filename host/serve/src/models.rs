@@ -29,6 +29,12 @@ pub trait Predict: Send + Sync {
         rows: &'a RecordBatch,
     ) -> BoxFuture<'a, Result<Predicted, PredictError>>;
 
+    /// Why it may not answer at this moment, if it may not. The server asks at an interval too, so
+    /// it must be cheap where nothing has changed. By default it always may.
+    fn refusal(&self) -> BoxFuture<'_, Option<String>> {
+        Box::pin(async { None })
+    }
+
     /// Writes on from prompts, for a model of text generation.
     ///
     /// # Errors
@@ -340,6 +346,15 @@ impl Models {
             .get(name)
             .map(|versions| versions.loaded.values().cloned().collect())
             .unwrap_or_default()
+    }
+
+    /// How many loaded versions may not answer at this moment.
+    pub(crate) async fn refused(&self) -> usize {
+        let mut refused = 0;
+        for loaded in self.all() {
+            refused += usize::from(loaded.model.predictor.refusal().await.is_some());
+        }
+        refused
     }
 
     /// `name@version` of each loaded version.

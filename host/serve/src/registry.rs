@@ -170,6 +170,10 @@ struct Sandboxed {
 }
 
 impl Predict for Sandboxed {
+    fn refusal(&self) -> BoxFuture<'_, Option<String>> {
+        async { self.standing.check().await.err().map(|error| error.message) }.boxed()
+    }
+
     fn predict<'a>(
         &'a self,
         rows: &'a RecordBatch,
@@ -201,7 +205,7 @@ impl From<InferenceError> for PredictError {
             InferenceError::Rows(_) | InferenceError::DoesNotWrite { .. } => FailureCause::Input,
             InferenceError::Denied { .. }
             | InferenceError::Conduct { .. }
-            | InferenceError::Untrusted { .. } => FailureCause::Denied,
+            | InferenceError::Untrusted { .. } => FailureCause::Refused,
             _ => FailureCause::Internal,
         };
         Self {

@@ -29,6 +29,7 @@ use crate::patience::Impatient;
 use crate::registry::RegistrySource;
 use crate::reload::keep_reloading;
 use crate::served::keep_writing;
+use crate::standing::keep_looking;
 use crate::telemetry::Raised;
 use crate::tls::{Tls, TlsFiles};
 
@@ -189,6 +190,7 @@ impl Server {
         let mut chores = JoinSet::new();
         chores.spawn(keep_reloading(Arc::clone(&app)));
         chores.spawn(keep_writing(Arc::clone(&app), audit.clone()));
+        chores.spawn(keep_looking(Arc::clone(&app)));
         if let Some(tls) = &tls {
             chores.spawn(Arc::clone(tls).keep_reading());
         }

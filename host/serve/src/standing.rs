@@ -7,12 +7,26 @@ use std::time::{Duration, Instant};
 use sandcast_factory::conduct::Admission;
 use sandcast_factory::registry::ModelVersion;
 use sandcast_factory::{Workspace, check_trust};
+use tokio::time::MissedTickBehavior;
 
+use crate::app::App;
 use crate::error::{FailureCause, PredictError};
 use crate::trust::TrustWatch;
 
 /// How long an answer holds. Looking costs well below a millisecond where nothing has changed.
-const INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Looks at every model that is loaded at every interval, until dropped, so that a server that nobody
+/// asks finds out too. One is looked at after the other.
+pub(crate) async fn keep_looking(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let refused = app.models.refused().await;
+        app.telemetry.models_refused.set(refused as i64);
+    }
+}
 
 /// The standing of one adapter, looked at now and then.
 pub(crate) struct StandingWatch {
@@ -64,13 +78,19 @@ impl StandingWatch {
         if is_due {
             let refusal = self.refusal().await;
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let model = format!("{}@{}", self.version.model, self.version.version);
+            match (&known.refusal, &refusal) {
+                (None, Some(refusal)) => tracing::warn!(%model, %refusal, "a model may not run"),
+                (Some(_), None) => tracing::info!(%model, "a model may run again"),
+                _ => {}
+            }
             known.refusal = refusal;
         }
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match &known.refusal {
             None => Ok(()),
             Some(refusal) => Err(PredictError {
-                cause: FailureCause::Denied,
+                cause: FailureCause::Refused,
                 message: refusal.clone(),
             }),
         }
@@ -106,9 +126,6 @@ impl StandingWatch {
         }
         let checked = check_trust(&self.workspace, &self.version).await;
         let refusal = checked.err().map(|error| error.to_string());
-        if let Some(refusal) = &refusal {
-            tracing::warn!(%refusal, "a model is trusted no more");
-        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.trusted = (generation, refusal.clone());
         refusal

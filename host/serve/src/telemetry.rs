@@ -73,6 +73,7 @@ pub(crate) struct Telemetry {
     pub(crate) instances: Gauge,
     pub(crate) instances_limit: Gauge,
     pub(crate) models: Gauge,
+    pub(crate) models_refused: Gauge,
     pub(crate) reloads: Family<ReloadLabels, Counter>,
     pub(crate) start_seconds: Gauge<f64, AtomicU64>,
 }
@@ -103,6 +104,7 @@ impl Telemetry {
             instances: Gauge::default(),
             instances_limit: Gauge::default(),
             models: Gauge::default(),
+            models_refused: Gauge::default(),
             reloads: Family::default(),
             start_seconds: Gauge::default(),
         };
@@ -178,6 +180,11 @@ impl Telemetry {
             "models",
             "Model versions that are loaded",
             self.models.clone(),
+        );
+        registry.register(
+            "models_refused",
+            "Model versions that are loaded and may not run, as they were looked at last",
+            self.models_refused.clone(),
         );
         registry.register(
             "reloads",

@@ -902,3 +902,38 @@ fn an_older_log_or_none_is_not_gone_on_with() {
     AuditLog::open(dir.path()).expect("opens");
     verify(dir.path()).expect("is whole");
 }
+
+#[test]
+fn what_came_after_a_place_is_read_without_the_rest() {
+    let dir = folder();
+    let (log, other) = (dir.open(), dir.open());
+    log.append(small_event(9)).expect("appends");
+    log.append(event(1)).expect("appends");
+    let position = log.position();
+    other.append(event(2)).expect("appends");
+    log.append(event(3)).expect("appends");
+    let after = |position, least| {
+        let wanted = |entry: &Entry| matches!(entry.event, Event::ServeStopped { predictions } if predictions >= least);
+        predictions(&log.entries_after(position, wanted).expect("reads"))
+    };
+    assert_eq!(after(position, 0), [2, 3]);
+    assert_eq!(after(position, 3), [3]);
+    assert_eq!(after(None, 0), [1, 2, 3]);
+    assert!(after(log.position(), 0).is_empty());
+    // A place of another log is none of this one.
+    let strange = folder().open().position();
+    assert_eq!(after(strange, 0), [1, 2, 3]);
+
+    // An entry before the place is not looked at, so that it was changed does not matter here.
+    dir.change(LOG_FILE, |text| {
+        text.replacen("\"name\":\"9\"", "\"name\":\"8\"", 1)
+    });
+    assert_eq!(after(position, 0), [2, 3]);
+    let memory = AuditLog::in_memory();
+    memory.append(event(4)).expect("appends");
+    assert_eq!(memory.position(), None);
+    assert_eq!(
+        predictions(&memory.entries_after(None, |_| true).expect("reads")),
+        [4]
+    );
+}

@@ -437,6 +437,28 @@ fn wider(store: &Store, plan: &Plan) -> Result<BTreeMap<String, Widened>, Access
     Ok(found)
 }
 
+/// What a plan grants and nobody has approved yet, in words by plugin, where that takes a second person
+/// in this state. It changes nothing.
+pub(crate) fn not_approved(
+    folder: &Path,
+    plan: &Plan,
+) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+    let Some(store) = Store::look(folder).map_err(refused)? else {
+        return Ok(BTreeMap::new());
+    };
+    if !store
+        .settings()
+        .map_err(refused)?
+        .four_eyes
+        .contains(&FourEyes::Widen)
+    {
+        return Ok(BTreeMap::new());
+    }
+    let wider = wider(&store, plan).map_err(refused)?;
+    let told = wider.into_iter().map(|(id, widened)| (id, widened.wider));
+    Ok(told.collect())
+}
+
 /// What must agree to the plan of a run: that every grant in it was approved.
 pub(crate) fn check_of_grants(
     allowed: &Allowed,

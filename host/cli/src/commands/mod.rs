@@ -13,6 +13,7 @@ pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod models;
 pub(crate) mod plan;
+pub(crate) mod plugin_state;
 pub(crate) mod plugins;
 pub(crate) mod predict;
 pub(crate) mod program;
@@ -52,6 +53,7 @@ pub(crate) async fn execute(arguments: Arguments, output: &Output) -> Result<Exi
         Command::Sbom(arguments) => sbom::execute(arguments, output),
         Command::Models(arguments) => models::execute(arguments, global, output).await,
         Command::Data(arguments) => data::execute(arguments, global, output).await,
+        Command::State(arguments) => plugin_state::execute(arguments, global, output).await,
         Command::Serve(arguments) => serve::execute(arguments, global, output).await,
         Command::Predict(arguments) => predict::execute(arguments, global, output).await,
         Command::Program(arguments) => program::execute(arguments, global, output).await,
@@ -76,6 +78,7 @@ fn need(command: &Command, global: &GlobalArguments) -> Option<Need> {
         Command::Plugins(arguments) => arguments.need(global),
         Command::Models(arguments) => arguments.need(global),
         Command::Data(arguments) => arguments.need(global),
+        Command::State(arguments) => arguments.need(global),
         Command::Predict(arguments) => arguments.need(global),
         Command::Generate(arguments) => arguments.need(global),
         Command::Program(arguments) => arguments.need(global),

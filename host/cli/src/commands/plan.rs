@@ -1,14 +1,17 @@
 //! `sandcast plan`: what `run` would do.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
 use sandcast_access::{Action, Resource};
-use sandcast_factory::{Pipeline, PlanError, plan::PlannedPlugin};
+use sandcast_factory::{Pipeline, Plan, PlanError, plan::PlannedPlugin};
+use serde::Serialize;
 
 use crate::{
     access::Need,
     arguments::GlobalArguments,
+    commands::{approvals, build::shown},
     failure::{Exit, Failure},
     output::Output,
     state,
@@ -23,7 +26,7 @@ Examples:
 
 Nothing runs and no data is read: the pipeline file and the plugins' own metadata say it all. The
 plan names each stage, the plugin that runs it by digest, and what that plugin is granted. Exit code 1
-says that a plugin would be refused.";
+says that a plugin would be refused, or that nobody has approved yet what it is granted.";
 
 /// Show what a run would do, with every plugin, digest and grant
 #[derive(Debug, Args)]
@@ -44,6 +47,16 @@ impl PlanArguments {
     }
 }
 
+/// A plan, and what of it a run is refused for.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan,
+    /// What plugins are granted beyond what a second person has approved.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    not_approved: &'a BTreeMap<String, Vec<String>>,
+}
+
 pub(crate) fn execute(
     arguments: &PlanArguments,
     global: &GlobalArguments,
@@ -57,11 +70,27 @@ pub(crate) fn execute(
             PlanError::State(_) => Failure::from(error),
             error => Failure::from(error).into_rejection(),
         })?;
+    let waiting = approvals::not_approved(&folder, &plan)?;
     if output.wants_json() {
-        output.json(&plan)?;
+        output.json(&Told {
+            plan: &plan,
+            not_approved: &waiting,
+        })?;
     } else {
         output.text(&plan)?;
     }
-    let refused = plan.plugins.iter().any(PlannedPlugin::is_refused);
+    for (plugin, grants) in &waiting {
+        output.warn(format_args!(
+            "{plugin} is granted more than was approved, so a run is refused: {}",
+            grants.join(", ")
+        ));
+    }
+    if !waiting.is_empty() {
+        output.note(format_args!(
+            "`sandcast approvals widen {}` asks somebody else to approve it",
+            shown(&arguments.pipeline)
+        ));
+    }
+    let refused = plan.plugins.iter().any(PlannedPlugin::is_refused) || !waiting.is_empty();
     Ok(if refused { Exit::Rejected } else { Exit::Done })
 }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use sandcast_audit::Position;
 
 pub use datasets::DatasetRecord;
 pub use error::StateError;
@@ -33,6 +34,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct State {
     connection: Arc<Mutex<Connection>>,
+    /// A place of the audit log before which nothing that is in the outbox can be.
+    emptied: Arc<Mutex<Option<Position>>>,
 }
 
 impl State {
@@ -60,6 +63,7 @@ impl State {
         schema::migrate(&mut connection, &path)?;
         Ok(State {
             connection: Arc::new(Mutex::new(connection)),
+            emptied: Arc::default(),
         })
     }
 
@@ -85,6 +89,7 @@ impl State {
         let current = schema::is_current(&connection, &path)?;
         Ok(current.then(|| State {
             connection: Arc::new(Mutex::new(connection)),
+            emptied: Arc::default(),
         }))
     }
 

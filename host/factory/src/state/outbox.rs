@@ -2,8 +2,10 @@
 //! taken out. A process that is killed in between leaves the event here, and the next one that
 //! opens the state puts it into the log, once.
 
+use std::sync::PoisonError;
+
 use rusqlite::Transaction;
-use sandcast_audit::{AuditError, AuditLog, Entry, Event};
+use sandcast_audit::{AuditError, AuditLog, Entry, Event, Position};
 
 use super::{State, StateError, from_json, to_json};
 use crate::clock;
@@ -21,31 +23,47 @@ impl State {
     /// process died before it could take it out, is not written again.
     pub(crate) fn empty_outbox(&self, audit: &AuditLog) -> Result<(), OutboxError> {
         const WHAT: &str = "empty the outbox of audit events";
+        let place = audit.position();
         let count = "SELECT count(*) FROM outbox";
         let waiting: i64 = self.read(WHAT, |connection| {
             connection.query_row(count, [], |row| row.get(0))
         })?;
         if waiting == 0 {
+            // Whatever comes into it from here on is put into the log after this place.
+            self.set_emptied(place);
             return Ok(());
         }
         // Inside the transaction no other process can do the same.
-        self.transact(WHAT, |transaction| {
+        let place = self.transact(WHAT, |transaction| {
             let wrap = |source| StateError::of(WHAT, source);
             let waiting = waiting_events(transaction, WHAT)?;
-            let logged = audit.entries()?;
-            for (posted, event) in waiting {
-                // The same effect may have been had before; its entry is older than the posting.
-                let is_logged =
-                    |entry: &Entry| entry.event == event && !clock::is_before(&entry.time, &posted);
-                if !logged.iter().any(is_logged) {
-                    audit.append(event)?;
+            // The same effect may have been had before; its entry is older than the posting.
+            let is_of = |entry: &Entry, (posted, event): &(String, Event)| {
+                entry.event == *event && !clock::is_before(&entry.time, posted)
+            };
+            let logged = audit.entries_after(self.emptied(), |entry| {
+                waiting.iter().any(|waiting| is_of(entry, waiting))
+            })?;
+            for waiting in waiting {
+                if !logged.iter().any(|entry| is_of(entry, &waiting)) {
+                    audit.append(waiting.1)?;
                 }
             }
             transaction
                 .execute("DELETE FROM outbox", [])
                 .map_err(wrap)?;
-            Ok(())
-        })
+            Ok::<_, OutboxError>(audit.position())
+        })?;
+        self.set_emptied(place);
+        Ok(())
+    }
+
+    fn emptied(&self) -> Option<Position> {
+        *self.emptied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_emptied(&self, place: Option<Position>) {
+        *self.emptied.lock().unwrap_or_else(PoisonError::into_inner) = place;
     }
 }
 

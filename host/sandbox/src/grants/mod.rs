@@ -33,7 +33,7 @@ pub use http::{HttpCredential, HttpGrant, HttpMethod, HttpScheme};
 pub use quantity::{ByteSize, TimeSpan};
 pub use secrets::SecretSource;
 pub use sql::{PostgresServer, SqlAccess, SqlConnection, SqlGrant};
-pub use state::StateGrant;
+pub use state::{KeptBucket, KeptError, KeptPair, KeptState, StateGrant};
 
 /// Something that a grant opens.
 #[derive(

@@ -17,8 +17,8 @@ pub(crate) async fn live() -> Json<Value> {
     Json(json!({ "live": true }))
 }
 
-/// `GET /v2/health/ready`: all models are loaded, the audit log is written, and the server is not
-/// stopping.
+/// `GET /v2/health/ready`: all models are loaded and may run, the audit log is written, and the server is
+/// not stopping. Which may not is said to those alone who may ask for models.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
     if app.draining.load(Ordering::Relaxed) {
         return Err(ApiError::unavailable("the server is stopping"));
@@ -26,15 +26,25 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Json<Value>, Ap
     if app.is_off_record() {
         return Err(off_record());
     }
+    let refused = app.models.refused().await;
+    if refused > 0 {
+        let all = app.models.all().len();
+        return Err(ApiError::refused(format!(
+            "{refused} of {all} models may not run; /v2/models/{{model}}/ready says why"
+        )));
+    }
     Ok(Json(json!({ "ready": true })))
 }
 
-/// `GET /v2/models/{model}[/versions/{version}]/ready`.
+/// `GET /v2/models/{model}[/versions/{version}]/ready`: it is loaded and may run.
 pub(crate) async fn model_ready(
     State(app): State<Arc<App>>,
     Path(target): TargetPath,
 ) -> Result<Json<Value>, ApiError> {
     let loaded = app.models.find(&target.model, target.version.as_deref())?;
+    if let Some(refusal) = loaded.model.predictor.refusal().await {
+        return Err(ApiError::refused(refusal));
+    }
     Ok(Json(json!({ "name": loaded.model.name, "ready": true })))
 }
 

@@ -16,18 +16,26 @@ pub(crate) struct IndexLine {
     name: String,
     version: String,
     state: &'static str,
-    reason: &'static str,
+    reason: String,
 }
 
 /// `POST /v2/repository/index`: the versions that are served.
 pub(crate) async fn repository_index(State(app): State<Arc<App>>) -> Json<Vec<IndexLine>> {
-    let line = |loaded: &Arc<crate::models::Loaded>| IndexLine {
-        name: loaded.model.name.clone(),
-        version: loaded.model.version.to_string(),
-        state: "READY",
-        reason: "",
-    };
-    Json(app.models.all().iter().map(line).collect())
+    let mut lines = Vec::new();
+    for loaded in app.models.all() {
+        let refusal = loaded.model.predictor.refusal().await;
+        lines.push(IndexLine {
+            name: loaded.model.name.clone(),
+            version: loaded.model.version.to_string(),
+            state: if refusal.is_none() {
+                "READY"
+            } else {
+                "UNAVAILABLE"
+            },
+            reason: refusal.unwrap_or_default(),
+        });
+    }
+    Json(lines)
 }
 
 /// `POST /v2/repository/models/{model}/load`: asks the registry now rather than at the next

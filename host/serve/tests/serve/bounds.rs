@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -11,7 +12,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::models::{Manner, Shelf};
-use crate::{get, infer, one_row, one_row_but, router_with, send, tensor};
+use crate::{get, infer, one_row, one_row_but, post, router_with, send, tensor};
 
 fn one() -> NonZeroUsize {
     NonZeroUsize::MIN
@@ -220,4 +221,56 @@ async fn an_answer_of_another_length_is_not_passed_on() {
             .error(StatusCode::INTERNAL_SERVER_ERROR),
         "the adapter's answer cannot be used: 2 rows of predictions for 1 rows"
     );
+}
+
+#[tokio::test]
+async fn a_model_that_may_not_run_is_not_ready_and_answers_403_until_it_may() {
+    let allowed = Arc::new(AtomicBool::new(true));
+    let shelf = Shelf::new(Manner::WhileAllowed(Arc::clone(&allowed)));
+    let router = router_with(&shelf, ServeConfig::default()).await;
+    let ready = "/v2/models/credit/ready";
+    let state = || async {
+        let index = post(&router, "/v2/repository/index", &json!({}))
+            .await
+            .json();
+        let line = index
+            .as_array()
+            .expect("lines")
+            .iter()
+            .find(|line| line["name"] == "credit");
+        line.expect("the model")["state"].clone()
+    };
+    for _ in 0..2 {
+        for path in [
+            ready,
+            "/v2/models/credit/versions/1/ready",
+            "/v2/health/ready",
+        ] {
+            assert_eq!(get(&router, path).await.status, StatusCode::OK, "{path}");
+        }
+        assert_eq!(infer(&router, &one_row()).await.status, StatusCode::OK);
+        assert_eq!(state().await, "READY");
+
+        allowed.store(false, Ordering::Relaxed);
+        let wanted = "`acme/mlp` is quarantined";
+        assert_eq!(
+            get(&router, ready).await.error(StatusCode::FORBIDDEN),
+            wanted
+        );
+        let answer = infer(&router, &one_row()).await;
+        assert_eq!(answer.error(StatusCode::FORBIDDEN), wanted);
+        assert!(!answer.headers.contains_key("retry-after"));
+        // Anybody may ask this, so it names nothing.
+        let server = get(&router, "/v2/health/ready").await;
+        assert_eq!(
+            server.error(StatusCode::FORBIDDEN),
+            "1 of 2 models may not run; /v2/models/{model}/ready says why"
+        );
+        assert_eq!(state().await, "UNAVAILABLE");
+        // The others go on, and so does the process.
+        for path in ["/v2/models/price/ready", "/v2/health/live"] {
+            assert_eq!(get(&router, path).await.status, StatusCode::OK, "{path}");
+        }
+        allowed.store(true, Ordering::Relaxed);
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sandcast_audit::{AuditLog, Event};
@@ -522,5 +522,31 @@ async fn a_server_that_cannot_start_says_why() {
         error,
         "there are no models to serve; register one with `sandcast run`"
     );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_asks_finds_out_what_may_not_run() {
+    let allowed = Arc::new(AtomicBool::new(true));
+    let shelf = Shelf::new(Manner::WhileAllowed(Arc::clone(&allowed)));
+    let server = Running::start(&shelf, local()).await;
+    // The metrics show what the server itself looked at last; asking for them looks at nothing.
+    let until = |wanted: &'static str| {
+        let address = server.address;
+        async move {
+            let patience = Instant::now() + Duration::from_secs(20);
+            while !ask(address, get("/metrics")).await.contains(wanted) {
+                assert!(Instant::now() < patience, "{wanted}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    until("sandcast_models_refused 0").await;
+    allowed.store(false, Ordering::Relaxed);
+    until("sandcast_models_refused 1").await;
+    let ready = server.ask(get("/v2/health/ready")).await;
+    assert!(ready.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{ready}");
+    allowed.store(true, Ordering::Relaxed);
+    until("sandcast_models_refused 0").await;
     server.stop().await;
 }

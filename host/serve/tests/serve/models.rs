@@ -30,12 +30,28 @@ pub(crate) enum Manner {
     Failing(FailureCause),
     /// With a row too many.
     TooManyRows,
+    /// By the formula, while it may.
+    WhileAllowed(Arc<AtomicBool>),
 }
 
 impl Manner {
-    pub(crate) async fn answer(&self, rows: &RecordBatch) -> Result<RecordBatch, PredictError> {
+    /// Why it may not answer.
+    fn refusal(&self) -> Option<String> {
         match self {
-            Self::Formula => Ok(formula(rows)),
+            Self::WhileAllowed(allowed) if !allowed.load(Ordering::Relaxed) => {
+                Some("`acme/mlp` is quarantined".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) async fn answer(&self, rows: &RecordBatch) -> Result<RecordBatch, PredictError> {
+        if let Some(message) = self.refusal() {
+            let cause = FailureCause::Refused;
+            return Err(PredictError { cause, message });
+        }
+        match self {
+            Self::Formula | Self::WhileAllowed(_) => Ok(formula(rows)),
             Self::Slowly(duration) => {
                 tokio::time::sleep(*duration).await;
                 Ok(formula(rows))
@@ -226,6 +242,10 @@ impl ModelSource for Shelf {
 struct Answering(Manner);
 
 impl Predict for Answering {
+    fn refusal(&self) -> BoxFuture<'_, Option<String>> {
+        async { self.0.refusal() }.boxed()
+    }
+
     fn predict<'a>(
         &'a self,
         rows: &'a RecordBatch,

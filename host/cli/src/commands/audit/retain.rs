@@ -92,10 +92,11 @@ pub(super) async fn archive(
             "give a time up to now",
         ));
     }
+    // Where there is nothing to archive, nobody is asked and nothing is on record.
+    let would = sandcast_audit::archivable(&audit, before).or_reject()?;
     let folder = match &arguments.folder {
         Some(folder) if !arguments.dry_run => folder,
         _ => {
-            let would = sandcast_audit::archivable(&audit, before).or_reject()?;
             tell(would, before, None, output)?;
             return Ok(Exit::Done);
         }

@@ -315,6 +315,19 @@ pub(super) fn describe(event: &Event) -> String {
             count(*files),
             crate::table::bytes(*bytes)
         ),
+        Event::StateCleared {
+            pipeline,
+            name,
+            plugin,
+            keys,
+            bytes,
+            by,
+            reason,
+        } => format!(
+            "what {plugin} kept as `{name}` in {pipeline}, {} keys of {}, was cleared by {by}: {reason}",
+            count(*keys),
+            crate::table::bytes(*bytes)
+        ),
         Event::EntriesArchived {
             before,
             first,

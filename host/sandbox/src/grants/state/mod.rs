@@ -5,6 +5,7 @@
 //! writes, so they hold over every instance and process; adding and swapping are such transactions too.
 //! What the store answers comes from outside, so a recording keeps it, and a replay has no store.
 
+mod kept;
 mod store;
 
 use std::collections::HashSet;
@@ -24,6 +25,7 @@ use crate::bindings::adapter::wasi::keyvalue::{atomics, batch, store as pairs};
 use crate::effect::{Act, Actor, Effect};
 use crate::state::State;
 use crate::text;
+pub use kept::{KeptBucket, KeptError, KeptPair, KeptState};
 pub(crate) use store::{Pairs, Space};
 use store::{Stored, Trouble};
 

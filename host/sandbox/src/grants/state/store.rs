@@ -20,7 +20,7 @@ pub(super) const PAGE_KEYS: usize = 1000;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The layout of the file.
-const LAYOUT: i64 = 1;
+pub(super) const LAYOUT: i64 = 1;
 
 const TABLES: &str = "
     CREATE TABLE space (
