@@ -3,23 +3,30 @@
 mod apart;
 #[path = "apart/record.rs"]
 mod record;
+#[path = "apart/server.rs"]
+mod server;
 
 use std::fs;
 use std::path::Path;
 
 use sandcast_audit::AuditLog;
 use sandcast_sandbox::{
-    BlobGrant, ByteSize, ControlPoint, Grants, Isolation, Plugin, Recording, RecordingGrant,
-    Recordings, Request, Role, Sandbox, SqlGrant, StateGrant, replay,
+    BlobGrant, ByteSize, ControlPoint, Grants, HttpGrant, Isolation, Plugin, RandomGrant,
+    Recording, RecordingGrant, Recordings, Request, Role, Sandbox, SqlGrant, StateGrant, replay,
 };
 use serde_json::{Value, json};
 
 use apart::{ALONE, children, component, context, processes, program, sandbox, told};
 use record::effects;
+use server::serve;
 
 /// What a new instance says to what it is told, and what it recorded.
-async fn does(plugin: &Plugin, context_of_request: Value) -> (Vec<String>, sandcast_audit::Digest) {
-    let policy = plugin.policy(&context(), &json!({})).await;
+async fn does(
+    plugin: &Plugin,
+    config: &Value,
+    context_of_request: Value,
+) -> (Vec<String>, sandcast_audit::Digest) {
+    let policy = plugin.policy(&context(), config).await;
     let mut policy = policy.expect("it is configured");
     let request = Request {
         control_point: ControlPoint::Promote,
@@ -42,7 +49,12 @@ fn house(folder: &Path, audit: &AuditLog, recordings: &Recordings) -> Sandbox {
 }
 
 /// The same questions in the engine and in a process: same answers, same record, and a replay of each.
-async fn same_in_both(guest: &str, grants: Grants, questions: &[Value]) -> Vec<String> {
+async fn same_in_both(
+    guest: &str,
+    grants: Grants,
+    config: Value,
+    questions: &[Value],
+) -> Vec<String> {
     let (mut said, mut logs) = (Vec::new(), Vec::new());
     for isolation in [Isolation::Engine, Isolation::Process] {
         let folder = tempfile::tempdir().expect("a folder");
@@ -59,7 +71,7 @@ async fn same_in_both(guest: &str, grants: Grants, questions: &[Value]) -> Vec<S
         let plugin = loaded.expect("it loads");
         let mut all = Vec::new();
         for question in questions {
-            let (reasons, digest) = does(&plugin, question.clone()).await;
+            let (reasons, digest) = does(&plugin, &config, question.clone()).await;
             all.extend(reasons);
             let recording = Recording::read(&recordings, &digest).expect("it is there");
             let replayed = replay(&sandbox, &recordings, &recording).await;
@@ -93,6 +105,7 @@ async fn what_a_policy_in_a_process_keeps_is_what_it_keeps_in_the_engine() {
     let effects = same_in_both(
         "tests/guests/keeper",
         grants,
+        json!({}),
         &[
             json!({ "do": [
                 { "open": "another" }, { "get": "a" }, { "set": ["a", "one"] }, { "get": "a" },
@@ -132,6 +145,7 @@ async fn what_a_policy_in_a_process_asks_a_database_is_what_it_asks_in_the_engin
     let effects = same_in_both(
         "tests/guests/asker",
         grants,
+        json!({}),
         &[
             ask(
                 "SELECT 1 + 1 AS two, ?1 AS said, ?2 AS none",
@@ -172,6 +186,7 @@ async fn what_a_policy_in_a_process_does_with_a_store_is_what_it_does_in_the_eng
     let effects = same_in_both(
         "tests/guests/stower",
         grants,
+        json!({}),
         &[
             json!({ "steps": [
                 get("raw/old"), { "do": "get", "store": "lake", "key": "raw/old", "range": [5, 3] },
@@ -348,4 +363,24 @@ async fn what_a_plugin_keeps_is_shown_handed_over_and_cleared_on_record() {
         &events[cleared - 1],
         Event::AccessDecided { action, allowed: true, .. } if action == "state-clear"
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_in_a_process_asks_a_server_is_recorded_and_replayed() {
+    let _alone = ALONE.lock().await;
+    let address = serve();
+    let grant: HttpGrant = serde_json::from_value(json!({
+        "host": "127.0.0.1", "port": address.port(), "scheme": "http", "methods": ["POST"],
+        "networks": ["127.0.0.0/8"],
+    }))
+    .expect("a grant");
+    let grants = Grants {
+        http: vec![grant],
+        clock: true,
+        random: Some(RandomGrant { seed: Some(7) }),
+        ..Grants::default()
+    };
+    let config = json!({ "url": format!("http://{address}/large") });
+    let effects = same_in_both("tests/guests/oracle", grants, config, &[json!({})]).await;
+    assert_eq!(effects, [format!("http POST POST http://{address}/large")]);
 }
