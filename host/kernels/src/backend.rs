@@ -6,6 +6,7 @@
 //! session's. So one suite of tests fits every device.
 
 use std::fmt::Debug;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::cpu::Threads;
@@ -14,6 +15,26 @@ use crate::error::RunError;
 use crate::feeds::Bound;
 use crate::program::Program;
 use crate::tensor::Tensor;
+use crate::train::StopReason;
+
+/// Asked between pieces whether to go on, by whichever thread takes the next.
+pub(crate) type Look<'a> = &'a (dyn Fn() -> ControlFlow<StopReason> + Sync);
+
+/// Looks at nothing.
+pub(crate) fn go_on() -> ControlFlow<StopReason> {
+    ControlFlow::Continue(())
+}
+
+/// Asks whether a piece, counted from 0, may begin.
+pub(crate) fn look_before(piece: usize, look: Look<'_>) -> Result<(), RunError> {
+    match look() {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(reason) => Err(RunError::Stopped {
+            step: piece as u64 + 1,
+            reason,
+        }),
+    }
+}
 
 /// A device that runs programs. Its methods take types of this crate alone, so implementations
 /// live in this crate.
@@ -57,7 +78,12 @@ pub(crate) trait Engine: Send + Sync + Debug {
     fn set_weights(&mut self, weights: &[Vec<f32>]);
 
     /// Computes the results of an entry, in its order. The feeds were bound to the entry.
-    fn infer(&self, entry: usize, feeds: &Bound<'_>) -> Result<Vec<Tensor>, RunError>;
+    fn infer(
+        &self,
+        entry: usize,
+        feeds: &Bound<'_>,
+        look: Look<'_>,
+    ) -> Result<Vec<Tensor>, RunError>;
 
     /// Begins a training. The program has a loss; the feeds were bound to it.
     fn train<'a>(&'a mut self, job: Job<'a>) -> Result<Box<dyn Trainer + 'a>, RunError>;

@@ -71,6 +71,20 @@ pub enum RunError {
         /// What the program declares.
         maximum: usize,
     },
+    /// A run over given inputs comes to more than it may.
+    #[error(
+        "`{entry}` comes to {found} {what} over these rows, over {limit}; give fewer rows at a time"
+    )]
+    TooLarge {
+        /// The entry.
+        entry: String,
+        /// What is counted.
+        what: &'static str,
+        /// How much of it.
+        found: u64,
+        /// The most there may be.
+        limit: u64,
+    },
     /// A number that selects a row is outside the table.
     #[error("node {node}: number {number} at place {place} is outside 0..{size}")]
     IndexOutOfRange {
@@ -147,7 +161,7 @@ pub enum RunError {
     /// The watcher asked to stop.
     #[error("stopped before step {step}: {reason}")]
     Stopped {
-        /// The step that was not made, counted from 1.
+        /// The step that was not made, counted from 1; of a run over rows, the piece.
         step: u64,
         /// Why.
         reason: StopReason,

@@ -96,7 +96,7 @@ pub use device::{
 };
 pub use error::RunError;
 pub use generate::{Completion, Finish, Generator, Prompt, Sampling, Written};
-pub use program::{Cost, Diagnostic, GenerationCost, ParameterInfo, Program};
+pub use program::{Cost, Diagnostic, GenerationCost, ParameterInfo, Program, RunPrice};
 pub use session::{Gradients, Session};
 pub use tensor::{Feeds, Tensor, TensorData, TensorError};
 pub use train::{EpochReport, Progress, Schedule, StopReason, TrainPlan, TrainReport};

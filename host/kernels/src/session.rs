@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::backend::{Engine, Job};
+use crate::backend::{Engine, Job, go_on};
 use crate::checkpoint::{self, CheckpointStore};
 use crate::device::Device;
 use crate::error::RunError;
 use crate::feeds::bind;
-use crate::graph::{Initializer, Node};
-use crate::program::Program;
+use crate::graph::{Extent, Initializer, Node};
+use crate::program::{Program, RunPrice, Task, Which};
 use crate::random::{self, Purpose, Stream};
 use crate::tensor::{Feeds, Tensor, TensorData};
 use crate::train::{self, Progress, StopReason, TrainPlan, TrainReport};
@@ -127,6 +127,10 @@ impl Session {
             .as_deref()
             .map(|feeds| bind(&program, &task.evaluation, feeds))
             .transpose()?;
+        if let Some(judged) = &validation {
+            self.price_at(Which::Evaluation, &task.evaluation, &judged.symbols)
+                .check(&task.evaluation.name)?;
+        }
         let rows = training.extent(task.rows);
         let has_validation = validation
             .as_ref()
@@ -168,6 +172,86 @@ impl Session {
     /// # Errors
     /// When feeds do not fit the program, or a number is outside a table.
     pub fn infer(&self, entry: &str, feeds: &Feeds) -> Result<Vec<(String, Tensor)>, RunError> {
+        self.infer_watched(entry, feeds, &go_on)
+    }
+
+    /// The same, asking between pieces of rows whether to go on.
+    ///
+    /// # Errors
+    /// As [`Session::infer`], and when the watcher stops it.
+    pub fn infer_watched(
+        &self,
+        entry: &str,
+        feeds: &Feeds,
+        watch: &(dyn Fn() -> ControlFlow<StopReason> + Sync),
+    ) -> Result<Vec<(String, Tensor)>, RunError> {
+        let index = self.entry(entry)?;
+        let task = &self.program.entries[index];
+        let feeds = dense(feeds)?;
+        let bound = bind(&self.program, task, &feeds)?;
+        self.price_at(Which::Entry(index), task, &bound.symbols)
+            .check(entry)?;
+        let results = self.engine.infer(index, &bound, watch)?;
+        let names = task.results.iter().map(|result| result.name.clone());
+        Ok(names.zip(results).collect())
+    }
+
+    /// What [`Session::infer`] with these feeds comes to. Nothing runs.
+    ///
+    /// # Errors
+    /// When feeds do not fit the program.
+    pub fn price(&self, entry: &str, feeds: &Feeds) -> Result<RunPrice, RunError> {
+        let index = self.entry(entry)?;
+        let task = &self.program.entries[index];
+        let bound = bind(&self.program, task, feeds)?;
+        Ok(self.price_at(Which::Entry(index), task, &bound.symbols))
+    }
+
+    /// What it comes to with so many rows and every other symbol at its maximum.
+    ///
+    /// # Errors
+    /// When the program has no such entry.
+    pub fn price_of_rows(&self, entry: &str, rows: usize) -> Result<RunPrice, RunError> {
+        let index = self.entry(entry)?;
+        let task = &self.program.entries[index];
+        Ok(self.price_with(Which::Entry(index), task, rows))
+    }
+
+    /// What judging a training by so many rows comes to; nothing for a program without a loss.
+    pub fn price_of_validation(&self, rows: usize) -> RunPrice {
+        let training = self.program.training.as_ref();
+        training.map_or_else(RunPrice::default, |training| {
+            self.price_with(Which::Evaluation, &training.evaluation, rows)
+        })
+    }
+
+    fn price_with(&self, which: Which, task: &Task, rows: usize) -> RunPrice {
+        let program = &self.program;
+        let declared = &program.graph().symbols;
+        let mut symbols = vec![0; declared.len()];
+        for input in &task.inputs {
+            for extent in &program.inputs[*input as usize].shape {
+                if let Extent::Symbol(symbol) = extent {
+                    let place = *symbol as usize;
+                    let is_rows = task.rows == Some(*symbol);
+                    symbols[place] = if is_rows {
+                        rows
+                    } else {
+                        declared[place].maximum as usize
+                    };
+                }
+            }
+        }
+        self.price_at(which, task, &symbols)
+    }
+
+    fn price_at(&self, which: Which, task: &Task, symbols: &[usize]) -> RunPrice {
+        let threads = self.device.backend().threads();
+        let threads = threads.map_or(1, |threads| threads.count());
+        self.program.price_of_run(which, task, symbols, threads)
+    }
+
+    fn entry(&self, entry: &str) -> Result<usize, RunError> {
         let entries = &self.program.entries;
         let Some(index) = entries.iter().position(|task| task.name == entry) else {
             let known: Vec<String> = entries
@@ -179,14 +263,7 @@ impl Session {
                 known: known.join(", "),
             });
         };
-        let feeds = dense(feeds)?;
-        let bound = bind(&self.program, &entries[index], &feeds)?;
-        let results = self.engine.infer(index, &bound)?;
-        let names = entries[index]
-            .results
-            .iter()
-            .map(|result| result.name.clone());
-        Ok(names.zip(results).collect())
+        Ok(index)
     }
 
     /// The loss of these rows and its gradient, as the first training step would see them.

@@ -12,7 +12,7 @@ use super::map::{BLOCK, Piece};
 use super::memory::{AlignedBuffer, Memory, Span};
 use super::threads::Threads;
 use super::trainer::CpuTrainer;
-use crate::backend::{Backend, Decoder, Engine, Job, Trainer};
+use crate::backend::{Backend, Decoder, Engine, Job, Look, Trainer, look_before};
 use crate::device::{DeviceError, DeviceInfo, DeviceKind, Precision};
 use crate::error::RunError;
 use crate::feeds::Bound;
@@ -246,7 +246,9 @@ impl CpuEngine {
         &self,
         which: Which,
         feeds: &Bound<'_>,
+        look: Look<'_>,
     ) -> Result<Vec<Tensor>, RunError> {
+        look_before(0, look)?;
         let task = match (which, &self.program.training) {
             (Which::Entry(index), _) => &self.program.entries[index],
             (_, Some(training)) => &training.evaluation,
@@ -329,7 +331,9 @@ impl CpuEngine {
             let plans = [plan_for(piece_rows), plan_for(last)];
             let outcome = Mutex::new(Ok(()));
             let work = |index: usize| {
-                let result = run_piece(index, &plans[usize::from(index + 1 == pieces)]);
+                let may_begin = look_before(index, look);
+                let result = may_begin
+                    .and_then(|()| run_piece(index, &plans[usize::from(index + 1 == pieces)]));
                 if let Err(error) = result {
                     // The first piece that fails is the one that is reported.
                     let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
@@ -410,8 +414,13 @@ impl Engine for CpuEngine {
         self.weights_changed();
     }
 
-    fn infer(&self, entry: usize, feeds: &Bound<'_>) -> Result<Vec<Tensor>, RunError> {
-        self.evaluate(Which::Entry(entry), feeds)
+    fn infer(
+        &self,
+        entry: usize,
+        feeds: &Bound<'_>,
+        look: Look<'_>,
+    ) -> Result<Vec<Tensor>, RunError> {
+        self.evaluate(Which::Entry(entry), feeds, look)
     }
 
     fn train<'a>(&'a mut self, job: Job<'a>) -> Result<Box<dyn Trainer + 'a>, RunError> {
@@ -536,6 +545,78 @@ mod tests {
             weight: None,
         });
         Arc::new(Program::compile(graph, &Caps::default()).expect("the graph compiles"))
+    }
+
+    /// So many results for each row, of which it declares one.
+    fn wide(columns: u32) -> Session {
+        let mut graph = Graph {
+            symbols: vec![Symbol {
+                name: "rows".into(),
+                maximum: 1,
+            }],
+            ..Graph::default()
+        };
+        graph.nodes = vec![
+            Node::Input(Input {
+                name: "x".into(),
+                dtype: DType::Float32,
+                shape: vec![Extent::Symbol(0), Extent::Fixed(1)],
+            }),
+            Node::Parameter(Parameter {
+                name: "w".into(),
+                shape: vec![1, columns],
+                initializer: Initializer::Ones,
+                trainable: true,
+            }),
+            Node::Matmul(MatmulNode { left: 0, right: 1 }),
+        ];
+        graph.entries.push(Entry {
+            name: "predict".into(),
+            outputs: vec![Output {
+                name: "y".into(),
+                node: 2,
+            }],
+        });
+        let program = Program::compile(graph, &Caps::default()).expect("the graph compiles");
+        let backend = CpuBackend::open_at(NonZeroUsize::MIN, Level::best()).expect("a backend");
+        Session::new(Arc::new(program), &Device::with(backend), 1).expect("a session")
+    }
+
+    fn fed(rows: usize) -> Feeds {
+        let x = Tensor::from_f32(vec![rows, 1], vec![1.0; rows]).expect("as many values");
+        Feeds::from([("x".to_owned(), x)])
+    }
+
+    #[test]
+    fn rows_beyond_the_maximum_are_priced_before_anything_is_made() {
+        let session = wide(1 << 20);
+        let price = session.price("predict", &fed(4)).expect("a price");
+        assert!(
+            price.bytes >= 16 << 20 && price.flops >= 4 << 20,
+            "{price:?}"
+        );
+        let of_rows = session.price_of_rows("predict", 4).expect("a price");
+        assert_eq!(of_rows, price);
+        session.infer("predict", &fed(4)).expect("four rows");
+        let over = session.infer("predict", &fed(1 << 20));
+        assert!(matches!(
+            over,
+            Err(RunError::TooLarge { what: "bytes", .. })
+        ));
+    }
+
+    #[test]
+    fn a_run_is_looked_at_between_pieces() {
+        let session = wide(1 << 10);
+        let looks = std::sync::atomic::AtomicUsize::new(0);
+        let second = || match looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 | 1 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(crate::StopReason::Cancelled),
+        };
+        let rows = 2 * crate::program::PIECE_ROWS + 1;
+        let stopped = session.infer_watched("predict", &fed(rows), &second);
+        assert!(matches!(stopped, Err(RunError::Stopped { step: 2, .. })));
+        assert_eq!(looks.into_inner(), 4);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::memory::{
 };
 use super::script::{Regions, Script, Stretch, Work, bind};
 use super::trainer::CudaTrainer;
-use crate::backend::{Backend, Decoder, Engine, Job, Trainer};
+use crate::backend::{Backend, Decoder, Engine, Job, Look, Trainer, look_before};
 use crate::device::{DeviceError, DeviceInfo, DeviceKind, Precision};
 use crate::error::RunError;
 use crate::feeds::Bound;
@@ -316,6 +316,7 @@ impl CudaEngine {
         home: &Arc<Home>,
         which: Which,
         feeds: &Bound<'_>,
+        look: Look<'_>,
     ) -> Result<Vec<Tensor>, RunError> {
         let task = match (which, &self.program.training) {
             (Which::Entry(index), _) => &self.program.entries[index],
@@ -341,6 +342,7 @@ impl CudaEngine {
         let pieces = rows.map_or(1, |rows| rows.div_ceil(bucket).max(1));
         let mut under_way: VecDeque<(Lane, Piece)> = VecDeque::new();
         for index in 0..pieces {
+            look_before(index, look)?;
             let first = index * bucket;
             let piece = Piece {
                 first,
@@ -749,8 +751,13 @@ impl Engine for CudaEngine {
         }
     }
 
-    fn infer(&self, entry: usize, feeds: &Bound<'_>) -> Result<Vec<Tensor>, RunError> {
-        let once = || self.evaluate(&self.home()?, Which::Entry(entry), feeds);
+    fn infer(
+        &self,
+        entry: usize,
+        feeds: &Bound<'_>,
+        look: Look<'_>,
+    ) -> Result<Vec<Tensor>, RunError> {
+        let once = || self.evaluate(&self.home()?, Which::Entry(entry), feeds, look);
         match once() {
             // The host has the weights, so a lost device is no reason to fail if it comes back.
             Err(RunError::DeviceLost { .. }) => {

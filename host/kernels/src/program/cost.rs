@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Cost, Diagnostic, GenerationCost, Program, Task, Which};
 use crate::caps::Caps;
 use crate::cpu::PAGE;
+use crate::error::RunError;
 use crate::generate::{PROMPT_PIECE, PROMPT_TOKENS};
 use crate::graph::{Extent, Optimizer};
 use crate::shape;
@@ -136,6 +137,92 @@ impl Program {
             flops: whole.flops.saturating_add(shared.plan.flops),
             bytes_moved: whole.bytes_moved.saturating_add(shared.plan.bytes_moved),
             peak_bytes: (held as u64).saturating_mul(4),
+        }
+    }
+}
+
+/// What one run of an entry over given inputs comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunPrice {
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Those of one piece of rows: what is done between two looks at a watch.
+    pub piece_flops: u64,
+    /// Bytes of the results, and of what is worked with. Weights and inputs are not in it.
+    pub bytes: u64,
+}
+
+impl RunPrice {
+    /// Refuses what is over the caps of any program.
+    pub(crate) fn check(&self, entry: &str) -> Result<(), RunError> {
+        let caps = Caps::default();
+        for (what, found, limit) in [
+            ("bytes", self.bytes, caps.peak_bytes),
+            (
+                "floating-point operations at a time",
+                self.piece_flops,
+                caps.flops,
+            ),
+        ] {
+            if found > limit {
+                return Err(RunError::TooLarge {
+                    entry: entry.to_owned(),
+                    what,
+                    found,
+                    limit,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Program {
+    /// What a run comes to with these extents on so many threads. Rows may be over the maximum that
+    /// is declared, so nothing that was found with symbols at their maximum holds for it.
+    pub(crate) fn price_of_run(
+        &self,
+        which: Which,
+        task: &Task,
+        symbols: &[usize],
+        threads: usize,
+    ) -> RunPrice {
+        let rows = task.rows.map(|rows| symbols[rows as usize]);
+        let piece_rows = rows.map_or(1, |rows| rows.clamp(1, task.piece_rows(symbols)));
+        let pieces = rows.map_or(1, |rows| rows.div_ceil(piece_rows).max(1)) as u64;
+        let mut piece = symbols.to_vec();
+        if let Some(symbol) = task.rows {
+            let rows = &mut piece[symbol as usize];
+            *rows = piece_rows.min(*rows);
+        }
+        let plan = self.plan(which, &piece);
+        let at_once = pieces.min(threads as u64).max(1);
+        let product = |shape: &[Extent]| {
+            let extents = shape::resolve(shape, symbols).into_iter();
+            extents.fold(1, |product: u64, extent| {
+                product.saturating_mul(extent as u64)
+            })
+        };
+        let results = task.results.iter().map(|result| {
+            let leading = result.shape.first();
+            let has_rows = matches!((leading, task.rows), (Some(Extent::Symbol(one)), Some(rows)) if *one == rows);
+            // Each piece has one of its own where it is of all rows.
+            let copies = if has_rows { 1 } else { at_once };
+            product(&result.shape).saturating_mul(copies)
+        });
+        let worked = (plan.slab as u64)
+            .saturating_add(plan.scratch as u64)
+            .saturating_mul(at_once);
+        let elements = results
+            .fold(worked, u64::saturating_add)
+            .saturating_add(self.shared.layout.elements as u64);
+        RunPrice {
+            flops: plan
+                .flops
+                .saturating_mul(pieces)
+                .saturating_add(self.shared.plan.flops),
+            piece_flops: plan.flops,
+            bytes: elements.saturating_mul(4),
         }
     }
 }

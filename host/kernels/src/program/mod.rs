@@ -15,6 +15,8 @@ use crate::graph::Graph;
 use crate::ir::{self, Ir, ValueId};
 use crate::plan::{self, Place, Plan, Region, Request, SharedLayout};
 
+pub use cost::RunPrice;
+
 pub(crate) use layout::{InputInfo, Layout};
 pub(crate) use tasks::{Generating, Task, Training};
 

@@ -2,39 +2,68 @@
 //!
 //! Nothing of what a statement does is read off its text. The file is opened for reading only; what a
 //! statement would do step by step is asked of the authorizer when it is compiled, and everything but
-//! reading tables, calling functions and recursion is refused there; a handler that SQLite calls as it
-//! goes ends it when its time is up or nobody waits any more.
+//! reading tables and views of the file, calling functions that are listed and recursion is refused
+//! there; a handler that SQLite calls as it goes ends it when its time is up, when it holds too much, or
+//! when nobody waits any more.
+//!
+//! The handler is called between steps and not within one: a call of a function is one step, and steps
+//! that follow each other without a jump are as one. So a value is small, no function takes longer than
+//! its values are long, and the more values a program makes, the smaller each may be.
 
+mod functions;
+mod memory;
+
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags};
 
+use self::memory::Share;
 use super::rows::{Cell, Collector, Rows};
-use super::{Bounds, MAX_PARAMETERS, MAX_STATEMENT_BYTES, Parameter, Trouble};
+use super::{Bounds, MAX_NAME_BYTES, MAX_PARAMETERS, MAX_STATEMENT_BYTES, Parameter, Trouble};
 use crate::model::Kind;
+use crate::text;
 
-/// Steps of a statement between two looks at the clock.
-const STEPS: i32 = 1000;
+/// Steps of a statement between two looks at the clock and at the memory.
+const STEPS: i32 = 50;
+
+/// Bytes of a value, and of a row of a table or of what is sorted, at most.
+const LARGEST_VALUE: usize = 1 << 20;
+
+/// Bytes of a value of a statement of which it is not known what it does.
+const SMALL_VALUE: u64 = 64 << 10;
+
+/// Bytes of all the values that a statement makes between two looks: those of its answer, but at least
+/// and at most these.
+const LEAST_VALUES: u64 = 16 << 20;
+const MOST_VALUES: u64 = 64 << 20;
+
+/// Bytes that SQLite needs beside values: pages of the file, and what is sorted and grouped.
+const ROOM: u64 = 32 << 20;
+
+/// What a comparison with a pattern counts as: it may look at each place as often as the pattern is long.
+const PATTERN_WEIGHT: u64 = 64;
 
 /// How long somebody who writes may hold the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is bounded besides: how large and deep a statement and its parts may be.
-const LIMITS: [(Limit, i32); 9] = [
+const LIMITS: [(Limit, i32); 10] = [
     (Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_STATEMENT_BYTES as i32),
     (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, MAX_PARAMETERS as i32),
     (Limit::SQLITE_LIMIT_COLUMN, 1000),
+    (Limit::SQLITE_LIMIT_FUNCTION_ARG, 32),
     (Limit::SQLITE_LIMIT_EXPR_DEPTH, 100),
     (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100),
     (Limit::SQLITE_LIMIT_VDBE_OP, 250_000),
-    (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000),
+    (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 100),
     (Limit::SQLITE_LIMIT_ATTACHED, 0),
     (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
 ];
@@ -73,21 +102,41 @@ pub(super) async fn ask(
     parameters: Vec<Parameter>,
     bounds: Bounds,
 ) -> Result<Rows, Trouble> {
-    let is_left = Arc::new(AtomicBool::new(false));
-    // Dropped when nobody waits any more.
-    let _waiting = Waiting(Arc::clone(&is_left));
-    let asking = tokio::task::spawn_blocking(move || {
-        ask_now(&path, &statement, &parameters, &bounds, is_left)
+    let waiting = Waiting::default();
+    let (is_left, ends_with) = (Arc::clone(&waiting.is_left), Arc::clone(&waiting.ends_with));
+    let mut asking = tokio::task::spawn_blocking(move || {
+        ask_now(&path, &statement, &parameters, &bounds, is_left, &ends_with)
     });
-    let asked = asking.await;
+    let asked = tokio::select! {
+        asked = &mut asking => asked,
+        () = tokio::time::sleep_until(bounds.deadline.into()) => {
+            waiting.end();
+            asking.await
+        }
+    };
     asked.unwrap_or_else(|error| Err(Trouble::Away(error.to_string())))
 }
 
-struct Waiting(Arc<AtomicBool>);
+/// Somebody who waits for an answer; the question ends with it.
+#[derive(Default)]
+struct Waiting {
+    is_left: Arc<AtomicBool>,
+    /// For what SQLite does in one step and still looks up from, such as counting a table.
+    ends_with: Arc<OnceLock<InterruptHandle>>,
+}
+
+impl Waiting {
+    fn end(&self) {
+        self.is_left.store(true, Ordering::Relaxed);
+        if let Some(handle) = self.ends_with.get() {
+            handle.interrupt();
+        }
+    }
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.end();
     }
 }
 
@@ -97,17 +146,51 @@ fn ask_now(
     parameters: &[Parameter],
     bounds: &Bounds,
     is_left: Arc<AtomicBool>,
+    ends_with: &OnceLock<InterruptHandle>,
 ) -> Result<Rows, Trouble> {
-    let told = |error: rusqlite::Error| trouble(&error, bounds);
-    let mut connection = open(path, bounds).map_err(|error| {
+    let away = |error: rusqlite::Error| {
         tracing::warn!(%error, "a file of SQLite cannot be opened");
         Trouble::Away("the database cannot be opened".to_owned())
-    })?;
+    };
+    let mut connection = open(path, bounds).map_err(away)?;
+    let _ = ends_with.set(connection.get_interrupt_handle());
+    functions::put_in_place(&connection).map_err(away)?;
+    let readable = Readable::of(&connection).map_err(away)?;
+    let values = bounds.bytes.clamp(LEAST_VALUES, MOST_VALUES);
+    let allowed = values + ROOM;
+    let share = Share::of(allowed);
+    let is_full = Arc::new(AtomicBool::new(false));
+    let refused: Arc<OnceLock<String>> = Arc::default();
+    let told = |error: rusqlite::Error| {
+        if let Some(what) = refused.get() {
+            return Trouble::Refused(what.clone());
+        }
+        if is_full.load(Ordering::Relaxed) {
+            let what = format!("it needs more than {allowed} bytes to be answered");
+            return Trouble::too_much("bytes", what);
+        }
+        trouble(&error, bounds)
+    };
     let deadline = bounds.deadline;
-    let is_over = move || is_left.load(Ordering::Relaxed) || Instant::now() >= deadline;
+    let fills = Arc::clone(&is_full);
+    let is_over = move || {
+        if share.is_over() {
+            fills.store(true, Ordering::Relaxed);
+            return true;
+        }
+        is_left.load(Ordering::Relaxed) || Instant::now() >= deadline
+    };
     connection
         .progress_handler(STEPS, Some(is_over))
         .map_err(told)?;
+    let says = Arc::clone(&refused);
+    let authorise = move |context: AuthContext<'_>| match readable.refusal(&context.action) {
+        None => Authorization::Allow,
+        Some(what) => {
+            let _ = says.set(what);
+            Authorization::Deny
+        }
+    };
     connection.authorizer(Some(authorise)).map_err(told)?;
     let mut asked = connection.prepare(statement).map_err(told)?;
     if asked.column_count() == 0 || !asked.readonly() {
@@ -120,6 +203,23 @@ fn ask_now(
             parameters.len()
         )));
     }
+    let largest = match asked.is_explain() {
+        0 => values / weight(&connection, statement).map_err(told)?,
+        _ => SMALL_VALUE,
+    };
+    // As before the answer's own bound holds for each of its values.
+    let largest = largest.min(bounds.bytes.max(SMALL_VALUE));
+    let largest = largest.min(LARGEST_VALUE as u64) as i32;
+    connection
+        .set_limit(Limit::SQLITE_LIMIT_LENGTH, largest)
+        .map_err(told)?;
+    let told = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::TooBig) => {
+            let what = format!("a value, or a row, is over {largest} bytes");
+            Trouble::too_much("bytes", what)
+        }
+        _ => told(error),
+    };
     let columns: Vec<(String, Option<Kind>)> = asked
         .columns()
         .map(|column| {
@@ -160,31 +260,96 @@ fn open(path: &Path, bounds: &Bounds) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT.min(bounds.timeout.duration()))?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, false)?;
     // A file may be the work of others.
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "query_only", true)?;
     for (limit, most) in LIMITS {
         connection.set_limit(limit, most)?;
     }
-    // A value, and a row while it is sorted.
-    let length = i32::try_from(bounds.bytes).unwrap_or(i32::MAX).max(1 << 16);
-    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, length)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST_VALUE as i32)?;
     Ok(connection)
 }
 
-/// What a statement may do.
-fn authorise(context: AuthContext<'_>) -> Authorization {
-    match context.action {
-        AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => {
-            Authorization::Allow
+/// How many values the program of a statement makes, as SQLite explains it.
+fn weight(connection: &Connection, statement: &str) -> rusqlite::Result<u64> {
+    let mut explained = connection.prepare(&format!("EXPLAIN {statement}"))?;
+    let mut steps = explained.raw_query();
+    let mut weight = 1;
+    while let Some(step) = steps.next()? {
+        let opcode = step.get_ref("opcode")?.as_str().unwrap_or_default();
+        let of = step.get_ref("p4")?.as_str().unwrap_or_default();
+        weight += match opcode {
+            "Function" | "PureFunc" if of.starts_with("like(") || of.starts_with("glob(") => {
+                PATTERN_WEIGHT
+            }
+            "Function" | "PureFunc" | "AggStep" | "AggStep1" | "AggInverse" | "AggValue"
+            | "AggFinal" | "Concat" | "Column" | "VColumn" | "Cast" | "Copy" | "MakeRecord"
+            | "RowData" | "Variable" => 1,
+            _ => 0,
+        };
+    }
+    Ok(weight)
+}
+
+/// What a statement may read.
+struct Readable {
+    /// Tables and views of the file, in small letters.
+    tables: HashSet<String>,
+    /// Tables that SQLite makes up when they are named: what they answer is not of the file.
+    modules: HashSet<String>,
+}
+
+impl Readable {
+    fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        let names = |statement: &str| -> rusqlite::Result<HashSet<String>> {
+            let mut asked = connection.prepare(statement)?;
+            let names = asked.query_map([], |row| row.get::<_, String>(0))?;
+            names
+                .map(|name| name.map(|name| name.to_ascii_lowercase()))
+                .collect()
+        };
+        Ok(Self {
+            // One that is virtual is read by code that takes what a statement gives it.
+            tables: names(
+                "SELECT name FROM sqlite_schema WHERE type = 'view' OR type = 'table' AND \
+                 sql NOT LIKE 'CREATE VIRTUAL%'",
+            )?,
+            modules: names("SELECT name FROM pragma_module_list")?,
+        })
+    }
+
+    /// Why a statement may not do that; none where it may.
+    fn refusal(&self, action: &AuthAction<'_>) -> Option<String> {
+        match action {
+            AuthAction::Select | AuthAction::Recursive => None,
+            AuthAction::Read {
+                table_name,
+                column_name,
+            } => {
+                let table = table_name.to_ascii_lowercase();
+                let is_listed = self.tables.contains(&table)
+                    || ["sqlite_master", "sqlite_schema", "json_each", "json_tree"]
+                        .contains(&table.as_str());
+                // A part of the question itself, of which no column is asked.
+                let is_part = column_name.is_empty()
+                    && !self.modules.contains(&table)
+                    && !table.starts_with("pragma_");
+                if is_listed || is_part {
+                    return None;
+                }
+                let shown = text::sentence(table_name, MAX_NAME_BYTES);
+                Some(format!("`{shown}` is no plain table or view of the file"))
+            }
+            AuthAction::Function { function_name } if functions::may_be_called(function_name) => {
+                None
+            }
+            AuthAction::Function { function_name } => {
+                let shown = text::sentence(function_name, MAX_NAME_BYTES);
+                Some(format!("`{shown}` is no function that a question may call"))
+            }
+            _ => Some("the statement does more than read".to_owned()),
         }
-        // It cannot be loaded from either; this says so by its name.
-        AuthAction::Function { function_name }
-            if !function_name.eq_ignore_ascii_case("load_extension") =>
-        {
-            Authorization::Allow
-        }
-        _ => Authorization::Deny,
     }
 }
 
@@ -228,7 +393,7 @@ fn trouble(error: &rusqlite::Error, bounds: &Bounds) -> Trouble {
         Some(ErrorCode::OperationInterrupted) => Trouble::too_late(bounds),
         Some(ErrorCode::TooBig) => Trouble::too_much(
             "bytes",
-            format!("a value or the statement is over {} bytes", bounds.bytes),
+            format!("a value or the statement is over {LARGEST_VALUE} bytes"),
         ),
         Some(ErrorCode::AuthorizationForStatementDenied | ErrorCode::ReadOnly) => {
             Trouble::Refused("the statement does more than read".to_owned())
@@ -250,3 +415,6 @@ fn trouble(error: &rusqlite::Error, bounds: &Bounds) -> Trouble {
         _ => Trouble::Wrong(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;
