@@ -61,7 +61,7 @@ async fn life(plugin: &Plugin, config: &Value) -> String {
                 }
             }
         }
-        connector.finish();
+        connector.finish()?;
         Ok::<_, CallError>(said)
     };
     match lived.await {
@@ -79,7 +79,7 @@ async fn content(plugin: &Plugin, config: &Value) -> String {
         connector.scan(&ScanRequest::all(split)).await?;
         let chunk = connector.next().await?.expect("a chunk");
         let rows = chunk.batch.expect("a row");
-        connector.finish();
+        connector.finish()?;
         Ok::<_, CallError>(rows.column(0).as_string::<i32>().value(0).to_owned())
     };
     match handed.await {

@@ -238,7 +238,8 @@ fn no_call_of_a_function_outlasts_the_time_by_much() {
             ),
         ] {
             let began = Instant::now();
-            let answer = bench.ask(&statement, &[], 1);
+            // Whether it is answered or ended is no matter here.
+            let _ = bench.ask(&statement, &[], 1);
             let took = began.elapsed();
             assert!(took < Duration::from_secs(4), "{statement:.200}: {took:?}");
         }
