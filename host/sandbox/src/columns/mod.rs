@@ -10,6 +10,7 @@ pub(crate) mod lower;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -363,6 +364,12 @@ fn read(dataset: &Dataset, index: u32, columns: &[String]) -> Result<RecordBatch
 /// The named columns of a batch, in that order.
 pub(crate) fn select(batch: &RecordBatch, columns: &[String]) -> Result<RecordBatch, String> {
     let schema = batch.schema();
+    // A name more than once would be a column that nobody pays for.
+    let mut named = HashSet::new();
+    if let Some(twice) = columns.iter().find(|name| !named.insert(name.as_str())) {
+        let name = crate::text::sentence(twice, 64);
+        return Err(format!("the column `{name}` is asked for twice"));
+    }
     let places = columns
         .iter()
         .map(|name| {

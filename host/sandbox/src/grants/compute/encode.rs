@@ -11,6 +11,7 @@ use sandcast_kernels::{Feeds, Tensor};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::VOCABULARY_ENTRY_BYTES;
 use crate::model::Kind;
 use crate::text;
 
@@ -126,6 +127,23 @@ pub(crate) fn check<'a>(
         }
     }
     Ok(())
+}
+
+/// Bytes of the names and vocabularies of bindings.
+pub(crate) fn held_bytes(bindings: &[Binding]) -> u64 {
+    let entry = |text: &String| (text.len() as u64).saturating_add(VOCABULARY_ENTRY_BYTES);
+    let category =
+        |one: &Category| one.vocabulary.iter().map(entry).sum::<u64>() + entry(&one.column);
+    let each = bindings.iter().map(|binding| {
+        let of = match &binding.encoding {
+            Encoding::Numbers(columns) => columns.iter().map(entry).sum(),
+            Encoding::Target(column) => entry(column),
+            Encoding::Categories(categories) => categories.iter().map(category).sum(),
+            Encoding::Labels(labels) => category(labels),
+        };
+        entry(&binding.input).saturating_add(of)
+    });
+    each.fold(0, u64::saturating_add)
 }
 
 /// Bytes that the feeds of some inputs take for so many rows.

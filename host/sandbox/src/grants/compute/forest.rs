@@ -15,7 +15,9 @@ use wasmtime::component::Resource;
 use super::encode::{self, Binding, Category, EncodeError, Encoding};
 use super::host::{MAX_DIAGNOSTIC_BYTES, or_answer};
 use super::watch::{Stopped, Watch};
-use super::{ComputeView, INLINE_ROWS, TensorHandle, failure, host, invalid, rows_of};
+use super::{
+    ComputeView, INLINE_OPERATIONS, INLINE_ROWS, TensorHandle, failure, host, invalid, rows_of,
+};
 use crate::bindings::adapter::sandcast::plugin::compute;
 use crate::bindings::adapter::sandcast::plugin::types::{Failure, FailureCode};
 use crate::columns::Batch;
@@ -31,6 +33,9 @@ const WEIGHT: &str = "weight";
 
 /// Copies of a prediction that there are at one time.
 const PREDICTION_COPIES: u64 = 3;
+
+/// What asking a tree of a row is taken for.
+const OPERATIONS_OF_TREE: u64 = 20;
 
 /// `compute.forest` in a guest's hands.
 #[expect(
@@ -231,7 +236,9 @@ impl compute::HostForest for ComputeView<'_> {
                 return Ok(Err(stopped.failure(self.0)));
             }
         };
-        let charged = forest.memory_bytes();
+        let charged = forest
+            .memory_bytes()
+            .saturating_add(encode::held_bytes(&columns.bindings()));
         let kept = self.0.compute.budget.take_memory(charged);
         or_answer!(kept.map_err(|overdrawn| {
             self.0.compute.budget.give_handle();
@@ -271,6 +278,7 @@ impl compute::HostForest for ComputeView<'_> {
         let handle = self.0.table.get(&forest)?;
         let (forest, columns) = (Arc::clone(&handle.forest), Arc::clone(&handle.columns));
         let rows = batch.num_rows();
+        let trees = forest.trees() as u64;
         let bindings = columns.bindings();
         let answers = (forest.outputs() as u64 + 1)
             .saturating_mul(rows as u64)
@@ -285,7 +293,11 @@ impl compute::HostForest for ComputeView<'_> {
         let workers = self.0.compute.workers.clone();
         let work = move || predict(&forest, &columns, &bindings, batch, &workers);
         let started = Instant::now();
-        let predicted = if rows <= INLINE_ROWS {
+        // A tree is gone down from step to step, which takes longer than an operation.
+        let operations = (rows as u64)
+            .saturating_mul(trees)
+            .saturating_mul(OPERATIONS_OF_TREE);
+        let predicted = if rows <= INLINE_ROWS && operations <= INLINE_OPERATIONS {
             work()
         } else {
             match tokio::task::spawn_blocking(work).await {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sandcast_kernels::{Feeds, Program, RunError, Session, Tensor, TensorData};
+use sandcast_kernels::{Feeds, Program, RunError, RunPrice, Session, Tensor, TensorData};
 use wasmtime::component::Resource;
 
 use super::encode::{Category, Encoding};
+use super::watch::RunWatch;
 use super::{
-    Binding, ComputeView, INLINE_ROWS, ProgramHandle, SessionHandle, SnapshotHandle, TensorHandle,
-    caps, encode, failure, generate, graph, invalid, peak_bytes, rows_of, session_bytes, train,
+    Binding, ComputeView, INLINE_OPERATIONS, INLINE_ROWS, ProgramHandle, SessionHandle,
+    SnapshotHandle, TensorHandle, caps, encode, failure, generate, give_way, graph, invalid,
+    rows_of, session_bytes, train,
 };
 use crate::bindings::adapter::sandcast::plugin::compute;
 use crate::bindings::adapter::sandcast::plugin::types::{Failure, FailureCode};
@@ -65,7 +67,7 @@ impl compute::HostProgram for ComputeView<'_> {
         }
         let caps = caps(self.0.compute.budget.memory_limit());
         let started = Instant::now();
-        let compiled = Program::compile(graph::from_wire(graph), &caps);
+        let compiled = give_way(|| Program::compile(graph::from_wire(graph), &caps));
         self.computed(started);
         match compiled {
             Ok(program) => {
@@ -203,7 +205,8 @@ impl compute::HostSession for ComputeView<'_> {
             });
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         let started = Instant::now();
-        let made = Session::new(program, &self.0.compute.device, seed);
+        let device = &self.0.compute.device;
+        let made = give_way(|| Session::new(program, device, seed));
         self.computed(started);
         match made {
             Ok(session) => Ok(Ok(self.0.table.push(SessionHandle {
@@ -212,6 +215,7 @@ impl compute::HostSession for ComputeView<'_> {
                 report: None,
                 shared: false,
                 charged,
+                bound: 0,
             })?)),
             Err(error) => {
                 self.0.compute.budget.give_memory(charged);
@@ -237,7 +241,20 @@ impl compute::HostSession for ComputeView<'_> {
         if let Err(error) = encode::check(&bindings, known) {
             return Ok(Err(invalid(error)));
         }
-        handle.bindings = bindings.into();
+        // What was bound before goes; both are held only while they are exchanged.
+        let bytes = encode::held_bytes(&bindings);
+        let budget = &mut self.0.compute.budget;
+        budget.give_memory(handle.bound);
+        let taken = budget.take_memory(bytes);
+        if taken.is_err() {
+            // It was there, so it is there again.
+            let _ = budget.take_memory(handle.bound);
+        } else {
+            handle.charged = handle.charged - handle.bound + bytes;
+            handle.bound = bytes;
+            handle.bindings = bindings.into();
+        }
+        or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         Ok(Ok(()))
     }
 
@@ -302,12 +319,13 @@ impl compute::HostSession for ComputeView<'_> {
         };
         let batches = vec![rows];
         let rows = rows_of(&batches);
-        let scratch = encode::bytes(&bindings, &inputs, rows)
-            .saturating_add(peak_bytes(session.program(), &entry));
-        self.compute(scratch, rows as usize, move || {
+        let fed = encode::bytes(&bindings, &inputs, rows);
+        let priced = session.price_of_rows(&entry, rows as usize);
+        let price = or_answer!(priced.map_err(|error| run_failure(&error)));
+        self.compute(fed, price, rows as usize, move |watch| {
             let feeds = encode::feeds(&bindings, &inputs, &batches).map_err(invalid)?;
             session
-                .infer(&entry, &feeds)
+                .infer_watched(&entry, &feeds, &|| watch.look())
                 .map_err(|error| run_failure(&error))
         })
         .await
@@ -322,11 +340,13 @@ impl compute::HostSession for ComputeView<'_> {
         self.0.ledger.count("compute.session-run");
         let named = or_answer!(self.take_feeds(feeds)?);
         let session = Arc::clone(self.0.table.get(&session)?.session()?);
-        let scratch = dense_bytes(&named).saturating_add(peak_bytes(session.program(), &entry));
+        let fed = dense_bytes(&named);
+        let priced = session.price(&entry, &named);
+        let price = or_answer!(priced.map_err(|error| run_failure(&error)));
         let rows = named.values().map(Tensor::rows).max().unwrap_or(0);
-        self.compute(scratch, rows, move || {
+        self.compute(fed, price, rows, move |watch| {
             session
-                .infer(&entry, &named)
+                .infer_watched(&entry, &named, &|| watch.look())
                 .map_err(|error| run_failure(&error))
         })
         .await
@@ -385,7 +405,7 @@ impl compute::HostSession for ComputeView<'_> {
         let budget = &mut self.0.compute.budget;
         let taken = budget.check_time().and_then(|()| budget.take_memory(most));
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
-        let weights = session.to_safetensors();
+        let weights = give_way(|| session.to_safetensors());
         self.computed(started);
         self.0.compute.budget.give_memory(most);
         self.0.ledger.count_bytes_in(weights.len());
@@ -422,7 +442,7 @@ impl compute::HostSession for ComputeView<'_> {
             });
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         let started = Instant::now();
-        let weights = session.to_safetensors();
+        let weights = give_way(|| session.to_safetensors());
         self.computed(started);
         Ok(Ok(self
             .0
@@ -500,7 +520,7 @@ impl ComputeView<'_> {
             ));
         };
         let started = Instant::now();
-        let changed = work(session);
+        let changed = give_way(|| work(session));
         self.computed(started);
         Ok(changed.map_err(|error| run_failure(&error)))
     }
@@ -552,29 +572,37 @@ impl ComputeView<'_> {
         Ok(Ok(self.0.table.push(TensorHandle { tensor, charged })?))
     }
 
-    /// Runs something within the budget: here for a few rows, else on a thread of its own.
+    /// Runs something within the budget: here where it is little, else on a thread of its own.
     async fn compute(
         &mut self,
-        scratch_bytes: u64,
+        fed_bytes: u64,
+        price: RunPrice,
         rows: usize,
-        work: impl FnOnce() -> Result<Vec<(String, Tensor)>, Failure> + Send + 'static,
+        work: impl FnOnce(&RunWatch) -> Result<Vec<(String, Tensor)>, Failure> + Send + 'static,
     ) -> Answer<Vec<compute::ResultTensor>> {
+        let scratch_bytes = fed_bytes.saturating_add(price.bytes);
         let budget = &mut self.0.compute.budget;
         let taken = budget
             .check_time()
             .and_then(|()| budget.take_memory(scratch_bytes));
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         let started = Instant::now();
-        let results = if rows <= INLINE_ROWS {
-            work()
+        let (watch, cancel) = RunWatch::new(self.0);
+        let results = if rows <= INLINE_ROWS && price.flops <= INLINE_OPERATIONS {
+            work(&watch)
         } else {
-            match tokio::task::spawn_blocking(work).await {
+            match tokio::task::spawn_blocking(move || work(&watch)).await {
                 Ok(results) => results,
                 Err(error) => Err(failure(FailureCode::Internal, error.to_string())),
             }
         };
+        drop(cancel);
         self.computed(started);
         self.0.compute.budget.give_memory(scratch_bytes);
+        if matches!(&results, Err(failure) if failure.code == FailureCode::Exhausted) {
+            // Stopped since there is no time left, which is a denial like any other.
+            or_answer!(self.check_time());
+        }
         let mut kept = Vec::new();
         for (name, tensor) in or_answer!(results) {
             let value = or_answer!(self.keep(tensor)?);
@@ -653,7 +681,7 @@ fn unknown_entry(session: &Session, entry: &str) -> Failure {
 pub(super) fn run_failure(error: &RunError) -> Failure {
     let code = match error {
         RunError::Device { .. } => FailureCode::Internal,
-        RunError::Stopped { .. } => FailureCode::Exhausted,
+        RunError::Stopped { .. } | RunError::TooLarge { .. } => FailureCode::Exhausted,
         _ => FailureCode::InvalidInput,
     };
     failure(

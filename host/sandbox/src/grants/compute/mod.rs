@@ -43,6 +43,21 @@ use crate::state::State;
 /// tasks are not held up.
 pub(crate) const INLINE_ROWS: usize = 4096;
 
+/// Operations that are computed on the calling thread, whatever the rows: a few milliseconds.
+pub(crate) const INLINE_OPERATIONS: u64 = 100_000_000;
+
+/// What a known value takes in a vocabulary beside its bytes.
+const VOCABULARY_ENTRY_BYTES: u64 = 48;
+
+/// Does what may take long on a thread whose other tasks go on elsewhere meanwhile.
+fn give_way<R>(work: impl FnOnce() -> R) -> R {
+    let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
+    match flavor {
+        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// What an instance has of tensor programs.
 pub(crate) struct ComputeState {
     pub(crate) budget: Budget,
@@ -126,6 +141,8 @@ pub struct SessionHandle {
     /// The session of a model that others use; it cannot be bound or trained again.
     shared: bool,
     charged: u64,
+    /// Of that, what the bindings take.
+    bound: u64,
 }
 
 impl SessionHandle {
@@ -274,7 +291,7 @@ pub(crate) fn session_bytes(program: &Program) -> u64 {
         .saturating_mul(copies)
 }
 
-/// Bytes that running an entry needs on top of its inputs, at most.
+/// Bytes that running an entry needs on top of its inputs, with symbols at their maximum.
 fn peak_bytes(program: &Program, entry: &str) -> u64 {
     program
         .costs()

@@ -79,6 +79,7 @@ impl models::HostModel for ComputeView<'_> {
                     report: None,
                     shared: true,
                     charged: 0,
+                    bound: 0,
                 })?)
             }
             Predictor::Forest { forest, columns } => {

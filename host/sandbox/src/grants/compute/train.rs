@@ -39,13 +39,13 @@ pub(super) async fn train(
     let Some(inputs) = graph::inputs_of_loss(program.graph()) else {
         return Ok(Err(no_loss()));
     };
-    let rows = rows_of(&training.batches).saturating_add(
-        validation
-            .as_ref()
-            .map_or(0, |dataset| rows_of(&dataset.batches)),
-    );
-    let scratch =
-        encode::bytes(&bindings, &inputs, rows).saturating_add(peak_bytes(&program, LOSS_ENTRY));
+    let judged = validation
+        .as_ref()
+        .map_or(0, |dataset| rows_of(&dataset.batches));
+    let price = handle.session()?.price_of_validation(judged as usize);
+    let rows = rows_of(&training.batches).saturating_add(judged);
+    let scratch = encode::bytes(&bindings, &inputs, rows)
+        .saturating_add(peak_bytes(&program, LOSS_ENTRY).max(price.bytes));
     let material = Material::Rows {
         bindings,
         inputs,
@@ -82,10 +82,14 @@ pub(super) async fn train_on(
         let held: usize = feeds.values().map(Tensor::elements).sum();
         dense_bytes(feeds).saturating_add((held as u64).saturating_mul(4))
     });
+    let judged_rows = validation.as_ref().map_or(0, |feeds| {
+        feeds.values().map(Tensor::rows).max().unwrap_or(0)
+    });
+    let price = handle.session()?.price_of_validation(judged_rows);
     let scratch = held
         .saturating_add(judged)
         .saturating_add(rows.saturating_mul(8))
-        .saturating_add(peak_bytes(&program, LOSS_ENTRY));
+        .saturating_add(peak_bytes(&program, LOSS_ENTRY).max(price.bytes));
     let material = Material::Feeds {
         training,
         validation,

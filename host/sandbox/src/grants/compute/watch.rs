@@ -88,6 +88,38 @@ impl Watch {
     }
 }
 
+/// Looks between pieces of rows whether a run may go on, for all threads that compute it.
+pub(super) struct RunWatch {
+    cancelled: Arc<AtomicBool>,
+    started: Instant,
+    time_left: Duration,
+}
+
+impl RunWatch {
+    /// A watch that begins now, and what cancels the run when it is dropped.
+    pub(super) fn new(state: &State) -> (RunWatch, CancelOnDrop) {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let watch = RunWatch {
+            cancelled: Arc::clone(&cancelled),
+            started: Instant::now(),
+            time_left: state.compute.budget.time_left(),
+        };
+        (watch, CancelOnDrop(cancelled))
+    }
+
+    pub(super) fn look(&self) -> ControlFlow<StopReason> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return ControlFlow::Break(StopReason::Cancelled);
+        }
+        if self.started.elapsed() >= self.time_left {
+            return ControlFlow::Break(StopReason::Budget {
+                what: "compute time".into(),
+            });
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// Tells a thread that computes to stop when nobody waits for it any more.
 pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
 

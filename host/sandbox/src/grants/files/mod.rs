@@ -29,6 +29,9 @@ use quota::{Full, Place, Unrecorded};
 /// Bytes of a path in a record.
 const MAX_PATH_BYTES: usize = 512;
 
+/// Folders that an instance lists at a time.
+const MAX_LISTINGS: u32 = 16;
+
 /// Says whether a grant can be given at all.
 pub(crate) fn check(grant: &FileGrant) -> Result<(), String> {
     if grant.guest.is_empty() || grant.guest.contains('\0') || grant.guest.len() > MAX_PATH_BYTES {
@@ -87,6 +90,15 @@ impl FilesView<'_> {
     /// Where a path leads in an open folder, by its words.
     fn place(&self, descriptor: &Resource<Descriptor>, path: &str) -> Option<Place> {
         self.0.files.place(descriptor.rep(), path)
+    }
+
+    /// How far a place is beyond the end of an open file.
+    fn beyond_end(&self, descriptor: &Resource<Descriptor>, place: u64) -> u64 {
+        let Ok(Descriptor::File(file)) = self.0.table.get(descriptor) else {
+            return 0;
+        };
+        let size = file.file.metadata().map_or(0, |found| found.len());
+        place.saturating_sub(size)
     }
 
     /// Puts on record what is about to be done.
@@ -169,6 +181,7 @@ impl types::HostDirectoryEntryStream for FilesView<'_> {
     }
 
     fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
+        self.0.files.listings = self.0.files.listings.saturating_sub(1);
         types::HostDirectoryEntryStream::drop(&mut self.0.filesystem(), stream)
     }
 }
@@ -223,10 +236,9 @@ impl types::HostDescriptor for FilesView<'_> {
         bytes: Vec<u8>,
         offset: u64,
     ) -> FsResult<u64> {
-        let taken = self
-            .0
-            .files
-            .take_bytes(descriptor.rep(), bytes.len() as u64);
+        let length = bytes.len() as u64;
+        let grows = self.beyond_end(&descriptor, offset.saturating_add(length));
+        let taken = self.0.files.take_bytes(descriptor.rep(), length.max(grows));
         taken.map_err(|Full| FsError::from(ErrorCode::Quota))?;
         self.0.ledger.count_bytes_out(bytes.len());
         let answer = self
@@ -251,6 +263,10 @@ impl types::HostDescriptor for FilesView<'_> {
         offset: u64,
     ) -> FsResult<Resource<DynOutputStream>> {
         let file = descriptor.rep();
+        // A stream that begins beyond the end leaves zeros before it.
+        let gap = self.beyond_end(&descriptor, offset);
+        let taken = self.0.files.take_bytes(file, gap);
+        taken.map_err(|Full| FsError::from(ErrorCode::Quota))?;
         let answer = self
             .call("files.write-via-stream")
             .write_via_stream(descriptor, offset);
@@ -341,9 +357,16 @@ impl types::HostDescriptor for FilesView<'_> {
         &mut self,
         descriptor: Resource<Descriptor>,
     ) -> FsResult<Resource<DirectoryEntryStream>> {
-        self.call("files.read-directory")
+        // The names in a folder are in memory while it is listed.
+        if self.0.files.listings >= MAX_LISTINGS {
+            return Err(ErrorCode::InsufficientMemory.into());
+        }
+        let listed = self
+            .call("files.read-directory")
             .read_directory(descriptor)
-            .await
+            .await;
+        self.0.files.listings += u32::from(listed.is_ok());
+        listed
     }
 
     async fn create_directory_at(

@@ -52,6 +52,8 @@ pub(crate) struct FilesState {
     /// By grant.
     left: Vec<Left>,
     recorded: HashSet<(&'static str, Named)>,
+    /// Folders that are being listed.
+    pub(super) listings: u32,
 }
 
 /// A path as records name it. One that is too long, or not fit to be shown, is named by a part of it
@@ -115,6 +117,7 @@ impl FilesState {
             actor,
             open: HashMap::new(),
             recorded: HashSet::new(),
+            listings: 0,
         }
     }
 
@@ -270,13 +273,6 @@ struct Bounded {
     writer: Writer,
 }
 
-impl Bounded {
-    fn refused(&self, bytes: u64) -> StreamError {
-        self.writer.full(bytes);
-        StreamError::LastOperationFailed(wasmtime::Error::msg("the quota of the folder is used up"))
-    }
-}
-
 #[async_trait]
 impl Pollable for Bounded {
     async fn ready(&mut self) {
@@ -302,10 +298,11 @@ impl OutputStream for Bounded {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         let room = self.stream.check_write()?;
-        if self.writer.left() == 0 {
-            return Err(self.refused(1));
-        }
-        Ok(room.min(usize::try_from(self.writer.left()).unwrap_or(usize::MAX)))
+        // What used the last of it was written: only what comes after it is refused, by `write`.
+        Ok(match self.writer.left() {
+            0 => room,
+            left => room.min(usize::try_from(left).unwrap_or(usize::MAX)),
+        })
     }
 
     async fn cancel(&mut self) {

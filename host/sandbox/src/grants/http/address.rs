@@ -5,7 +5,34 @@
 //! IPv6, only what is delegated for global unicast (2000::/3) can be public. An address of IPv4
 //! inside one of IPv6 is judged by itself.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::sync::Semaphore;
+
+/// Addresses of one name that are looked at.
+const MAX_ADDRESSES: usize = 32;
+
+/// Names that are looked up at a time, by all instances: each holds a thread until the system answers,
+/// whether anybody still waits or not.
+static LOOKUPS: Semaphore = Semaphore::const_new(64);
+
+/// The addresses that a name stands for. What is given to hold is held until the lookup has ended,
+/// which may be after whoever asked has gone.
+pub(in crate::grants) async fn look_up(
+    host: &str,
+    port: u16,
+    held: impl Send + 'static,
+) -> io::Result<Vec<SocketAddr>> {
+    let turn = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+    let host = host.to_owned();
+    let looking = tokio::spawn(async move {
+        let found = tokio::net::lookup_host((host.as_str(), port)).await;
+        drop((turn, held));
+        found.map(|addresses| addresses.take(MAX_ADDRESSES).collect())
+    });
+    looking.await.map_err(io::Error::other)?
+}
 
 /// Whether an address is public.
 pub(in crate::grants) fn is_public(address: IpAddr) -> bool {

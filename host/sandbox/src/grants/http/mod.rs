@@ -28,7 +28,7 @@ use crate::conduct::Watch;
 use crate::effect::Actor;
 use crate::state::State;
 use crate::text;
-pub(super) use address::{is_public, plain};
+pub(super) use address::{is_public, look_up, plain};
 pub(crate) use exchange::{Exchange, Exchanges, Given, Kept};
 use send::Sender;
 pub(super) use send::{Destination, connect, roots};

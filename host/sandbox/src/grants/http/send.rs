@@ -29,7 +29,7 @@ use wasmtime_wasi_http::{
     WasiHttpHooks,
 };
 
-use super::address::{is_public, plain};
+use super::address::{is_public, look_up, plain};
 use super::exchange::Exchanges;
 use super::target::Target;
 use super::{
@@ -42,9 +42,6 @@ use crate::text;
 
 /// Fields of an answer.
 const MAX_FIELDS: usize = 128;
-
-/// Addresses of one name that are looked at.
-const MAX_ADDRESSES: usize = 32;
 
 pub(super) type Answer = (
     Response<WasiBody>,
@@ -227,6 +224,7 @@ async fn send(
         mut effect,
         place,
     } = permit;
+    let place = Arc::new(place);
     let grant = &actor.identity.grants.http[index];
     let deadline = Instant::now() + grant.timeout.duration();
     let destination = Destination {
@@ -236,7 +234,7 @@ async fn send(
         networks: &grant.networks,
         certificate_authority: grant.certificate_authority.as_deref(),
     };
-    let connecting = connect(&destination);
+    let connecting = connect_holding(&destination, Some(Arc::clone(&place)));
     let patience = options.connect_timeout.unwrap_or(Duration::MAX);
     let connecting = tokio::time::timeout(patience, connecting);
     let connected = match tokio::time::timeout_at(deadline, connecting).await {
@@ -270,7 +268,8 @@ async fn send(
             Ok((Response::from_parts(parts, body), connection))
         }
         Err(error) => {
-            effect.outcome = error.to_string();
+            // What another host says is in it.
+            effect.outcome = text::sentence(&error.to_string(), MAX_TARGET_BYTES);
             if matches!(error, Error::DestinationIpProhibited) {
                 let what = format!("{target}: it stands for an address that is not public");
                 let name = &actor.identity.name;
@@ -435,17 +434,23 @@ pub(in crate::grants) struct Destination<'a> {
 pub(in crate::grants) async fn connect(
     destination: &Destination<'_>,
 ) -> Result<Box<dyn Stream>, Error> {
+    connect_holding(destination, None).await
+}
+
+/// The same for a request whose place is held for as long as its name is looked up.
+async fn connect_holding(
+    destination: &Destination<'_>,
+    place: Option<Arc<OwnedSemaphorePermit>>,
+) -> Result<Box<dyn Stream>, Error> {
     let Destination { host, port, .. } = *destination;
     let addresses: Vec<SocketAddr> = match host.parse() {
         Ok(address) => vec![SocketAddr::new(address, port)],
-        Err(_) => tokio::net::lookup_host((host, port))
+        Err(_) => look_up(host, port, place)
             .await
             .map_err(|_| Error::DnsError {
                 rcode: None,
                 info_code: None,
-            })?
-            .take(MAX_ADDRESSES)
-            .collect(),
+            })?,
     };
     // One address that may not be is enough: a name that stands for both is a trap.
     let may_be = |address: &SocketAddr| {
@@ -589,12 +594,12 @@ struct Bounded {
     /// When the next bytes must be there, while somebody waits for them.
     next: Option<Pin<Box<Sleep>>>,
     effect: Effect,
-    _place: OwnedSemaphorePermit,
+    _place: Arc<OwnedSemaphorePermit>,
 }
 
 impl Bounded {
     fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.effect.outcome = error.to_string();
+        self.effect.outcome = text::sentence(&error.to_string(), MAX_TARGET_BYTES);
         Poll::Ready(Some(Err(error)))
     }
 }

@@ -25,14 +25,11 @@ use tokio_postgres::{Client, Config, IsolationLevel, Row};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::super::http::{host_of, is_public, plain, roots};
+use super::super::http::{host_of, is_public, look_up, plain, roots};
 use super::rows::{Cell, Collector, Rows};
 use super::{Bounds, Parameter, PostgresServer, Trouble, password_sentence};
 use crate::model::Kind;
 use crate::text;
-
-/// Addresses of one name that are looked at.
-const MAX_ADDRESSES: usize = 32;
 
 /// What a connection may read beside an answer, and how much longer than its columns an answer is on
 /// the wire.
@@ -175,11 +172,9 @@ async fn reach(server: &PostgresServer) -> Result<TcpStream, Trouble> {
     let away = |what: &str| Trouble::Away(format!("the database {what}"));
     let addresses: Vec<SocketAddr> = match server.host.parse() {
         Ok(address) => vec![SocketAddr::new(address, port)],
-        Err(_) => tokio::net::lookup_host((server.host.as_str(), port))
+        Err(_) => look_up(&server.host, port, ())
             .await
-            .map_err(|_| away("has a name that nobody knows"))?
-            .take(MAX_ADDRESSES)
-            .collect(),
+            .map_err(|_| away("has a name that nobody knows"))?,
     };
     // One address that may not be is enough: a name that stands for both is a trap.
     let may_be = |address: &SocketAddr| {
