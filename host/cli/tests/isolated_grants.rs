@@ -9,7 +9,7 @@ mod server;
 use std::fs;
 use std::path::Path;
 
-use sandcast_audit::AuditLog;
+use sandcast_audit::{AuditLog, Event};
 use sandcast_sandbox::{
     BlobGrant, ByteSize, ControlPoint, Grants, HttpGrant, Isolation, Plugin, RandomGrant,
     Recording, RecordingGrant, Recordings, Request, Role, Sandbox, SqlGrant, StateGrant, replay,
@@ -254,7 +254,7 @@ async fn what_a_plugin_keeps_is_shown_handed_over_and_cleared_on_record() {
         let loaded = sandbox.load(name, &bytes, Role::Policy, grants).await;
         let plugin = loaded.expect("it loads");
         let steps = json!({ "do": [{ "set": ["a", "one"] }, { "increment": ["n", 5] }] });
-        does(&plugin, steps).await;
+        does(&plugin, &json!({}), steps).await;
     }
 
     // How much, of how much.
