@@ -189,7 +189,7 @@ fn what_a_standard_library_imports_is_marked() {
             ("wasi:cli/stdout@0.2.12", &["get-stdout"]),
             ("wasi:sockets/tcp@0.2.12", &["start-connect"]),
         ],
-        asks: &[("sql\u{1b}[2J", "joins")],
+        asks: &[("sql-as-ever", "joins")],
         ..NEW
     };
     noisy.write(folder.path(), "noisy.wasm");
