@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::task::JoinHandle;
 
 /// How much the threads for long calls give way: the kernel's `nice`, of at most 19. At 10 they have a
@@ -137,6 +137,14 @@ impl<T> Future for GoingOn<T> {
 impl<T> Drop for GoingOn<T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// Does what takes long without keeping the thread from other tasks, where there are others.
+pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::call::{CallError, Failure, FailureCode, Usage};
 use crate::columns::Batch;
 use crate::conduct::{self, Strayed};
 use crate::effect::Actor;
-use crate::fairness::LongCalls;
+use crate::fairness::{LongCalls, blocking};
 use crate::grants::compute::PredictorParts;
 use crate::grants::http::Exchanges;
 use crate::grants::noise;
@@ -41,6 +41,9 @@ use long::Home;
 /// What a wall clock allows beyond the guest's own time, before the host gives up waiting for a
 /// call that is stuck outside the guest.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// Bytes of memory that are given back in no time.
+const SMALL_MEMORY: u64 = 8 << 20;
 
 /// How an instance ends that went beyond what its plugin usually does.
 pub const STRAYED: &str = "beyond its usual conduct";
@@ -546,10 +549,15 @@ impl Instance {
             peak_bytes,
         });
         self.record_end(&state.actor, computed, &usage, outcome);
+        let memory_bytes = usage.peak_memory_bytes;
         self.usage = Some(usage);
         // What is under way in the Store ends with it, and puts that on record.
         let actor = Arc::clone(&state.actor);
-        drop(store);
+        // Much memory takes some milliseconds to give back.
+        match memory_bytes {
+            ..=SMALL_MEMORY => drop(store),
+            _ => blocking(|| drop(store)),
+        }
         self.lost = actor.lost().map(str::to_owned);
         // A process whose instance did not end well ends with it.
         if let Some(process) = self.guest.take()

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::timeout;
 
 use super::confine::Confinement;
@@ -25,6 +24,7 @@ use super::wire::Reader;
 use super::{ProcessProgram, away, frame, worker};
 use crate::call::CallError;
 use crate::conduct;
+use crate::fairness::blocking;
 use crate::grants::{Capability, Grants, log};
 use crate::inspect::Inspection;
 use crate::limits::{OutOfTime, OverLimit, TimeLimit};
@@ -97,14 +97,6 @@ impl Drop for Worker {
         blocking(|| {
             let _ = self.child.wait();
         });
-    }
-}
-
-/// Waits for a process without keeping the thread from other tasks, where there are others.
-fn blocking<T>(wait: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
-        _ => wait(),
     }
 }
 
@@ -505,9 +497,19 @@ fn reply_of(said: &[u8]) -> io::Result<(Reply, Vec<u8>)> {
     }
 }
 
+/// Bytes of an answer that are read in no time.
+const SHORT_BYTES: usize = 64 << 10;
+
 /// An answer, with the host's own words where a process might say something else; and what the guest
 /// returned, where that is beside it.
 fn reply_of_said(said: &[u8]) -> io::Result<(Reply, Vec<u8>)> {
+    match said.len() {
+        ..=SHORT_BYTES => read_reply(said),
+        _ => blocking(|| read_reply(said)),
+    }
+}
+
+fn read_reply(said: &[u8]) -> io::Result<(Reply, Vec<u8>)> {
     let mut reader = Reader::new(said, said.len() as u64);
     let length = reader.length(1)?;
     let bytes = reader.next(length)?;
@@ -537,6 +539,16 @@ fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
 
 /// Puts lines of a guest into the host's log.
 pub(crate) fn tell(lines: &[LogLine], identity: &Identity, opening: (&str, &str)) {
+    match lines.len() {
+        0..=FEW_LINES => tell_all(lines, identity, opening),
+        _ => blocking(|| tell_all(lines, identity, opening)),
+    }
+}
+
+/// Lines that are told in no time.
+const FEW_LINES: usize = 64;
+
+fn tell_all(lines: &[LogLine], identity: &Identity, opening: (&str, &str)) {
     let limit = identity.grants.log.message_bytes.to_usize();
     for line in lines {
         if line.level <= identity.grants.log.level {

@@ -10,12 +10,13 @@ use super::encode::{Category, Encoding};
 use super::watch::RunWatch;
 use super::{
     Binding, ComputeView, INLINE_OPERATIONS, INLINE_ROWS, ProgramHandle, SessionHandle,
-    SnapshotHandle, TensorHandle, caps, encode, failure, generate, give_way, graph, invalid,
-    rows_of, session_bytes, train,
+    SnapshotHandle, TensorHandle, caps, encode, failure, generate, graph, invalid, rows_of,
+    session_bytes, train,
 };
 use crate::bindings::adapter::sandcast::plugin::compute;
 use crate::bindings::adapter::sandcast::plugin::types::{Failure, FailureCode};
 use crate::columns::{Batch, Dataset};
+use crate::fairness::blocking;
 use crate::text;
 
 /// Bytes of a message about a graph.
@@ -67,7 +68,7 @@ impl compute::HostProgram for ComputeView<'_> {
         }
         let caps = caps(self.0.compute.budget.memory_limit());
         let started = Instant::now();
-        let compiled = give_way(|| Program::compile(graph::from_wire(graph), &caps));
+        let compiled = blocking(|| Program::compile(graph::from_wire(graph), &caps));
         self.computed(started);
         match compiled {
             Ok(program) => {
@@ -206,7 +207,7 @@ impl compute::HostSession for ComputeView<'_> {
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         let started = Instant::now();
         let device = &self.0.compute.device;
-        let made = give_way(|| Session::new(program, device, seed));
+        let made = blocking(|| Session::new(program, device, seed));
         self.computed(started);
         match made {
             Ok(session) => Ok(Ok(self.0.table.push(SessionHandle {
@@ -405,7 +406,7 @@ impl compute::HostSession for ComputeView<'_> {
         let budget = &mut self.0.compute.budget;
         let taken = budget.check_time().and_then(|()| budget.take_memory(most));
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
-        let weights = give_way(|| session.to_safetensors());
+        let weights = blocking(|| session.to_safetensors());
         self.computed(started);
         self.0.compute.budget.give_memory(most);
         self.0.ledger.count_bytes_in(weights.len());
@@ -442,7 +443,7 @@ impl compute::HostSession for ComputeView<'_> {
             });
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         let started = Instant::now();
-        let weights = give_way(|| session.to_safetensors());
+        let weights = blocking(|| session.to_safetensors());
         self.computed(started);
         Ok(Ok(self
             .0
@@ -520,7 +521,7 @@ impl ComputeView<'_> {
             ));
         };
         let started = Instant::now();
-        let changed = give_way(|| work(session));
+        let changed = blocking(|| work(session));
         self.computed(started);
         Ok(changed.map_err(|error| run_failure(&error)))
     }

@@ -49,15 +49,6 @@ pub(crate) const INLINE_OPERATIONS: u64 = 100_000_000;
 /// What a known value takes in a vocabulary beside its bytes.
 const VOCABULARY_ENTRY_BYTES: u64 = 48;
 
-/// Does what may take long on a thread whose other tasks go on elsewhere meanwhile.
-fn give_way<R>(work: impl FnOnce() -> R) -> R {
-    let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
-    match flavor {
-        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
-    }
-}
-
 /// What an instance has of tensor programs.
 pub(crate) struct ComputeState {
     pub(crate) budget: Budget,
