@@ -72,7 +72,7 @@ impl LongCalls {
             // With every tick of one of them, the others get their turn.
             .event_interval(1)
             .global_queue_interval(1)
-            .on_thread_start(|| give_way(None))
+            .on_thread_start(give_way)
             .build()?;
         Ok(Self {
             runtime: Some(runtime),
@@ -148,23 +148,18 @@ pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Lets all others go first, as far as the kernel can be told to: this thread, or a process.
-pub(crate) fn give_way(process: Option<u32>) {
+/// Has this thread let all others go first, where the kernel can be told to.
+fn give_way() {
     #[cfg(target_os = "linux")]
     {
-        use rustix::process::{Pid, getpriority_process, setpriority_process};
-        let of = match process.map(|id| i32::try_from(id).ok().and_then(Pid::from_raw)) {
-            None => None,
-            Some(Some(pid)) => Some(pid),
-            Some(None) => return,
-        };
-        // To wait for others is always allowed; a process may be gone.
-        if getpriority_process(of).is_ok_and(|now| now < GIVES_WAY) {
-            let _ = setpriority_process(of, GIVES_WAY);
+        use rustix::process::{getpriority_process, setpriority_process};
+        // No number is this thread's. To wait for others is always allowed.
+        if getpriority_process(None).is_ok_and(|now| now < GIVES_WAY) {
+            let _ = setpriority_process(None, GIVES_WAY);
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = (process, GIVES_WAY);
+    let _ = GIVES_WAY;
 }
 
 /// What the calls of one instance have of the threads; nothing is counted where they share none.

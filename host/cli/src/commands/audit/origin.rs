@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use sandcast_audit::{SignedCheckpoint, Trust, VerifierKey};
+use sandcast_audit::{Entry, SignedCheckpoint, Trust, VerifierKey};
 
 use super::verify::{kept, require_signed};
 use crate::{
@@ -58,6 +58,17 @@ impl OriginArguments {
             count(report.entries)
         ));
         Ok(folder.clone())
+    }
+
+    /// All entries of the log, and its folder.
+    pub(super) fn entries(
+        &self,
+        global: &GlobalArguments,
+        output: &Output,
+    ) -> Result<(PathBuf, Vec<Entry>), Failure> {
+        let folder = self.folder(global, output)?;
+        let entries = sandcast_audit::read(&folder).or_reject()?;
+        Ok((folder, entries.collect::<Result<_, _>>().or_reject()?))
     }
 
     /// Says what of the log is somewhere else by now.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     arguments::GlobalArguments,
-    failure::{Exit, Failure, OrReject as _},
+    failure::{Exit, Failure},
     output::Output,
     terminal,
 };
@@ -47,11 +47,7 @@ pub(super) fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let folder = arguments.origin.folder(global, output)?;
-    let entries: Vec<Entry> = sandcast_audit::read(&folder)
-        .or_reject()?
-        .collect::<Result<_, _>>()
-        .or_reject()?;
+    let (folder, entries) = arguments.origin.entries(global, output)?;
     let found = match &arguments.what {
         None => entries
             .iter()
