@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch};
-use sandcast_audit::{Event, Standing};
+use sandcast_audit::{Event, PluginRef, Standing};
 use sandcast_factory::RunOutcome;
 use sandcast_factory::conduct::{Action, Conduct};
 use sandcast_factory::inference::{InferenceError, ServedModel};
 use sandcast_factory::run::{Completed, Rejected};
-use sandcast_serve::{ModelSource as _, RegistrySource};
+use sandcast_serve::{ModelSource as _, RegistrySource, ServableModel};
 use sandcast_tests::{Line, built};
 
 const PIPELINE: &str = "version: 1
@@ -363,4 +363,160 @@ fn a_model_whose_adapter_is_quarantined_does_not_answer() {
     load().expect("it answers again");
     std::thread::sleep(Duration::from_millis(2_100));
     answer().expect("it answers again");
+}
+
+/// A model whose adapter does otherwise when it is asked about thirteen rows at once.
+struct Turncoat {
+    bench: Bench,
+    runtime: tokio::runtime::Runtime,
+    served: ServableModel,
+}
+
+impl Turncoat {
+    fn new(conduct: &str) -> Self {
+        let mut bench = Bench::new(conduct);
+        built("tests/guests/hostile-adapter");
+        for (from, to) in [
+            ("{plugins}/adapter-kmeans", "{guests}/hostile-adapter"),
+            ("task: clustering", "task: regression\n  target: y"),
+            ("features: [x, y]", "features: [x]"),
+            ("{ clusters: 3 }", "{ behaviour: turncoat }"),
+        ] {
+            let top = sandcast_tests::repository();
+            let place = |text: &str| {
+                text.replace("{plugins}", &top.join("plugins").display().to_string())
+                    .replace("{guests}", &top.join("tests/guests").display().to_string())
+            };
+            bench.line.edit(&place(from), &place(to));
+        }
+        bench.completes(&usual(120));
+        let source = RegistrySource::new(Arc::new(bench.line.workspace()));
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let served = runtime.block_on(source.load("heaps", 1));
+        let served = served.expect("it is served");
+        Self {
+            bench,
+            runtime,
+            served,
+        }
+    }
+
+    fn asks(&self, rows: usize) -> Result<(), String> {
+        let x: ArrayRef = Arc::new(Float64Array::from_iter_values((0..rows).map(|x| x as f64)));
+        let rows = RecordBatch::try_from_iter([("x", x)]).expect("rows");
+        let answer = self.runtime.block_on(self.served.predictor.predict(&rows));
+        match answer {
+            Ok(predicted) => {
+                assert_eq!(predicted.rows.num_rows(), rows.num_rows());
+                Ok(())
+            }
+            Err(error) => Err(error.message),
+        }
+    }
+
+    /// Ends a stretch of time, as a server does every minute.
+    fn settles(&self) {
+        self.served.predictor.settle(false).expect("written");
+    }
+
+    /// Six stretches that nobody minds, of different lengths.
+    fn behaves(&self) {
+        for stretch in 0..6 {
+            for request in 0..=stretch {
+                self.asks(1 + request * 7).expect("it answers");
+            }
+            self.settles();
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let adapter = self.adapter();
+        let standing = self.bench.conduct().standing(&adapter.digest);
+        standing.expect("readable").expect("known").standing
+    }
+
+    fn adapter(&self) -> PluginRef {
+        let named = self.bench.conduct().named("sandcast-tests/hostile-adapter");
+        named.expect("readable").remove(0)
+    }
+
+    fn deviations(&self) -> Vec<String> {
+        let events = self.bench.events().into_iter();
+        let odd = events.filter_map(|event| match event {
+            Event::ConductDeviated { stage, measure, .. } => Some(format!("{stage}: {measure}")),
+            _ => None,
+        });
+        odd.collect()
+    }
+}
+
+#[test]
+fn an_adapter_that_turns_while_it_is_served_is_found_and_refused() {
+    let model = Turncoat::new("conduct: { trust_after: 2, roles: { adapter: quarantine } }");
+    model.behaves();
+    assert_eq!(model.deviations(), Vec::<String>::new());
+    // A stretch in which nobody asks is none, and many good ones are not worth a run.
+    model.settles();
+    let events = model.bench.events();
+    let stretches: Vec<&Event> = events
+        .iter()
+        .filter(|event| matches!(event, Event::CallsServed { .. }))
+        .collect();
+    assert_eq!(stretches.len(), 6);
+    let Event::CallsServed {
+        rows,
+        outcomes,
+        host_calls,
+        ..
+    } = stretches[2]
+    else {
+        unreachable!("they were chosen so");
+    };
+    assert_eq!((*rows, outcomes["finished"]), (1 + 8 + 15, 3));
+    assert!(host_calls.values().sum::<u64>() >= 3, "{host_calls:?}");
+    assert_eq!(model.standing(), Standing::Probation);
+
+    // It answers, and is found when the stretch ends.
+    model.asks(13).expect("nothing is known against it");
+    model.settles();
+    assert!(
+        model.deviations().contains(&"predict: function".to_owned()),
+        "{:?}",
+        model.deviations()
+    );
+    assert_eq!(model.standing(), Standing::Quarantined);
+    std::thread::sleep(Duration::from_millis(2_100));
+    let refusal = model.asks(3).expect_err("it may not run");
+    assert!(refusal.contains("is quarantined since"), "{refusal}");
+    assert!(refusal.contains("the served model heaps"), "{refusal}");
+
+    // Whoever releases it says that this was right.
+    let adapter = model.adapter();
+    let conduct = model.bench.conduct();
+    conduct
+        .decide(Action::Release, &adapter, "ann", "it may compile")
+        .expect("it applies");
+    std::thread::sleep(Duration::from_millis(2_100));
+    let before = model.deviations().len();
+    model.asks(13).expect("it may run again");
+    model.settles();
+    assert_eq!(model.deviations().len(), before, "it was taken");
+}
+
+#[test]
+fn an_adapter_that_turns_while_it_is_served_is_ended() {
+    let model = Turncoat::new("conduct: { roles: { adapter: kill } }");
+    model.behaves();
+    let error = model.asks(13).expect_err("it is ended");
+    assert!(error.contains("it called `"), "{error}");
+    model
+        .asks(3)
+        .expect("others are answered until the stretch ends");
+    model.settles();
+    assert_eq!(model.standing(), Standing::Quarantined);
+    let strayed = |event: &Event| {
+        matches!(event, Event::CallsServed { outcomes, .. }
+            if outcomes.contains_key(sandcast_sandbox::STRAYED))
+    };
+    assert!(model.bench.events().iter().any(strayed));
 }

@@ -17,13 +17,12 @@ use std::{fs, io};
 use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
-use sandcast_audit::{AuditLog, Digest, Entry, Event, Position};
+use sandcast_audit::{AuditLog, Digest, Entry, Event, Position, SealKey, private_file};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use error::AccessError;
 pub(crate) use rows::{Change, Reading};
 
-use crate::seal::{SealKey, private};
 use crate::{Budget, IssuedToken, Principal, PrincipalId, Role, TokenId, TokenRecord};
 
 /// The folder in the state folder with the policies and the component that evaluates them.
@@ -192,7 +191,7 @@ impl Store {
 
     fn connect(folder: &Path, key: SealKey) -> Result<Self, AccessError> {
         let path = folder.join(DATABASE);
-        match private(&path) {
+        match private_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(AccessError::File {
                     path,

@@ -174,9 +174,46 @@ pub enum Event {
         /// How it ended, such as `done`, `trap` or `timeout`.
         outcome: String,
     },
+    /// What the instances of a plugin did that answered for a model on a server, since the last such
+    /// entry about them.
+    CallsServed {
+        /// That stretch of time. Denials, effects and recordings of these instances name it as their
+        /// run.
+        run: RunId,
+        /// The model.
+        model: String,
+        /// The version.
+        version: u64,
+        /// The plugin.
+        plugin: PluginRef,
+        /// The stage they ran in.
+        stage: String,
+        /// How long the stretch was.
+        seconds: f64,
+        /// Rows they were asked about.
+        rows: u64,
+        /// Instances that ended, by how.
+        outcomes: BTreeMap<String, u64>,
+        /// Calls from them into the host, by function.
+        host_calls: BTreeMap<String, u64>,
+        /// Bytes copied into them.
+        bytes_in: u64,
+        /// Bytes copied out of them.
+        bytes_out: u64,
+        /// Time spent inside them.
+        guest_seconds: f64,
+        /// The largest that the linear memories of one came to.
+        peak_memory_bytes: u64,
+        /// Time that tensor programs ran for them.
+        compute_seconds: f64,
+        /// The most memory that tensor programs of one held on a device.
+        compute_peak_bytes: u64,
+        /// The most that one of them came to.
+        most: MostOfOne,
+    },
     /// A plugin did otherwise than it usually does, beyond the threshold of its pipeline.
     ConductDeviated {
-        /// The run, or none where it was served.
+        /// The run, or the stretch of time in which it was served.
         run: Option<RunId>,
         /// The plugin.
         plugin: PluginRef,
@@ -195,7 +232,7 @@ pub enum Event {
     },
     /// What the plugins of a run did was held against what they usually do.
     ConductScored {
-        /// The run.
+        /// The run, or the stretch of time in which they were served.
         run: RunId,
         /// The components that were judged.
         plugins: Vec<Digest>,
@@ -660,6 +697,19 @@ pub struct PluginRef {
     pub role: String,
     /// The digest of its component.
     pub digest: Digest,
+}
+
+/// The most that one instance of a plugin came to, each figure by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MostOfOne {
+    /// Calls into the host.
+    pub host_calls: u64,
+    /// Bytes copied into it.
+    pub bytes_in: u64,
+    /// Bytes copied out of it.
+    pub bytes_out: u64,
+    /// Time spent inside it.
+    pub guest_seconds: f64,
 }
 
 /// One condition of the gate and what it came to.

@@ -28,6 +28,7 @@ mod note;
 mod proof;
 mod read;
 mod run_id;
+mod seal;
 mod small;
 #[cfg(test)]
 mod testing;
@@ -40,7 +41,7 @@ pub use checkpoint::{Checkpoint, SignedCheckpoint};
 pub use digest::{Digest, DigestHasher, ParseDigestError};
 pub use entry::{Entry, entry_schema};
 pub use envelope::{Envelope, EnvelopeFault};
-pub use event::{CertifiedSigner, Event, GateCheck, PluginRef, Standing};
+pub use event::{CertifiedSigner, Event, GateCheck, MostOfOne, PluginRef, Standing};
 pub use export::{ExportError, ExportReport, Period, export};
 pub use log::{AuditError, AuditLog, local_key};
 // What signs the log signs plugins, too: the same forms, so that an auditor needs to know one.
@@ -51,5 +52,6 @@ pub use proof::{
 };
 pub use read::{Entries, Position, read, read_after};
 pub use run_id::{ParseRunIdError, RunId};
+pub use seal::{SealKey, private_file};
 pub use tree::{ParseTreeHashError, TreeHash};
 pub use verify::{CheckpointFault, Fault, Trust, VerifyError, VerifyReport, verify, verify_with};

@@ -1,18 +1,20 @@
 //! Asks a registered model.
 
+mod conduct;
 mod rows;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray as _, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use sandcast_audit::{Digest, Event, PluginRef, Standing};
+use sandcast_audit::{Digest, Event, PluginRef};
 use sandcast_estate::BlobError;
 use sandcast_sandbox::{
-    CallContext, CallError, ControlPoint, Effect, GenerationOptions, LoadError, Model, ModelError,
-    Origin, Plugin, Request, Role, TaskKind, TextSink, schema_of,
+    Adapter, CallContext, CallError, ControlPoint, Effect, GenerationOptions, Grants, LoadError,
+    Model, ModelError, Origin, Plugin, Request, Role, TaskKind, TextSink, schema_of,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -20,7 +22,9 @@ use thiserror::Error;
 
 pub use rows::RowsError;
 
-use crate::conduct::{Admission, ConductError};
+use conduct::Conducted;
+
+use crate::conduct::{Admission, ConductError, StandingRecord};
 use crate::gate::metrics_by_name;
 use crate::registry::{ModelVersion, PredictPolicy, Vouched};
 use crate::workspace::Workspace;
@@ -38,7 +42,8 @@ pub struct ServedModel {
     plugin: Plugin,
     model: Arc<Model>,
     schema: SchemaRef,
-    context: CallContext,
+    /// Where it is served.
+    conducted: Option<Arc<Conducted>>,
 }
 
 /// What a model predicted.
@@ -168,11 +173,7 @@ impl ServedModel {
         for policy in &version.policies {
             ask(workspace, version, policy, &context).await?;
         }
-        let name = &version.adapter_name;
-        let standing = let_in(workspace, version, &version.adapter)?;
-        let grants = version.isolate.applied(standing, version.grants.clone());
-        let adapter = (name.as_str(), &version.component, Role::Adapter, grants);
-        let plugin = load_plugin(workspace, version, adapter, &version.vouched).await?;
+        let plugin = load_adapter(workspace, version).await?;
         let artifact = get(workspace, version, &version.artifact).await?;
         let model = Model::from_bytes(&artifact, workspace.sandbox()).map_err(|source| {
             let (model, version) = (version.model.clone(), version.version);
@@ -185,9 +186,26 @@ impl ServedModel {
         Ok(ServedModel {
             schema: schema_of(&version.task.features),
             version: Arc::new(version.clone()),
-            plugin: plugin.unrecorded(),
+            plugin,
             model: Arc::new(model),
-            context,
+            conducted: None,
+        })
+    }
+
+    /// Loads a version for a server: what its adapter does is added up, and written down and judged
+    /// when that is called for.
+    ///
+    /// # Errors
+    /// As [`ServedModel::load`].
+    pub async fn load_to_serve(
+        workspace: &Workspace,
+        version: &ModelVersion,
+    ) -> Result<ServedModel, InferenceError> {
+        let model = Self::load(workspace, version).await?;
+        let conducted = Conducted::new(workspace, Arc::clone(&model.version), model.plugin.clone());
+        Ok(ServedModel {
+            conducted: Some(Arc::new(conducted)),
+            ..model
         })
     }
 
@@ -201,9 +219,51 @@ impl ServedModel {
         &self.schema
     }
 
-    /// The adapter. Its instances write nothing into the audit log; whoever serves sums them up.
-    pub fn plugin(&self) -> &Plugin {
-        &self.plugin
+    /// Holds the adapter to what its standing wants, where that has changed since it was loaded.
+    ///
+    /// # Errors
+    /// If what it usually does cannot be read.
+    pub fn hold(&self, record: &StandingRecord) -> Result<(), ConductError> {
+        match &self.conducted {
+            Some(conducted) => conducted.hold(record),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes down what the adapter did since the last time: all of it where it is the `last` time,
+    /// else what has ended. What cannot be written is kept.
+    ///
+    /// # Errors
+    /// If the audit log cannot be written.
+    pub fn settle(&self, last: bool) -> Result<(), sandcast_audit::AuditError> {
+        match &self.conducted {
+            Some(conducted) => conducted.write(last),
+            None => Ok(()),
+        }
+    }
+
+    /// Holds what was written down against what the adapter usually does, as the rules of conduct
+    /// that are kept with the version want. What is worth a warning.
+    ///
+    /// # Errors
+    /// If what is known of it cannot be read, or the audit log not be written; then it is judged the
+    /// next time.
+    pub fn judge(&self) -> Result<Vec<String>, ConductError> {
+        match &self.conducted {
+            Some(conducted) => conducted.judge(),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// A new instance of the adapter, to be asked about so many rows.
+    async fn instance(&self, rows: usize) -> Result<Adapter, CallError> {
+        match &self.conducted {
+            Some(conducted) => {
+                let (plugin, context) = conducted.asked(rows);
+                plugin.adapter(&context).await
+            }
+            None => self.plugin.adapter(&CallContext::new(None, STAGE)).await,
+        }
     }
 
     /// Makes rows out of JSON objects: `[{"age": 41, "purpose": "car"}, …]`. Every column must be
@@ -224,7 +284,7 @@ impl ServedModel {
     /// If the columns are not those the model wants, or the adapter fails.
     pub async fn predict(&self, rows: &RecordBatch) -> Result<Predicted, InferenceError> {
         let rows = rows::arranged(&self.schema, rows)?;
-        let mut adapter = self.plugin.adapter(&self.context).await?;
+        let mut adapter = self.instance(rows.num_rows()).await?;
         if rows.num_rows() <= CHUNK_ROWS {
             let rows = adapter.predict(&self.model, &rows).await?;
             let recording = adapter.finish()?.recording;
@@ -274,7 +334,7 @@ impl ServedModel {
             RecordBatch::try_from_iter_with_nullable(rows).map_err(|error| RowsError::Columns {
                 message: error.to_string(),
             })?;
-        let mut adapter = self.plugin.adapter(&self.context).await?;
+        let mut adapter = self.instance(prompts.len()).await?;
         let written = adapter.generate(&self.model, &rows, options, watch).await?;
         adapter.finish()?;
         // The sandbox has checked the columns and what they hold.
@@ -350,16 +410,52 @@ async fn get(
     })
 }
 
-/// How far a plugin of a version is trusted, if it may be loaded by what it did so far. A refusal is on record.
+/// Loads the adapter of a version, held as its standing wants.
+async fn load_adapter(
+    workspace: &Workspace,
+    version: &ModelVersion,
+) -> Result<Plugin, InferenceError> {
+    let name = &version.adapter_name;
+    let record = let_in(workspace, version, &version.adapter)?;
+    let grants = held(version, &record, &version.grants);
+    let adapter = (name.as_str(), &version.component, Role::Adapter, grants);
+    let plugin = load_plugin(workspace, version, adapter, &version.vouched).await?;
+    let bounds = conduct::bounds(workspace.conduct(), version, &record);
+    let bounds = bounds.map_err(|source| misconduct(version, source))?;
+    Ok(plugin.bounded(bounds))
+}
+
+/// The grants of a plugin of a version as its standing leaves them.
+fn held(version: &ModelVersion, record: &StandingRecord, grants: &Grants) -> Grants {
+    let isolate = version.conduct.isolate;
+    let mut grants = isolate.applied(record.standing, grants.clone());
+    if record.throttled {
+        for grant in &mut grants.http {
+            grant.at_once = NonZeroU32::MIN;
+        }
+    }
+    grants
+}
+
+fn misconduct(version: &ModelVersion, source: ConductError) -> InferenceError {
+    InferenceError::Conduct {
+        model: version.model.clone(),
+        version: version.version,
+        source,
+    }
+}
+
+/// What is known of a plugin of a version, if it may be loaded by what it did so far. A refusal is on
+/// record.
 fn let_in(
     workspace: &Workspace,
     version: &ModelVersion,
     plugin: &PluginRef,
-) -> Result<Standing, InferenceError> {
+) -> Result<StandingRecord, InferenceError> {
     // Whoever trained the model let the plugin in.
     let conduct = workspace.conduct();
     let source = match conduct.let_in(plugin, Admission::Automatic, None) {
-        Ok(record) => return Ok(record.standing),
+        Ok(record) => return Ok(record),
         Err(source) => source,
     };
     workspace.audit().append(Event::PluginRefused {
@@ -367,17 +463,13 @@ fn let_in(
         digest: Some(plugin.digest),
         reason: source.to_string(),
     })?;
-    Err(InferenceError::Conduct {
-        model: version.model.clone(),
-        version: version.version,
-        source,
-    })
+    Err(misconduct(version, source))
 }
 
 async fn load_plugin(
     workspace: &Workspace,
     version: &ModelVersion,
-    (name, component, role, grants): (&str, &Digest, Role, sandcast_sandbox::Grants),
+    (name, component, role, grants): (&str, &Digest, Role, Grants),
     vouched: &Vouched,
 ) -> Result<Plugin, InferenceError> {
     let bytes = get(workspace, version, component).await?;
@@ -418,12 +510,12 @@ async fn ask(
     policy: &PredictPolicy,
     context: &CallContext,
 ) -> Result<(), InferenceError> {
-    let standing = let_in(workspace, version, &policy.plugin)?;
+    let record = let_in(workspace, version, &policy.plugin)?;
     let part = (
         policy.name.as_str(),
         &policy.component,
         Role::Policy,
-        version.isolate.applied(standing, policy.grants.clone()),
+        held(version, &record, &policy.grants),
     );
     let plugin = load_plugin(workspace, version, part, &policy.vouched).await?;
     let request = Request {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::clock;
-use crate::conduct::Isolate;
+use crate::conduct::ConductSection;
 use crate::config::nearest;
 use crate::metrics::Evaluation;
 use crate::stages::Approved;
@@ -77,10 +77,11 @@ pub struct ModelVersion {
     /// Who vouches for the adapter, and who must.
     #[serde(default, skip_serializing_if = "Vouched::is_empty")]
     pub vouched: Vouched,
-    /// Whether it and the policies run in processes of their own while they are not trusted, whatever
-    /// their grants say.
-    #[serde(default, skip_serializing_if = "Isolate::is_default")]
-    pub isolate: Isolate,
+    /// What is done about its adapter where that does otherwise than it usually does while it is
+    /// served, and whether it and the policies run in processes of their own while they are not
+    /// trusted, as the pipeline has it.
+    #[serde(default, skip_serializing_if = "ConductSection::is_default")]
+    pub conduct: ConductSection,
     /// The blob with the model.
     pub artifact: Digest,
     /// Who is asked before it answers.

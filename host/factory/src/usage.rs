@@ -25,6 +25,24 @@ pub struct PluginUsage {
     pub peak_memory_bytes: u64,
 }
 
+impl PluginUsage {
+    fn add(
+        &mut self,
+        instances: u64,
+        host_calls: BTreeMap<String, u64>,
+        guest_seconds: f64,
+        peak_memory_bytes: u64,
+    ) {
+        self.instances += instances;
+        self.guest_seconds += guest_seconds;
+        self.peak_memory_bytes = self.peak_memory_bytes.max(peak_memory_bytes);
+        for (function, calls) in host_calls {
+            let capability = function.split('.').next().unwrap_or_default();
+            *self.calls.entry(capability.to_owned()).or_default() += calls;
+        }
+    }
+}
+
 /// Reads what the component with a digest has used, without opening the state for writing. `None`
 /// where there is no audit log, or nothing of the component in it has ended yet.
 ///
@@ -47,17 +65,22 @@ pub fn usage_in(folder: &Path, component: &Digest) -> Result<Option<PluginUsage>
                 peak_memory_bytes,
                 ..
             } if plugin.digest == *component => {
-                usage.instances += 1;
-                usage.guest_seconds += guest_seconds;
-                usage.peak_memory_bytes = usage.peak_memory_bytes.max(peak_memory_bytes);
-                for (function, calls) in host_calls {
-                    let capability = function.split('.').next().unwrap_or_default();
-                    *usage.calls.entry(capability.to_owned()).or_default() += calls;
-                }
+                usage.add(1, host_calls, guest_seconds, peak_memory_bytes);
                 if let Some(run) = run {
                     usage.last_run = Some(run.clone());
                     runs.insert(run);
                 }
+            }
+            Event::CallsServed {
+                plugin,
+                outcomes,
+                host_calls,
+                guest_seconds,
+                peak_memory_bytes,
+                ..
+            } if plugin.digest == *component => {
+                let instances = outcomes.values().sum();
+                usage.add(instances, host_calls, guest_seconds, peak_memory_bytes);
             }
             Event::Denied {
                 plugin, capability, ..
@@ -98,6 +121,41 @@ mod tests {
             peak_memory_bytes: 100,
             outcome: "done".to_owned(),
         }
+    }
+
+    fn served(name: &str, requests: u64) -> Event {
+        Event::CallsServed {
+            run: RunId::generate(),
+            model: "loans".to_owned(),
+            version: 1,
+            plugin: plugin(name),
+            stage: "predict".to_owned(),
+            seconds: 60.0,
+            rows: requests,
+            outcomes: BTreeMap::from([("finished".to_owned(), requests)]),
+            host_calls: BTreeMap::from([("batch.column".to_owned(), requests)]),
+            bytes_in: 0,
+            bytes_out: 0,
+            guest_seconds: 0.5,
+            peak_memory_bytes: 300,
+            compute_seconds: 0.0,
+            compute_peak_bytes: 0,
+            most: sandcast_audit::MostOfOne::default(),
+        }
+    }
+
+    #[test]
+    fn what_was_served_counts_too() {
+        let state = tempfile::tempdir().expect("a folder");
+        let log = AuditLog::open(&state.path().join("audit")).expect("a log");
+        for event in [served("mlp", 7), served("mlp", 3), served("other", 9)] {
+            log.append(event).expect("appended");
+        }
+        let usage = usage_in(state.path(), &Digest::of(b"mlp"));
+        let usage = usage.expect("a log").expect("it was used");
+        assert_eq!((usage.runs, usage.instances), (0, 10), "no runs");
+        assert_eq!(usage.calls["batch"], 10);
+        assert_eq!((usage.guest_seconds, usage.peak_memory_bytes), (1.0, 300));
     }
 
     #[test]

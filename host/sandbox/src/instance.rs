@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use sandcast_audit::{Digest, Event};
+use sandcast_kernels::DeviceKind;
 use serde_json::Value;
 use tokio::time::error::Elapsed;
 use wasmtime::component::Resource;
@@ -27,6 +28,7 @@ use crate::grants::compute::PredictorParts;
 use crate::grants::http::Exchanges;
 use crate::grants::noise;
 use crate::limits::{OutOfTime, OverLimit, TimeLimit};
+use crate::plugin::Ends;
 use crate::process::{Apart, Told};
 use crate::recording::answers::RECORDING_BYTES;
 use crate::recording::{
@@ -34,6 +36,7 @@ use crate::recording::{
 };
 use crate::sandbox::Place;
 use crate::state::{Denial, State};
+use crate::tally::Computed;
 use crate::text;
 use apart::Far;
 use long::Home;
@@ -58,8 +61,8 @@ pub(crate) struct Instance {
     store: Mutex<Option<Store<State>>>,
     plugin: String,
     stage: String,
-    /// Whether the end is written to the audit log.
-    recorded: bool,
+    /// Where it goes what it came to.
+    ends: Ends,
     in_call: bool,
     usage: Option<Usage>,
     /// Keeps what it is asked and answers, where that is kept.
@@ -97,7 +100,7 @@ pub(crate) struct Begun<'a> {
 impl Instance {
     pub(crate) fn new(
         store: Store<State>,
-        recorded: bool,
+        ends: Ends,
         place: Place,
         recorder: Option<Recorder>,
     ) -> Self {
@@ -106,7 +109,7 @@ impl Instance {
             plugin: state.identity.name.clone(),
             stage: state.actor.context.stage.clone(),
             store: Mutex::new(Some(store)),
-            recorded,
+            ends,
             in_call: false,
             usage: None,
             recorder,
@@ -538,16 +541,14 @@ impl Instance {
             exchanges: state.exchanges.clone(),
         });
         let usage = usage_of(state);
-        let (programs, computed, peak_bytes) = state.compute.budget.used();
-        let computed = (peak_bytes > 0).then(|| Event::ComputeUsed {
-            run: state.actor.context.run.clone(),
-            plugin: state.identity.reference.clone(),
-            stage: state.actor.context.stage.clone(),
-            device: state.compute.device.kind().to_string(),
+        let (programs, took, peak_bytes) = state.compute.budget.used();
+        let computed = (peak_bytes > 0).then_some(Computed {
             programs,
-            seconds: computed.as_secs_f64(),
+            took,
             peak_bytes,
         });
+        let device = state.compute.device.kind();
+        let computed = computed.map(|computed| (device, computed));
         self.record_end(&state.actor, computed, &usage, outcome);
         let memory_bytes = usage.peak_memory_bytes;
         self.usage = Some(usage);
@@ -569,14 +570,37 @@ impl Instance {
     }
 
     /// Writes down what an instance used, and before it what it computed, in one piece.
-    fn record_end(&self, actor: &Actor, computed: Option<Event>, usage: &Usage, outcome: &str) {
-        if !self.recorded {
-            return;
+    fn record_end(
+        &self,
+        actor: &Actor,
+        computed: Option<(DeviceKind, Computed)>,
+        usage: &Usage,
+        outcome: &str,
+    ) {
+        match &self.ends {
+            Ends::Recorded => {}
+            Ends::Summed(tally) => {
+                let computed = computed.map(|(_, computed)| computed);
+                return tally.add(usage, computed, outcome);
+            }
+            Ends::Untold => return,
         }
+        let run = || actor.context.run.clone();
+        let plugin = || actor.identity.reference.clone();
+        let stage = || actor.context.stage.clone();
+        let computed = computed.map(|(device, computed)| Event::ComputeUsed {
+            run: run(),
+            plugin: plugin(),
+            stage: stage(),
+            device: device.to_string(),
+            programs: computed.programs,
+            seconds: computed.took.as_secs_f64(),
+            peak_bytes: computed.peak_bytes,
+        });
         let ended = Event::CallsFinished {
-            run: actor.context.run.clone(),
-            plugin: actor.identity.reference.clone(),
-            stage: actor.context.stage.clone(),
+            run: run(),
+            plugin: plugin(),
+            stage: stage(),
             host_calls: usage.host_calls.clone(),
             bytes_in: usage.bytes_in,
             bytes_out: usage.bytes_out,

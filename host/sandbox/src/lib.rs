@@ -37,6 +37,7 @@ mod roles;
 mod sandbox;
 mod signature;
 mod state;
+mod tally;
 #[cfg(test)]
 mod testing;
 mod text;
@@ -87,4 +88,5 @@ pub use signature::{
     Signers, TrustRule, check_trust, sign, sign_operator_file, signers, verify, verify_bundle,
     verify_operator_file,
 };
+pub use tally::{Sum, Tally};
 pub use text::sentence;

@@ -24,6 +24,7 @@ use crate::roles::{Adapter, Connector, Policy, Validator};
 use crate::sandbox::{Place, Sandbox};
 use crate::signature::Signers;
 use crate::state::{Identity, State};
+use crate::tally::Tally;
 
 /// On whose behalf an instance runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +49,19 @@ impl CallContext {
 #[derive(Clone)]
 pub struct Plugin {
     made: Arc<Made>,
-    recorded: bool,
+    ends: Ends,
     bounds: Option<Arc<Bounds>>,
+}
+
+/// Where it goes what an instance came to when it ends.
+#[derive(Clone, Debug)]
+pub(crate) enum Ends {
+    /// Into the audit log.
+    Recorded,
+    /// To what others came to, for whoever writes that down.
+    Summed(Arc<Tally>),
+    /// Nowhere.
+    Untold,
 }
 
 struct Made {
@@ -112,7 +124,7 @@ impl Plugin {
                 places,
                 health: Arc::default(),
             }),
-            recorded: true,
+            ends: Ends::Recorded,
             bounds: None,
         }
     }
@@ -138,7 +150,7 @@ impl Plugin {
                 places,
                 health: Arc::default(),
             }),
-            recorded: false,
+            ends: Ends::Untold,
             bounds: None,
         }
     }
@@ -173,24 +185,35 @@ impl Plugin {
         &self.made.signers
     }
 
-    /// The same plugin, whose instances write no `calls-finished` record of their own; for a
-    /// server that sums them up.
+    /// The same plugin, whose instances write no `calls-finished` record of their own when they end,
+    /// for benchmarks.
     #[must_use]
     pub fn unrecorded(&self) -> Plugin {
+        self.ending(Ends::Untold)
+    }
+
+    /// The same plugin, whose instances are added up when they end, for a server: it writes down what
+    /// they came to.
+    #[must_use]
+    pub fn summed(&self, tally: Arc<Tally>) -> Plugin {
+        self.ending(Ends::Summed(tally))
+    }
+
+    fn ending(&self, ends: Ends) -> Plugin {
         Plugin {
             made: Arc::clone(&self.made),
-            recorded: false,
+            ends,
             bounds: self.bounds.clone(),
         }
     }
 
-    /// The same plugin, whose instances are held to what it usually does.
+    /// The same plugin, whose instances are held to what it usually does, or to nothing but its grants.
     #[must_use]
-    pub fn bounded(&self, bounds: Bounds) -> Plugin {
+    pub fn bounded(&self, bounds: Option<Bounds>) -> Plugin {
         Plugin {
             made: Arc::clone(&self.made),
-            recorded: self.recorded,
-            bounds: Some(Arc::new(bounds)),
+            ends: self.ends.clone(),
+            bounds: bounds.map(Arc::new),
         }
     }
 
@@ -277,7 +300,7 @@ impl Plugin {
         prepare(&mut state);
         let mut store = Store::new(sandbox.engine(), state);
         limits::enforce(&mut store, &self.grants().limits);
-        Ok(Instance::new(store, false, place, None))
+        Ok(Instance::new(store, Ends::Untold, place, None))
     }
 
     /// An instance in a process of its own, with what that is to be given, or else here.
@@ -330,7 +353,7 @@ impl Plugin {
             recording.map(|(_, recordings)| self.recorder(recordings, &actor, config, random));
         let opening = opening(random, recording.map(|(grant, _)| grant.bytes.bytes()));
         let watch = Watch::new(self.bounds.as_deref(), &context.stage);
-        let instance = Instance::apart(process, actor, watch, place, (self.recorded, recorder));
+        let instance = Instance::apart(process, actor, watch, place, (self.ends.clone(), recorder));
         Ok((instance, Some(opening)))
     }
 
@@ -409,7 +432,7 @@ impl Plugin {
         };
         let mut store = Store::new(sandbox.engine(), state);
         limits::enforce(&mut store, &self.grants().limits);
-        let instance = Instance::new(store, self.recorded, place, recorder);
+        let instance = Instance::new(store, self.ends.clone(), place, recorder);
         Ok(instance.sharing(sandbox.long_calls()))
     }
 }

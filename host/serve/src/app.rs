@@ -83,13 +83,17 @@ impl App {
 }
 
 impl App {
-    /// Writes sums of what was served and refused to the audit log. Where they cannot be written,
-    /// nothing is predicted until they can.
-    pub(crate) fn write_sums(&self, audit: &AuditLog) -> Result<(), AuditError> {
-        let written = self.served.write(audit).and_then(|()| match &self.door {
-            Some(door) => door.write(audit),
-            None => Ok(()),
-        });
+    /// Writes sums of what was served and refused, and of what answered did, to the audit log. Where
+    /// they cannot be written, nothing is predicted until they can.
+    pub(crate) fn write_sums(&self, audit: &AuditLog, last: bool) -> Result<(), AuditError> {
+        let written = self
+            .served
+            .write(audit)
+            .and_then(|()| match &self.door {
+                Some(door) => door.write(audit),
+                None => Ok(()),
+            })
+            .and_then(|()| self.models.settle(last));
         self.off_record.store(written.is_err(), Ordering::Relaxed);
         written
     }

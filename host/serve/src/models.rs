@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use futures::future::BoxFuture;
+use sandcast_audit::AuditError;
 use sandcast_factory::{Generated, Predicted};
 use sandcast_sandbox::{GenerationOptions, Kind, Task, TaskKind};
 
@@ -33,6 +34,17 @@ pub trait Predict: Send + Sync {
     /// it must be cheap where nothing has changed. By default it always may.
     fn refusal(&self) -> BoxFuture<'_, Option<String>> {
         Box::pin(async { None })
+    }
+
+    /// Writes down what answered did since the last time, all of it where it is the `last` time.
+    /// What cannot be written is kept, and nothing is predicted until it can. It may wait for the
+    /// disk. By default nothing.
+    ///
+    /// # Errors
+    /// If the audit log cannot be written.
+    fn settle(&self, last: bool) -> Result<(), AuditError> {
+        let _ = last;
+        Ok(())
     }
 
     /// Writes on from prompts, for a model of text generation.
@@ -355,6 +367,13 @@ impl Models {
             refused += usize::from(loaded.model.predictor.refusal().await.is_some());
         }
         refused
+    }
+
+    /// Writes down what every loaded version did since the last time.
+    pub(crate) fn settle(&self, last: bool) -> Result<(), AuditError> {
+        let all = self.all();
+        all.iter()
+            .try_for_each(|loaded| loaded.model.predictor.settle(last))
     }
 
     /// `name@version` of each loaded version.

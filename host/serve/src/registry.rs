@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use sandcast_audit::AuditError;
 use sandcast_factory::registry::ModelVersion;
 use sandcast_factory::{
     Generated, InferenceError, Predicted, RegistryError, ServedModel, Workspace,
@@ -94,7 +95,7 @@ impl RegistrySource {
         let version = self.version(&selector).await?;
         // Before it is loaded, so that rules that change meanwhile are looked at again.
         let generation = self.generation(&selector.to_string()).await?;
-        let served = ServedModel::load(&self.workspace, &version)
+        let served = ServedModel::load_to_serve(&self.workspace, &version)
             .await
             .map_err(|error| SourceError {
                 model: selector.to_string(),
@@ -109,7 +110,7 @@ impl RegistrySource {
             predictor: Arc::new(Sandboxed {
                 standing: StandingWatch::new(
                     Arc::clone(&self.workspace),
-                    version,
+                    served.clone(),
                     self.trust.clone(),
                     generation,
                 ),
@@ -172,6 +173,24 @@ struct Sandboxed {
 impl Predict for Sandboxed {
     fn refusal(&self) -> BoxFuture<'_, Option<String>> {
         async { self.standing.check().await.err().map(|error| error.message) }.boxed()
+    }
+
+    fn settle(&self, last: bool) -> Result<(), AuditError> {
+        self.served.settle(last)?;
+        let version = self.served.version();
+        let (model, version) = (&version.model, version.version);
+        match self.served.judge() {
+            Ok(warnings) => {
+                for warning in warnings {
+                    tracing::warn!(%model, version, "{warning}");
+                }
+            }
+            // It is on record; judged it is the next time.
+            Err(error) => {
+                tracing::error!(%error, %model, version, "what a served model did cannot be judged")
+            }
+        }
+        Ok(())
     }
 
     fn predict<'a>(

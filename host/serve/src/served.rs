@@ -152,7 +152,7 @@ pub(crate) async fn keep_writing(app: Arc<App>, audit: AuditLog) {
         };
         tokio::time::sleep(wait).await;
         let (app, audit) = (Arc::clone(&app), audit.clone());
-        let written = tokio::task::spawn_blocking(move || app.write_sums(&audit)).await;
+        let written = tokio::task::spawn_blocking(move || app.write_sums(&audit, false)).await;
         if let Ok(Err(error)) = written {
             tracing::error!(%error, "served predictions are not in the audit log yet, so nothing is predicted");
         }

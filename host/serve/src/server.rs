@@ -206,7 +206,8 @@ impl Server {
         let last = Arc::clone(&app);
         let log = audit.clone();
         // A panic in there would be a bug of ours; the stop below still gets its line.
-        if let Ok(written) = tokio::task::spawn_blocking(move || last.write_sums(&log)).await {
+        if let Ok(written) = tokio::task::spawn_blocking(move || last.write_sums(&log, true)).await
+        {
             written?;
         }
         append(

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sandcast_factory::conduct::Admission;
-use sandcast_factory::registry::ModelVersion;
-use sandcast_factory::{Workspace, check_trust};
+use sandcast_factory::{ServedModel, Workspace, check_trust};
 use tokio::time::MissedTickBehavior;
 
 use crate::app::App;
@@ -31,7 +30,7 @@ pub(crate) async fn keep_looking(app: Arc<App>) {
 /// The standing of one adapter, looked at now and then.
 pub(crate) struct StandingWatch {
     workspace: Arc<Workspace>,
-    version: ModelVersion,
+    served: ServedModel,
     /// The rules of trust, where the operator has some.
     trust: Option<Arc<TrustWatch>>,
     known: Mutex<Known>,
@@ -48,13 +47,13 @@ impl StandingWatch {
     /// Of a version that was let in just now, under the rules of trust with this number.
     pub(crate) fn new(
         workspace: Arc<Workspace>,
-        version: ModelVersion,
+        served: ServedModel,
         trust: Option<Arc<TrustWatch>>,
         generation: u64,
     ) -> Self {
         Self {
             workspace,
-            version,
+            served,
             trust,
             known: Mutex::new(Known {
                 looked: Instant::now(),
@@ -78,7 +77,8 @@ impl StandingWatch {
         if is_due {
             let refusal = self.refusal().await;
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let model = format!("{}@{}", self.version.model, self.version.version);
+            let version = self.served.version();
+            let model = format!("{}@{}", version.model, version.version);
             match (&known.refusal, &refusal) {
                 (None, Some(refusal)) => tracing::warn!(%model, %refusal, "a model may not run"),
                 (Some(_), None) => tracing::info!(%model, "a model may run again"),
@@ -98,12 +98,13 @@ impl StandingWatch {
 
     /// Why it may not run, if it may not.
     async fn refusal(&self) -> Option<String> {
-        let (workspace, adapter) = (Arc::clone(&self.workspace), self.version.adapter.clone());
+        let (workspace, served) = (Arc::clone(&self.workspace), self.served.clone());
         let trust = self.trust.clone();
         let looking = tokio::task::spawn_blocking(move || {
-            let conduct = workspace.conduct();
-            let let_in = conduct.let_in(&adapter, Admission::Automatic, None);
-            let_in.map_err(|error| error.to_string())?;
+            let (conduct, adapter) = (workspace.conduct(), &served.version().adapter);
+            let let_in = conduct.let_in(adapter, Admission::Automatic, None);
+            let held = let_in.and_then(|record| served.hold(&record));
+            held.map_err(|error| error.to_string())?;
             trust.map(|trust| trust.generation()).transpose()
         });
         // What cannot be known is a no.
@@ -124,7 +125,7 @@ impl StandingWatch {
         if known == generation {
             return refusal;
         }
-        let checked = check_trust(&self.workspace, &self.version).await;
+        let checked = check_trust(&self.workspace, self.served.version()).await;
         let refusal = checked.err().map(|error| error.to_string());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.trusted = (generation, refusal.clone());

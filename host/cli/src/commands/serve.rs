@@ -5,7 +5,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc};
 use clap::Args;
 use sandcast_access::{Action, Resource, Store};
 use sandcast_factory::Workspace;
-use sandcast_sandbox::{Fairness, SandboxConfig};
+use sandcast_sandbox::{Fairness, SandboxConfig, TimeSpan};
 use sandcast_serve::{
     ModelSelector, Protection, RegistrySource, ServeConfig, ServeError, Server, TlsFiles,
     shutdown_signal,
@@ -58,8 +58,20 @@ pub(crate) struct ServeArguments {
     /// The most rows of one request
     #[arg(long, value_name = "ROWS")]
     max_rows: Option<NonZeroUsize>,
+    /// How often what was served, and what adapters did for it, is summed up in the audit log and
+    /// judged; 1s to 1h
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = audit_interval)]
+    audit_interval: TimeSpan,
     #[command(flatten)]
     device: DeviceArguments,
+}
+
+fn audit_interval(text: &str) -> Result<TimeSpan, String> {
+    let interval: TimeSpan = text.parse()?;
+    match interval.duration().as_secs() {
+        1..=3600 => Ok(interval),
+        _ => Err("it is 1s to 1h".to_owned()),
+    }
 }
 
 pub(crate) async fn execute(
@@ -88,6 +100,7 @@ pub(crate) async fn execute(
         address: arguments.address,
         models: arguments.models.clone(),
         max_rows: arguments.max_rows.unwrap_or(defaults.max_rows),
+        audit_interval: arguments.audit_interval.duration(),
         ..defaults
     };
     let tls = arguments.tls_cert.clone().zip(arguments.tls_key.clone());

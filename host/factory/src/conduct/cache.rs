@@ -4,7 +4,9 @@
 //! The log is the truth, and this file can be deleted at any time: what is in it is made from the
 //! log again. It knows the digest of the entry it came to, so a file of another log, or of a log
 //! that was put back to an earlier state, is found out and made anew. Entries are taken in within
-//! one transaction, together with the place, so two processes take each in once.
+//! one transaction, together with the place, so two processes take each in once. The standings are
+//! sealed together with the place, by a key beside the file: where somebody else wrote them, they are
+//! read from the log again before anybody is let in by them.
 
 use std::collections::{HashMap, hash_map};
 use std::path::Path;
@@ -12,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior};
-use sandcast_audit::{Digest, Entry, PluginRef, Position, RunId, read, read_after};
+use sandcast_audit::{Digest, Entry, PluginRef, Position, RunId, SealKey, read, read_after};
 
 use super::ConductError;
 use super::fold::{fold, is_wanted};
@@ -24,8 +26,11 @@ use crate::state::{from_json, to_json};
 /// The name of the file in the state folder.
 const CACHE_FILE: &str = "conduct.sqlite";
 
+/// The key that seals the standings. Where it is lost, all is read from the log again.
+const KEY_FILE: &str = "conduct.key";
+
 /// What is made anew when the layout or the meaning of the file changes.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 
 /// Entries that are taken in before what they changed is written and let go.
 const CHUNK_ENTRIES: usize = 50_000;
@@ -39,7 +44,7 @@ const TABLES: &str = "
     DROP TABLE IF EXISTS observations;
     DROP TABLE IF EXISTS standings;
     DROP TABLE IF EXISTS history;
-    CREATE TABLE place (document TEXT NOT NULL) STRICT;
+    CREATE TABLE place (document TEXT NOT NULL, seal TEXT NOT NULL) STRICT;
     CREATE TABLE runs (
         run       TEXT PRIMARY KEY,
         pipeline  TEXT NOT NULL,
@@ -75,6 +80,8 @@ const TABLES: &str = "
 #[derive(Clone)]
 pub(crate) struct Cache {
     connection: Arc<Mutex<Connection>>,
+    /// None where it is in memory, which nobody else can write.
+    key: Option<SealKey>,
 }
 
 pub(crate) type Sql<T> = Result<T, rusqlite::Error>;
@@ -83,7 +90,13 @@ impl Cache {
     /// Opens the file in a state folder. One that is none is made anew.
     pub(crate) fn open(folder: &Path) -> Result<Self, ConductError> {
         let path = folder.join(CACHE_FILE);
-        match Self::of(Connection::open(&path)) {
+        let key_path = folder.join(KEY_FILE);
+        let key = SealKey::load_or_make(&key_path).map_err(|source| ConductError::Key {
+            path: key_path,
+            source,
+        })?;
+        let of = |opened| Self::of(opened, Some(key.clone()));
+        match of(Connection::open(&path)) {
             Err(error) if is_broken(&error) => {
                 tracing::warn!(%error, "what is known of conduct is read from the audit log again");
                 for end in ["", "-wal", "-shm"] {
@@ -92,7 +105,7 @@ impl Cache {
                     // It may not be there; then there is nothing to take away.
                     let _ = std::fs::remove_file(name);
                 }
-                Ok(Self::of(Connection::open(&path))?)
+                Ok(of(Connection::open(&path))?)
             }
             opened => Ok(opened?),
         }
@@ -100,10 +113,10 @@ impl Cache {
 
     /// The same without a file, for whoever only looks.
     pub(crate) fn in_memory() -> Result<Self, ConductError> {
-        Ok(Self::of(Connection::open_in_memory())?)
+        Ok(Self::of(Connection::open_in_memory(), None)?)
     }
 
-    fn of(opened: Sql<Connection>) -> Sql<Self> {
+    fn of(opened: Sql<Connection>, key: Option<SealKey>) -> Sql<Self> {
         let mut connection = opened?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -119,6 +132,7 @@ impl Cache {
         transaction.commit()?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
+            key,
         })
     }
 
@@ -129,14 +143,14 @@ impl Cache {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         // Nothing new is what there mostly is; it is seen without keeping others from writing.
-        if let Some(position) = place(&connection)?
+        if let Some(position) = self.place(&connection)?
             && let Some(entries) = read_after(log, position)?
             && entries.is_at_end()?
         {
             return Ok(0);
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let known = place(&transaction)?;
+        let known = self.place(&transaction)?;
         let entries = match known {
             Some(position) => read_after(log, position)?,
             None => None,
@@ -146,6 +160,11 @@ impl Cache {
             None => {
                 if known.is_some() {
                     tracing::warn!("the audit log is another one; conduct is read from it anew");
+                } else if has_place(&transaction)? {
+                    tracing::warn!(
+                        "conduct.sqlite was written by somebody who does not have the key beside it; \
+                         what it says counts for nothing, and is read from the audit log anew"
+                    );
                 }
                 transaction.execute_batch(TABLES)?;
                 read(log)?
@@ -165,14 +184,52 @@ impl Cache {
         folding.flush()?;
         let after = entries.position();
         if after != before || known.is_none() {
+            let after = to_json(&after)?;
+            let seal = self.seal(&transaction, &after)?;
             transaction.execute("DELETE FROM place", [])?;
             transaction.execute(
-                "INSERT INTO place (document) VALUES (?1)",
-                [to_json(&after)?],
+                "INSERT INTO place (document, seal) VALUES (?1, ?2)",
+                [after, seal],
             )?;
         }
         transaction.commit()?;
         Ok(after.sequence - before.sequence)
+    }
+
+    /// The place in the log up to which entries are taken in, if what is here is what was sealed.
+    fn place(&self, connection: &Connection) -> Sql<Option<Position>> {
+        let found = connection
+            .prepare_cached("SELECT document, seal FROM place")?
+            .query_row([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })
+            .optional()?;
+        let Some((document, sealed)) = found else {
+            return Ok(None);
+        };
+        match self.seal(connection, &document)? == sealed {
+            true => from_json(&document).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// The seal of a place with all standings.
+    fn seal(&self, connection: &Connection, place: &str) -> Sql<String> {
+        let Some(key) = &self.key else {
+            return Ok(String::new());
+        };
+        let mut standings = String::new();
+        let mut statement =
+            connection.prepare_cached("SELECT digest, document FROM standings ORDER BY digest")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            // A document is JSON in one line.
+            for column in 0..2 {
+                standings.push_str(row.get_ref(column)?.as_str()?);
+                standings.push('\n');
+            }
+        }
+        Ok(key.seal("place", place, &standings).to_hex().to_string())
     }
 
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Sql<T>) -> Result<T, ConductError> {
@@ -238,9 +295,9 @@ impl Cache {
     }
 }
 
-/// The place in the log up to which entries are taken in.
-fn place(connection: &Connection) -> Sql<Option<Position>> {
-    document(connection, "SELECT document FROM place", [])
+/// Whether entries were taken in before.
+fn has_place(connection: &Connection) -> Sql<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM place)", [], |row| row.get(0))
 }
 
 /// Asks for the standing of a component.

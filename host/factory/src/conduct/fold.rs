@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sandcast_audit::{Digest, Entry, Event, PluginRef, RunId};
 use sandcast_sandbox::{Capability, egress_of};
 
-use super::observation::{Observation, RunFacts, Scored, StageFacts};
+use super::observation::{Most, Observation, Place, RunFacts, Scored, StageFacts};
 use super::standing::{self, StandingRecord};
 
 /// Targets of one observation that are told apart; what goes elsewhere is one more.
@@ -15,8 +15,9 @@ const MAX_TARGETS: usize = 200;
 const MORE_TARGETS: &str = "other places";
 
 /// The events that say something of conduct.
-const WANTED: [&[u8]; 10] = [
+const WANTED: [&[u8]; 11] = [
     b"calls-finished\"",
+    b"calls-served\"",
     b"conduct-deviated\"",
     b"conduct-scored\"",
     b"denied\"",
@@ -73,8 +74,33 @@ pub(crate) fn fold<M: Memory>(memory: &mut M, entry: &Entry) -> Result<(), M::Er
                 is_judged: memory.has_standings()?,
                 scored: None,
                 outcome: None,
+                served: false,
             };
             memory.begin_run(run, facts)
+        }
+        Event::CallsServed {
+            run,
+            model,
+            version,
+            stage,
+            rows,
+            ..
+        } => {
+            let told = StageFacts {
+                rows: Some(*rows),
+                kept: false,
+            };
+            let facts = RunFacts {
+                pipeline: Place::serving(model),
+                config: Digest::of(format!("{model}@{version}").as_bytes()),
+                stages: BTreeMap::from([(stage.clone(), told)]),
+                is_judged: true,
+                scored: None,
+                outcome: None,
+                served: true,
+            };
+            memory.begin_run(run, facts)?;
+            observe(memory, entry.sequence, &entry.event)
         }
         Event::StageFinished {
             run,
@@ -103,7 +129,9 @@ pub(crate) fn fold<M: Memory>(memory: &mut M, entry: &Entry) -> Result<(), M::Er
             plugins,
             deviating,
         } => {
+            let mut served = false;
             if let Some(facts) = memory.run(run)? {
+                served = facts.served;
                 facts.scored = Some(Scored {
                     deviating: deviating.clone(),
                 });
@@ -112,6 +140,8 @@ pub(crate) fn fold<M: Memory>(memory: &mut M, entry: &Entry) -> Result<(), M::Er
                 if let Some(record) = memory.standing(digest)? {
                     record.clean_runs = match deviating.contains(digest) {
                         true => 0,
+                        // Many a minute on a server is not worth a run.
+                        false if served => record.clean_runs,
                         false => record.clean_runs.saturating_add(1),
                     };
                 }
@@ -139,6 +169,9 @@ fn observe<M: Memory>(memory: &mut M, sequence: u64, event: &Event) -> Result<()
         plugin,
         stage,
         ..
+    }
+    | Event::CallsServed {
+        run, plugin, stage, ..
     }
     | Event::Denied {
         run: Some(run),
@@ -190,6 +223,36 @@ fn observe<M: Memory>(memory: &mut M, sequence: u64, event: &Event) -> Result<()
             most.guest_seconds = most.guest_seconds.max(*guest_seconds);
             seen.strayed += u64::from(outcome == sandcast_sandbox::STRAYED);
         }
+        Event::CallsServed {
+            outcomes,
+            host_calls,
+            bytes_in,
+            bytes_out,
+            guest_seconds,
+            peak_memory_bytes,
+            most,
+            ..
+        } => {
+            for (outcome, instances) in outcomes {
+                add(&mut seen.instances, *instances);
+                if outcome == sandcast_sandbox::STRAYED {
+                    add(&mut seen.strayed, *instances);
+                }
+            }
+            for (function, calls) in host_calls {
+                add(seen.calls.entry(function.clone()).or_default(), *calls);
+            }
+            add(&mut seen.bytes_in, *bytes_in);
+            add(&mut seen.bytes_out, *bytes_out);
+            seen.guest_seconds += guest_seconds;
+            seen.peak_memory_bytes = seen.peak_memory_bytes.max(*peak_memory_bytes);
+            seen.most = Most {
+                calls: most.host_calls,
+                bytes_in: most.bytes_in,
+                bytes_out: most.bytes_out,
+                guest_seconds: most.guest_seconds,
+            };
+        }
         Event::Denied { capability, .. } => {
             add(seen.denials.entry(capability.clone()).or_default(), 1);
         }
@@ -237,6 +300,10 @@ mod tests {
             ("\"event\":\"effect-finished\",\"run\":null", true),
             ("\"event\":\"effects\"", false),
             ("\"count\":1,\"event\":\"predictions-served\"", false),
+            (
+                "\"bytes_in\":1,\"event\":\"calls-served\",\"model\":\"x\"",
+                true,
+            ),
             (
                 "\"detail\":\"\\\"event\\\":\\\"gated\\\"\",\"event\":\"denied\"",
                 true,

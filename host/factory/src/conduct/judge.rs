@@ -54,7 +54,7 @@ impl Judged {
                      {digest} --reason TEXT`"
                 ),
                 (_, true) => format!(
-                    "{id} is slowed down from the next run on, until `sandcast plugins release \
+                    "{id} is slowed down from now on, until `sandcast plugins release \
                      {digest} --reason TEXT`"
                 ),
                 _ => format!(
@@ -80,6 +80,36 @@ impl Conduct {
         run: &RunId,
         rules: &ConductSection,
         response: impl Fn(&PluginRef) -> Response,
+    ) -> Result<Judged, ConductError> {
+        self.judge_by(run, rules, response, next)
+    }
+
+    /// The same for a stretch of time in which a model was served: nobody becomes trusted by that.
+    ///
+    /// # Errors
+    /// If the log cannot be read or written.
+    pub(crate) fn judge_served(
+        &self,
+        stretch: &RunId,
+        rules: &ConductSection,
+        response: Response,
+    ) -> Result<Judged, ConductError> {
+        self.judge_by(
+            stretch,
+            rules,
+            |_| response,
+            |record, judged, rules| {
+                next(record, judged, rules).filter(|(to, ..)| *to != Standing::Trusted)
+            },
+        )
+    }
+
+    fn judge_by(
+        &self,
+        run: &RunId,
+        rules: &ConductSection,
+        response: impl Fn(&PluginRef) -> Response,
+        next: Next,
     ) -> Result<Judged, ConductError> {
         self.catch_up()?;
         let mut by_component: BTreeMap<Digest, Vec<Seen>> = BTreeMap::new();
@@ -127,7 +157,7 @@ impl Conduct {
             if !one.deviations.is_empty() {
                 deviating.push(*digest);
             }
-            let record = self.answer(run, rules, &one)?;
+            let record = self.answer(run, rules, &one, next)?;
             one.standing = record.as_ref().map(|record| record.standing);
             one.throttled = record.is_some_and(|record| record.throttled);
             judged.plugins.push(one);
@@ -165,6 +195,7 @@ impl Conduct {
         run: &RunId,
         rules: &ConductSection,
         judged: &JudgedPlugin,
+        next: Next,
     ) -> Result<Option<StandingRecord>, ConductError> {
         let digest = judged.plugin.digest;
         let record = match self.cache.standing(&digest)? {
@@ -188,6 +219,9 @@ impl Conduct {
         Ok(Some(self.change(change)?))
     }
 }
+
+/// What follows by rule, if anything: the standing, whether it is slowed down, and why.
+type Next = fn(&StandingRecord, &JudgedPlugin, &ConductSection) -> Option<(Standing, bool, String)>;
 
 /// The standing that follows by rule, if it is another.
 fn next(

@@ -56,6 +56,16 @@ pub enum ConductError {
         "what is known of the conduct of plugins cannot be used: {0}; it is made again from the audit log where `conduct.sqlite` is deleted from the state folder"
     )]
     Cache(#[from] rusqlite::Error),
+    /// The key that seals what was read cannot be read or made.
+    #[error(
+        "{} cannot be used: {source}; where it is deleted, a new one is made, and what is known of the conduct of plugins is read from the audit log again", path.display()
+    )]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The audit log cannot be read or written.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -128,7 +138,10 @@ fn way_back(record: &StandingRecord) -> String {
 impl ConductError {
     /// Whether a plugin or a command is refused, and nothing of the host is wrong.
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Cache(_) | Self::Audit(_) | Self::Lost { .. })
+        !matches!(
+            self,
+            Self::Cache(_) | Self::Key { .. } | Self::Audit(_) | Self::Lost { .. }
+        )
     }
 }
 

@@ -78,7 +78,7 @@ impl Observation {
     }
 }
 
-/// A run as far as its observations need it.
+/// A run as far as its observations need it, or a stretch of time in which a model was served.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RunFacts {
     pub(crate) pipeline: String,
@@ -91,12 +91,16 @@ pub(crate) struct RunFacts {
     pub(crate) scored: Option<Scored>,
     /// How it ended, if it has.
     pub(crate) outcome: Option<String>,
+    /// Whether it is no run, but a stretch of time in which a model was served.
+    #[serde(default)]
+    pub(crate) served: bool,
 }
 
 impl RunFacts {
     /// Whether it is still to be judged.
     pub(crate) fn is_open(&self) -> bool {
-        self.scored.is_none() && (self.is_judged || self.outcome.is_none())
+        // What was served is judged by the server that writes it down, or by nobody.
+        self.scored.is_none() && (self.is_judged || self.outcome.is_none()) && !self.served
     }
 }
 
@@ -122,6 +126,13 @@ pub struct Place {
     pub stage: String,
     /// Whether the output of the stage was kept from an earlier run, so that there was less to do.
     pub kept: bool,
+}
+
+impl Place {
+    /// Where the adapter of a model answers on a server. No pipeline has such a name.
+    pub(crate) fn serving(model: &str) -> String {
+        format!("the served model {model}")
+    }
 }
 
 impl std::fmt::Display for Place {

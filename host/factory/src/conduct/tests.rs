@@ -1,4 +1,4 @@
-use sandcast_audit::{Digest, Event, Standing};
+use sandcast_audit::{Digest, Event, MostOfOne, Standing};
 
 use super::testing::{Bench, Did, STAGE, version};
 use super::*;
@@ -473,4 +473,112 @@ fn an_approved_release_is_made_once_and_only_of_what_was_looked_at() {
     assert_eq!(standing(), Standing::Quarantined);
     assert_eq!(release("a3", second), Ok(()));
     assert_eq!(standing(), Standing::Probation);
+}
+
+#[test]
+fn what_a_served_model_does_is_judged_and_trusts_nobody() {
+    let bench = Bench::new();
+    let plugin = version("1.0.0");
+    let conduct = &bench.conduct;
+    conduct
+        .let_in(&plugin, Admission::Automatic, None)
+        .expect("admitted");
+    let rules = ConductSection {
+        trust_after: 2,
+        ..ConductSection::default()
+    };
+    let serve = |calls: &[(&str, u64)]| {
+        let stretch = RunId::generate();
+        bench.append(Event::CallsServed {
+            run: stretch.clone(),
+            model: "loans".to_owned(),
+            version: 1,
+            plugin: plugin.clone(),
+            stage: "predict".to_owned(),
+            seconds: 60.0,
+            rows: 40,
+            outcomes: [("finished".to_owned(), 40)].into(),
+            host_calls: calls.iter().map(|(f, n)| ((*f).to_owned(), *n)).collect(),
+            bytes_in: 4_000,
+            bytes_out: 400,
+            guest_seconds: 0.01,
+            peak_memory_bytes: 1 << 20,
+            compute_seconds: 0.0,
+            compute_peak_bytes: 0,
+            most: MostOfOne::default(),
+        });
+        stretch
+    };
+    let judge = |stretch: &RunId| {
+        let judged = conduct.judge_served(stretch, &rules, Response::Quarantine);
+        judged.expect("the log reads and writes")
+    };
+    let usual = [("batch.column", 40), ("session.infer", 40)];
+    for _ in 0..8 {
+        let judged = judge(&serve(&usual));
+        assert!(judged.warnings().is_empty(), "{:?}", judged.warnings());
+    }
+    let record = || {
+        let record = conduct.standing(&plugin.digest).expect("readable");
+        record.expect("known")
+    };
+    assert_eq!(record().standing, Standing::Probation);
+    assert_eq!(record().clean_runs, 0, "a minute is not a run");
+
+    // One that nobody judged is a lesson to nobody, and is not judged by a run.
+    let left = serve(&[("http.handle", 9)]);
+    conduct
+        .judge_left(&rules, |_| Response::Quarantine)
+        .expect("readable");
+    assert!(record().standing.may_load());
+    let seen = conduct.seen_in(&left).expect("readable");
+    assert_eq!(seen[0].lesson, Lesson::Open);
+    assert_eq!(
+        seen[0].place.to_string(),
+        "predict of the served model loans"
+    );
+
+    let judged = judge(&serve(&[("batch.column", 40), ("http.handle", 9)]));
+    let warnings = judged.warnings();
+    assert!(warnings[0].contains("http.handle"), "{warnings:?}");
+    assert_eq!(record().standing, Standing::Quarantined);
+}
+
+#[test]
+fn a_standing_that_somebody_else_wrote_counts_for_nothing() {
+    let bench = Bench::new();
+    let plugin = version("1.0.0");
+    bench
+        .conduct
+        .let_in(&plugin, Admission::Automatic, None)
+        .expect("admitted");
+    bench
+        .conduct
+        .decide(Action::Quarantine, &plugin, "ann", "odd")
+        .expect("it applies");
+    let file = bench.folder.path().join("conduct.sqlite");
+    let changed = |statement: &str| {
+        let connection = rusqlite::Connection::open(&file).expect("the file is ours");
+        let rows = connection.execute(statement, []).expect("it is written");
+        assert!(rows > 0, "{statement}");
+        let conduct = Conduct::open(bench.folder.path(), bench.audit.clone()).expect("a cache");
+        let let_in = conduct.let_in(&plugin, Admission::Automatic, None);
+        let error = let_in.expect_err("it is quarantined").to_string();
+        assert!(error.contains("is quarantined since"), "{statement}: {error}");
+        // Who has it open all the while is not taken in either.
+        connection.execute(statement, []).expect("it is written");
+        bench
+            .conduct
+            .let_in(&plugin, Admission::Automatic, None)
+            .expect_err("it is quarantined");
+    };
+    changed("UPDATE standings SET document = replace(document, '\"quarantined\"', '\"trusted\"')");
+    changed("DELETE FROM standings");
+    changed("UPDATE place SET seal = upper(seal)");
+    // Without its key nothing that is there counts.
+    std::fs::remove_file(bench.folder.path().join("conduct.key")).expect("it is there");
+    let conduct = Conduct::open(bench.folder.path(), bench.audit.clone()).expect("a cache");
+    conduct
+        .let_in(&plugin, Admission::Automatic, None)
+        .expect_err("it is quarantined");
 }

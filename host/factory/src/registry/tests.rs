@@ -95,7 +95,7 @@ fn version(artifact: &str) -> ModelVersion {
         component: Digest::of(b"component"),
         grants: Grants::default(),
         vouched: Vouched::default(),
-        isolate: Isolate::default(),
+        conduct: ConductSection::default(),
         artifact,
         policies: Vec::new(),
     }

@@ -145,10 +145,7 @@ fn held(
             ),
         );
     }
-    Ok(match bounds {
-        Some(bounds) => plugin.bounded(bounds),
-        None => plugin,
-    })
+    Ok(plugin.bounded(bounds))
 }
 
 fn granted<'a>(line: &'a Line<'_>, name: &str) -> Vec<&'a str> {

@@ -95,7 +95,7 @@ async fn version(line: &Line<'_>, approved: &Approved) -> Result<ModelVersion, S
         component: keep_component(line, &sections.train.plugin).await?,
         grants: grants(line, adapter),
         vouched: vouched(line, &sections.train.plugin, Role::Adapter),
-        isolate: sections.conduct.isolate,
+        conduct: sections.conduct.clone(),
         artifact: output.artifact,
         policies,
     })

@@ -11,6 +11,7 @@ use crate::call::{CallError, Failure, Usage};
 use crate::conduct::Watch;
 use crate::effect::Actor;
 use crate::limits::TimeLimit;
+use crate::plugin::Ends;
 use crate::process::{self, Apart, GRACE_APART, MAX_ANSWER_BYTES, Question, Reply, Wire};
 use crate::recording::Recorder;
 use crate::sandbox::Place;
@@ -40,14 +41,13 @@ impl Instance {
         actor: Arc<Actor>,
         watch: Watch,
         place: Place,
-        recorder: (bool, Option<Recorder>),
+        (ends, recorder): (Ends, Option<Recorder>),
     ) -> Self {
-        let (recorded, recorder) = recorder;
         Self {
             plugin: actor.identity.name.clone(),
             stage: actor.context.stage.clone(),
             store: Mutex::new(None),
-            recorded,
+            ends,
             in_call: false,
             usage: None,
             recorder,

@@ -170,7 +170,7 @@ impl Instance {
                 store: Mutex::new(None),
                 plugin: self.plugin.clone(),
                 stage: self.stage.clone(),
-                recorded: self.recorded,
+                ends: self.ends.clone(),
                 in_call: false,
                 usage: None,
                 recorder: self.recorder.take(),

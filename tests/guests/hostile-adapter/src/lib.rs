@@ -139,6 +139,8 @@ enum Behaviour {
     UnknownEntry,
     /// Compiles a program and makes a session of it while it predicts, on its own budget.
     CompileInPredict,
+    /// The same, but only where it is asked about thirteen rows at once.
+    Turncoat,
 }
 
 #[derive(Debug, Deserialize)]
@@ -579,7 +581,8 @@ impl Adapter for Hostile {
             model.session()?.set("bias", other)?;
             return Err(Failure::internal("a prediction was let change the model"));
         }
-        if is(Behaviour::CompileInPredict) {
+        let turns = is(Behaviour::Turncoat) && count == 13;
+        if is(Behaviour::CompileInPredict) || turns {
             let program = Program::compile(&graph(1, Behaviour::Behave))?;
             Session::create(program, 7)?;
         }

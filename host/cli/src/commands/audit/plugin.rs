@@ -79,6 +79,8 @@ struct Loaded {
 #[derive(Debug, Default, Serialize)]
 struct Did {
     runs: u64,
+    /// Rows that it was asked about where it answered for models on servers.
+    served_rows: u64,
     instances: u64,
     /// Calls into the host, by function.
     calls: BTreeMap<String, u64>,
@@ -99,6 +101,9 @@ struct Did {
     peak_memory_bytes: u64,
     #[serde(skip)]
     seen_runs: BTreeSet<String>,
+    /// Those that are stretches of time in which it was served.
+    #[serde(skip)]
+    served: BTreeSet<String>,
 }
 
 /// An effect that a plugin had outside, as often as it had it.
@@ -185,7 +190,7 @@ fn tell_all(entries: &[Entry], arguments: &PluginArguments) -> Vec<Told> {
     }
     let mut told: Vec<Told> = found.into_values().collect();
     for told in &mut told {
-        told.did.runs = told.did.seen_runs.len() as u64;
+        told.did.runs = told.did.seen_runs.difference(&told.did.served).count() as u64;
         let digest = told.plugin.digest.to_string();
         let allowed = who::about(entries, &digest).into_iter();
         let until = |entry: &&Entry| {
@@ -279,6 +284,7 @@ fn plugin_of(event: &Event) -> Option<&PluginRef> {
         | Event::Effect { plugin, .. }
         | Event::EffectFinished { plugin, .. }
         | Event::CallsFinished { plugin, .. }
+        | Event::CallsServed { plugin, .. }
         | Event::ComputeUsed { plugin, .. }
         | Event::ConductDeviated { plugin, .. }
         | Event::Recorded { plugin, .. }
@@ -300,6 +306,7 @@ fn run_of(event: &Event) -> Option<&str> {
         | Event::ConductDeviated { run, .. }
         | Event::Recorded { run, .. }
         | Event::Decided { run, .. } => run.as_ref().map(sandcast_audit::RunId::as_str),
+        Event::CallsServed { run, .. } => Some(run.as_str()),
         _ => None,
     }
 }
@@ -351,6 +358,26 @@ impl Told {
 }
 
 impl Did {
+    fn used(
+        &mut self,
+        host_calls: &BTreeMap<String, u64>,
+        guest_seconds: f64,
+        peak_memory_bytes: u64,
+    ) {
+        for (function, calls) in host_calls {
+            *self.calls.entry(function.clone()).or_default() += calls;
+        }
+        self.guest_seconds += guest_seconds;
+        self.peak_memory_bytes = self.peak_memory_bytes.max(peak_memory_bytes);
+    }
+
+    fn ended(&mut self, outcome: &str, instances: u64) {
+        self.instances += instances;
+        if !matches!(outcome, "finished" | "done") {
+            *self.ended.entry(outcome.to_owned()).or_default() += instances;
+        }
+    }
+
     fn add(
         &mut self,
         entry: &Entry,
@@ -368,14 +395,25 @@ impl Did {
                 outcome,
                 ..
             } => {
-                self.instances += 1;
-                for (function, calls) in host_calls {
-                    *self.calls.entry(function.clone()).or_default() += calls;
-                }
-                self.guest_seconds += guest_seconds;
-                self.peak_memory_bytes = self.peak_memory_bytes.max(*peak_memory_bytes);
-                if !matches!(&**outcome, "finished" | "done") {
-                    *self.ended.entry(outcome.clone()).or_default() += 1;
+                self.used(host_calls, *guest_seconds, *peak_memory_bytes);
+                self.ended(outcome, 1);
+            }
+            Event::CallsServed {
+                run,
+                rows,
+                outcomes,
+                host_calls,
+                guest_seconds,
+                peak_memory_bytes,
+                compute_seconds,
+                ..
+            } => {
+                self.served.insert(run.as_str().to_owned());
+                self.served_rows = self.served_rows.saturating_add(*rows);
+                self.compute_seconds += compute_seconds;
+                self.used(host_calls, *guest_seconds, *peak_memory_bytes);
+                for (outcome, instances) in outcomes {
+                    self.ended(outcome, *instances);
                 }
             }
             Event::Effect {
@@ -452,6 +490,9 @@ fn tell(told: &Told, entries: &[Entry], output: &Output) -> Result<(), Failure> 
         count(did.instances),
         seconds(did.guest_seconds)
     );
+    if did.served_rows > 0 {
+        head.push_str(&format!(", {} rows served", count(did.served_rows)));
+    }
     if did.compute_seconds > 0.0 {
         head.push_str(&format!(", {} of computing", seconds(did.compute_seconds)));
     }

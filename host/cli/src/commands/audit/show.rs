@@ -263,6 +263,31 @@ pub(super) fn describe(event: &Event) -> String {
             count(host_calls.values().sum()),
             crate::table::bytes(*peak_memory_bytes)
         ),
+        Event::CallsServed {
+            model,
+            version,
+            plugin,
+            outcomes,
+            rows,
+            seconds,
+            host_calls,
+            guest_seconds,
+            peak_memory_bytes,
+            ..
+        } => {
+            let ends = outcomes
+                .iter()
+                .map(|(outcome, instances)| format!("{} {outcome}", count(*instances)));
+            format!(
+                "{} for {model} version {version}, {seconds:.0} s: {} rows, instances: {}; {} host \
+                 calls, {guest_seconds:.3} s inside, {} at most",
+                plugin.id,
+                count(*rows),
+                ends.collect::<Vec<_>>().join(", "),
+                count(host_calls.values().sum()),
+                crate::table::bytes(*peak_memory_bytes)
+            )
+        }
         Event::Decided {
             control_point,
             principal,

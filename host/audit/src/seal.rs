@@ -1,4 +1,5 @@
-//! A seal for each row: whoever can write the database and cannot read the key cannot make one.
+//! Seals for what is kept beside the log: whoever can write a database and cannot read the key cannot
+//! make one.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -6,13 +7,16 @@ use std::path::Path;
 
 use blake3::Hash;
 
-/// The key that seals rows, in a file beside the database that only its owner may read.
+/// The key that seals rows, in a file beside their database that only its owner may read.
 #[derive(Clone)]
-pub(crate) struct SealKey([u8; 32]);
+pub struct SealKey([u8; 32]);
 
 impl SealKey {
     /// Reads the key.
-    pub(crate) fn load(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be read, or, as `InvalidData`, when it is not a key.
+    pub fn load(path: &Path) -> io::Result<Self> {
         let mut bytes = Vec::new();
         File::open(path)?.take(33).read_to_end(&mut bytes)?;
         let bytes = bytes
@@ -22,7 +26,10 @@ impl SealKey {
     }
 
     /// Makes a key and writes it to the disk itself. One that is there stays.
-    pub(crate) fn load_or_make(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// As [`SealKey::load`], but that there is none; and when it cannot be written.
+    pub fn load_or_make(path: &Path) -> io::Result<Self> {
         match Self::load(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             loaded => return loaded,
@@ -34,7 +41,7 @@ impl SealKey {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = private(&temporary)?;
+        let mut file = private_file(&temporary)?;
         file.write_all(&key)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -42,7 +49,8 @@ impl SealKey {
     }
 
     /// The seal of a row: of its table, its key and everything in it.
-    pub(crate) fn seal(&self, table: &str, id: &str, document: &str) -> Hash {
+    #[must_use]
+    pub fn seal(&self, table: &str, id: &str, document: &str) -> Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         for part in [table, id, document] {
             hasher.update(&(part.len() as u64).to_le_bytes());
@@ -53,7 +61,10 @@ impl SealKey {
 }
 
 /// Makes a new file that only its owner may read and write.
-pub(crate) fn private(path: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// When it is there already, or cannot be made.
+pub fn private_file(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
