@@ -199,7 +199,7 @@ impl Cache {
     /// The place in the log up to which entries are taken in, if what is here is what was sealed.
     fn place(&self, connection: &Connection) -> Sql<Option<Position>> {
         let found = connection
-            .prepare_cached("SELECT document, seal FROM place")?
+            .prepare("SELECT document, seal FROM place")?
             .query_row([], |row| {
                 Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
             })
@@ -220,7 +220,7 @@ impl Cache {
         };
         let mut standings = String::new();
         let mut statement =
-            connection.prepare_cached("SELECT digest, document FROM standings ORDER BY digest")?;
+            connection.prepare("SELECT digest, document FROM standings ORDER BY digest")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             // A document is JSON in one line.

@@ -564,7 +564,10 @@ fn a_standing_that_somebody_else_wrote_counts_for_nothing() {
         let conduct = Conduct::open(bench.folder.path(), bench.audit.clone()).expect("a cache");
         let let_in = conduct.let_in(&plugin, Admission::Automatic, None);
         let error = let_in.expect_err("it is quarantined").to_string();
-        assert!(error.contains("is quarantined since"), "{statement}: {error}");
+        assert!(
+            error.contains("is quarantined since"),
+            "{statement}: {error}"
+        );
         // Who has it open all the while is not taken in either.
         connection.execute(statement, []).expect("it is written");
         bench
