@@ -188,6 +188,18 @@ impl Bench {
         let entries = self.audit.entries().expect("a log in memory");
         entries.into_iter().map(|entry| entry.event).collect()
     }
+
+    /// What was refused, and the lines that would grant it.
+    fn denied(&self) -> Vec<String> {
+        let events = self.events().into_iter();
+        let denied = events.filter_map(|event| match event {
+            Event::Denied {
+                detail, grant_with, ..
+            } => Some(format!("{detail}; {grant_with}")),
+            _ => None,
+        });
+        denied.collect()
+    }
 }
 
 async fn content(plugin: &Plugin, config: &Value) -> Result<String, CallError> {
@@ -408,10 +420,14 @@ async fn sizes_times_and_numbers_are_bounded() {
         if config["url"] == "http://127.0.0.1:1/" {
             grant.port = Some(1.try_into().expect("not 0"));
         }
+        let before = bench.denied().len();
         let told = bench.ask(grant, config.clone()).await;
+        let mut line = format!("{config}\n    {told}\n");
+        for denied in bench.denied().split_off(before) {
+            writeln!(line, "    on record: {denied}").expect("a string");
+        }
         let port = server.address.port().to_string();
-        let line = format!("{config}\n    {told}\n").replace(&port, "PORT");
-        table.push_str(&line);
+        table.push_str(&line.replace(&port, "PORT"));
     }
     insta::assert_snapshot!("bounded", table);
     // Nothing that the guest left goes on.
@@ -424,6 +440,92 @@ async fn sizes_times_and_numbers_are_bounded() {
         0,
         "a connection is left"
     );
+}
+
+/// As much as is granted, and answers that are wrong or left: nobody was refused anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_within_its_bounds_is_no_denial_whatever_comes_of_it() {
+    let (bench, server) = (Bench::new(), Server::start());
+    let mut grant = server.grant();
+    grant.methods = vec![HttpMethod::Get, HttpMethod::Post];
+    grant.request_bytes = ByteSize::from_kib(4);
+    grant.response_bytes = ByteSize::from_bytes(100_000);
+    for config in [
+        json!({ "url": server.url("/ok"), "method": "POST", "body_bytes": 4096 }),
+        json!({ "url": server.url("/large") }),
+        json!({ "url": server.url("/cut") }),
+        json!({ "url": server.url("/nonsense") }),
+        json!({ "url": server.url("/endless"), "behaviour": "leave" }),
+    ] {
+        bench.ask(grant.clone(), config).await;
+    }
+    assert_eq!(bench.denied(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_bound_that_is_reached_is_a_denial_by_its_own_key() {
+    let (bench, server) = (Bench::new(), Server::start());
+    let mut grant = server.grant();
+    grant.methods = vec![HttpMethod::Get, HttpMethod::Post];
+    grant.request_bytes = ByteSize::from_kib(4);
+    grant.response_bytes = ByteSize::from_kib(4);
+    for (config, key, outcome) in [
+        (
+            json!({ "url": server.url("/ok"), "method": "POST", "body_bytes": 100_000 }),
+            "request_bytes",
+            "request body size",
+        ),
+        (
+            json!({ "url": server.url("/large") }),
+            "response_bytes",
+            "response body size",
+        ),
+        (
+            json!({ "url": server.url("/silent") }),
+            "timeout",
+            "timeout",
+        ),
+        (
+            json!({ "url": server.url("/halting") }),
+            "timeout",
+            "timeout",
+        ),
+    ] {
+        let before = bench.events().len();
+        let mut grant = grant.clone();
+        if key == "timeout" {
+            grant.timeout = TimeSpan::from_millis(500);
+        }
+        bench.ask(grant, config.clone()).await;
+        let events = bench.events().split_off(before);
+        let line = format!("plugins.caller.grants.http[0].{key}");
+        // It was begun, refused on the way, and ended: in this order.
+        let told: Vec<&Event> = events
+            .iter()
+            .filter(|event| {
+                matches!(
+                    event,
+                    Event::Effect { .. } | Event::Denied { .. } | Event::EffectFinished { .. }
+                )
+            })
+            .collect();
+        let [
+            Event::Effect { target, .. },
+            Event::Denied {
+                capability,
+                detail,
+                grant_with,
+                ..
+            },
+            Event::EffectFinished { outcome: end, .. },
+        ] = told[..]
+        else {
+            panic!("{config}: {told:?}");
+        };
+        assert_eq!((capability.as_str(), grant_with), ("http", &line));
+        assert!(detail.starts_with(target), "{detail}");
+        assert!(end.contains(outcome), "{config}: {end}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,8 +12,9 @@ pub(crate) const MIB: usize = 1 << 20;
 /// How far the host's heap may grow for one guest, its answers of 16 MiB and all of its messages.
 const HEAP_BYTES: usize = 64 * MIB;
 
-/// The same where tensors of the guest lie there too, of which it may hold 64 MiB.
-const HEAP_WITH_TENSORS_BYTES: usize = 128 * MIB;
+/// The same where tensors of the guest lie there too, of which it may hold 64 MiB, or what SQLite
+/// answers it with, of which that may hold 48.
+const HEAP_WITH_MORE_BYTES: usize = 128 * MIB;
 
 /// What a behaviour tries to do to the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +30,7 @@ pub(crate) enum Class {
     Compute,
     Files,
     Network,
+    Database,
     Fingerprint,
     Manifest,
     Compiler,
@@ -49,6 +51,7 @@ impl Class {
             Class::Compute => "abuses tensor programs",
             Class::Files => "looks for a way out of its folder",
             Class::Network => "looks for a way through the network",
+            Class::Database => "asks a database for more than its rows",
             Class::Fingerprint => "looks for what tells machines and moments apart",
             Class::Manifest => "says of itself what is not so",
             Class::Compiler => "has the compiler work without end",
@@ -165,8 +168,8 @@ fn all() -> Vec<Row> {
     let mut rows = GUESTS.to_vec();
     rows.extend(MADE);
     for row in &mut rows {
-        if row.guest.ends_with("adapter") {
-            row.heap_bytes = row.heap_bytes.max(HEAP_WITH_TENSORS_BYTES);
+        if row.guest.ends_with("adapter") || row.guest == "hostile-asker" {
+            row.heap_bytes = row.heap_bytes.max(HEAP_WITH_MORE_BYTES);
         }
     }
     rows
@@ -296,6 +299,16 @@ const GUESTS: &[Row] = &[
     row("hostile-adapter", "many-prompts", Class::HostMemory, Must::Failure),
     row("hostile-adapter", "not-generating", Class::Compute, Must::Failure),
     row("hostile-adapter", "looks-ahead", Class::Compute, Must::Failure),
+    row("hostile-adapter", "run-far-beyond", Class::Compute, Must::Failure),
+    row("hostile-adapter", "many-results", Class::Compute, Must::Failure),
+    row("hostile-adapter", "costly-rows", Class::Spin, Must::Failure),
+    row("hostile-adapter", "feeds-that-differ", Class::Compute, Must::Failure),
+    row("hostile-adapter", "judged-by-many", Class::Compute, Must::Failure),
+    row("hostile-adapter", "long-vocabulary", Class::HostMemory, Must::Limit),
+    row("hostile-adapter", "hoard-vocabularies", Class::HostMemory, Must::Failure),
+    row("hostile-adapter", "wide-binding", Class::HostMemory, Must::Failure),
+    row("hostile-adapter", "repeated-columns", Class::Columns, Must::Failure),
+    row("hostile-adapter", "hoard-reads", Class::HostMemory, Must::Limit),
     row("hostile-adapter", "long-state", Class::HostMemory, Must::Memory),
     row("hostile-adapter", "spin-in-predict", Class::Spin, Must::Timeout),
     row("hostile-adapter", "trap-in-predict", Class::Fault, Must::Trap),
@@ -306,6 +319,26 @@ const GUESTS: &[Row] = &[
     row("hostile-adapter", "predict-more-than-one", Class::Lies, Must::Harmless),
     row("hostile-adapter", "unknown-entry", Class::Compute, Must::Failure),
     row("hostile-adapter", "compile-in-predict", Class::Compute, Must::Harmless),
+    row("hostile-asker", "tokenizer", Class::Database, Must::Denied),
+    row("hostile-asker", "tokenizer-in-view", Class::Database, Must::Denied),
+    row("hostile-asker", "rtree-check", Class::Database, Must::Denied),
+    row("hostile-asker", "virtual-table", Class::Database, Must::Denied),
+    row("hostile-asker", "pages", Class::Database, Must::Denied),
+    row("hostile-asker", "load-extension", Class::Database, Must::Denied),
+    row("hostile-asker", "attach", Class::Database, Must::Denied),
+    row("hostile-asker", "writable-schema", Class::Database, Must::Denied),
+    row("hostile-asker", "instr-without-end", Class::Spin, Must::Failure),
+    row("hostile-asker", "replace-without-end", Class::Spin, Must::Failure),
+    row("hostile-asker", "like-without-end", Class::Spin, Must::Failure),
+    row("hostile-asker", "count-without-end", Class::Spin, Must::Failure),
+    row("hostile-asker", "distinct-without-end", Class::Spin, Must::Failure),
+    row("hostile-asker", "zeroblob", Class::HostMemory, Must::Failure),
+    row("hostile-asker", "printf", Class::HostMemory, Must::Failure),
+    row("hostile-asker", "group-concat", Class::HostMemory, Must::Failure),
+    row("hostile-asker", "group-array", Class::HostMemory, Must::Failure),
+    row("hostile-asker", "many-values", Class::HostMemory, Must::Failure),
+    row("hostile-asker", "long-value", Class::HostMemory, Must::Failure),
+    row("hostile-asker", "long-parameter", Class::HostMemory, Must::Failure),
     row("hostile-policy", "fail", Class::Fault, Must::Failure),
     row("hostile-policy", "spin-in-configure", Class::Spin, Must::Timeout),
     row("hostile-policy", "spin", Class::Spin, Must::Timeout),
@@ -356,6 +389,10 @@ const MADE: &[Row] = &[
     told("hostile-reader", "fill-by-size filled", Class::Files, Must::Harmless, "fills it with nothing"),
     told("hostile-reader", "make-many x", Class::Files, Must::Harmless, "makes files until there are no more"),
     told("hostile-reader", "read-often swapped/secret.txt", Class::Files, Must::Harmless, "reads while somebody else puts a link in the place of a folder, over and over"),
+    told("hostile-reader", "write-far filled", Class::Files, Must::Denied, "writes a byte a tebibyte beyond the end of a file"),
+    told("hostile-reader", "stream-far filled", Class::Files, Must::Denied, "the same by a stream that begins there"),
+    told("hostile-reader", "fill-exactly filled", Class::Files, Must::Denied, "writes to the last byte of its quota, which it may, and one more"),
+    told("hostile-reader", "list-many .", Class::Files, Must::Failure, "lists a folder over and over at one time"),
     told("caller", "ask http://169.254.169.254/latest/meta-data", Class::Network, Must::Denied, "asks the cloud for its keys"),
     told("caller", "ask http://[::1]:{port}/", Class::Network, Must::Denied, "asks this machine, by another name"),
     told("caller", "ask http://[::ffff:127.0.0.1]:{port}/", Class::Network, Must::Denied, "and another"),
@@ -383,6 +420,7 @@ const MADE: &[Row] = &[
     told("caller", "field upgrade: h2c", Class::Network, Must::Failure, "changes the protocol on the way"),
     told("caller", "ask-again {server}", Class::Network, Must::Failure, "asks more often than it may"),
     told("caller", "ask-at-once {server}", Class::Network, Must::Harmless, "asks very often without waiting"),
+    told("caller", "look-up localhost", Class::Network, Must::Harmless, "has a name looked up two hundred times at one time"),
     told("caller", "leave {server}", Class::Network, Must::Harmless, "asks for an answer without end and leaves it"),
     told("noise", "environment", Class::Fingerprint, Must::Harmless, "reads the environment and the arguments of the host"),
     told("noise", "fingerprint", Class::Fingerprint, Must::Harmless, "looks at the clock, at how long work takes, at keys of hashes and at where its memory lies; two instances see the same"),
@@ -467,9 +505,10 @@ const MADE: &[Row] = &[
 
 /// The guests of `tests/guests` whose behaviours are all in rows; the word that a behaviour's name
 /// begins with is that of the guest's own list.
-const LISTED: [&str; 6] = [
+const LISTED: [&str; 7] = [
     "caller",
     "hostile-adapter",
+    "hostile-asker",
     "hostile-connector",
     "hostile-policy",
     "hostile-reader",
@@ -477,7 +516,7 @@ const LISTED: [&str; 6] = [
 ];
 
 /// Rows of these begin with another word than the guest's.
-const OWN_WORDS: [&str; 1] = ["field"];
+const OWN_WORDS: [&str; 2] = ["field", "look-up"];
 
 /// The behaviours in the source of a guest, with what each says of itself.
 fn behaviours(guest: &str) -> BTreeMap<String, String> {
@@ -555,8 +594,9 @@ fn table() -> String {
     let mut text = format!(
         "# What hostile guests try, and what comes of it\n\n\
          {} behaviours. Written by `tests/tests/hostile`, which runs each of them, measures how far\n\
-         the host's heap grows (64 MiB at most, 128 with tensors, unless the row says otherwise) and how much\n\
-         linear memory there is (within `limits.memory`), and then has a good guest do its work.\n\
+         the host's heap grows (64 MiB at most, 128 with tensors or with what SQLite holds, unless the row says\n\
+         otherwise) and how much linear memory there is (within `limits.memory`), and then has a good guest do\n\
+         its work.\n\
          `UPDATE_HOSTILE=1` writes it anew.\n",
         rows.len()
     );
@@ -584,7 +624,7 @@ fn table() -> String {
                 row.tries
             };
             let more = match row.heap_bytes {
-                HEAP_BYTES | HEAP_WITH_TENSORS_BYTES => String::new(),
+                HEAP_BYTES | HEAP_WITH_MORE_BYTES => String::new(),
                 bytes => format!("; at most {} MiB", bytes / MIB),
             };
             let shown: String = row.behaviour.escape_debug().collect();

@@ -6,6 +6,7 @@
 //! KiB that the heap grew, KiB of linear memory, seconds.
 
 mod archive;
+mod askers;
 mod catalogue;
 mod components;
 mod exports;
@@ -20,12 +21,13 @@ use sandcast_tests::allocator::Counting;
 static MEMORY: Counting = Counting::new();
 
 /// The guests whose rows are run.
-const RUN: [&str; 15] = [
+const RUN: [&str; 16] = [
     "bomb",
     "caller",
     "connector-csv",
     "forger",
     "hostile-adapter",
+    "hostile-asker",
     "hostile-connector",
     "hostile-policy",
     "hostile-reader",

@@ -148,6 +148,10 @@ async fn readers() {
             .map(|found| found.len())
             .sum();
         assert!(taken <= 10_600, "{row}: {taken} bytes lie there");
+        if behaviour == "fill-exactly" {
+            let quota = 10_500 + "open".len() as u64;
+            assert_eq!(taken, quota, "{row}: the last byte is written");
+        }
     }
     yard.finish();
 }
@@ -202,9 +206,35 @@ fn asking(row: &Row, address: SocketAddr) -> Value {
             let (authority, path) = rest.split_at(place);
             json!({ "behaviour": behaviour, "url": authority, "path": &path[1..] })
         }
+        "look-up" => json!({
+            "behaviour": "ask-at-once", "times": LOOKUPS,
+            "url": format!("http://{rest}:{}/", address.port()),
+        }),
         "leave" => json!({ "behaviour": behaviour, "url": format!("{server}endless") }),
         _ => json!({ "behaviour": behaviour, "url": rest, "times": 100 }),
     }
+}
+
+/// Names that one row has looked up at one time, and the threads that the host may need for it: those
+/// for 64 lookups, and a few of its own.
+const LOOKUPS: u32 = 200;
+const MOST_THREADS: usize = 64 + 16;
+
+/// Threads of this process, as far as the system says.
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+/// Looks again and again how many there are: the most that there were.
+fn watching_threads(is_over: Arc<AtomicBool>) -> std::thread::JoinHandle<usize> {
+    std::thread::spawn(move || {
+        let mut most = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            most = most.max(threads());
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        most
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,11 +251,19 @@ async fn callers() {
         .expect("a grant"),
     ];
     let good = json!({ "url": format!("http://{address}/") });
+    // By its name it is nowhere that is public, so nothing is sent.
+    let by_name = serde_json::from_value(json!({
+        "host": "localhost", "port": address.port(), "scheme": "http", "at_once": LOOKUPS,
+    }));
+    let mut with_name = with_host.clone();
+    with_name.http.push(by_name.expect("a grant"));
     for row in rows_of("caller") {
+        let looks_up = row.behaviour.starts_with("look-up ");
+        let granted = if looks_up { &with_name } else { &with_host };
         // A new one for each row: requests are counted over the life of an instance.
         let loaded = yard
             .sandbox
-            .load("caller", &component, Role::Connector, with_host.clone());
+            .load("caller", &component, Role::Connector, granted.clone());
         let plugin = loaded.await.expect("it loads");
         heard.lock().expect("no panic").clear();
         let config = asking(&row, address);
@@ -245,7 +283,18 @@ async fn callers() {
             content(&plugin, &good).await?;
             Ok(Vec::new())
         };
+        let is_over = Arc::new(AtomicBool::new(false));
+        let before = threads();
+        let watcher = looks_up.then(|| watching_threads(Arc::clone(&is_over)));
         yard.lets(&row, attempt, afterwards).await;
+        is_over.store(true, Ordering::Relaxed);
+        if let Some(watcher) = watcher {
+            let most = watcher.join().expect("no panic");
+            assert!(
+                most <= before + MOST_THREADS,
+                "{row}: {most} threads, and {before} before"
+            );
+        }
     }
     yard.finish();
 }

@@ -131,10 +131,11 @@ impl Yard {
     {
         let records = self.events().len();
         let before = MEMORY.begin();
+        let sqlite_before = sqlite_held();
         let started = Instant::now();
         let outcome = attempt.await;
         let took = started.elapsed();
-        let growth = MEMORY.growth(before);
+        let growth = MEMORY.growth(before) + sqlite_peak().saturating_sub(sqlite_before);
         let (must, told) = judged(&outcome);
         self.note(row, must, &told, growth);
         if must != row.must
@@ -245,6 +246,20 @@ impl Yard {
         assert_eq!(self.sandbox.live_instances(), 0, "every instance is gone");
         self.told
     }
+}
+
+/// The most bytes that SQLite held since this was asked last. They are not on the heap that is counted.
+#[expect(unsafe_code, reason = "rusqlite has no safe way to ask for it")]
+fn sqlite_peak() -> usize {
+    // SAFETY: it takes a number and may be called from any thread, at any time.
+    let bytes = unsafe { rusqlite::ffi::sqlite3_memory_highwater(1) };
+    usize::try_from(bytes).unwrap_or(0)
+}
+
+/// Bytes that it holds now: the most since a moment ago.
+fn sqlite_held() -> usize {
+    sqlite_peak();
+    sqlite_peak()
 }
 
 /// What guests are granted here.

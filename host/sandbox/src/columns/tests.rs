@@ -563,3 +563,28 @@ fn datasets_need_one_schema_and_a_batch() {
     assert!(super::read(&lent, 2, &[]).is_err());
     assert!(super::read(&lent, 0, &["nothing".into()]).is_err());
 }
+
+#[test]
+fn a_column_is_read_once_for_each_time_it_is_named() {
+    let lent = Dataset::lend(&[rows(3)]).expect("one schema");
+    let named = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        super::read(&lent, 0, &names)
+    };
+    let all = ["time", "day", "text", "number", "whole", "truth"];
+    let read = named(&all).expect("each of them once, in any order");
+    assert_eq!(column_names(&read.schema()), all);
+    assert_eq!(named(&[]).expect("no column").num_rows(), 3);
+    for (names, twice) in [
+        (vec!["text", "text"], "text"),
+        (vec!["day", "text", "day", "text"], "day"),
+        // Whatever else is wrong with them.
+        (vec!["nothing", "nothing"], "nothing"),
+        (vec!["text"; 100_000], "text"),
+    ] {
+        let refused = named(&names).expect_err("it is named twice");
+        assert!(matches!(refused.code, types::FailureCode::InvalidInput));
+        let said = format!("the column `{twice}` is asked for twice");
+        assert_eq!(refused.message, said);
+    }
+}

@@ -1,6 +1,8 @@
 //! An adapter that misbehaves as its hyperparameters say. What it is to do in `predict` travels in
 //! the state of the model.
 
+mod beyond;
+
 use sandcast_sdk::columns::Rows;
 use sandcast_sdk::forest::{
     Forest, ForestColumns, ForestExamples, ForestObjective, ForestPlan, ForestTarget,
@@ -119,6 +121,26 @@ enum Behaviour {
     NotGenerating,
     /// A generation that looks ahead.
     LooksAhead,
+    /// A run over so many rows that its results are 2^46 numbers, of a program that declares one.
+    RunFarBeyond,
+    /// Results that are 4096 times what is given.
+    ManyResults,
+    /// A run that is little for the row that it declares, and much for those that are given.
+    CostlyRows,
+    /// Inputs of different numbers of rows.
+    FeedsThatDiffer,
+    /// Training on a few rows that is judged by 2^32 - 1.
+    JudgedByMany,
+    /// A vocabulary of many bytes.
+    LongVocabulary,
+    /// Sessions that are bound to vocabularies, without end.
+    HoardVocabularies,
+    /// An input that is bound to the same column as often as it may.
+    WideBinding,
+    /// Asks for the same column a hundred thousand times at once.
+    RepeatedColumns,
+    /// Reads the same rows without end, and keeps them.
+    HoardReads,
     /// A state of many bytes.
     LongState,
     /// Never comes back from `predict`.
@@ -517,6 +539,16 @@ impl Adapter for Hostile {
             | Behaviour::ManyPrompts
             | Behaviour::NotGenerating
             | Behaviour::LooksAhead => misuse(behaviour)?,
+            Behaviour::RunFarBeyond
+            | Behaviour::ManyResults
+            | Behaviour::CostlyRows
+            | Behaviour::FeedsThatDiffer
+            | Behaviour::JudgedByMany
+            | Behaviour::LongVocabulary
+            | Behaviour::HoardVocabularies
+            | Behaviour::WideBinding
+            | Behaviour::RepeatedColumns
+            | Behaviour::HoardReads => beyond::attempt(training, behaviour)?,
             _ => {}
         }
         let task = training.task();

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use sandcast_sdk::bindings::imports::wasi::filesystem::preopens;
 use sandcast_sdk::bindings::imports::wasi::filesystem::types::{
-    DescriptorFlags, OpenFlags, PathFlags,
+    Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags,
 };
 use sandcast_sdk::columns::{Rows, field};
 use sandcast_sdk::{Chunk, Connector, Failure, Field, Kind, ScanRequest, Split, files};
@@ -41,6 +41,14 @@ enum Behaviour {
     ReadOften,
     /// Makes a hard link called `out` to the path and reads it.
     HardLinkAndRead,
+    /// Writes a byte to the file at the path, a tebibyte beyond its end.
+    WriteFar,
+    /// The same by a stream that begins there.
+    StreamFar,
+    /// Writes exactly what the tests grant to the file at the path, and a byte more.
+    FillExactly,
+    /// Lists the folder at the path over and over at one time.
+    ListMany,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,20 +71,92 @@ const MOST_FILES: u32 = 100;
 const PIECE: usize = 1000;
 const MOST_PIECES: u64 = 100;
 
+/// Bytes that the tests let it write.
+const QUOTA: usize = 10_500;
+
+/// A place in a file that is beyond any end.
+const FAR: u64 = 1 << 40;
+
+/// Lists of a folder that are open at most.
+const MOST_LISTINGS: usize = 1000;
+
 /// How often a path is read that somebody changes.
 const READINGS: u32 = 3000;
 
-/// Writes until it may not.
-fn fill(behaviour: Behaviour, path: &str) -> Result<String, Failure> {
+/// Makes a file in the first granted folder.
+fn make(path: &str) -> Result<Descriptor, Failure> {
     let (folder, _) = first_folder()?;
-    let file = folder
+    folder
         .open_at(
             PathFlags::empty(),
             path,
             OpenFlags::CREATE,
             DescriptorFlags::READ | DescriptorFlags::WRITE,
         )
-        .map_err(|code| Failure::denied(format!("open `{path}`: {}", code.name())))?;
+        .map_err(|code| refused("open", path, code))
+}
+
+fn refused(what: &str, path: &str, code: ErrorCode) -> Failure {
+    Failure::denied(format!("{what} `{path}`: {}", code.name()))
+}
+
+/// Writes a byte far beyond the end.
+fn write_far(behaviour: Behaviour, path: &str) -> Result<String, Failure> {
+    let file = make(path)?;
+    match behaviour {
+        Behaviour::StreamFar => {
+            let stream = file.write_via_stream(FAR);
+            let stream = stream.map_err(|code| refused("write", path, code))?;
+            let written = stream.blocking_write_and_flush(b"x");
+            written.map_err(|_| Failure::denied(format!("write `{path}`")))?;
+        }
+        _ => {
+            let written = file.write(b"x", FAR);
+            written.map_err(|code| refused("write", path, code))?;
+        }
+    }
+    Ok("written".into())
+}
+
+/// Writes all that it may, to the last byte, and one more.
+fn fill_exactly(path: &str) -> Result<String, Failure> {
+    let file = make(path)?;
+    let stream = file.write_via_stream(0);
+    let stream = stream.map_err(|code| refused("write", path, code))?;
+    for piece in [b'x'; QUOTA].chunks(PIECE) {
+        let written = stream.blocking_write_and_flush(piece);
+        written.map_err(|_| Failure::internal("what it may write was refused"))?;
+    }
+    let written = stream.blocking_write_and_flush(b"x");
+    written.map_err(|_| Failure::denied("one byte more"))?;
+    Ok("one byte more".into())
+}
+
+/// Lists a folder without ending any of the lists.
+fn list_many(path: &str) -> Result<String, Failure> {
+    let (folder, _) = first_folder()?;
+    let folder = folder
+        .open_at(
+            PathFlags::empty(),
+            path,
+            OpenFlags::DIRECTORY,
+            DescriptorFlags::READ,
+        )
+        .map_err(|code| refused("open", path, code))?;
+    let mut listings = Vec::new();
+    while listings.len() < MOST_LISTINGS {
+        let listed = folder.read_directory().map_err(|code| {
+            let count = listings.len();
+            Failure::exhausted(format!("after {count} lists: {}", code.name()))
+        })?;
+        listings.push(listed);
+    }
+    Ok(format!("{} lists", listings.len()))
+}
+
+/// Writes until it may not.
+fn fill(behaviour: Behaviour, path: &str) -> Result<String, Failure> {
+    let file = make(path)?;
     let stream = match behaviour {
         Behaviour::FillByStream => file.write_via_stream(0).ok(),
         _ => None,
@@ -121,13 +201,7 @@ fn raw(path: &str, open: OpenFlags, flags: DescriptorFlags) -> Result<String, Fa
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn first_folder() -> Result<
-    (
-        sandcast_sdk::bindings::imports::wasi::filesystem::types::Descriptor,
-        String,
-    ),
-    Failure,
-> {
+fn first_folder() -> Result<(Descriptor, String), Failure> {
     preopens::get_directories()
         .into_iter()
         .next()
@@ -179,6 +253,9 @@ impl Reader {
                     })?;
                 raw("out", OpenFlags::empty(), DescriptorFlags::READ)
             }
+            Behaviour::WriteFar | Behaviour::StreamFar => write_far(self.config.behaviour, path),
+            Behaviour::FillExactly => fill_exactly(path),
+            Behaviour::ListMany => list_many(path),
             Behaviour::LinkAndRead => {
                 let (folder, _) = first_folder()?;
                 folder.symlink_at(path, "out").map_err(|code| {

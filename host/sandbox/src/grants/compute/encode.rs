@@ -560,6 +560,28 @@ mod tests {
     }
 
     #[test]
+    fn every_word_of_a_binding_counts() {
+        let of = |encoding| held_bytes(&[bind("x", encoding)]);
+        let entry = |bytes: u64| bytes + VOCABULARY_ENTRY_BYTES;
+        assert_eq!(held_bytes(&[]), 0);
+        assert_eq!(of(Encoding::Target("age".into())), entry(1) + entry(3));
+        let numbers = Encoding::Numbers(vec!["age".into(); 7]);
+        assert_eq!(of(numbers), entry(1) + 7 * entry(3));
+        let labels = entry(4) + entry(3) + entry(0);
+        assert_eq!(
+            of(Encoding::Labels(category("home", &["own", ""]))),
+            entry(1) + labels
+        );
+        let categories = Encoding::Categories(vec![category("home", &["own", ""]); 2]);
+        assert_eq!(of(categories), entry(1) + 2 * labels);
+        let both = [
+            bind("x", Encoding::Numbers(vec![])),
+            bind("y", Encoding::Numbers(vec![])),
+        ];
+        assert_eq!(held_bytes(&both), 2 * entry(1));
+    }
+
+    #[test]
     fn no_rows_make_empty_inputs() {
         let empty = vec![rows()[0].slice(0, 0)];
         let made = feeds(

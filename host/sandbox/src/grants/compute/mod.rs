@@ -11,6 +11,8 @@ mod generate;
 mod graph;
 mod host;
 mod models;
+#[cfg(test)]
+mod tests;
 mod train;
 mod watch;
 

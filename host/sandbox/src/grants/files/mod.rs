@@ -6,6 +6,8 @@
 //! quota, and records every refusal.
 
 mod quota;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 

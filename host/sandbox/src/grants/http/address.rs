@@ -15,7 +15,9 @@ const MAX_ADDRESSES: usize = 32;
 
 /// Names that are looked up at a time, by all instances: each holds a thread until the system answers,
 /// whether anybody still waits or not.
-static LOOKUPS: Semaphore = Semaphore::const_new(64);
+const MAX_LOOKUPS: usize = 64;
+
+static LOOKUPS: Semaphore = Semaphore::const_new(MAX_LOOKUPS);
 
 /// The addresses that a name stands for. What is given to hold is held until the lookup has ended,
 /// which may be after whoever asked has gone.
@@ -87,7 +89,63 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::sync::Mutex;
+    use tokio::time::{sleep, timeout};
+
     use super::*;
+
+    /// One test at a time: lookups are counted for all.
+    static ALONE: Mutex<()> = Mutex::const_new(());
+
+    #[tokio::test]
+    async fn who_finds_all_lookups_taken_waits_for_one_to_end() {
+        let _alone = ALONE.lock().await;
+        let all = LOOKUPS.acquire_many(MAX_LOOKUPS as u32).await;
+        let all = all.expect("nobody closes it");
+        let mut looking = Box::pin(look_up("localhost", 80, ()));
+        let waited = timeout(Duration::from_millis(50), &mut looking).await;
+        assert!(waited.is_err(), "{waited:?}");
+        drop(all);
+        let found = looking.await.expect("this machine");
+        assert!(!found.is_empty() && found.len() <= MAX_ADDRESSES);
+        assert!(found.iter().all(|it| it.ip().is_loopback()), "{found:?}");
+        assert_eq!(LOOKUPS.available_permits(), MAX_LOOKUPS);
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_is_left_holds_its_place_until_it_has_ended() {
+        let _alone = ALONE.lock().await;
+        let place = Arc::new(());
+        let mut looking = Box::pin(look_up("localhost", 80, Arc::clone(&place)));
+        // It is under way; with one thread it goes on only when this waits.
+        assert!(futures::poll!(&mut looking).is_pending());
+        drop(looking);
+        assert_eq!(Arc::strong_count(&place), 2);
+        assert_eq!(LOOKUPS.available_permits(), MAX_LOOKUPS - 1);
+        let ended = async {
+            while Arc::strong_count(&place) > 1 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), ended)
+            .await
+            .expect("it ends");
+        assert_eq!(LOOKUPS.available_permits(), MAX_LOOKUPS);
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_fails_gives_its_place_back() {
+        let _alone = ALONE.lock().await;
+        let place = Arc::new(());
+        // No system takes it for a name, so nobody is asked.
+        let looked = look_up("no\0name", 80, Arc::clone(&place)).await;
+        assert!(looked.is_err(), "{looked:?}");
+        assert_eq!(Arc::strong_count(&place), 1);
+        assert_eq!(LOOKUPS.available_permits(), MAX_LOOKUPS);
+    }
 
     #[test]
     fn only_the_internet_is_public() {

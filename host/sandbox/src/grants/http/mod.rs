@@ -7,6 +7,7 @@
 //! the guest. Each request is on record before it is sent.
 
 mod address;
+mod bounds;
 mod exchange;
 mod send;
 mod target;

@@ -1,26 +1,23 @@
 //! Sends a request that was authorised: looks the name up, checks every address, connects to one of
-//! these, speaks TLS where that is granted, and bounds what goes out and what comes back.
+//! these, speaks TLS where that is granted, and holds it to its time.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -30,6 +27,7 @@ use wasmtime_wasi_http::{
 };
 
 use super::address::{is_public, look_up, plain};
+use super::bounds::{Bounded, Counted, Terms};
 use super::exchange::Exchanges;
 use super::target::Target;
 use super::{
@@ -66,10 +64,8 @@ pub(super) struct Sender {
 
 /// A request that was authorised and is on record.
 struct Permit {
-    actor: Arc<Actor>,
-    /// The grant that covers it.
-    index: usize,
     target: Target,
+    terms: Terms,
     effect: Effect,
     place: OwnedSemaphorePermit,
 }
@@ -122,11 +118,9 @@ impl Sender {
             return Err(Error::HttpRequestDenied);
         }
         let grant = &grants[index];
+        let terms = Terms::of(&actor, index, &target);
         let over = |key: &str, what: String| {
-            let name = &actor.identity.name;
-            let line = format!("plugins.{name}.grants.http[{index}].{key}");
-            let detail = text::sentence(&format!("{target}: {what}"), MAX_TARGET_BYTES);
-            actor.deny_with(Capability::Http.as_str(), detail, line);
+            terms.deny(key, &what);
             Error::ConnectionLimitReached
         };
         let (places, sent) = &mut self.places[index];
@@ -157,11 +151,10 @@ impl Sender {
             Error::InternalError(None)
         })?;
         Ok(Permit {
-            index,
             target,
+            terms,
             effect,
             place,
-            actor,
         })
     }
 }
@@ -218,14 +211,13 @@ async fn send(
     options: RequestOptions,
 ) -> Result<Answer, Error> {
     let Permit {
-        actor,
-        index,
         target,
+        terms,
         mut effect,
         place,
     } = permit;
     let place = Arc::new(place);
-    let grant = &actor.identity.grants.http[index];
+    let grant = terms.grant();
     let deadline = Instant::now() + grant.timeout.duration();
     let destination = Destination {
         host: &target.host,
@@ -239,43 +231,39 @@ async fn send(
     let connecting = tokio::time::timeout(patience, connecting);
     let connected = match tokio::time::timeout_at(deadline, connecting).await {
         Ok(Ok(connected)) => connected,
-        Ok(Err(_)) | Err(_) => Err(Error::ConnectionTimeout),
+        // As long as the guest wanted to wait.
+        Ok(Err(_)) => Err(Error::ConnectionTimeout),
+        Err(_) => {
+            terms.too_late();
+            Err(Error::ConnectionTimeout)
+        }
     };
     let sent = match connected {
         Err(error) => Err(error),
         Ok(stream) => {
-            let asking = exchange(grant, &target, stream, request, options, &mut effect);
-            tokio::time::timeout_at(deadline, asking)
-                .await
-                .unwrap_or(Err(Error::HttpResponseTimeout))
+            let asking = exchange(&target, &terms, stream, request, options, &mut effect);
+            let asked = tokio::time::timeout_at(deadline, asking).await;
+            asked.unwrap_or_else(|_| {
+                terms.too_late();
+                Err(Error::HttpResponseTimeout)
+            })
         }
     };
     match sent {
         Ok((response, connection)) => {
             effect.outcome = response.status().as_u16().to_string();
             let pause = options.between_bytes_timeout.unwrap_or(Duration::MAX);
-            let body = |incoming| Bounded {
-                incoming,
-                left: grant.response_bytes.bytes(),
-                deadline: Box::pin(tokio::time::sleep_until(deadline)),
-                pause: pause.min(grant.timeout.duration()),
-                next: None,
-                effect,
-                _place: place,
-            };
+            let pause = pause.min(grant.timeout.duration());
             let (parts, incoming) = response.into_parts();
-            let body = body(incoming).boxed_unsync();
+            let bounded = Bounded::new(incoming, deadline, pause, terms, effect, place);
+            let body = bounded.boxed_unsync();
             Ok((Response::from_parts(parts, body), connection))
         }
         Err(error) => {
             // What another host says is in it.
             effect.outcome = text::sentence(&error.to_string(), MAX_TARGET_BYTES);
             if matches!(error, Error::DestinationIpProhibited) {
-                let what = format!("{target}: it stands for an address that is not public");
-                let name = &actor.identity.name;
-                let line = format!("plugins.{name}.grants.http[{index}].networks");
-                let detail = text::sentence(&what, MAX_TARGET_BYTES);
-                actor.deny_with(Capability::Http.as_str(), detail, line);
+                terms.deny("networks", "it stands for an address that is not public");
             }
             Err(error)
         }
@@ -284,8 +272,8 @@ async fn send(
 
 /// One request and the beginning of its answer.
 async fn exchange(
-    grant: &HttpGrant,
     target: &Target,
+    terms: &Terms,
     stream: Box<dyn Stream>,
     request: Request<WasiBody>,
     options: RequestOptions,
@@ -297,7 +285,7 @@ async fn exchange(
     ),
     Error,
 > {
-    let (request, is_over) = prepare(grant, target, request, effect)?;
+    let (request, is_over) = prepare(target, terms, request, effect)?;
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_headers(MAX_FIELDS)
         .max_buf_size(MAX_FIELD_BYTES)
@@ -315,7 +303,7 @@ async fn exchange(
             answer = &mut answering => {
                 let answer = answer.map_err(|_| Error::ConnectionReadTimeout)?;
                 break answer.map_err(|error| match is_over.load(Ordering::Relaxed) {
-                    true => Error::HttpRequestBodySize(Some(grant.request_bytes.bytes())),
+                    true => Error::HttpRequestBodySize(Some(terms.grant().request_bytes.bytes())),
                     false => error.into(),
                 })?;
             }
@@ -337,8 +325,8 @@ async fn exchange(
 /// The request as it goes out: in origin form (RFC 9112, 3.2.1), with its one host, a bounded body
 /// and the credential; and whether its body turned out too long.
 fn prepare(
-    grant: &HttpGrant,
     target: &Target,
+    terms: &Terms,
     request: Request<WasiBody>,
     effect: &mut Effect,
 ) -> Result<(Request<WasiBody>, Arc<AtomicBool>), Error> {
@@ -358,20 +346,15 @@ fn prepare(
     };
     let host = HeaderValue::try_from(host).map_err(|_| Error::HttpRequestUriInvalid)?;
     parts.headers.insert(http::header::HOST, host);
-    if let Some(credential) = &grant.credential {
+    if let Some(credential) = &terms.grant().credential {
         let (name, value) = field_of(credential).map_err(|what| {
             tracing::warn!(%what, "a credential cannot be used");
             Error::ConfigurationError
         })?;
         parts.headers.insert(name, value);
     }
-    let is_over = Arc::new(AtomicBool::new(false));
-    let body = Counted {
-        body,
-        left: grant.request_bytes.bytes(),
-        is_over: Arc::clone(&is_over),
-        sent: Arc::clone(&effect.bytes_out),
-    };
+    let body = Counted::new(body, terms.clone(), Arc::clone(&effect.bytes_out));
+    let is_over = body.is_over();
     let request = Request::from_parts(parts, body.boxed_unsync());
     Ok((request, is_over))
 }
@@ -541,114 +524,3 @@ pub(in crate::grants) trait Stream:
 }
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-/// The body of a request, counted and bounded.
-struct Counted {
-    body: WasiBody,
-    left: u64,
-    /// Whether it was longer than it may be.
-    is_over: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-}
-
-impl Body for Counted {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            let bytes = data.len() as u64;
-            match self.left.checked_sub(bytes) {
-                Some(left) => self.left = left,
-                None => {
-                    self.is_over.store(true, Ordering::Relaxed);
-                    return Poll::Ready(Some(Err(Error::HttpRequestBodySize(None))));
-                }
-            }
-            self.sent.fetch_add(bytes, Ordering::Relaxed);
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// The body of an answer, bounded in size and time. When it is dropped, what it came to is recorded.
-struct Bounded {
-    incoming: Incoming,
-    left: u64,
-    deadline: Pin<Box<Sleep>>,
-    pause: Duration,
-    /// When the next bytes must be there, while somebody waits for them.
-    next: Option<Pin<Box<Sleep>>>,
-    effect: Effect,
-    _place: Arc<OwnedSemaphorePermit>,
-}
-
-impl Bounded {
-    fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.effect.outcome = text::sentence(&error.to_string(), MAX_TARGET_BYTES);
-        Poll::Ready(Some(Err(error)))
-    }
-}
-
-impl Body for Bounded {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = &mut *self;
-        if this.deadline.as_mut().poll(context).is_ready() {
-            return this.fail(Error::HttpResponseTimeout);
-        }
-        match Pin::new(&mut this.incoming).poll_frame(context) {
-            Poll::Pending => {
-                let pause = this.pause;
-                let next = this
-                    .next
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
-                match next.as_mut().poll(context) {
-                    Poll::Ready(()) => this.fail(Error::ConnectionReadTimeout),
-                    Poll::Pending => Poll::Pending,
-                }
-            }
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Ready(Some(Err(error))) => this.fail(error.into()),
-            Poll::Ready(Some(Ok(frame))) => {
-                this.next = None;
-                if let Some(data) = frame.data_ref() {
-                    let bytes = data.len() as u64;
-                    match this.left.checked_sub(bytes) {
-                        Some(left) => this.left = left,
-                        None => return this.fail(Error::HttpResponseBodySize(None)),
-                    }
-                    this.effect.bytes_in += bytes;
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
