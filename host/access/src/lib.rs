@@ -12,7 +12,6 @@ mod budget;
 mod gate;
 mod policy;
 mod principal;
-mod seal;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -17,13 +17,12 @@ use std::{fs, io};
 use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
-use sandcast_audit::{AuditLog, Digest, Entry, Event, Position};
+use sandcast_audit::{AuditLog, Digest, Entry, Event, Position, SealKey, private};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use error::AccessError;
 pub(crate) use rows::{Change, Reading};
 
-use crate::seal::{SealKey, private};
 use crate::{Budget, IssuedToken, Principal, PrincipalId, Role, TokenId, TokenRecord};
 
 /// The folder in the state folder with the policies and the component that evaluates them.

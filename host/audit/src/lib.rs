@@ -28,6 +28,7 @@ mod note;
 mod proof;
 mod read;
 mod run_id;
+mod seal;
 mod small;
 #[cfg(test)]
 mod testing;
@@ -51,5 +52,6 @@ pub use proof::{
 };
 pub use read::{Entries, Position, read, read_after};
 pub use run_id::{ParseRunIdError, RunId};
+pub use seal::{SealKey, private};
 pub use tree::{ParseTreeHashError, TreeHash};
 pub use verify::{CheckpointFault, Fault, Trust, VerifyError, VerifyReport, verify, verify_with};

@@ -1,19 +1,29 @@
 //! Models: their versions, where each came from, and the aliases that point to them.
 
-use std::collections::BTreeMap;
+mod error;
+mod holding;
+mod record;
 
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use sandcast_audit::{AuditLog, Digest, Event, PluginRef, RunId};
 use sandcast_sandbox::{Grants, Signatures, Task, TrustRule};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
+
+pub use error::RegistryError;
+pub use holding::{HeldModels, hold_models};
 
 use crate::clock;
 use crate::conduct::Isolate;
 use crate::config::nearest;
 use crate::metrics::Evaluation;
 use crate::stages::Approved;
-use crate::state::{OutboxError, State, StateError, from_json, post, to_json};
+use crate::state::{OutboxError, State, Waiting, from_json, post, to_json, waiting};
+use record::OnRecord;
 
 /// The alias that is used where none is named.
 pub const DEFAULT_ALIAS: &str = "champion";
@@ -23,6 +33,8 @@ pub const DEFAULT_ALIAS: &str = "champion";
 pub struct Registry {
     state: State,
     audit: AuditLog,
+    /// What was read of the log.
+    record: Arc<Mutex<OnRecord>>,
 }
 
 /// A model with its versions and aliases.
@@ -164,62 +176,6 @@ impl Lineage {
     }
 }
 
-/// Why the registry did not do what was asked.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum RegistryError {
-    /// There is no such model.
-    #[error("there is no model `{model}`{}", meant(hint))]
-    NoModel {
-        /// The name that was asked for.
-        model: String,
-        /// The nearest right one.
-        hint: Option<String>,
-    },
-    /// The model has no such version.
-    #[error("the model `{model}` has no version {version}; the latest is {latest}")]
-    NoVersion {
-        /// The model.
-        model: String,
-        /// The version that was asked for.
-        version: u64,
-        /// The latest there is.
-        latest: u64,
-    },
-    /// The model has no such alias.
-    #[error("the model `{model}` has no alias `{alias}`{}", meant(hint))]
-    NoAlias {
-        /// The model.
-        model: String,
-        /// The alias that was asked for.
-        alias: String,
-        /// The nearest right one.
-        hint: Option<String>,
-    },
-    /// The alias cannot be one.
-    #[error(
-        "`{alias}` cannot be an alias: use lower case letters, digits, `-` and `_`, and not only \
-         digits"
-    )]
-    BadAlias {
-        /// The alias that was asked for.
-        alias: String,
-    },
-    /// The state could not be read or written.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The change is made, and its record waits to be written to the audit log.
-    #[error("the change is made, but not yet in the audit log: {0}")]
-    Audit(#[from] OutboxError),
-}
-
-fn meant(hint: &Option<String>) -> String {
-    match hint {
-        Some(name) => format!("; did you mean `{name}`?"),
-        None => "; `sandcast models` lists what there is".to_owned(),
-    }
-}
-
 /// What came of registering.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Registration {
@@ -231,7 +187,11 @@ pub(crate) struct Registration {
 
 impl Registry {
     pub(crate) fn new(state: State, audit: AuditLog) -> Registry {
-        Registry { state, audit }
+        Registry {
+            state,
+            audit,
+            record: Arc::default(),
+        }
     }
 
     /// All models, by name.
@@ -265,16 +225,32 @@ impl Registry {
     }
 
     /// A version of a model: by alias, by number, or, if neither is given, the one that
-    /// [`DEFAULT_ALIAS`] points to, else the latest.
+    /// [`DEFAULT_ALIAS`] points to, else the latest. It is what the audit log says was registered, and the
+    /// alias means what the log says.
     ///
     /// # Errors
-    /// If there is no such model, version or alias, or the state cannot be read.
+    /// If there is no such model, version or alias, the state says something else of it than the audit
+    /// log, or one of them cannot be read.
     pub fn resolve(
         &self,
         model: &str,
         alias_or_version: Option<&str>,
     ) -> Result<ModelVersion, RegistryError> {
-        let Some(latest) = self.latest(model)? else {
+        unless_moving(|| self.look_up(model, alias_or_version))
+    }
+
+    fn look_up(&self, model: &str, which: Option<&str>) -> Result<ModelVersion, RegistryError> {
+        let seen = self.see(model, which)?;
+        let record = self.on_record(&seen.waiting)?;
+        let gone = |version| RegistryError::VersionGone {
+            model: model.to_owned(),
+            version,
+            latest: seen.latest,
+        };
+        let Some(latest) = seen.latest else {
+            if let Some(version) = record.latest(model) {
+                return Err(gone(version));
+            }
             let models = self.models()?;
             let names = models.iter().map(|summary| summary.name.as_str());
             let hint = nearest(model, names).map(str::to_owned);
@@ -283,38 +259,92 @@ impl Registry {
                 hint,
             });
         };
-        let aliases = self.aliases(model)?;
-        let version = match alias_or_version {
-            None => aliases.get(DEFAULT_ALIAS).copied().unwrap_or(latest),
-            Some(text) => match (text.parse::<u64>(), aliases.get(text)) {
-                (Ok(version), _) => version,
-                (Err(_), Some(version)) => *version,
-                (Err(_), None) => {
-                    let hint = nearest(text, aliases.keys().map(String::as_str));
-                    return Err(RegistryError::NoAlias {
-                        model: model.to_owned(),
-                        alias: text.to_owned(),
-                        hint: hint.map(str::to_owned),
-                    });
-                }
-            },
+        let alias = match which {
+            None => Some(DEFAULT_ALIAS),
+            Some(text) => text.parse::<u64>().is_err().then_some(text),
         };
-        let found = self.state.read("look up a model version", |connection| {
-            let statement = "SELECT document FROM model_versions WHERE model = ?1 AND version = ?2";
-            let document = connection
-                .query_row(statement, params![model, version as i64], |row| {
-                    row.get::<_, String>(0)
-                })
-                .optional()?;
-            document
-                .map(|document| from_json::<ModelVersion>(&document))
-                .transpose()
+        if let Some(alias) = alias {
+            same_alias(&record, (model, alias), seen.aliases.get(alias).copied())?;
+        }
+        let version = match (seen.version, which) {
+            (Some(version), _) => version,
+            (None, which) => {
+                let alias = which.unwrap_or(DEFAULT_ALIAS);
+                let hint = nearest(alias, seen.aliases.keys().map(String::as_str));
+                return Err(RegistryError::NoAlias {
+                    model: model.to_owned(),
+                    alias: alias.to_owned(),
+                    hint: hint.map(str::to_owned),
+                });
+            }
+        };
+        if which.is_none()
+            && !seen.aliases.contains_key(DEFAULT_ALIAS)
+            && let Some(registered) = record.latest(model)
+            && registered > latest
+        {
+            return Err(gone(registered));
+        }
+        let Some(document) = seen.document else {
+            let is_registered = record.versions().any(|known| known == (model, version));
+            return Err(match is_registered {
+                true => gone(version),
+                false => RegistryError::NoVersion {
+                    model: model.to_owned(),
+                    version,
+                    latest,
+                },
+            });
+        };
+        held(&record, (model, version), &document)
+    }
+
+    /// What the state says of a model, all of it at one time.
+    fn see(&self, model: &str, which: Option<&str>) -> Result<Seen, RegistryError> {
+        let key = self.state.key();
+        let seen = self.state.read("look up a model", |connection| {
+            let connection = &connection.unchecked_transaction()?;
+            let latest = "SELECT max(version) FROM model_versions WHERE model = ?1";
+            let latest: Option<i64> =
+                connection.query_row(latest, [model], |row| row.get(0))?;
+            let latest = latest.map(|latest| latest as u64);
+            let aliases = aliases_of(connection, model)?;
+            let version = match which {
+                None => aliases.get(DEFAULT_ALIAS).copied().or(latest),
+                Some(text) => text.parse().ok().or_else(|| aliases.get(text).copied()),
+            };
+            let document = match version {
+                Some(version) => document_of(connection, model, version)?,
+                None => None,
+            };
+            let waiting = waiting(connection, key)?;
+            Ok(waiting.map(|waiting| Seen {
+                latest,
+                aliases,
+                version,
+                document,
+                waiting,
+            }))
         })?;
-        found.ok_or(RegistryError::NoVersion {
-            model: model.to_owned(),
-            version,
-            latest,
-        })
+        seen.map_err(|id| RegistryError::Audit(OutboxError::Foreign { id }))
+    }
+
+    /// What the audit log says by now, with what waits for it.
+    fn on_record(&self, waiting: &[Waiting]) -> Result<OnRecord, RegistryError> {
+        let record = self.record.lock();
+        let mut record = record.unwrap_or_else(PoisonError::into_inner);
+        record.catch_up(&self.audit)?;
+        Ok(record.with(waiting))
+    }
+
+    /// The same before something is changed.
+    fn on_record_now(&self) -> Result<OnRecord, RegistryError> {
+        let key = self.state.key();
+        let waiting = self
+            .state
+            .read("look up what waits", |connection| waiting(connection, key))?
+            .map_err(|id| RegistryError::Audit(OutboxError::Foreign { id }))?;
+        self.on_record(&waiting)
     }
 
     /// The version that an alias points to, or nothing if there is no such model or alias.
@@ -330,10 +360,11 @@ impl Registry {
         }
     }
 
-    /// Makes an alias point to a version, and says which it pointed to before.
+    /// Makes an alias point to a version, and says which it pointed to before. That is on record also
+    /// where the state says so already and the audit log does not.
     ///
     /// # Errors
-    /// If there is no such version, the alias cannot be one, or the state or the audit log cannot
+    /// If there is no such version, it is not the one that was registered, the alias cannot be one, or the state or the audit log cannot
     /// be written.
     pub fn set_alias(
         &self,
@@ -347,8 +378,12 @@ impl Registry {
             });
         }
         self.resolve(model, Some(&version.to_string()))?;
+        let moved = Moved {
+            logged: self.on_record_now()?.alias(model, alias),
+            ..Moved::default()
+        };
         let before = self.state.write("move an alias", |transaction| {
-            move_alias(transaction, model, alias, version, Moved::default())
+            self.move_alias(transaction, model, alias, version, moved)
         })?;
         self.state.empty_outbox(&self.audit)?;
         Ok(before)
@@ -394,6 +429,7 @@ impl Registry {
             artifact,
             lineage,
         } = *wanted;
+        let record = self.on_record_now()?;
         let outcome = self.state.write("move an alias", |transaction| {
             let done = "SELECT 1 FROM carried_out WHERE approval = ?1";
             if transaction
@@ -403,24 +439,19 @@ impl Registry {
             {
                 return Ok(Ok(()));
             }
-            let found = "SELECT document FROM model_versions WHERE model = ?1 AND version = ?2";
-            let found = transaction
-                .query_row(found, params![model, to as i64], |row| {
-                    row.get::<_, String>(0)
-                })
-                .optional()?;
+            let document = document_of(transaction, model, to)?.unwrap_or_default();
             // What is served is what the document says, so that is what is held to the approval.
-            let is_same = match found
-                .as_deref()
-                .map(from_json::<ModelVersion>)
-                .transpose()?
-            {
-                Some(found) => found.artifact == artifact && found.lineage.digest() == lineage,
-                None => false,
-            };
-            if !is_same {
+            let found = from_json::<ModelVersion>(&document).ok().filter(|found| {
+                found.artifact == artifact && found.lineage.digest() == lineage
+            });
+            let Some(found) = found else {
                 return Ok(Err(format!(
                     "version {to} of {model} is not the one that was approved"
+                )));
+            };
+            if let Err(why) = record.hold((model, to), &found, &document) {
+                return Ok(Err(format!(
+                    "version {to} of {model} is not what was registered: {why}"
                 )));
             }
             let now = alias_of(transaction, model, alias)?;
@@ -433,8 +464,9 @@ impl Registry {
             let by = Moved {
                 run: None,
                 approval: Some(approval),
+                logged: record.alias(model, alias),
             };
-            move_alias(transaction, model, alias, to, by)?;
+            self.move_alias(transaction, model, alias, to, by)?;
             Ok(Ok(()))
         })?;
         self.state.empty_outbox(&self.audit)?;
@@ -460,12 +492,13 @@ impl Registry {
         run: &RunId,
         version: ModelVersion,
         alias: Option<&str>,
-    ) -> Result<Registration, StateError> {
+    ) -> Result<Registration, RegistryError> {
         let lineage = version.lineage.digest();
-        self.state.write("register the model", |transaction| {
-            let (version, new) = insert_version(transaction, version, &lineage)?;
+        let record = self.on_record_now()?;
+        let registered = self.state.write("register the model", |transaction| {
+            let (version, new) = self.insert_version(transaction, version, &lineage, &record)?;
             let before = match alias {
-                Some(alias) => move_alias(
+                Some(alias) => self.move_alias(
                     transaction,
                     &version.model,
                     alias,
@@ -473,6 +506,7 @@ impl Registry {
                     Moved {
                         run: Some(run),
                         approval: None,
+                        logged: record.alias(&version.model, alias),
                     },
                 )?,
                 None => Some(version.version),
@@ -483,26 +517,15 @@ impl Registry {
                 new,
                 alias_moved,
             })
-        })
-    }
-
-    fn latest(&self, model: &str) -> Result<Option<u64>, RegistryError> {
-        let latest = self.state.read("look up a model", |connection| {
-            let statement = "SELECT max(version) FROM model_versions WHERE model = ?1";
-            connection.query_row(statement, [model], |row| row.get::<_, Option<i64>>(0))
         })?;
-        Ok(latest.map(|version| version as u64))
+        Ok(registered)
     }
 
     fn aliases(&self, model: &str) -> Result<BTreeMap<String, u64>, RegistryError> {
-        let aliases = self.state.read("look up aliases", |connection| {
-            let mut statement =
-                connection.prepare("SELECT alias, version FROM aliases WHERE model = ?1")?;
-            let rows = statement.query_map([model], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)? as u64))
-            })?;
-            rows.collect::<Result<BTreeMap<_, _>, _>>()
-        })?;
+        let what = "look up aliases";
+        let aliases = self
+            .state
+            .read(what, |connection| aliases_of(connection, model))?;
         Ok(aliases)
     }
 
@@ -514,52 +537,204 @@ impl Registry {
         })?;
         Ok(versions)
     }
+
+    /// Adds a version, or finds the one with the same lineage. One that is not what was registered is
+    /// written anew: what it is comes from the run, which got it past the gate.
+    fn insert_version(
+        &self,
+        transaction: &Transaction<'_>,
+        mut version: ModelVersion,
+        lineage: &Digest,
+        record: &OnRecord,
+    ) -> Result<(ModelVersion, bool), rusqlite::Error> {
+        let same =
+            "SELECT version, document FROM model_versions WHERE model = ?1 AND lineage = ?2";
+        let found = transaction
+            .query_row(same, params![version.model, lineage.to_string()], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+            })
+            .optional()?;
+        if let Some((number, document)) = found {
+            let number = number as u64;
+            let place = (version.model.as_str(), number);
+            let known = from_json::<ModelVersion>(&document).ok();
+            let known = known.filter(|known| record.hold(place, known, &document).is_ok());
+            let Some(mut known) = known else {
+                version.version = number;
+                let document = keep_document(transaction, &version)?;
+                let event = registered(&version, lineage, document);
+                post(transaction, self.state.key(), &event)?;
+                return Ok((version, false));
+            };
+            if renew(&mut known, &version) {
+                let event = Event::VersionRenewed {
+                    run: version.run,
+                    model: version.model,
+                    version: number,
+                    document: keep_document(transaction, &known)?,
+                };
+                post(transaction, self.state.key(), &event)?;
+            }
+            return Ok((known, false));
+        }
+        let latest = "SELECT coalesce(max(version), 0) FROM model_versions WHERE model = ?1";
+        let latest: i64 = transaction.query_row(latest, [&version.model], |row| row.get(0))?;
+        // A number that the log knows is not given again, whatever became of the row.
+        let latest = (latest as u64).max(record.latest(&version.model).unwrap_or(0));
+        version.version = latest + 1;
+        let document = to_json(&version)?;
+        let insert = "INSERT INTO model_versions (model, version, lineage, created, document)
+                      VALUES (?1, ?2, ?3, ?4, ?5)";
+        let values = params![
+            version.model,
+            version.version as i64,
+            lineage.to_string(),
+            version.created,
+            document,
+        ];
+        transaction.execute(insert, values)?;
+        let event = registered(&version, lineage, Digest::of(document.as_bytes()));
+        post(transaction, self.state.key(), &event)?;
+        Ok((version, true))
+    }
+
+    /// Moves an alias, and says where it pointed before.
+    fn move_alias(
+        &self,
+        transaction: &Transaction<'_>,
+        model: &str,
+        alias: &str,
+        version: u64,
+        moved: Moved<'_>,
+    ) -> Result<Option<u64>, rusqlite::Error> {
+        let before = alias_of(transaction, model, alias)?;
+        if before == Some(version) && moved.logged == before {
+            return Ok(before);
+        }
+        let upsert = "INSERT INTO aliases (model, alias, version, moved) VALUES (?1, ?2, ?3, ?4)
+                      ON CONFLICT (model, alias) DO UPDATE SET version = ?3, moved = ?4";
+        transaction.execute(upsert, params![model, alias, version as i64, clock::now()])?;
+        let event = Event::AliasMoved {
+            model: model.to_owned(),
+            alias: alias.to_owned(),
+            // As the log has it, where the state was changed past it.
+            from: moved.logged.or(before),
+            to: version,
+            run: moved.run.cloned(),
+            approval: moved.approval.map(str::to_owned),
+        };
+        post(transaction, self.state.key(), &event)?;
+        Ok(before)
+    }
 }
 
-/// Adds a version, or finds the one with the same lineage.
-fn insert_version(
-    transaction: &Transaction<'_>,
-    mut version: ModelVersion,
-    lineage: &Digest,
-) -> Result<(ModelVersion, bool), rusqlite::Error> {
-    let same = "SELECT document FROM model_versions WHERE model = ?1 AND lineage = ?2";
-    let found = transaction
-        .query_row(same, params![version.model, lineage.to_string()], |row| {
-            row.get::<_, String>(0)
-        })
-        .optional()?;
-    if let Some(document) = found {
-        let mut known: ModelVersion = from_json(&document)?;
-        if renew(&mut known, &version) {
-            let update =
-                "UPDATE model_versions SET document = ?3 WHERE model = ?1 AND version = ?2";
-            let values = params![known.model, known.version as i64, to_json(&known)?];
-            transaction.execute(update, values)?;
+/// What the state says of a model.
+struct Seen {
+    latest: Option<u64>,
+    aliases: BTreeMap<String, u64>,
+    /// The version that is asked for, and what is kept with it.
+    version: Option<u64>,
+    document: Option<String>,
+    /// What the audit log does not say yet.
+    waiting: Vec<Waiting>,
+}
+
+/// How often the state and the log are looked at before they are said to disagree, and what lies between:
+/// another process may write the one and then the other.
+const LOOKS: u32 = 4;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
+fn unless_moving<T>(
+    mut look: impl FnMut() -> Result<T, RegistryError>,
+) -> Result<T, RegistryError> {
+    for _ in 1..LOOKS {
+        match look() {
+            Err(error) if error.is_disagreement() => thread::sleep(BETWEEN_LOOKS),
+            seen => return seen,
         }
-        return Ok((known, false));
     }
-    let latest = "SELECT coalesce(max(version), 0) FROM model_versions WHERE model = ?1";
-    let latest: i64 = transaction.query_row(latest, [&version.model], |row| row.get(0))?;
-    version.version = latest as u64 + 1;
-    let insert = "INSERT INTO model_versions (model, version, lineage, created, document)
-                  VALUES (?1, ?2, ?3, ?4, ?5)";
-    let values = params![
-        version.model,
-        version.version as i64,
-        lineage.to_string(),
-        version.created,
-        to_json(&version)?,
-    ];
-    transaction.execute(insert, values)?;
-    let event = Event::Registered {
+    look()
+}
+
+/// An alias means what the log says.
+fn same_alias(
+    record: &OnRecord,
+    (model, alias): (&str, &str),
+    state: Option<u64>,
+) -> Result<(), RegistryError> {
+    let log = record.alias(model, alias);
+    if state == log {
+        return Ok(());
+    }
+    Err(RegistryError::AliasChanged {
+        model: model.to_owned(),
+        alias: alias.to_owned(),
+        state,
+        log,
+    })
+}
+
+/// What is kept with a version, if it is the one that was registered.
+fn held(
+    record: &OnRecord,
+    (model, number): (&str, u64),
+    document: &str,
+) -> Result<ModelVersion, RegistryError> {
+    let changed = |what| RegistryError::VersionChanged {
+        model: model.to_owned(),
+        version: number,
+        what,
+    };
+    let version: ModelVersion = serde_json::from_str(document)
+        .map_err(|error| changed(format!("what is kept with it cannot be read: {error}")))?;
+    let same = record.hold((model, number), &version, document);
+    same.map(|()| version).map_err(changed)
+}
+
+fn aliases_of(
+    connection: &Connection,
+    model: &str,
+) -> Result<BTreeMap<String, u64>, rusqlite::Error> {
+    let mut statement =
+        connection.prepare("SELECT alias, version FROM aliases WHERE model = ?1")?;
+    let rows = statement.query_map([model], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)? as u64))
+    })?;
+    rows.collect()
+}
+
+fn document_of(
+    connection: &Connection,
+    model: &str,
+    version: u64,
+) -> Result<Option<String>, rusqlite::Error> {
+    let statement = "SELECT document FROM model_versions WHERE model = ?1 AND version = ?2";
+    connection
+        .query_row(statement, params![model, version as i64], |row| row.get(0))
+        .optional()
+}
+
+/// Writes what is kept with a version in place of what was, and gives back the digest of that.
+fn keep_document(
+    transaction: &Transaction<'_>,
+    version: &ModelVersion,
+) -> Result<Digest, rusqlite::Error> {
+    let document = to_json(version)?;
+    let update = "UPDATE model_versions SET document = ?3 WHERE model = ?1 AND version = ?2";
+    let values = params![version.model, version.version as i64, document];
+    transaction.execute(update, values)?;
+    Ok(Digest::of(document.as_bytes()))
+}
+
+fn registered(version: &ModelVersion, lineage: &Digest, document: Digest) -> Event {
+    Event::Registered {
         run: version.run.clone(),
         model: version.model.clone(),
         version: version.version,
         model_digest: version.artifact,
         lineage: *lineage,
-    };
-    post(transaction, &event)?;
-    Ok((version, true))
+        document: Some(document),
+    }
 }
 
 /// Takes over who vouches for the components of a version; whether that changed anything.
@@ -608,6 +783,8 @@ pub struct ApprovedMove<'a> {
 struct Moved<'a> {
     run: Option<&'a RunId>,
     approval: Option<&'a str>,
+    /// What the alias means by the audit log.
+    logged: Option<u64>,
 }
 
 fn alias_of(
@@ -620,33 +797,6 @@ fn alias_of(
         .query_row(found, params![model, alias], |row| row.get::<_, i64>(0))
         .optional()?;
     Ok(found.map(|version| version as u64))
-}
-
-/// Moves an alias, and says where it pointed before.
-fn move_alias(
-    transaction: &Transaction<'_>,
-    model: &str,
-    alias: &str,
-    version: u64,
-    moved: Moved<'_>,
-) -> Result<Option<u64>, rusqlite::Error> {
-    let before = alias_of(transaction, model, alias)?;
-    if before == Some(version) {
-        return Ok(before);
-    }
-    let upsert = "INSERT INTO aliases (model, alias, version, moved) VALUES (?1, ?2, ?3, ?4)
-                  ON CONFLICT (model, alias) DO UPDATE SET version = ?3, moved = ?4";
-    transaction.execute(upsert, params![model, alias, version as i64, clock::now()])?;
-    let event = Event::AliasMoved {
-        model: model.to_owned(),
-        alias: alias.to_owned(),
-        from: before,
-        to: version,
-        run: moved.run.cloned(),
-        approval: moved.approval.map(str::to_owned),
-    };
-    post(transaction, &event)?;
-    Ok(before)
 }
 
 #[cfg(test)]

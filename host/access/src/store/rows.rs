@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
-use sandcast_audit::Event;
+use sandcast_audit::{Event, SealKey};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{AccessError, KeptToken, LONGEST_LIFETIME_DAYS, MOST_ROWS};
-use crate::seal::SealKey;
 use crate::{Budget, IssuedToken, Principal, PrincipalId, Role, Token, TokenId, TokenRecord};
 
 const OUTBOX: &str = "outbox";

@@ -1,5 +1,7 @@
-//! A seal for each row: whoever can write the database and cannot read the key cannot make one.
+//! A seal for a row of a database beside a log: whoever can write the database and cannot read the key
+//! cannot make one.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
@@ -8,11 +10,20 @@ use blake3::Hash;
 
 /// The key that seals rows, in a file beside the database that only its owner may read.
 #[derive(Clone)]
-pub(crate) struct SealKey([u8; 32]);
+pub struct SealKey([u8; 32]);
+
+impl fmt::Debug for SealKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SealKey").finish_non_exhaustive()
+    }
+}
 
 impl SealKey {
     /// Reads the key.
-    pub(crate) fn load(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read or is none.
+    pub fn load(path: &Path) -> io::Result<Self> {
         let mut bytes = Vec::new();
         File::open(path)?.take(33).read_to_end(&mut bytes)?;
         let bytes = bytes
@@ -21,8 +32,12 @@ impl SealKey {
         Ok(Self(bytes))
     }
 
-    /// Makes a key and writes it to the disk itself. One that is there stays.
-    pub(crate) fn load_or_make(path: &Path) -> io::Result<Self> {
+    /// Makes a key and writes it to the disk itself. One that is there stays. Of processes that make one
+    /// for the same database only one may be here at a time.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn load_or_make(path: &Path) -> io::Result<Self> {
         match Self::load(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             loaded => return loaded,
@@ -42,7 +57,8 @@ impl SealKey {
     }
 
     /// The seal of a row: of its table, its key and everything in it.
-    pub(crate) fn seal(&self, table: &str, id: &str, document: &str) -> Hash {
+    #[must_use]
+    pub fn seal(&self, table: &str, id: &str, document: &str) -> Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         for part in [table, id, document] {
             hasher.update(&(part.len() as u64).to_le_bytes());
@@ -53,7 +69,10 @@ impl SealKey {
 }
 
 /// Makes a new file that only its owner may read and write.
-pub(crate) fn private(path: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// When it is there, or cannot be made.
+pub fn private(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
