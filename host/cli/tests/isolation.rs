@@ -115,7 +115,10 @@ fn hold_up(time: Duration) {
     let compiler = loop {
         match processes().into_iter().next() {
             Some(process) => break process,
-            None => assert!(begun.elapsed() < Duration::from_secs(30), "nothing compiles"),
+            None => assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "nothing compiles"
+            ),
         }
     };
     for signal in ["-STOP", "-CONT"] {

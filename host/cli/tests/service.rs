@@ -264,12 +264,23 @@ fn what_is_changed_past_the_log_does_not_answer(state: &Path) {
     );
     let other = "means version 1 in state.sqlite and nothing by the audit log";
     refused(&predict("credit-risk@canary"), other);
-    refused(&["serve", "--address", "127.0.0.1:0", "credit-risk@canary"], other);
+    refused(
+        &["serve", "--address", "127.0.0.1:0", "credit-risk@canary"],
+        other,
+    );
     refused(&["audit", "verify"], other);
     // What nobody touched answers, and what somebody says on record does.
-    assert!(output(state, &predict("credit-risk@stable")).status.success());
+    assert!(
+        output(state, &predict("credit-risk@stable"))
+            .status
+            .success()
+    );
     said(state, &["models", "alias", "credit-risk", "canary", "1"]);
-    assert!(output(state, &predict("credit-risk@canary")).status.success());
+    assert!(
+        output(state, &predict("credit-risk@canary"))
+            .status
+            .success()
+    );
     said(state, &["audit", "verify"]);
 
     past_the_log(state, "DELETE FROM aliases WHERE alias = 'champion'");

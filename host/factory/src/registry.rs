@@ -2,28 +2,26 @@
 
 mod error;
 mod holding;
+mod looking;
 mod record;
+mod version;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
-use sandcast_audit::{AuditLog, Digest, Event, PluginRef, RunId};
-use sandcast_sandbox::{Grants, Signatures, Task, TrustRule};
-use serde::{Deserialize, Serialize};
+use sandcast_audit::{AuditLog, Digest, Event, RunId};
 
 pub use error::RegistryError;
 pub use holding::{HeldModels, hold_models};
+pub use version::{Lineage, ModelSummary, ModelVersion, PredictPolicy, VersionSummary, Vouched};
 
 use crate::clock;
-use crate::conduct::Isolate;
-use crate::config::nearest;
-use crate::metrics::Evaluation;
 use crate::stages::Approved;
-use crate::state::{OutboxError, State, Waiting, from_json, post, to_json, waiting};
+use crate::state::{State, from_json, post, to_json};
+use looking::unless_moving;
 use record::OnRecord;
+use version::renew;
 
 /// The alias that is used where none is named.
 pub const DEFAULT_ALIAS: &str = "champion";
@@ -35,145 +33,6 @@ pub struct Registry {
     audit: AuditLog,
     /// What was read of the log.
     record: Arc<Mutex<OnRecord>>,
-}
-
-/// A model with its versions and aliases.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ModelSummary {
-    /// The name of the model.
-    pub name: String,
-    /// Its versions, the latest first.
-    pub versions: Vec<VersionSummary>,
-    /// The versions that aliases point to.
-    pub aliases: BTreeMap<String, u64>,
-}
-
-/// A version of a model, in short.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VersionSummary {
-    /// The version.
-    pub version: u64,
-    /// When it was registered, RFC 3339.
-    pub created: String,
-    /// The run that made it.
-    pub run: RunId,
-    /// Its numbers over the test rows.
-    pub metrics: BTreeMap<String, f64>,
-}
-
-/// A version of a model with everything that answering and auditing need.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ModelVersion {
-    /// The name of the model.
-    pub model: String,
-    /// The version, from 1.
-    pub version: u64,
-    /// When it was registered, RFC 3339.
-    pub created: String,
-    /// The run that made it.
-    pub run: RunId,
-    /// What it was made of.
-    pub lineage: Lineage,
-    /// What it was measured by.
-    pub evaluation: Evaluation,
-    /// What it answers, from which columns.
-    pub task: Task,
-    /// The adapter that made it and answers with it.
-    pub adapter: PluginRef,
-    /// The name of the adapter in the pipeline.
-    pub adapter_name: String,
-    /// The blob with the bytes of the adapter's component.
-    pub component: Digest,
-    /// What the adapter may do.
-    pub grants: Grants,
-    /// Who vouches for the adapter, and who must.
-    #[serde(default, skip_serializing_if = "Vouched::is_empty")]
-    pub vouched: Vouched,
-    /// Whether it and the policies run in processes of their own while they are not trusted, whatever
-    /// their grants say.
-    #[serde(default, skip_serializing_if = "Isolate::is_default")]
-    pub isolate: Isolate,
-    /// The blob with the model.
-    pub artifact: Digest,
-    /// Who is asked before it answers.
-    pub policies: Vec<PredictPolicy>,
-}
-
-/// A policy that is asked before a model answers, kept with the version.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PredictPolicy {
-    /// The name of the plugin in the pipeline.
-    pub name: String,
-    /// The plugin.
-    pub plugin: PluginRef,
-    /// The blob with the bytes of its component.
-    pub component: Digest,
-    /// What it may do.
-    pub grants: Grants,
-    /// Who vouches for it, and who must.
-    #[serde(default, skip_serializing_if = "Vouched::is_empty")]
-    pub vouched: Vouched,
-    /// Its configuration.
-    pub config: serde_json::Value,
-}
-
-/// The signature of a component that is kept with a model, and the rule that it is held to whenever
-/// the model is loaded: that of the pipeline. It is no part of the lineage; a run that comes to the
-/// same model renews it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Vouched {
-    /// The signed note that lay beside the component, if there was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<String>,
-    /// The Sigstore bundle that came with the component, if there was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bundle: Option<String>,
-    /// Who may sign plugins of its role, where the pipeline says so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trust: Option<TrustRule>,
-}
-
-impl Vouched {
-    /// What says who signed the component.
-    pub fn signatures(&self) -> Signatures<'_> {
-        Signatures {
-            note: self.signature.as_deref(),
-            bundle: self.bundle.as_deref(),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        *self == Vouched::default()
-    }
-}
-
-/// Everything a model was made of. Two models with the same lineage are the same model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lineage {
-    /// The rows after validation.
-    pub data: Digest,
-    /// The rows of each source, by its name.
-    pub sources: BTreeMap<String, Digest>,
-    /// The plugins that took part, by their names in the pipeline.
-    pub plugins: BTreeMap<String, PluginRef>,
-    /// What the pipeline file said.
-    pub config: Digest,
-    /// The name of the pipeline.
-    pub pipeline: String,
-    /// The seed of everything random.
-    pub seed: u64,
-    /// The digest of the model.
-    pub artifact: Digest,
-    /// The version of Sandcast.
-    pub sandcast_version: String,
-}
-
-impl Lineage {
-    /// The digest of the whole lineage.
-    pub fn digest(&self) -> Digest {
-        // Strings, numbers and sorted maps: this always has a JSON form.
-        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
-    }
 }
 
 /// What came of registering.
@@ -237,114 +96,6 @@ impl Registry {
         alias_or_version: Option<&str>,
     ) -> Result<ModelVersion, RegistryError> {
         unless_moving(|| self.look_up(model, alias_or_version))
-    }
-
-    fn look_up(&self, model: &str, which: Option<&str>) -> Result<ModelVersion, RegistryError> {
-        let seen = self.see(model, which)?;
-        let record = self.on_record(&seen.waiting)?;
-        let gone = |version| RegistryError::VersionGone {
-            model: model.to_owned(),
-            version,
-            latest: seen.latest,
-        };
-        let Some(latest) = seen.latest else {
-            if let Some(version) = record.latest(model) {
-                return Err(gone(version));
-            }
-            let models = self.models()?;
-            let names = models.iter().map(|summary| summary.name.as_str());
-            let hint = nearest(model, names).map(str::to_owned);
-            return Err(RegistryError::NoModel {
-                model: model.to_owned(),
-                hint,
-            });
-        };
-        let alias = match which {
-            None => Some(DEFAULT_ALIAS),
-            Some(text) => text.parse::<u64>().is_err().then_some(text),
-        };
-        if let Some(alias) = alias {
-            same_alias(&record, (model, alias), seen.aliases.get(alias).copied())?;
-        }
-        let version = match (seen.version, which) {
-            (Some(version), _) => version,
-            (None, which) => {
-                let alias = which.unwrap_or(DEFAULT_ALIAS);
-                let hint = nearest(alias, seen.aliases.keys().map(String::as_str));
-                return Err(RegistryError::NoAlias {
-                    model: model.to_owned(),
-                    alias: alias.to_owned(),
-                    hint: hint.map(str::to_owned),
-                });
-            }
-        };
-        if which.is_none()
-            && !seen.aliases.contains_key(DEFAULT_ALIAS)
-            && let Some(registered) = record.latest(model)
-            && registered > latest
-        {
-            return Err(gone(registered));
-        }
-        let Some(document) = seen.document else {
-            let is_registered = record.versions().any(|known| known == (model, version));
-            return Err(match is_registered {
-                true => gone(version),
-                false => RegistryError::NoVersion {
-                    model: model.to_owned(),
-                    version,
-                    latest,
-                },
-            });
-        };
-        held(&record, (model, version), &document)
-    }
-
-    /// What the state says of a model, all of it at one time.
-    fn see(&self, model: &str, which: Option<&str>) -> Result<Seen, RegistryError> {
-        let key = self.state.key();
-        let seen = self.state.read("look up a model", |connection| {
-            let connection = &connection.unchecked_transaction()?;
-            let latest = "SELECT max(version) FROM model_versions WHERE model = ?1";
-            let latest: Option<i64> =
-                connection.query_row(latest, [model], |row| row.get(0))?;
-            let latest = latest.map(|latest| latest as u64);
-            let aliases = aliases_of(connection, model)?;
-            let version = match which {
-                None => aliases.get(DEFAULT_ALIAS).copied().or(latest),
-                Some(text) => text.parse().ok().or_else(|| aliases.get(text).copied()),
-            };
-            let document = match version {
-                Some(version) => document_of(connection, model, version)?,
-                None => None,
-            };
-            let waiting = waiting(connection, key)?;
-            Ok(waiting.map(|waiting| Seen {
-                latest,
-                aliases,
-                version,
-                document,
-                waiting,
-            }))
-        })?;
-        seen.map_err(|id| RegistryError::Audit(OutboxError::Foreign { id }))
-    }
-
-    /// What the audit log says by now, with what waits for it.
-    fn on_record(&self, waiting: &[Waiting]) -> Result<OnRecord, RegistryError> {
-        let record = self.record.lock();
-        let mut record = record.unwrap_or_else(PoisonError::into_inner);
-        record.catch_up(&self.audit)?;
-        Ok(record.with(waiting))
-    }
-
-    /// The same before something is changed.
-    fn on_record_now(&self) -> Result<OnRecord, RegistryError> {
-        let key = self.state.key();
-        let waiting = self
-            .state
-            .read("look up what waits", |connection| waiting(connection, key))?
-            .map_err(|id| RegistryError::Audit(OutboxError::Foreign { id }))?;
-        self.on_record(&waiting)
     }
 
     /// The version that an alias points to, or nothing if there is no such model or alias.
@@ -441,9 +192,9 @@ impl Registry {
             }
             let document = document_of(transaction, model, to)?.unwrap_or_default();
             // What is served is what the document says, so that is what is held to the approval.
-            let found = from_json::<ModelVersion>(&document).ok().filter(|found| {
-                found.artifact == artifact && found.lineage.digest() == lineage
-            });
+            let found = from_json::<ModelVersion>(&document)
+                .ok()
+                .filter(|found| found.artifact == artifact && found.lineage.digest() == lineage);
             let Some(found) = found else {
                 return Ok(Err(format!(
                     "version {to} of {model} is not the one that was approved"
@@ -547,8 +298,7 @@ impl Registry {
         lineage: &Digest,
         record: &OnRecord,
     ) -> Result<(ModelVersion, bool), rusqlite::Error> {
-        let same =
-            "SELECT version, document FROM model_versions WHERE model = ?1 AND lineage = ?2";
+        let same = "SELECT version, document FROM model_versions WHERE model = ?1 AND lineage = ?2";
         let found = transaction
             .query_row(same, params![version.model, lineage.to_string()], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
@@ -628,69 +378,6 @@ impl Registry {
     }
 }
 
-/// What the state says of a model.
-struct Seen {
-    latest: Option<u64>,
-    aliases: BTreeMap<String, u64>,
-    /// The version that is asked for, and what is kept with it.
-    version: Option<u64>,
-    document: Option<String>,
-    /// What the audit log does not say yet.
-    waiting: Vec<Waiting>,
-}
-
-/// How often the state and the log are looked at before they are said to disagree, and what lies between:
-/// another process may write the one and then the other.
-const LOOKS: u32 = 4;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
-
-fn unless_moving<T>(
-    mut look: impl FnMut() -> Result<T, RegistryError>,
-) -> Result<T, RegistryError> {
-    for _ in 1..LOOKS {
-        match look() {
-            Err(error) if error.is_disagreement() => thread::sleep(BETWEEN_LOOKS),
-            seen => return seen,
-        }
-    }
-    look()
-}
-
-/// An alias means what the log says.
-fn same_alias(
-    record: &OnRecord,
-    (model, alias): (&str, &str),
-    state: Option<u64>,
-) -> Result<(), RegistryError> {
-    let log = record.alias(model, alias);
-    if state == log {
-        return Ok(());
-    }
-    Err(RegistryError::AliasChanged {
-        model: model.to_owned(),
-        alias: alias.to_owned(),
-        state,
-        log,
-    })
-}
-
-/// What is kept with a version, if it is the one that was registered.
-fn held(
-    record: &OnRecord,
-    (model, number): (&str, u64),
-    document: &str,
-) -> Result<ModelVersion, RegistryError> {
-    let changed = |what| RegistryError::VersionChanged {
-        model: model.to_owned(),
-        version: number,
-        what,
-    };
-    let version: ModelVersion = serde_json::from_str(document)
-        .map_err(|error| changed(format!("what is kept with it cannot be read: {error}")))?;
-    let same = record.hold((model, number), &version, document);
-    same.map(|()| version).map_err(changed)
-}
-
 fn aliases_of(
     connection: &Connection,
     model: &str,
@@ -735,30 +422,6 @@ fn registered(version: &ModelVersion, lineage: &Digest, document: Digest) -> Eve
         lineage: *lineage,
         document: Some(document),
     }
-}
-
-/// Takes over who vouches for the components of a version; whether that changed anything.
-fn renew(known: &mut ModelVersion, new: &ModelVersion) -> bool {
-    let mut changed = false;
-    let mut take = |old: &mut Vouched, new: &Vouched| {
-        if old != new {
-            new.clone_into(old);
-            changed = true;
-        }
-    };
-    if known.component == new.component {
-        take(&mut known.vouched, &new.vouched);
-    }
-    for policy in &mut known.policies {
-        let same = new
-            .policies
-            .iter()
-            .find(|it| it.name == policy.name && it.component == policy.component);
-        if let Some(same) = same {
-            take(&mut policy.vouched, &same.vouched);
-        }
-    }
-    changed
 }
 
 /// A move of an alias that somebody approved.

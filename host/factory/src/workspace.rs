@@ -20,7 +20,7 @@ pub const DEFAULT_STATE_FOLDER: &str = ".sandcast";
 /// What plugins keep by a grant of `state`, in the state folder.
 pub const PLUGIN_STATE_FILE: &str = "plugin-state.sqlite";
 
-/// An open state folder: `state.sqlite`, `plugin-state.sqlite`, `blobs/`, `audit/`, `cache/` and
+/// An open state folder: `state.sqlite`, `state.key`, `plugin-state.sqlite`, `blobs/`, `audit/`, `cache/` and
 /// `runs/<id>/report.html`.
 /// Cheap to clone.
 #[derive(Clone)]

@@ -122,5 +122,8 @@ impl RegistryError {
 }
 
 fn meaning(version: Option<u64>) -> String {
-    version.map_or_else(|| "nothing".to_owned(), |version| format!("version {version}"))
+    version.map_or_else(
+        || "nothing".to_owned(),
+        |version| format!("version {version}"),
+    )
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::RegistryError;
+use super::looking::{held, same_alias, unless_moving};
 use super::record::OnRecord;
-use super::{RegistryError, held, same_alias, unless_moving};
 use crate::state::{OutboxError, State, Waiting, waiting};
 
 /// What came of holding the models of a state against its log.
@@ -90,10 +91,7 @@ fn look(state: &State, log: &Path) -> Result<HeldModels, RegistryError> {
         }
     }
     for ((model, alias), to) in &said.aliases {
-        note(
-            same_alias(&record, (model, alias), Some(*to)),
-            &mut aliases,
-        );
+        note(same_alias(&record, (model, alias), Some(*to)), &mut aliases);
     }
     for (model, alias) in record.aliases() {
         let key = (model.to_owned(), alias.to_owned());

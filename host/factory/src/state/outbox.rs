@@ -93,8 +93,7 @@ impl State {
     /// The time is that of now, which is after the place was looked at.
     fn set_emptied(&self, place: Option<Position>) {
         let emptied = self.emptied.lock();
-        *emptied.unwrap_or_else(PoisonError::into_inner) =
-            place.map(|place| (place, clock::now()));
+        *emptied.unwrap_or_else(PoisonError::into_inner) = place.map(|place| (place, clock::now()));
     }
 }
 

@@ -135,7 +135,10 @@ fn a_run_ends_once_on_record_wherever_its_process_dies() {
     };
     let posted = "2020-01-01T00:00:00Z";
     let text = super::to_json(&event).expect("JSON");
-    let seal = next.key().expect("there is one").seal("outbox", posted, &text);
+    let seal = next
+        .key()
+        .expect("there is one")
+        .seal("outbox", posted, &text);
     next.write("test", |transaction| {
         let insert = "INSERT INTO outbox (posted, event, seal) VALUES (?1, ?2, ?3)";
         transaction.execute(insert, [posted, &text, seal.to_hex().as_str()])

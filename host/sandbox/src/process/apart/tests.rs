@@ -379,7 +379,11 @@ async fn what_is_to_be_read_as_json_is_bounded_and_what_is_not_goes_further() {
         (1 << 10, 1000, None),
         // A model, or a state.
         (1 << 10, 900 << 10, None),
-        (1025, 0, Some("1025 bytes of its answer are words, and 1024 may be")),
+        (
+            1025,
+            0,
+            Some("1025 bytes of its answer are words, and 1024 may be"),
+        ),
         (1 << 10, 1 << 20, Some("over 1048576")),
     ] {
         let mut store = store(&bench, Grants::default());

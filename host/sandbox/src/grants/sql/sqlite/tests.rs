@@ -308,6 +308,7 @@ fn what_is_sorted_is_in_memory_and_an_answer_that_is_sorted_has_room() {
     assert_eq!(store, 2, "memory");
     let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 40)";
     // Of all that an answer may have, a part that is large enough to have been sorted in files.
-    let sorted = format!("{rows} SELECT i, printf('%.*c', 1000000, 'x') || i AS x FROM n ORDER BY x");
+    let sorted =
+        format!("{rows} SELECT i, printf('%.*c', 1000000, 'x') || i AS x FROM n ORDER BY x");
     assert_eq!(bench.ask(&sorted, &[], 10), Ok(40));
 }
