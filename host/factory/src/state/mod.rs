@@ -92,6 +92,9 @@ impl State {
         connection
             .pragma_update(None, "query_only", true)
             .map_err(open)?;
+        connection
+            .pragma_update(None, "trusted_schema", false)
+            .map_err(open)?;
         // What an earlier version has left is brought up to date by the next run.
         let current = schema::is_current(&connection, &path)?;
         let key = SealKey::load(&folder.join(KEY_FILE)).ok().map(Arc::new);

@@ -97,7 +97,8 @@ pub(super) fn execute(
     if let Some(head) = &arguments.contains {
         require_entry(&folder, head, report.present.0)?;
     }
-    let models = match state_of(&folder) {
+    let own_state = is_own(&folder, global).then(|| state_of(&folder));
+    let models = match own_state.flatten() {
         Some(state) => held_models(&state, output)?,
         None => None,
     };
@@ -147,10 +148,10 @@ fn is_own(folder: &Path, global: &GlobalArguments) -> bool {
     own.is_some() && own == folder.canonicalize().ok()
 }
 
-/// The state whose log is in a folder; an export and a log that was handed over alone have none.
+/// The state whose log is in a folder, if anything was ever run in it.
 fn state_of(log: &Path) -> Option<PathBuf> {
     let log = log.canonicalize().ok()?;
-    let state = log.parent().filter(|_| log.ends_with("audit"))?;
+    let state = log.parent()?;
     state.join(STATE_FILE).is_file().then(|| state.to_owned())
 }
 
