@@ -316,7 +316,9 @@ impl Registry {
                 post(transaction, self.state.key(), &event)?;
                 return Ok((version, false));
             };
-            if renew(&mut known, &version) {
+            // One of before all of it was on record is on record from now on.
+            let is_partly_known = !record.has_document(place);
+            if renew(&mut known, &version) || is_partly_known {
                 let event = Event::VersionRenewed {
                     run: version.run,
                     model: version.model,

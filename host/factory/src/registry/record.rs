@@ -171,6 +171,12 @@ impl OnRecord {
         last.map(|((_, version), _)| *version)
     }
 
+    /// Whether all that is kept with a version is on record.
+    pub(crate) fn has_document(&self, (model, version): (&str, u64)) -> bool {
+        let known = self.version(model, version);
+        known.is_some_and(|known| known.document.is_some())
+    }
+
     /// Whether a version is the one that was registered: why not, in words.
     pub(crate) fn hold(
         &self,

@@ -225,10 +225,25 @@ fn a_version_of_before_all_of_it_was_on_record_is_held_to_what_is() {
     ));
     let told = place.refusal(None);
     assert!(told.contains("its adapter is"), "{told}");
-    // The next run that comes to it has all of it on record.
+    // A run that comes to it writes it anew; one of an earlier version too, where it is as it was.
     place.register(version("one"), None);
     assert_eq!(place.logged(), ["registered 1", "registered 1"]);
-    place.registry().resolve("loans", None).expect("as it is");
+    let kept = place.registry().resolve("loans", None).expect("as it is");
+    let mut before = registered(&kept, &lineage, Digest::ZERO);
+    if let Event::Registered { document, .. } = &mut before {
+        *document = None;
+    }
+    place.audit.append(before).expect("the log takes it");
+    place.register(version("one"), None);
+    let last = place.audit.entries().expect("a log").pop().expect("one");
+    assert!(matches!(
+        last.event,
+        Event::VersionRenewed { version: 1, .. }
+    ));
+    place.past_the_log(
+        "UPDATE model_versions SET document = json_set(document, '$.grants.clock', json('true'))",
+    );
+    assert!(place.refusal(None).contains("all that is kept with it is"));
 }
 
 #[test]
