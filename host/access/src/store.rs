@@ -17,7 +17,7 @@ use std::{fs, io};
 use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
-use sandcast_audit::{AuditLog, Digest, Entry, Event, Position, SealKey, private_file};
+use sandcast_audit::{AuditLog, Digest, Entry, Event, Position, SealKey, private};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use error::AccessError;
@@ -191,7 +191,7 @@ impl Store {
 
     fn connect(folder: &Path, key: SealKey) -> Result<Self, AccessError> {
         let path = folder.join(DATABASE);
-        match private_file(&path) {
+        match private(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(AccessError::File {
                     path,

@@ -179,9 +179,17 @@ impl From<Unreadable> for AuditError {
 }
 
 /// Whether the line of an entry stays where the log is when the entry is archived: what says which
-/// keys sign it, how far components are trusted, and what was archived before.
+/// keys sign it, how far components are trusted, which models there are and what their aliases mean,
+/// and what was archived before.
 pub(crate) fn is_kept(event: &str) -> bool {
-    event.starts_with("key-") || matches!(event, "standing-changed" | "entries-archived")
+    const KEPT: [&str; 5] = [
+        "standing-changed",
+        "entries-archived",
+        "registered",
+        "version-renewed",
+        "alias-moved",
+    ];
+    event.starts_with("key-") || KEPT.contains(&event)
 }
 
 /// The file with lines of entries that come before those of the log or export in a folder.

@@ -390,6 +390,21 @@ pub enum Event {
         model_digest: Digest,
         /// The digest of its lineage.
         lineage: Digest,
+        /// The digest of everything that is kept with the version: what its plugins may do, who vouches
+        /// for them and who is asked before it answers are in it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        document: Option<Digest>,
+    },
+    /// A run came to a model that is registered, and who vouches for its plugins was renewed.
+    VersionRenewed {
+        /// The run.
+        run: RunId,
+        /// The name of the model.
+        model: String,
+        /// The version.
+        version: u64,
+        /// The digest of everything that is kept with the version from now on.
+        document: Digest,
     },
     /// An alias of a model was set or moved.
     AliasMoved {
@@ -602,6 +617,7 @@ impl Event {
                 | Self::RunFinished { .. }
                 | Self::Gated { .. }
                 | Self::Registered { .. }
+                | Self::VersionRenewed { .. }
                 | Self::AliasMoved { .. }
                 | Self::ServeStarted { .. }
                 | Self::ServeStopped { .. }

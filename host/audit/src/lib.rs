@@ -52,6 +52,6 @@ pub use proof::{
 };
 pub use read::{Entries, Position, read, read_after};
 pub use run_id::{ParseRunIdError, RunId};
-pub use seal::{SealKey, private_file};
+pub use seal::{SealKey, private};
 pub use tree::{ParseTreeHashError, TreeHash};
 pub use verify::{CheckpointFault, Fault, Trust, VerifyError, VerifyReport, verify, verify_with};

@@ -1,21 +1,28 @@
-//! Seals for what is kept beside the log: whoever can write a database and cannot read the key cannot
-//! make one.
+//! A seal for a row of a database beside a log: whoever can write the database and cannot read the key
+//! cannot make one.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 use blake3::Hash;
 
-/// The key that seals rows, in a file beside their database that only its owner may read.
+/// The key that seals rows, in a file beside the database that only its owner may read.
 #[derive(Clone)]
 pub struct SealKey([u8; 32]);
+
+impl fmt::Debug for SealKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SealKey").finish_non_exhaustive()
+    }
+}
 
 impl SealKey {
     /// Reads the key.
     ///
     /// # Errors
-    /// When it cannot be read, or, as `InvalidData`, when it is not a key.
+    /// When it is not there, cannot be read or is none.
     pub fn load(path: &Path) -> io::Result<Self> {
         let mut bytes = Vec::new();
         File::open(path)?.take(33).read_to_end(&mut bytes)?;
@@ -25,10 +32,11 @@ impl SealKey {
         Ok(Self(bytes))
     }
 
-    /// Makes a key and writes it to the disk itself. One that is there stays.
+    /// Makes a key and writes it to the disk itself. One that is there stays. Of processes that make one
+    /// for the same database only one may be here at a time.
     ///
     /// # Errors
-    /// As [`SealKey::load`], but that there is none; and when it cannot be written.
+    /// When it cannot be read or written.
     pub fn load_or_make(path: &Path) -> io::Result<Self> {
         match Self::load(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -41,7 +49,7 @@ impl SealKey {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = private_file(&temporary)?;
+        let mut file = private(&temporary)?;
         file.write_all(&key)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -63,8 +71,8 @@ impl SealKey {
 /// Makes a new file that only its owner may read and write.
 ///
 /// # Errors
-/// When it is there already, or cannot be made.
-pub fn private_file(path: &Path) -> io::Result<File> {
+/// When it is there, or cannot be made.
+pub fn private(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]

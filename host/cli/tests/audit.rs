@@ -429,6 +429,7 @@ fn an_export_says_what_a_plugin_could_do_did_and_who_allowed_it() {
             version: 1,
             model_digest: config,
             lineage: config,
+            document: None,
         },
         call("predict", "pipeline:line", None),
     ] {

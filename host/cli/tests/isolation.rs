@@ -4,7 +4,9 @@ mod apart;
 
 use std::fmt::Write as _;
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
@@ -89,6 +91,7 @@ async fn a_component_that_compiles_too_long_is_ended_with_its_process() {
         .map(|_| ())
         .expect_err("it takes longer");
     assert!(matches!(error, LoadError::CompileTimeout { .. }), "{error}");
+    assert!(error.to_string().contains("by the clock"), "{error}");
     // Nothing goes on compiling behind the back of whoever was told so.
     while children() > 0 {
         assert!(begun.elapsed() < Duration::from_secs(30), "it still runs");
@@ -104,6 +107,62 @@ async fn a_component_that_compiles_too_long_is_ended_with_its_process() {
         .map(|_| ())
         .expect_err("it has no functions of a policy");
     assert!(next.to_string().contains("does not compile"), "{next}");
+}
+
+/// Stops the process that compiles for a while, once there is one, as a busy machine does.
+fn hold_up(time: Duration) {
+    let begun = Instant::now();
+    let compiler = loop {
+        match processes().into_iter().next() {
+            Some(process) => break process,
+            None => assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "nothing compiles"
+            ),
+        }
+    };
+    for signal in ["-STOP", "-CONT"] {
+        let sent = Command::new("kill").args([signal, &compiler]).status();
+        assert!(sent.expect("a signal").success(), "it has ended by then");
+        if signal == "-STOP" {
+            thread::sleep(time);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_is_bound_by_the_processor_time_it_takes_and_not_by_the_clock() {
+    let _alone = ALONE.lock().await;
+    let audit = AuditLog::in_memory();
+    let sandbox = sandbox(&audit, |config| {
+        config.compile_time = Duration::from_secs(1);
+    });
+    let error = sandbox
+        .load("heavy", &heavy(4000, 400), Role::Policy, Grants::default())
+        .await
+        .map(|_| ())
+        .expect_err("it takes more");
+    let LoadError::CompileProcessorTime { limit_seconds, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(*limit_seconds, 1);
+    let told = error.to_string();
+    assert!(told.contains("1 s of processor time"), "{told}");
+    assert_eq!(children(), 0);
+    let refused = audit.entries().expect("a log").into_iter();
+    let refused = refused.filter(|entry| matches!(entry.event, Event::PluginRefused { .. }));
+    assert_eq!(refused.count(), 1);
+    // While it is stopped the clock goes on and its time does not: an honest one is not refused for it.
+    let held_up = Duration::from_millis(2500);
+    let component = heavy(200, 200);
+    let loading = sandbox.load("small", &component, Role::Policy, Grants::default());
+    let holding = tokio::task::spawn_blocking(move || hold_up(held_up));
+    let begun = Instant::now();
+    let loaded = loading.await;
+    holding.await.expect("it was held up");
+    assert!(begun.elapsed() >= held_up);
+    let next = loaded.map(|_| ()).expect_err("no functions of a policy");
+    assert!(matches!(next, LoadError::Compile { .. }), "{next}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -235,8 +235,69 @@ fn a_model_is_registered_pointed_at_and_served() {
 
     signal(&serving.0, "-TERM");
     assert_eq!(serving.wait(), Some(0));
-    let verified = output(&state, &["audit", "verify"]);
-    assert!(verified.status.success(), "{verified:?}");
+    let verified = said(&state, &["audit", "verify"]);
+    assert_eq!(verified["models"]["versions"], 1, "{verified}");
+    assert_eq!(verified["models"]["aliases"], 2, "{verified}");
+    what_is_changed_past_the_log_does_not_answer(&state);
+}
+
+/// Changes `state.sqlite` as whoever can write it could, and nothing else.
+fn past_the_log(state: &Path, change: &str) {
+    let database = rusqlite::Connection::open(state.join("state.sqlite")).expect("it is there");
+    assert_eq!(database.execute(change, []), Ok(1), "{change}");
+}
+
+fn what_is_changed_past_the_log_does_not_answer(state: &Path) {
+    let refused = |arguments: &[&str], why: &str| {
+        let output = output(state, arguments);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
+        // A terminal breaks lines where it likes.
+        let words = |text: &str| text.replace(|letter: char| !letter.is_alphanumeric(), "");
+        assert!(words(&told).contains(&words(why)), "{told}");
+    };
+    let input = "examples/credit-risk/applicants.json";
+    let predict = |model| ["predict", "--model", model, "--input", input];
+    past_the_log(
+        state,
+        "INSERT INTO aliases SELECT model, 'canary', version, moved FROM aliases WHERE alias = 'stable'",
+    );
+    let other = "means version 1 in state.sqlite and nothing by the audit log";
+    refused(&predict("credit-risk@canary"), other);
+    refused(
+        &["serve", "--address", "127.0.0.1:0", "credit-risk@canary"],
+        other,
+    );
+    refused(&["audit", "verify"], other);
+    // What nobody touched answers, and what somebody says on record does.
+    assert!(
+        output(state, &predict("credit-risk@stable"))
+            .status
+            .success()
+    );
+    said(state, &["models", "alias", "credit-risk", "canary", "1"]);
+    assert!(
+        output(state, &predict("credit-risk@canary"))
+            .status
+            .success()
+    );
+    said(state, &["audit", "verify"]);
+
+    past_the_log(state, "DELETE FROM aliases WHERE alias = 'champion'");
+    let gone = "means nothing in state.sqlite and version 1 by the audit log";
+    refused(&predict("credit-risk"), gone);
+    said(state, &["models", "alias", "credit-risk", "champion", "1"]);
+
+    // Nobody is asked any more before it answers, and its plugin may do more.
+    past_the_log(
+        state,
+        "UPDATE model_versions SET document = json_set(document, '$.policies', json('[]'), '$.grants.clock', json('true'))",
+    );
+    let changed = "all that is kept with it is";
+    refused(&predict("credit-risk@stable"), changed);
+    refused(&["models", "show", "credit-risk"], changed);
+    refused(&["models", "alias", "credit-risk", "other", "1"], changed);
+    refused(&["audit", "verify"], changed);
 }
 
 const RELEASE: &str = "https://github.com/acme/mlp/.github/workflows/release.yml@refs/tags/v1.0.0";

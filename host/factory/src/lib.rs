@@ -25,7 +25,10 @@ pub use config::{ConfigError, Pipeline};
 pub use declare::{DeclareError, Declared, declare};
 pub use inference::{Generated, InferenceError, Predicted, RowsError, ServedModel, check_trust};
 pub use plan::{Plan, PlanError};
-pub use registry::{ApprovedMove, ModelSummary, ModelVersion, Registry, RegistryError, Vouched};
+pub use registry::{
+    ApprovedMove, HeldModels, ModelSummary, ModelVersion, Registry, RegistryError, Vouched,
+    hold_models,
+};
 pub use run::{
     CHECKPOINT_EVERY, Observer, PlanCheck, RunError, RunEvent, RunOptions, RunOutcome, run,
 };

@@ -20,7 +20,7 @@ pub const DEFAULT_STATE_FOLDER: &str = ".sandcast";
 /// What plugins keep by a grant of `state`, in the state folder.
 pub const PLUGIN_STATE_FILE: &str = "plugin-state.sqlite";
 
-/// An open state folder: `state.sqlite`, `plugin-state.sqlite`, `blobs/`, `audit/`, `cache/` and
+/// An open state folder: `state.sqlite`, `state.key`, `plugin-state.sqlite`, `blobs/`, `audit/`, `cache/` and
 /// `runs/<id>/report.html`.
 /// Cheap to clone.
 #[derive(Clone)]
@@ -31,6 +31,7 @@ pub struct Workspace {
     estate: Estate,
     sandbox: Sandbox,
     conduct: Conduct,
+    registry: Registry,
 }
 
 /// What a run of a pipeline with a state folder will do, and which of its stages earlier runs have
@@ -139,6 +140,7 @@ impl Workspace {
         let sandbox = Sandbox::new(sandbox, audit.clone())?;
         Ok(Workspace {
             folder,
+            registry: Registry::new(state.clone(), audit.clone()),
             state,
             audit,
             estate,
@@ -174,7 +176,7 @@ impl Workspace {
 
     /// The models.
     pub fn registry(&self) -> Registry {
-        Registry::new(self.state.clone(), self.audit.clone())
+        self.registry.clone()
     }
 
     /// All runs, the latest first, without their stages.

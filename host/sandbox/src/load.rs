@@ -191,8 +191,23 @@ pub enum LoadError {
         /// What the compiler said.
         reason: String,
     },
-    /// Compiling took too long.
-    #[error("plugin `{name}` was still compiling after {limit_seconds} s")]
+    /// Compiling took too much processor time.
+    #[error(
+        "plugin `{name}` was still compiling after {limit_seconds} s of processor time, which bounds it; \
+         no other load of the machine counts, so make the component smaller: built for release, and \
+         without what it does not use"
+    )]
+    CompileProcessorTime {
+        /// The plugin as the pipeline names it.
+        name: String,
+        /// The limit.
+        limit_seconds: u64,
+    },
+    /// Compiling took too long by the clock.
+    #[error(
+        "plugin `{name}` was still compiling, or waiting for others to, after {limit_seconds} s by the \
+         clock, which bounds it; the machine has too much else to do: try again when it has less"
+    )]
     CompileTimeout {
         /// The plugin as the pipeline names it.
         name: String,

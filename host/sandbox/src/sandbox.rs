@@ -21,7 +21,9 @@ use crate::grants::{Ceiling, Grants};
 use crate::load::{self, LoadError, Origin};
 use crate::manifest::Role;
 use crate::plugin::Plugin;
-use crate::process::{self, CompileFailure, ProcessProgram, Stop};
+use crate::process::{
+    self, CompileBounds, CompileFailure, OutOfProcessorTime, ProcessProgram, Stop,
+};
 use crate::recording::Recordings;
 use crate::signature::{Signers, TrustRule};
 use crate::state::Identity;
@@ -71,7 +73,11 @@ pub struct SandboxConfig {
     pub plugin_state: Option<PathBuf>,
     /// The largest component that is read.
     pub max_component_bytes: u64,
-    /// How long one component may compile.
+    /// Processor time that one component may take to compile, over all threads, in a process of its
+    /// own; in whole seconds.
+    pub compile_time: Duration,
+    /// How long one component may compile by the clock, others before it included: for what is not
+    /// done for another reason than its own work.
     pub compile_timeout: Duration,
     /// What is started for processes of their own. Without one, components compile in this process.
     pub process: Option<ProcessProgram>,
@@ -91,7 +97,8 @@ impl Default for SandboxConfig {
             recordings: None,
             plugin_state: None,
             max_component_bytes: 64 << 20,
-            compile_timeout: Duration::from_secs(300),
+            compile_time: Duration::from_secs(5 * 60),
+            compile_timeout: Duration::from_secs(30 * 60),
             process: None,
             compile_memory_bytes: 4 << 30,
             fairness: None,
@@ -144,6 +151,7 @@ struct Shared {
     operator: RwLock<Arc<OperatorRules>>,
     ceiling_digest: Option<Digest>,
     max_component_bytes: u64,
+    compile_time: Duration,
     compile_timeout: Duration,
     process: Option<ProcessProgram>,
     compile_memory_bytes: u64,
@@ -217,6 +225,7 @@ impl Sandbox {
                 ceiling_digest: config.operator.ceiling.as_ref().map(Ceiling::digest),
                 operator: RwLock::new(Arc::new(config.operator)),
                 max_component_bytes: config.max_component_bytes,
+                compile_time: config.compile_time,
                 compile_timeout: config.compile_timeout,
                 process: config.process,
                 compile_memory_bytes: config.compile_memory_bytes,
@@ -445,7 +454,13 @@ impl Sandbox {
             .await
             .map_err(|_| late())?
             .map_err(|error| failed(error.to_string()))?
-            .map_err(|error| failed(text::sentence(&format!("{error:#}"), 1024)))?;
+            .map_err(|error| match error.downcast_ref() {
+                Some(OutOfProcessorTime { limit_seconds }) => LoadError::CompileProcessorTime {
+                    name: name.to_owned(),
+                    limit_seconds: *limit_seconds,
+                },
+                None => failed(text::sentence(&format!("{error:#}"), 1024)),
+            })?;
         drop(turn);
         Ok(component)
     }
@@ -515,9 +530,15 @@ impl Shared {
         let Some(program) = &self.process else {
             return self.engine.precompile_component(bytes);
         };
-        let (memory, patience) = (self.compile_memory_bytes, self.compile_timeout);
-        let artifact = process::compile(program, bytes, memory, patience, stop);
-        artifact.map_err(|failure: CompileFailure| wasmtime::Error::msg(failure.to_string()))
+        let bounds = CompileBounds {
+            memory_bytes: self.compile_memory_bytes,
+            // Whole seconds are what the kernel counts.
+            processor_seconds: self.compile_time.as_secs().max(1),
+        };
+        process::compile(program, bytes, bounds, stop).map_err(|failure| match failure {
+            CompileFailure::OutOfTime(error) => error.into(),
+            other => wasmtime::Error::msg(other.to_string()),
+        })
     }
 }
 

@@ -70,7 +70,7 @@ pub(crate) fn resolve(
 
 fn rejected_unless_state(error: RegistryError) -> Failure {
     match error {
-        RegistryError::State(_) | RegistryError::Audit(_) => error.into(),
+        RegistryError::State(_) | RegistryError::Audit(_) | RegistryError::Log(_) => error.into(),
         _ => Failure::from(error).into_rejection(),
     }
 }

@@ -91,13 +91,9 @@ impl Cache {
     pub(crate) fn open(folder: &Path) -> Result<Self, ConductError> {
         let path = folder.join(CACHE_FILE);
         let key_path = folder.join(KEY_FILE);
-        let key = SealKey::load_or_make(&key_path).map_err(|source| ConductError::Key {
-            path: key_path,
-            source,
-        })?;
-        let of = |opened| Self::of(opened, Some(key.clone()));
+        let of = |opened| Self::of(opened, Some(&key_path));
         match of(Connection::open(&path)) {
-            Err(error) if is_broken(&error) => {
+            Err(ConductError::Cache(error)) if is_broken(&error) => {
                 tracing::warn!(%error, "what is known of conduct is read from the audit log again");
                 for end in ["", "-wal", "-shm"] {
                     let mut name = path.as_os_str().to_owned();
@@ -105,18 +101,18 @@ impl Cache {
                     // It may not be there; then there is nothing to take away.
                     let _ = std::fs::remove_file(name);
                 }
-                Ok(of(Connection::open(&path))?)
+                of(Connection::open(&path))
             }
-            opened => Ok(opened?),
+            opened => opened,
         }
     }
 
     /// The same without a file, for whoever only looks.
     pub(crate) fn in_memory() -> Result<Self, ConductError> {
-        Ok(Self::of(Connection::open_in_memory(), None)?)
+        Self::of(Connection::open_in_memory(), None)
     }
 
-    fn of(opened: Sql<Connection>, key: Option<SealKey>) -> Sql<Self> {
+    fn of(opened: Sql<Connection>, key: Option<&Path>) -> Result<Self, ConductError> {
         let mut connection = opened?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -129,6 +125,14 @@ impl Cache {
             transaction.execute_batch(TABLES)?;
             transaction.pragma_update(None, "user_version", LAYOUT)?;
         }
+        // Of several processes one makes it, since the others wait for the transaction.
+        let key = key.map(|path| {
+            SealKey::load_or_make(path).map_err(|source| ConductError::Key {
+                path: path.to_path_buf(),
+                source,
+            })
+        });
+        let key = key.transpose()?;
         transaction.commit()?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),

@@ -29,14 +29,19 @@ const WANTED: [&[u8]; 11] = [
     b"standing-changed\"",
 ];
 
-/// Whether a line of the log has one of them. The names of a line's fields stand in order, so what
-/// comes first after `"event":"` is the name of the event: texts before it have their quotes
-/// escaped.
+/// Whether a line of the log has one of them.
 pub(crate) fn is_wanted(line: &[u8]) -> bool {
+    is_one_of(line, &WANTED)
+}
+
+/// Whether a line of the log has one of some events, each with the quote after its name. The names of a
+/// line's fields stand in order, so what comes first after `"event":"` is the name of the event: texts
+/// before it have their quotes escaped.
+pub(crate) fn is_one_of(line: &[u8], events: &[&[u8]]) -> bool {
     const TAG: &[u8] = b"\"event\":\"";
     let tagged = line.windows(TAG.len()).position(|part| part == TAG);
     let name = tagged.map(|place| &line[place + TAG.len()..]);
-    name.is_some_and(|name| WANTED.iter().any(|wanted| name.starts_with(wanted)))
+    name.is_some_and(|name| events.iter().any(|event| name.starts_with(event)))
 }
 
 /// What is folded, wherever it is kept.

@@ -36,6 +36,8 @@ pub use score::{Deviation, figure};
 pub use standing::{Action, StandingRecord, operator};
 pub use tell::{PlaceTold, PluginTold, standing_in};
 
+pub(crate) use fold::is_one_of;
+
 use cache::Cache;
 use standing::Change;
 

@@ -1,9 +1,12 @@
-use sandcast_audit::AuditLog;
-use sandcast_sandbox::{Field, Kind, TaskKind};
+use sandcast_audit::{AuditLog, PluginRef};
+use sandcast_sandbox::{Field, Grants, Kind, Task, TaskKind};
 use tempfile::TempDir;
 
 use super::*;
+use crate::conduct::ConductSection;
 use crate::metrics::{Binary, EvaluateOptions, Outcomes, evaluate};
+
+mod past_the_log;
 
 struct Place {
     folder: TempDir,
@@ -21,6 +24,29 @@ impl Place {
             state,
             audit,
         }
+    }
+
+    /// Changes the state as whoever can write the file could.
+    fn past_the_log(&self, change: &str) {
+        let changed = self
+            .state
+            .write("test", |transaction| transaction.execute(change, []));
+        assert_eq!(changed.expect("written"), 1, "{change}");
+    }
+
+    /// What does not agree with the log.
+    fn disagreements(&self) -> Vec<String> {
+        let held = hold_models(self.folder.path()).expect("both are readable");
+        let held = held.expect("there is a state");
+        held.disagreements.iter().map(ToString::to_string).collect()
+    }
+
+    /// Why a model does not answer.
+    fn refusal(&self, which: Option<&str>) -> String {
+        let resolved = self.registry().resolve("loans", which);
+        let error = resolved.map(|found| found.version).expect_err("refused");
+        assert!(error.is_disagreement(), "{error}");
+        error.to_string()
     }
 
     fn registry(&self) -> Registry {
@@ -120,6 +146,10 @@ fn a_run_that_comes_to_the_same_model_renews_who_vouches_for_it() {
         let found = place.registry().resolve("loans", Some(number));
         found.expect("it is there").vouched.signature
     };
+    assert!(
+        place.disagreements().is_empty(),
+        "what was renewed is on record"
+    );
     assert_eq!(kept("1").as_deref(), Some("second"));
     assert_eq!(kept("2").as_deref(), Some("other"));
     // A version of before this was kept.
@@ -278,13 +308,14 @@ fn a_crash_between_effect_and_record_is_made_good_once() {
         .registry()
         .insert(&run, two, None)
         .expect("it registers");
-    let waiting = Event::Registered {
-        run,
-        model: "loans".to_owned(),
-        version: 2,
-        model_digest: Digest::of(b"two"),
-        lineage: version("two").lineage.digest(),
-    };
+    let waiting: String = place
+        .state
+        .read("test", |connection| {
+            connection.query_row("SELECT event FROM outbox", [], |row| row.get(0))
+        })
+        .expect("it waits");
+    let waiting: Event = from_json(&waiting).expect("an event");
+    assert!(matches!(&waiting, Event::Registered { run: of, version: 2, .. } if *of == run));
     place.audit.append(waiting).expect("the log takes it");
     reopened
         .empty_outbox(&place.audit)
@@ -403,8 +434,11 @@ fn only_events_of_the_registry_and_of_runs_go_from_here_into_the_log() {
         place
             .state
             .write("test", |transaction| {
-                let insert = "INSERT INTO outbox (id, posted, event) VALUES (77, ?1, ?2)";
-                transaction.execute(insert, [clock::now(), event])
+                let posted = clock::now();
+                let seal = place.state.key().expect("a key");
+                let seal = seal.seal("outbox", &posted, &event).to_hex().to_string();
+                let insert = "INSERT INTO outbox (id, posted, event, seal) VALUES (77, ?1, ?2, ?3)";
+                transaction.execute(insert, [posted, event, seal])
             })
             .expect("written");
         let error = place.state.empty_outbox(&place.audit);

@@ -17,6 +17,14 @@ pub enum StateError {
         /// Why not.
         source: rusqlite::Error,
     },
+    /// The key that seals what waits for the audit log cannot be used.
+    #[error("cannot use the key of the state at {}: {source}", path.display())]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The file was written by a later version of this program.
     #[error(
         "the state at {} is of version {found}, and this program knows versions up to {known}; \

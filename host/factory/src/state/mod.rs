@@ -16,16 +16,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
-use sandcast_audit::Position;
+use sandcast_audit::{Position, SealKey};
 
 pub use datasets::DatasetRecord;
 pub use error::StateError;
 pub use outbox::OutboxError;
-pub(crate) use outbox::post;
+pub(crate) use outbox::{Waiting, post, waiting};
 pub use runs::{RunRecord, RunStatus, StageRecord, StageStatus};
 
 /// The name of the file in the state folder.
 const STATE_FILE: &str = "state.sqlite";
+
+/// The name of the file with the key that seals what waits for the audit log.
+const KEY_FILE: &str = "state.key";
 
 /// How long to wait for another process that is writing a row.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,8 +37,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct State {
     connection: Arc<Mutex<Connection>>,
-    /// A place of the audit log before which nothing that is in the outbox can be.
-    emptied: Arc<Mutex<Option<Position>>>,
+    /// None where there is no key to be read: then nothing that waits is believed.
+    key: Option<Arc<SealKey>>,
+    /// A place of the audit log, and a time: what is posted later is not in the log before that place.
+    emptied: Arc<Mutex<Option<(Position, String)>>>,
 }
 
 impl State {
@@ -61,8 +66,10 @@ impl State {
             .pragma_update(None, "trusted_schema", false)
             .map_err(open)?;
         schema::migrate(&mut connection, &path)?;
+        let key = key_of(folder, &mut connection)?;
         Ok(State {
             connection: Arc::new(Mutex::new(connection)),
+            key: Some(Arc::new(key)),
             emptied: Arc::default(),
         })
     }
@@ -85,10 +92,15 @@ impl State {
         connection
             .pragma_update(None, "query_only", true)
             .map_err(open)?;
+        connection
+            .pragma_update(None, "trusted_schema", false)
+            .map_err(open)?;
         // What an earlier version has left is brought up to date by the next run.
         let current = schema::is_current(&connection, &path)?;
+        let key = SealKey::load(&folder.join(KEY_FILE)).ok().map(Arc::new);
         Ok(current.then(|| State {
             connection: Arc::new(Mutex::new(connection)),
+            key,
             emptied: Arc::default(),
         }))
     }
@@ -129,12 +141,34 @@ impl State {
         Ok(result)
     }
 
+    /// What seals events that wait for the audit log.
+    pub(crate) fn key(&self) -> Option<&SealKey> {
+        self.key.as_deref()
+    }
+
     /// A panic inside a transaction rolled it back, so the connection is whole.
     fn lock(&self) -> MutexGuard<'_, Connection> {
         self.connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The key in a state folder, made with the first process that opens it.
+fn key_of(folder: &Path, connection: &mut Connection) -> Result<SealKey, StateError> {
+    const WHAT: &str = "make the key of the state";
+    let path = folder.join(KEY_FILE);
+    if let Ok(key) = SealKey::load(&path) {
+        return Ok(key);
+    }
+    // One process at a time: another may be about to make it.
+    let wrap = |source| StateError::of(WHAT, source);
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(wrap)?;
+    let key = SealKey::load_or_make(&path).map_err(|source| StateError::Key { path, source })?;
+    transaction.commit().map_err(wrap)?;
+    Ok(key)
 }
 
 /// A value as the JSON text that a column holds.

@@ -4,18 +4,38 @@
 
 use std::sync::PoisonError;
 
-use rusqlite::Transaction;
-use sandcast_audit::{AuditError, AuditLog, Entry, Event, Position};
+use rusqlite::{Connection, Transaction};
+use sandcast_audit::{AuditError, AuditLog, Entry, Event, Position, SealKey};
 
 use super::{State, StateError, from_json, to_json};
 use crate::clock;
 
-/// Writes an event along with its effect.
-pub(crate) fn post(transaction: &Transaction<'_>, event: &Event) -> Result<(), rusqlite::Error> {
-    let statement = "INSERT INTO outbox (posted, event) VALUES (?1, ?2)";
+const OUTBOX: &str = "outbox";
+
+/// An event that waits, and when it was posted.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) posted: String,
+    pub(crate) event: Event,
+}
+
+/// Writes an event along with its effect, sealed: what another hand puts there is not signed as if it had
+/// happened here.
+pub(crate) fn post(
+    transaction: &Transaction<'_>,
+    key: Option<&SealKey>,
+    event: &Event,
+) -> Result<(), rusqlite::Error> {
+    let (posted, event) = (clock::now(), to_json(event)?);
+    let seal = key.map_or_else(String::new, |key| seal_of(key, &posted, &event));
+    let statement = "INSERT INTO outbox (posted, event, seal) VALUES (?1, ?2, ?3)";
     transaction
-        .execute(statement, [clock::now(), to_json(event)?])
+        .execute(statement, [posted, event, seal])
         .map(|_| ())
+}
+
+fn seal_of(key: &SealKey, posted: &str, event: &str) -> String {
+    key.seal(OUTBOX, posted, event).to_hex().to_string()
 }
 
 impl State {
@@ -25,10 +45,10 @@ impl State {
         const WHAT: &str = "empty the outbox of audit events";
         let place = audit.position();
         let count = "SELECT count(*) FROM outbox";
-        let waiting: i64 = self.read(WHAT, |connection| {
+        let waits: i64 = self.read(WHAT, |connection| {
             connection.query_row(count, [], |row| row.get(0))
         })?;
-        if waiting == 0 {
+        if waits == 0 {
             // Whatever comes into it from here on is put into the log after this place.
             self.set_emptied(place);
             return Ok(());
@@ -36,17 +56,24 @@ impl State {
         // Inside the transaction no other process can do the same.
         let place = self.transact(WHAT, |transaction| {
             let wrap = |source| StateError::of(WHAT, source);
-            let waiting = waiting_events(transaction, WHAT)?;
+            let waiting = waiting(transaction, self.key())
+                .map_err(wrap)?
+                .map_err(|id| OutboxError::Foreign { id })?;
             // The same effect may have been had before; its entry is older than the posting.
-            let is_of = |entry: &Entry, (posted, event): &(String, Event)| {
-                entry.event == *event && !clock::is_before(&entry.time, posted)
+            let is_of = |entry: &Entry, waiting: &Waiting| {
+                entry.event == waiting.event && !clock::is_before(&entry.time, &waiting.posted)
             };
-            let logged = audit.entries_after(self.emptied(), |entry| {
+            // A row of long ago that comes back is in the log, however far back.
+            let after = self.emptied().filter(|(_, time)| {
+                let mut all = waiting.iter();
+                all.all(|it| clock::is_before(time, &it.posted))
+            });
+            let logged = audit.entries_after(after.map(|(place, _)| place), |entry| {
                 waiting.iter().any(|waiting| is_of(entry, waiting))
             })?;
             for waiting in waiting {
                 if !logged.iter().any(|entry| is_of(entry, &waiting)) {
-                    audit.append(waiting.1)?;
+                    audit.append(waiting.event)?;
                 }
             }
             transaction
@@ -58,12 +85,15 @@ impl State {
         Ok(())
     }
 
-    fn emptied(&self) -> Option<Position> {
-        *self.emptied.lock().unwrap_or_else(PoisonError::into_inner)
+    fn emptied(&self) -> Option<(Position, String)> {
+        let emptied = self.emptied.lock();
+        emptied.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The time is that of now, which is after the place was looked at.
     fn set_emptied(&self, place: Option<Position>) {
-        *self.emptied.lock().unwrap_or_else(PoisonError::into_inner) = place;
+        let emptied = self.emptied.lock();
+        *emptied.unwrap_or_else(PoisonError::into_inner) = place.map(|place| (place, clock::now()));
     }
 }
 
@@ -73,34 +103,34 @@ fn is_posted_here(event: &Event) -> bool {
     matches!(
         event,
         Event::Registered { .. }
+            | Event::VersionRenewed { .. }
             | Event::AliasMoved { .. }
             | Event::RunStarted { .. }
             | Event::RunFinished { .. }
     )
 }
 
-/// The events that wait, in order; or the row that was not posted here, so that none is appended.
-fn waiting_events(
-    transaction: &Transaction<'_>,
-    what: &'static str,
-) -> Result<Vec<(String, Event)>, OutboxError> {
-    let wrap = |source| StateError::of(what, source);
-    let mut statement = transaction
-        .prepare("SELECT id, posted, event FROM outbox ORDER BY id")
-        .map_err(wrap)?;
-    let rows = statement
-        .query_map([], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?))
-        })
-        .map_err(wrap)?;
-    rows.map(|row| {
-        let (id, posted, event): (i64, String, String) = row.map_err(wrap)?;
-        match from_json(&event) {
-            Ok(event) if is_posted_here(&event) => Ok((posted, event)),
-            _ => Err(OutboxError::Foreign { id }),
+/// The events that wait, in order; or the row that was not posted here.
+pub(crate) fn waiting(
+    connection: &Connection,
+    key: Option<&SealKey>,
+) -> Result<Result<Vec<Waiting>, i64>, rusqlite::Error> {
+    let mut statement =
+        connection.prepare("SELECT id, posted, event, seal FROM outbox ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    let mut waiting = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (id, posted, text): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let seal: String = row.get(3)?;
+        let is_sealed = key.is_some_and(|key| seal_of(key, &posted, &text) == seal);
+        match from_json(&text) {
+            Ok(event) if is_sealed && is_posted_here(&event) => {
+                waiting.push(Waiting { posted, event });
+            }
+            _ => return Ok(Err(id)),
         }
-    })
-    .collect()
+    }
+    Ok(Ok(waiting))
 }
 
 /// Why an event of an effect did not reach the audit log. It stays in the outbox.
@@ -114,9 +144,9 @@ pub enum OutboxError {
     Audit(#[from] AuditError),
     /// A row is not one that this program posts.
     #[error(
-        "the row {id} of outbox in state.sqlite is no event of a run or of the registry, so nothing \
-         of it goes into the audit log; somebody changed it by hand: keep the file as evidence and \
-         restore it from a copy"
+        "the row {id} of outbox in state.sqlite is no event of a run or of the registry that was sealed \
+         here with the key in state.key, so nothing of it goes into the audit log; somebody changed it by \
+         hand: keep the file as evidence and restore both from a copy"
     )]
     Foreign {
         /// The row.

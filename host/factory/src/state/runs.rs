@@ -134,7 +134,7 @@ impl State {
                 pipeline: record.pipeline.clone(),
                 config: record.config,
             };
-            post(transaction, &event)
+            post(transaction, self.key(), &event)
         })
     }
 
@@ -173,7 +173,7 @@ impl State {
                 outcome: record.status.as_str().to_owned(),
                 message: (!reasons.is_empty()).then(|| reasons.join("; ")),
             };
-            post(transaction, &event)
+            post(transaction, self.key(), &event)
         })
     }
 
@@ -193,7 +193,7 @@ impl State {
                     outcome: RunStatus::Interrupted.as_str().to_owned(),
                     message: None,
                 };
-                post(transaction, &event)?;
+                post(transaction, self.key(), &event)?;
             }
             Ok(runs)
         })

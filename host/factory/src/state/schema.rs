@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StateError;
 
 /// One step for each version, in order. A step that was released is never changed.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
     CREATE TABLE runs (
         id        TEXT PRIMARY KEY,
@@ -92,6 +92,11 @@ const STEPS: [&str; 2] = [
         approval  TEXT PRIMARY KEY,
         done      TEXT NOT NULL
     ) STRICT;
+    ",
+    "
+    -- Each seal is of when the event was posted and of the event. What waits from before has none: who
+    -- wrote it is not known.
+    ALTER TABLE outbox ADD COLUMN seal TEXT NOT NULL DEFAULT '';
     ",
 ];
 

@@ -133,11 +133,17 @@ fn a_run_ends_once_on_record_wherever_its_process_dies() {
         outcome: "completed".to_owned(),
         message: None,
     };
-    next.write("test", |transaction| super::post(transaction, &event))
-        .expect("posted");
-    let posted = "UPDATE outbox SET posted = '2020-01-01T00:00:00Z'";
-    next.write("test", |transaction| transaction.execute(posted, []))
-        .expect("written");
+    let posted = "2020-01-01T00:00:00Z";
+    let text = super::to_json(&event).expect("JSON");
+    let seal = next
+        .key()
+        .expect("there is one")
+        .seal("outbox", posted, &text);
+    next.write("test", |transaction| {
+        let insert = "INSERT INTO outbox (posted, event, seal) VALUES (?1, ?2, ?3)";
+        transaction.execute(insert, [posted, &text, seal.to_hex().as_str()])
+    })
+    .expect("posted");
     empty(&next);
     assert_eq!(told(&audit), ["started", "completed"]);
     // It dies in the middle: that is what is told, and a late end changes nothing.

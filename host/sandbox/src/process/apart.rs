@@ -50,6 +50,11 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer beside what a guest may hand over: what it logged, and what it used.
 const MAX_REPLY_BASE_BYTES: u64 = 16 << 20;
 
+/// Bytes of JSON that what a guest returned may take, however much it may hand over: the rules and the
+/// findings of a validator and the reasons of a policy are words for people. What is made of JSON takes
+/// some times its bytes. Columns, models and states are not in it; they go as bytes.
+const MAX_WORDS_BYTES: u64 = 64 << 20;
+
 /// Denials and lines of the log in one answer.
 const MAX_TOLD: usize = 10_000;
 
@@ -166,13 +171,8 @@ impl Workshop {
         };
         worker.pipe.set_nonblocking(true)?;
         let pipe = UnixStream::from_std(worker.pipe.try_clone()?)?;
-        let limits = &self.order.grants.limits;
         Ok(Apart {
-            most: limits
-                .output_bytes
-                .bytes()
-                .saturating_mul(4)
-                .saturating_add(MAX_REPLY_BASE_BYTES),
+            most: Most::of(&self.order.grants),
             workshop: Arc::clone(self),
             worker: Some((worker, pipe)),
         })
@@ -224,8 +224,34 @@ impl Workshop {
 pub(crate) struct Apart {
     workshop: Arc<Workshop>,
     worker: Option<(Worker, UnixStream)>,
-    /// Bytes of an answer.
-    most: u64,
+    most: Most,
+}
+
+/// How much a process may say at once.
+#[derive(Clone, Copy, Debug)]
+struct Most {
+    /// Bytes of anything.
+    bytes: u64,
+    /// Bytes of an answer that are JSON.
+    words: u64,
+    /// The same of the last one, which tells of all calls into the host where those are recorded.
+    last_words: u64,
+}
+
+impl Most {
+    fn of(grants: &Grants) -> Self {
+        let output = grants.limits.output_bytes.bytes();
+        // Characters that JSON has to escape take some times their bytes.
+        let output = output.saturating_mul(4);
+        let words = output.min(MAX_WORDS_BYTES) + MAX_REPLY_BASE_BYTES;
+        let recording = grants.recording.as_ref();
+        let recording = recording.map_or(0, |recording| recording.bytes.bytes());
+        Self {
+            bytes: output.saturating_add(MAX_REPLY_BASE_BYTES),
+            words,
+            last_words: words.saturating_add(recording.saturating_mul(2)),
+        }
+    }
 }
 
 impl Apart {
@@ -239,8 +265,9 @@ impl Apart {
             return Err(frame::closed());
         };
         send(pipe, question, rows).await?;
-        let said = hear(pipe, self.most).await?;
-        Ok(reply_of(&said)?.0)
+        // Nothing but JSON comes, and what begins it.
+        let said = hear(pipe, self.most.words.saturating_add(BEFORE_WORDS)).await?;
+        Ok(reply_of(&said, self.most.words)?.0)
     }
 
     /// Asks a guest whose state is here, and answers what it asks for meanwhile: what it said.
@@ -260,7 +287,7 @@ impl Apart {
             // The time that the host works is not the guest's, and neither is what it is slowed down by.
             let waited = Instant::now();
             let patience = state.watch.patience(state.clock.left_now()) + GRACE_APART;
-            let said = match timeout(patience, hear(pipe, self.most)).await {
+            let said = match timeout(patience, hear(pipe, self.most.bytes)).await {
                 Ok(said) => said.map_err(|error| gone(&error))?,
                 Err(_) => return Err(OutOfTime(TimeLimit::Call).into()),
             };
@@ -271,7 +298,8 @@ impl Apart {
             };
             match kind {
                 away::REPLY => {
-                    let (reply, value) = reply_of_said(said).map_err(|error| gone(&error))?;
+                    let reply = reply_of_said(said, self.most.words);
+                    let (reply, value) = reply.map_err(|error| gone(&error))?;
                     // What else it used is known here.
                     state.meter.note_peak(reply.usage.peak_memory_bytes);
                     return match reply.outcome {
@@ -284,7 +312,7 @@ impl Apart {
                         return Err(OutOfTime(limit).into());
                     }
                     let mut answer = vec![away::ANSWER];
-                    let answered = match away::name_of(said, self.most) {
+                    let answered = match away::name_of(said, self.most.bytes) {
                         Ok((name, mut from)) => {
                             let answering =
                                 functions::answer(state, imports, &name, &mut from, &mut answer);
@@ -337,7 +365,7 @@ impl Apart {
     pub(crate) fn end(mut self, well: bool) -> Option<Reply> {
         let (mut worker, pipe) = self.worker.take()?;
         drop(pipe);
-        let ended = blocking(|| end(&mut worker.pipe, self.most));
+        let ended = blocking(|| end(&mut worker.pipe, self.most.last_words));
         match ended {
             Ok(reply) => {
                 worker.served += 1;
@@ -363,11 +391,13 @@ fn end(pipe: &mut Pipe, most: u64) -> io::Result<Reply> {
         pipe,
         deadline: Instant::now() + END_PATIENCE,
     };
+    let frame_bytes = most.saturating_add(BEFORE_WORDS);
     loop {
-        let said = frame::read(&mut (&mut pipe).take(most + 8), most)?.ok_or_else(frame::closed)?;
+        let mut next = (&mut pipe).take(frame_bytes.saturating_add(8));
+        let said = frame::read(&mut next, frame_bytes)?.ok_or_else(frame::closed)?;
         // What it lets go of at its end, the host lets go of too.
         if said.first() != Some(&away::LET_GO) {
-            return Ok(reply_of(&said)?.0);
+            return Ok(reply_of(&said, most)?.0);
         }
     }
 }
@@ -490,28 +520,36 @@ async fn hear(pipe: &mut UnixStream, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn reply_of(said: &[u8]) -> io::Result<(Reply, Vec<u8>)> {
+fn reply_of(said: &[u8], most_words: u64) -> io::Result<(Reply, Vec<u8>)> {
     match said.split_first() {
-        Some((&away::REPLY, said)) => reply_of_said(said),
+        Some((&away::REPLY, said)) => reply_of_said(said, most_words),
         _ => Err(io::Error::other("it asks for what its plugin does not use")),
     }
 }
+
+/// Bytes before the JSON of an answer: what kind it is, and its length.
+const BEFORE_WORDS: u64 = 1 + 4;
 
 /// Bytes of an answer that are read in no time.
 const SHORT_BYTES: usize = 64 << 10;
 
 /// An answer, with the host's own words where a process might say something else; and what the guest
 /// returned, where that is beside it.
-fn reply_of_said(said: &[u8]) -> io::Result<(Reply, Vec<u8>)> {
+fn reply_of_said(said: &[u8], most_words: u64) -> io::Result<(Reply, Vec<u8>)> {
     match said.len() {
-        ..=SHORT_BYTES => read_reply(said),
-        _ => blocking(|| read_reply(said)),
+        ..=SHORT_BYTES => read_reply(said, most_words),
+        _ => blocking(|| read_reply(said, most_words)),
     }
 }
 
-fn read_reply(said: &[u8]) -> io::Result<(Reply, Vec<u8>)> {
+fn read_reply(said: &[u8], most_words: u64) -> io::Result<(Reply, Vec<u8>)> {
     let mut reader = Reader::new(said, said.len() as u64);
     let length = reader.length(1)?;
+    if length as u64 > most_words {
+        return Err(io::Error::other(format!(
+            "{length} bytes of its answer are words, and {most_words} may be"
+        )));
+    }
     let bytes = reader.next(length)?;
     let value = reader.rest().to_vec();
     let mut reply: Reply = decoded(bytes)?;

@@ -6,8 +6,8 @@
 //! files nor reach the network.
 
 use std::io::{self, Read, Write};
+use std::process::ExitStatus;
 use std::thread;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -42,9 +42,27 @@ struct Answer {
     error: Option<String>,
 }
 
+/// What one compilation may use up. The clock is for whoever waits for it.
+#[derive(Clone, Copy)]
+pub(crate) struct CompileBounds {
+    pub(crate) memory_bytes: u64,
+    /// Of processor time, over all threads.
+    pub(crate) processor_seconds: u64,
+}
+
+/// Its processor time was used up.
+#[derive(Debug, Error)]
+#[error("it used up {limit_seconds} s of processor time")]
+pub(crate) struct OutOfProcessorTime {
+    pub(crate) limit_seconds: u64,
+}
+
 /// Why there is no artifact.
 #[derive(Debug, Error)]
 pub(crate) enum CompileFailure {
+    /// The kernel ended the process for the time that it had taken.
+    #[error(transparent)]
+    OutOfTime(#[from] OutOfProcessorTime),
     /// The compiler refused the component.
     #[error("{0}")]
     Refused(String),
@@ -71,15 +89,17 @@ fn after(words: &str) -> String {
 pub(crate) fn compile(
     program: &ProcessProgram,
     component: &[u8],
-    memory_bytes: u64,
-    patience: Duration,
+    bounds: CompileBounds,
     stop: &Stop,
 ) -> Result<Vec<u8>, CompileFailure> {
-    let threads = thread::available_parallelism().map_or(1, usize::from) as u64;
+    let CompileBounds {
+        memory_bytes,
+        processor_seconds,
+    } = bounds;
     let order = Order {
         confinement: Confinement {
             memory_bytes,
-            processor_seconds: Some((patience.as_secs() + 1).saturating_mul(threads)),
+            processor_seconds: Some(processor_seconds),
             ends_with_parent: true,
         },
         component_bytes: component.len() as u64,
@@ -120,12 +140,28 @@ pub(crate) fn compile(
     };
     match answer {
         Ok(answer) => answer.map_err(CompileFailure::Refused),
+        Err(_) if is_out_of_processor_time(status) => Err(OutOfProcessorTime {
+            limit_seconds: processor_seconds,
+        }
+        .into()),
         Err(_) => Err(CompileFailure::Ended {
             status: status.to_string(),
             words: text::sentence(&String::from_utf8_lossy(&words), 512),
             memory_bytes,
         }),
     }
+}
+
+/// Whether the kernel ended a process because its processor time was up.
+fn is_out_of_processor_time(status: ExitStatus) -> bool {
+    #[cfg(target_os = "linux")]
+    let is_signal = std::os::unix::process::ExitStatusExt::signal(&status) == Some(libc::SIGXCPU);
+    #[cfg(not(target_os = "linux"))]
+    let is_signal = {
+        let _ = status;
+        false
+    };
+    is_signal
 }
 
 fn take_answer(from: &mut impl Read, most: u64) -> io::Result<Result<Vec<u8>, String>> {

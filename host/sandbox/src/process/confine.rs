@@ -93,7 +93,9 @@ mod linux {
         limit(Resource::Nofile, OPEN_FILES)?;
         limit(Resource::Data, confinement.memory_bytes)?;
         if let Some(seconds) = confinement.processor_seconds {
-            limit(Resource::Cpu, seconds)?;
+            // The signal of the first says why it ended; whatever would not be ended by that is by the
+            // second.
+            limits(Resource::Cpu, seconds, seconds.saturating_add(1))?;
         }
         if let Err(error) = nice(NICENESS) {
             tracing::debug!(%error, "a process keeps its priority");
@@ -103,9 +105,13 @@ mod linux {
     }
 
     fn limit(resource: Resource, most: u64) -> Result<(), Unconfined> {
+        limits(resource, most, most)
+    }
+
+    fn limits(resource: Resource, soft: u64, hard: u64) -> Result<(), Unconfined> {
         let limit = Rlimit {
-            current: Some(most),
-            maximum: Some(most),
+            current: Some(soft),
+            maximum: Some(hard),
         };
         setrlimit(resource, limit).map_err(cannot("a limit of the system cannot be set"))
     }

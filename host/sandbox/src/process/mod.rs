@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use apart::{Apart, GRACE_APART, MAX_ANSWER_BYTES, Told, Workshop, gone_in_words, tell};
 pub use attempts::{Attempt, attempts};
-pub(crate) use compiler::{CompileFailure, compile};
+pub(crate) use compiler::{CompileBounds, CompileFailure, OutOfProcessorTime, compile};
 pub(crate) use functions::{Halt, link_apart};
 pub(crate) use order::LogLine;
 pub(crate) use order::{Opening, Outcome, Question, Reply};

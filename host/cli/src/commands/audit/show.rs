@@ -418,6 +418,9 @@ pub(super) fn describe(event: &Event) -> String {
         } => {
             format!("{model} version {version}, {}", model_digest.short())
         }
+        Event::VersionRenewed { model, version, .. } => {
+            format!("{model} version {version}: who vouches for its plugins")
+        }
         Event::AliasMoved {
             model,
             alias,

@@ -10,6 +10,7 @@ use console::style;
 use sandcast_audit::{
     Digest, Event, Proof, Proven, SignedCheckpoint, Trust, VerifierKey, VerifyError, VerifyReport,
 };
+use sandcast_factory::{HeldModels, RegistryError, hold_models};
 use sandcast_sandbox::{Recording, Recordings};
 
 use crate::{
@@ -96,6 +97,11 @@ pub(super) fn execute(
     if let Some(head) = &arguments.contains {
         require_entry(&folder, head, report.present.0)?;
     }
+    let own_state = is_own(&folder, global).then(|| state_of(&folder));
+    let models = match own_state.flatten() {
+        Some(state) => held_models(&state, output)?,
+        None => None,
+    };
     let kept = folder.join("recordings");
     let recordings = match kept.is_dir() {
         true => Some(held_recordings(&folder, &Recordings::at(kept))?),
@@ -106,6 +112,9 @@ pub(super) fn execute(
         if let Some(recordings) = &recordings {
             value["recordings"] = serde_json::to_value(recordings)?;
         }
+        if let Some(models) = &models {
+            value["models"] = serde_json::to_value(models)?;
+        }
         value["whole"] = true.into();
         value["head"] = format!("{}:{}", report.entries, report.head).into();
         value["key_from"] = serde_json::to_value(source)?;
@@ -114,6 +123,16 @@ pub(super) fn execute(
         return Ok(Exit::Done);
     }
     tell(&report, source, output)?;
+    if let Some(HeldModels {
+        versions, aliases, ..
+    }) = &models
+    {
+        output.line(format_args!(
+            "models: {} versions and {} aliases, each as the log has it",
+            count(*versions),
+            count(*aliases)
+        ))?;
+    }
     if let Some(recordings) = &recordings {
         recordings.tell(output)?;
     }
@@ -127,6 +146,42 @@ fn is_own(folder: &Path, global: &GlobalArguments) -> bool {
         .ok()
         .and_then(|own| own.join("audit").canonicalize().ok());
     own.is_some() && own == folder.canonicalize().ok()
+}
+
+/// The state whose log is in a folder, if anything was ever run in it.
+fn state_of(log: &Path) -> Option<PathBuf> {
+    let log = log.canonicalize().ok()?;
+    let state = log.parent()?;
+    state.join(STATE_FILE).is_file().then(|| state.to_owned())
+}
+
+/// The file in a state folder that says which models there are and what their aliases mean.
+const STATE_FILE: &str = "state.sqlite";
+
+/// Holds what the state says of models against its log: nobody signs the state.
+fn held_models(state: &Path, output: &Output) -> Result<Option<HeldModels>, Failure> {
+    let held = hold_models(state).map_err(|error| match error {
+        RegistryError::State(_) | RegistryError::Log(_) => Failure::from(error),
+        _ => Failure::from(error).into_rejection(),
+    })?;
+    let Some(held) = held else {
+        output.warn(format_args!(
+            "{STATE_FILE} is of an earlier version and was not held against the log; the next command \
+             that opens the state brings it up to date"
+        ));
+        return Ok(None);
+    };
+    let Some(first) = held.disagreements.first() else {
+        return Ok(Some(held));
+    };
+    let more = match held.disagreements.len() {
+        1 => String::new(),
+        many => format!(" ({many} such disagreements)"),
+    };
+    Err(Failure::rejected_because(
+        format_args!("the log is whole, and {STATE_FILE} says something else: {first}{more}"),
+        "`sandcast audit show --event alias-moved` and `--event registered` show what the log says",
+    ))
 }
 
 /// Somebody else's log is read no further than it is signed: what comes after the last checkpoint may be

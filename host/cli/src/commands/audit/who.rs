@@ -97,6 +97,7 @@ fn allows(event: &Event) -> bool {
             | Event::ApprovalCarriedOut { .. }
             | Event::StandingChanged { .. }
             | Event::Registered { .. }
+            | Event::VersionRenewed { .. }
             | Event::AliasMoved { .. }
             | Event::RunStarted { .. }
             | Event::Gated { .. }
@@ -252,7 +253,8 @@ impl Wanted<'_> {
                 self.approvals.contains(approval.as_str())
             }
             Event::StandingChanged { plugin, .. } => self.is_plugin(plugin),
-            Event::Registered { model, version, .. } => {
+            Event::Registered { model, version, .. }
+            | Event::VersionRenewed { model, version, .. } => {
                 *model == self.name && self.is_version(*version)
             }
             Event::AliasMoved {

@@ -45,7 +45,7 @@ const SMALL_VALUE: u64 = 64 << 10;
 const LEAST_VALUES: u64 = 16 << 20;
 const MOST_VALUES: u64 = 64 << 20;
 
-/// Bytes that SQLite needs beside values: pages of the file, and what is sorted and grouped.
+/// Bytes that SQLite needs beside values and what it sorts: pages of the file above all.
 const ROOM: u64 = 32 << 20;
 
 /// What a comparison with a pattern counts as: it may look at each place as often as the pattern is long.
@@ -157,7 +157,9 @@ fn ask_now(
     functions::put_in_place(&connection).map_err(away)?;
     let readable = Readable::of(&connection).map_err(away)?;
     let values = bounds.bytes.clamp(LEAST_VALUES, MOST_VALUES);
-    let allowed = values + ROOM;
+    // What is sorted and grouped is in memory: a disk is filled sooner than a watch is kept on it. An
+    // answer that is sorted is there once more while it is.
+    let allowed = values + ROOM + bounds.bytes;
     let share = Share::of(allowed);
     let is_full = Arc::new(AtomicBool::new(false));
     let refused: Arc<OnceLock<String>> = Arc::default();
@@ -264,6 +266,8 @@ fn open(path: &Path, bounds: &Bounds) -> rusqlite::Result<Connection> {
     // A file may be the work of others.
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "query_only", true)?;
+    // What is sorted lies where it is counted and bounded, and in no file of the system's.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     for (limit, most) in LIMITS {
         connection.set_limit(limit, most)?;
     }

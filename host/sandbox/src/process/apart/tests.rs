@@ -56,7 +56,11 @@ fn house(imports: &[Capability]) -> (Apart, Pipe) {
     let apart = Apart {
         workshop: Arc::new(workshop),
         worker: Some((worker, pipe)),
-        most: 1 << 20,
+        most: Most {
+            bytes: 1 << 20,
+            words: 1 << 10,
+            last_words: 1 << 10,
+        },
     };
     (apart, theirs)
 }
@@ -354,4 +358,79 @@ async fn a_process_that_lies_about_lengths_or_goes_away_is_not_waited_for() {
         assert!(error.contains(why), "{error}");
         assert!(error.contains("is gone, or answers wrongly"), "{error}");
     }
+}
+
+/// A reply whose JSON is of so many bytes, with as many of a value after it.
+fn reply_of_bytes(words: usize, value: usize) -> Vec<u8> {
+    let mut said = reply();
+    // White space is JSON too.
+    let json = &said[5..];
+    let words = [json, &vec![b' '; words - json.len()]].concat();
+    said.truncate(1);
+    words.put(&mut said);
+    said.extend(vec![7; value]);
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_to_be_read_as_json_is_bounded_and_what_is_not_goes_further() {
+    let bench = Bench::new();
+    for (words, value, why) in [
+        (1 << 10, 1000, None),
+        // A model, or a state.
+        (1 << 10, 900 << 10, None),
+        (
+            1025,
+            0,
+            Some("1025 bytes of its answer are words, and 1024 may be"),
+        ),
+        (1 << 10, 1 << 20, Some("over 1048576")),
+    ] {
+        let mut store = store(&bench, Grants::default());
+        let state = store.data_mut();
+        state.clock.start().expect("there is time");
+        let (mut apart, mut pipe) = house(&[]);
+        let answering = thread::spawn(move || {
+            frame::read(&mut pipe, 1 << 20).expect("a question");
+            // The host does not take one that is too long.
+            let _ = frame::write(&mut pipe, &reply_of_bytes(words, value));
+        });
+        let said = apart.converse(state, &Question::Describe, None).await;
+        drop(apart);
+        answering.join().expect("it ended");
+        match (said, why) {
+            (Ok((_, said)), None) => assert_eq!(said.len(), value),
+            (Err(error), Some(why)) => {
+                let error = error.to_string();
+                assert!(error.contains(why), "{error}");
+            }
+            (said, why) => panic!("{:?}, not {why:?}", said.map(|_| ())),
+        }
+    }
+    // Where the Store is in the process too, all of an answer is JSON.
+    for (words, is_heard) in [(1 << 10, true), (1025, false)] {
+        let (mut apart, mut pipe) = house(&[]);
+        let answering = thread::spawn(move || {
+            frame::read(&mut pipe, 1 << 20).expect("a question");
+            let _ = frame::write(&mut pipe, &reply_of_bytes(words, 0));
+        });
+        let said = apart.ask(&Question::Judge, None).await;
+        drop(apart);
+        answering.join().expect("it ended");
+        assert_eq!(said.is_ok(), is_heard, "{words}: {:?}", said.map(|_| ()));
+    }
+}
+
+#[test]
+fn a_process_may_say_what_its_guest_may_return_and_no_hundreds_of_mebibytes_of_json() {
+    let mut grants = Grants::default();
+    let most = Most::of(&grants);
+    assert_eq!(most.words, (64 + 16) << 20);
+    assert_eq!(most.last_words, most.words);
+    assert!(most.bytes > grants.limits.output_bytes.bytes());
+    grants.limits.output_bytes = crate::ByteSize::from_kib(1);
+    grants.recording = Some(crate::RecordingGrant::default());
+    let most = Most::of(&grants);
+    assert_eq!(most.words, 4096 + (16 << 20));
+    assert_eq!(most.last_words, most.words + (512 << 20));
 }

@@ -254,6 +254,7 @@ fn what_a_question_holds_is_its_bytes_times_a_little() {
         .map(|column| format!("printf('%.*c', 1000000, 'x') AS c{column}"))
         .collect();
     let long = "printf('%.*c', 900000, 'x')";
+    let short = "printf('%.*c', 5000, 'x')";
     let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)";
     for statement in [
         format!("SELECT {}", wide.join(", ")),
@@ -266,6 +267,11 @@ fn what_a_question_holds_is_its_bytes_times_a_little() {
         format!("{rows} SELECT length(json_group_object(i, {long})) AS x FROM n"),
         format!("{rows} SELECT length(group_concat({long})) AS x FROM n"),
         format!("{rows} SELECT max({long} || i) OVER (ROWS 100000 PRECEDING) AS x FROM n"),
+        // What is sorted, grouped and told apart, of which nothing goes to a file.
+        format!("{rows} SELECT i, {short} AS x FROM n ORDER BY x DESC"),
+        format!("{rows} SELECT count(*) AS x FROM n GROUP BY {short} || i"),
+        format!("{rows} SELECT DISTINCT {short} || i AS x FROM n"),
+        format!("{rows} SELECT {short} || i AS x FROM n EXCEPT SELECT 1"),
         "SELECT length(zeroblob(1000000000))".to_owned(),
     ] {
         let before = memory::held();
@@ -289,4 +295,20 @@ fn what_a_question_holds_is_its_bytes_times_a_little() {
         });
         assert!(peak < 250 << 20, "{statement:.200}: {peak} bytes");
     }
+}
+
+#[test]
+fn what_is_sorted_is_in_memory_and_an_answer_that_is_sorted_has_room() {
+    let _alone = alone();
+    let bench = Bench::new();
+    let connection = open(&bench.file(), &Bounds::of_check()).expect("it opens");
+    let store: i64 = connection
+        .pragma_query_value(None, "temp_store", |row| row.get(0))
+        .expect("a number");
+    assert_eq!(store, 2, "memory");
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 40)";
+    // Of all that an answer may have, a part that is large enough to have been sorted in files.
+    let sorted =
+        format!("{rows} SELECT i, printf('%.*c', 1000000, 'x') || i AS x FROM n ORDER BY x");
+    assert_eq!(bench.ask(&sorted, &[], 10), Ok(40));
 }
