@@ -69,15 +69,41 @@ impl Instance {
         }
     }
 
-    /// Asks an instance in another process: what its guest returned.
+    /// Asks an instance in another process: what its guest returned, which is words.
     pub(crate) async fn ask<T: DeserializeOwned>(
         &mut self,
         question: &Question,
         rows: Option<&[u8]>,
     ) -> Result<T, CallError> {
+        let (outcome, _) = self.asked(question, rows).await?;
+        self.returned(outcome)
+    }
+
+    /// The same where what it returned is more than words.
+    pub(crate) async fn ask_said<T: Wire>(
+        &mut self,
+        question: &Question,
+        rows: Option<&[u8]>,
+    ) -> Result<T, CallError> {
+        match self.asked(question, rows).await? {
+            (process::Outcome::Said, value) => process::value_of(&value, MAX_ANSWER_BYTES)
+                .map_err(|error| self.bad_output(format!("what its role does not have: {error}"))),
+            (process::Outcome::Returned(_), _) => {
+                Err(self.bad_output("what its role does not have"))
+            }
+            (process::Outcome::Failed(failure), _) => Err(self.failed(failure)),
+            (process::Outcome::Ended(error), _) => Err(self.ended(error)),
+        }
+    }
+
+    async fn asked(
+        &mut self,
+        question: &Question,
+        rows: Option<&[u8]>,
+    ) -> Result<(process::Outcome, Vec<u8>), CallError> {
         if self.far.is_none() {
-            let (reply, _) = self.converse(question, rows).await?;
-            return self.returned(reply.outcome);
+            let (reply, value) = self.converse(question, rows).await?;
+            return Ok((reply.outcome, value));
         }
         if self.in_call {
             // An earlier question was dropped half-way; its answer would be taken for this one's.
@@ -98,8 +124,8 @@ impl Instance {
         // The process keeps the time itself; this is for one that does not.
         let asked = timeout(patience * 2 + GRACE_APART, far.process.ask(question, rows)).await;
         self.in_call = false;
-        let reply = match asked {
-            Ok(Ok(reply)) => reply,
+        let (reply, value) = match asked {
+            Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 let error = CallError::Trap {
                     plugin: self.plugin.clone(),
@@ -135,7 +161,7 @@ impl Instance {
             self.close(outcome_of(&error));
             return Err(error);
         }
-        self.returned(reply.outcome)
+        Ok((reply.outcome, value))
     }
 
     /// What a guest in another process returned.
@@ -145,12 +171,15 @@ impl Instance {
                 .map_err(|error| self.bad_output(format!("what its role does not have: {error}"))),
             process::Outcome::Said => Err(self.bad_output("what its role does not have")),
             process::Outcome::Failed(failure) => Err(self.failed(failure)),
-            process::Outcome::Ended(error) => {
-                let error = error.of(&self.plugin, &self.stage);
-                self.close(outcome_of(&error));
-                Err(error)
-            }
+            process::Outcome::Ended(error) => Err(self.ended(error)),
         }
+    }
+
+    /// The process has said that its instance ended.
+    fn ended(&mut self, error: CallError) -> CallError {
+        let error = error.of(&self.plugin, &self.stage);
+        self.close(outcome_of(&error));
+        error
     }
 
     /// Asks a guest in another process, whose Store is here: what it returned, or why it failed.

@@ -50,9 +50,10 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer beside what a guest may hand over: what it logged, and what it used.
 const MAX_REPLY_BASE_BYTES: u64 = 16 << 20;
 
-/// Bytes of JSON that what a guest returned may take, however much it may hand over: the rules and the
-/// findings of a validator and the reasons of a policy are words for people. What is made of JSON takes
-/// some times its bytes. Columns, models and states are not in it; they go as bytes.
+/// Bytes of JSON that what a guest returned may take, however much it may hand over: the rules and
+/// verdicts of a validator and the reasons of a policy are words for people. What is made of JSON takes
+/// some times its bytes. Columns, models, states and the rows that are found are not in it; they go as
+/// bytes.
 const MAX_WORDS_BYTES: u64 = 64 << 20;
 
 /// Denials and lines of the log in one answer.
@@ -255,19 +256,18 @@ impl Most {
 }
 
 impl Apart {
-    /// Asks, and waits for the answer.
+    /// Asks, and waits for the answer; with what the guest returned, where that is beside it.
     pub(crate) async fn ask(
         &mut self,
         question: &Question,
         rows: Option<&[u8]>,
-    ) -> io::Result<Reply> {
+    ) -> io::Result<(Reply, Vec<u8>)> {
         let Some((_, pipe)) = &mut self.worker else {
             return Err(frame::closed());
         };
         send(pipe, question, rows).await?;
-        // Nothing but JSON comes, and what begins it.
-        let said = hear(pipe, self.most.words.saturating_add(BEFORE_WORDS)).await?;
-        Ok(reply_of(&said, self.most.words)?.0)
+        let said = hear(pipe, self.most.bytes).await?;
+        reply_of(&said, self.most.words)
     }
 
     /// Asks a guest whose state is here, and answers what it asks for meanwhile: what it said.

@@ -161,7 +161,8 @@ async fn answer(
                 false => validator::lend(instance, &one_batch(rows)?),
             };
             match lent {
-                Ok(lent) => outcome_of(validator::check(instance, guest, lent).await)?,
+                // Numbers of rows, of which there may be many.
+                Ok(lent) => said_of(validator::check(instance, guest, lent).await),
                 Err(error) => (Outcome::Ended(error), Vec::new()),
             }
         }

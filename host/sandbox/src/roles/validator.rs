@@ -199,11 +199,15 @@ impl Validator {
             None if self.instance.lends() => {
                 let lent = lend(&mut self.instance, batch)?;
                 let lent = process::bytes_of(&lent);
-                self.instance.ask(&Question::Check, Some(&lent)).await?
+                self.instance
+                    .ask_said(&Question::Check, Some(&lent))
+                    .await?
             }
             None => {
                 let rows = self.instance.rows(batch)?;
-                self.instance.ask(&Question::Check, Some(&rows)).await?
+                self.instance
+                    .ask_said(&Question::Check, Some(&rows))
+                    .await?
             }
         };
         let findings = self

@@ -407,7 +407,7 @@ async fn what_is_to_be_read_as_json_is_bounded_and_what_is_not_goes_further() {
             (said, why) => panic!("{:?}, not {why:?}", said.map(|_| ())),
         }
     }
-    // Where the Store is in the process too, all of an answer is JSON.
+    // Also where the Store is in the process too.
     for (words, is_heard) in [(1 << 10, true), (1025, false)] {
         let (mut apart, mut pipe) = house(&[]);
         let answering = thread::spawn(move || {

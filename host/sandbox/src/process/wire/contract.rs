@@ -9,6 +9,7 @@ use crate::bindings::adapter::wasi::config::store as config;
 use crate::bindings::adapter::wasi::keyvalue::{atomics, store};
 use crate::bindings::adapter::wasi::logging::logging;
 use crate::bindings::connector::exports::sandcast::plugin::connector;
+use crate::bindings::validator::exports::sandcast::plugin::validator;
 
 records! {
     types::Field { name, kind, nullable }
@@ -128,6 +129,7 @@ records! {
     connector::ScanRequest { split, projection, filters, limit, cursor }
     connector::Reject { row, line, column, reason, message, raw }
     connector::Chunk { rows_read, batch, rejects }
+    validator::Finding { rule, column, severity, rows, message }
 }
 
 variants! {
@@ -140,4 +142,5 @@ variants! {
     blob::Outcome { Done(it), Unmet }
     connector::Literal { Boolean(it), Int64(it), Float64(it), Utf8(it) }
     connector::Comparison { Equal, NotEqual, Less, LessOrEqual, Greater, GreaterOrEqual }
+    validator::Severity { Warning, Error }
 }
