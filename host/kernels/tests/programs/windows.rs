@@ -1,16 +1,14 @@
 //! Operations along axes and over windows, each by itself: results against the reference,
 //! gradients against differences of the reference.
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::check::Check;
+use crate::support::*;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{Caps, Feeds, Program, RunError};
-use support::check::Check;
-use support::*;
 
 fn around(before: u32, after: u32) -> Padding {
     Padding { before, after }

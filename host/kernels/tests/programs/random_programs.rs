@@ -1,16 +1,14 @@
 //! Programs put together at random: what fusion, views and the reuse of memory make of them is
 //! held to the reference, and to what must not change a bit.
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::reference::{self, Parameters, Value};
+use crate::support::*;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{Feeds, Tensor};
-use support::reference::{self, Parameters, Value};
-use support::*;
 
 /// A float32 node of the program: its extents but for the rows.
 #[derive(Clone, Debug)]

@@ -4,17 +4,15 @@
 
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::support::*;
 use sandcast_kernels::cuda::driver::*;
 use sandcast_kernels::cuda::{compile_to_ptx, templates, why_no_compiler};
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{Device, DeviceOptions, Feeds, Precision, Session};
-use support::*;
 
 /// Compute capabilities that kernels are compiled for: that of the first GPUs the newest NVRTC still
 /// knows, and that of the H100 and H200.

@@ -34,20 +34,20 @@ type Launcher = unsafe extern "C" fn(*const u64, u32, u32, u32) -> u32;
 
 /// What a test may do to the device, and what happened to it.
 #[derive(Debug)]
-pub struct Control {
+pub(crate) struct Control {
     /// Launches until the device is lost; negative means never.
-    pub launches_until_lost: AtomicI64,
+    pub(crate) launches_until_lost: AtomicI64,
     /// Whether opening it again fails.
-    pub stays_lost: AtomicBool,
+    pub(crate) stays_lost: AtomicBool,
     /// Bytes that it has.
-    pub memory_bytes: AtomicU64,
+    pub(crate) memory_bytes: AtomicU64,
     /// Times that it was opened.
-    pub opened: AtomicU64,
+    pub(crate) opened: AtomicU64,
     /// Recordings that were replayed, and products on its library.
-    pub replayed: AtomicU64,
-    pub products: AtomicU64,
+    pub(crate) replayed: AtomicU64,
+    pub(crate) products: AtomicU64,
     /// Launches, by kernel.
-    pub launched: Mutex<BTreeMap<String, u64>>,
+    pub(crate) launched: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Default for Control {
@@ -66,8 +66,8 @@ impl Default for Control {
 
 /// Opens it.
 #[derive(Debug, Default)]
-pub struct ShimOpener {
-    pub control: Arc<Control>,
+pub(crate) struct ShimOpener {
+    pub(crate) control: Arc<Control>,
 }
 
 impl Opener for ShimOpener {
@@ -136,7 +136,7 @@ struct State {
     held: u64,
 }
 
-pub struct Shim {
+pub(crate) struct Shim {
     facts: Facts,
     control: Arc<Control>,
     lost: AtomicBool,

@@ -1,12 +1,10 @@
 //! What is refused before anything runs, and by which words.
 
-mod support;
-
+use crate::support::*;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{Caps, Diagnostic, Program};
-use support::*;
 
 fn refusal(graph: Graph) -> String {
     refusal_under(graph, &Caps::default())
@@ -742,7 +740,7 @@ proptest! {
         // And a loss, where a node can be one.
         graph.loss = Some(Loss { per_row: per_row.index(graph.nodes.len()) as u32, weight: None });
         if let Ok(program) = Program::compile(graph, &caps) {
-            let _ = support::session(&std::sync::Arc::new(program), 2, 1).gradients(&feeds);
+            let _ = crate::support::session(&std::sync::Arc::new(program), 2, 1).gradients(&feeds);
         }
     }
 }

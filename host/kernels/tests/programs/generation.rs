@@ -1,17 +1,15 @@
 //! Generation: what is kept of a sequence changes nothing but the time it takes.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::support::{Builder, ROWS, device, go_on};
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{
     Caps, Completion, Finish, Program, Prompt, RunError, Sampling, Schedule, Session, Tensor,
     TrainPlan,
 };
-use support::{Builder, ROWS, device, go_on};
 
 const VOCABULARY: u32 = 13;
 const CONTEXT: u32 = 48;

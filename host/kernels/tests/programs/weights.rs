@@ -1,9 +1,7 @@
 //! Weights: how they begin, how they are stored.
 
-mod support;
-
+use crate::support::*;
 use sandcast_kernels::graph::*;
-use support::*;
 
 #[test]
 fn weights_begin_as_their_initializers_say() {
@@ -55,9 +53,9 @@ fn weights_begin_as_their_initializers_say() {
             variance.sqrt()
         );
     }
-    assert_eq!(support::session(&program, 2, 9).weights(), weights);
+    assert_eq!(crate::support::session(&program, 2, 9).weights(), weights);
     assert_ne!(
-        support::session(&program, 1, 10).weights()["he"],
+        crate::support::session(&program, 1, 10).weights()["he"],
         weights["he"]
     );
     // Parameters alike in all but their node draw apart.
@@ -142,7 +140,7 @@ fn weights_that_do_not_fit_are_refused_and_change_nothing() {
     );
     let dtype = edited("\"F32\"", "\"I32\"");
     assert!(refuse(&dtype).contains("is I32 and must be F32"));
-    let other = support::session(&classifier(8, 2, 0.5).compile(), 1, 1).to_safetensors();
+    let other = crate::support::session(&classifier(8, 2, 0.5).compile(), 1, 1).to_safetensors();
     assert!(refuse(&other).contains("they belong to program"));
 }
 

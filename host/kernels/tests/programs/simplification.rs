@@ -1,12 +1,10 @@
 //! What a program comes down to: fewer values, the same bits.
 
-mod support;
-
+use crate::support::reference::{self, Parameters, Value};
+use crate::support::*;
 use sandcast_kernels::graph::*;
 use sandcast_kernels::show::{Showing, Stage};
 use sandcast_kernels::{Caps, Feeds, Program};
-use support::reference::{self, Parameters, Value};
-use support::*;
 
 /// The operations that are left of an entry, sources and views of numbers aside.
 fn left_of(program: &Program, entry: &str) -> Vec<String> {

@@ -1,15 +1,8 @@
 //! What tests of programs share: a builder of graphs, and numbers to feed them.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::allow_attributes,
-    reason = "each test file uses a part of it"
-)]
-
-pub mod check;
-pub mod reference;
-pub mod shim;
+pub(crate) mod check;
+pub(crate) mod reference;
+pub(crate) mod shim;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -24,13 +17,13 @@ use sandcast_kernels::{
 
 /// Builds a graph node by node.
 #[derive(Default)]
-pub struct Builder {
-    pub graph: Graph,
+pub(crate) struct Builder {
+    pub(crate) graph: Graph,
 }
 
-pub const ROWS: Extent = Extent::Symbol(0);
+pub(crate) const ROWS: Extent = Extent::Symbol(0);
 
-pub fn fixed(extents: &[u32]) -> Shape {
+pub(crate) fn fixed(extents: &[u32]) -> Shape {
     extents
         .iter()
         .map(|extent| Extent::Fixed(*extent))
@@ -38,13 +31,13 @@ pub fn fixed(extents: &[u32]) -> Shape {
 }
 
 /// `[rows, extents...]`
-pub fn by_row(extents: &[u32]) -> Shape {
+pub(crate) fn by_row(extents: &[u32]) -> Shape {
     std::iter::once(ROWS).chain(fixed(extents)).collect()
 }
 
 impl Builder {
     /// A graph with the symbol `rows`.
-    pub fn new() -> Builder {
+    pub(crate) fn new() -> Builder {
         let mut builder = Builder::default();
         builder.graph.symbols.push(Symbol {
             name: "rows".into(),
@@ -53,12 +46,12 @@ impl Builder {
         builder
     }
 
-    pub fn node(&mut self, node: Node) -> NodeId {
+    pub(crate) fn node(&mut self, node: Node) -> NodeId {
         self.graph.nodes.push(node);
         self.graph.nodes.len() as u32 - 1
     }
 
-    pub fn input(&mut self, name: &str, dtype: DType, shape: Shape) -> NodeId {
+    pub(crate) fn input(&mut self, name: &str, dtype: DType, shape: Shape) -> NodeId {
         self.node(Node::Input(Input {
             name: name.into(),
             dtype,
@@ -66,7 +59,12 @@ impl Builder {
         }))
     }
 
-    pub fn parameter(&mut self, name: &str, shape: &[u32], initializer: Initializer) -> NodeId {
+    pub(crate) fn parameter(
+        &mut self,
+        name: &str,
+        shape: &[u32],
+        initializer: Initializer,
+    ) -> NodeId {
         self.node(Node::Parameter(Parameter {
             name: name.into(),
             shape: shape.to_vec(),
@@ -75,18 +73,23 @@ impl Builder {
         }))
     }
 
-    pub fn number(&mut self, value: f32) -> NodeId {
+    pub(crate) fn number(&mut self, value: f32) -> NodeId {
         self.node(Node::F32Constant(F32Literal {
             shape: vec![],
             values: vec![value],
         }))
     }
 
-    pub fn unary(&mut self, operation: UnaryOperation, operand: NodeId) -> NodeId {
+    pub(crate) fn unary(&mut self, operation: UnaryOperation, operand: NodeId) -> NodeId {
         self.node(Node::Unary(UnaryNode { operation, operand }))
     }
 
-    pub fn binary(&mut self, operation: BinaryOperation, left: NodeId, right: NodeId) -> NodeId {
+    pub(crate) fn binary(
+        &mut self,
+        operation: BinaryOperation,
+        left: NodeId,
+        right: NodeId,
+    ) -> NodeId {
         self.node(Node::Binary(BinaryNode {
             operation,
             left,
@@ -94,19 +97,19 @@ impl Builder {
         }))
     }
 
-    pub fn add(&mut self, left: NodeId, right: NodeId) -> NodeId {
+    pub(crate) fn add(&mut self, left: NodeId, right: NodeId) -> NodeId {
         self.binary(BinaryOperation::Add, left, right)
     }
 
-    pub fn multiply(&mut self, left: NodeId, right: NodeId) -> NodeId {
+    pub(crate) fn multiply(&mut self, left: NodeId, right: NodeId) -> NodeId {
         self.binary(BinaryOperation::Multiply, left, right)
     }
 
-    pub fn matmul(&mut self, left: NodeId, right: NodeId) -> NodeId {
+    pub(crate) fn matmul(&mut self, left: NodeId, right: NodeId) -> NodeId {
         self.node(Node::Matmul(MatmulNode { left, right }))
     }
 
-    pub fn reduce(
+    pub(crate) fn reduce(
         &mut self,
         reduction: Reduction,
         operand: NodeId,
@@ -121,16 +124,16 @@ impl Builder {
         }))
     }
 
-    pub fn reshape(&mut self, operand: NodeId, shape: Shape) -> NodeId {
+    pub(crate) fn reshape(&mut self, operand: NodeId, shape: Shape) -> NodeId {
         self.node(Node::Reshape(ReshapeNode { operand, shape }))
     }
 
-    pub fn dropout(&mut self, operand: NodeId, rate: f32) -> NodeId {
+    pub(crate) fn dropout(&mut self, operand: NodeId, rate: f32) -> NodeId {
         self.node(Node::Dropout(DropoutNode { operand, rate }))
     }
 
     /// `activation(x W + b)`, He-uniform.
-    pub fn dense(
+    pub(crate) fn dense(
         &mut self,
         name: &str,
         operand: NodeId,
@@ -144,7 +147,7 @@ impl Builder {
         activation.map_or(sum, |operation| self.unary(operation, sum))
     }
 
-    pub fn entry(&mut self, name: &str, outputs: &[(&str, NodeId)]) {
+    pub(crate) fn entry(&mut self, name: &str, outputs: &[(&str, NodeId)]) {
         let outputs = outputs
             .iter()
             .map(|(name, node)| Output {
@@ -158,16 +161,16 @@ impl Builder {
         });
     }
 
-    pub fn loss(&mut self, per_row: NodeId, weight: Option<NodeId>) {
+    pub(crate) fn loss(&mut self, per_row: NodeId, weight: Option<NodeId>) {
         self.graph.loss = Some(Loss { per_row, weight });
     }
 
-    pub fn compile(self) -> Arc<Program> {
+    pub(crate) fn compile(self) -> Arc<Program> {
         Arc::new(Program::compile(self.graph, &Caps::default()).expect("a graph that compiles"))
     }
 }
 
-pub fn adam() -> Optimizer {
+pub(crate) fn adam() -> Optimizer {
     Optimizer::Adam(Adam {
         beta1: 0.9,
         beta2: 0.999,
@@ -178,7 +181,7 @@ pub fn adam() -> Optimizer {
 }
 
 /// A classifier of hidden layers 256 and 128, as in the benchmarks.
-pub fn classifier(features: u32, classes: u32, dropout: f32) -> Builder {
+pub(crate) fn classifier(features: u32, classes: u32, dropout: f32) -> Builder {
     let mut builder = Builder::new();
     let x = builder.input("x", DType::Float32, by_row(&[features]));
     let y = builder.input("y", DType::Int32, by_row(&[]));
@@ -212,7 +215,7 @@ pub fn classifier(features: u32, classes: u32, dropout: f32) -> Builder {
 /// The device under test: the processor, or what `SANDCAST_TEST_DEVICE` says: `cuda`, or
 /// `cuda-shim`, which runs the kernels of CUDA on the processor. `SANDCAST_TEST_PRECISION` is the
 /// precision of its products.
-pub fn device(threads: usize) -> Device {
+pub(crate) fn device(threads: usize) -> Device {
     if !is_cuda() {
         let threads = NonZeroUsize::new(threads);
         return Device::open(DeviceChoice::Cpu, threads).expect("the processor opens");
@@ -243,12 +246,12 @@ fn device_name() -> String {
 }
 
 /// Whether the kernels of CUDA are under test.
-pub fn is_cuda() -> bool {
+pub(crate) fn is_cuda() -> bool {
     device_name() != "cpu"
 }
 
 /// The precision under test.
-pub fn precision() -> Precision {
+pub(crate) fn precision() -> Precision {
     std::env::var("SANDCAST_TEST_PRECISION").map_or(Precision::F32Strict, |name| {
         name.parse()
             .expect("SANDCAST_TEST_PRECISION is a precision")
@@ -257,7 +260,7 @@ pub fn precision() -> Precision {
 
 /// A tolerance of a test against the reference, for the precision under test: products of
 /// operands with so many bits of fraction are so much less exact.
-pub fn within(strict: f64) -> f64 {
+pub(crate) fn within(strict: f64) -> f64 {
     match precision() {
         Precision::F32Strict => strict,
         Precision::Tf32 => strict.max(2e-3),
@@ -266,7 +269,7 @@ pub fn within(strict: f64) -> f64 {
 }
 
 /// Rows of a test that is slow under the shim.
-pub fn fewer(rows: usize, on_shim: usize) -> usize {
+pub(crate) fn fewer(rows: usize, on_shim: usize) -> usize {
     if device_name() == "cuda-shim" {
         on_shim
     } else {
@@ -274,12 +277,12 @@ pub fn fewer(rows: usize, on_shim: usize) -> usize {
     }
 }
 
-pub fn session(program: &Arc<Program>, threads: usize, seed: u64) -> Session {
+pub(crate) fn session(program: &Arc<Program>, threads: usize, seed: u64) -> Session {
     Session::new(Arc::clone(program), &device(threads), seed).expect("a session")
 }
 
 /// Numbers in -1..1 that look random.
-pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         .wrapping_add(0x1234_5678_9abc_def1);
@@ -293,16 +296,16 @@ pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-pub fn f32s(shape: &[usize], values: Vec<f32>) -> Tensor {
+pub(crate) fn f32s(shape: &[usize], values: Vec<f32>) -> Tensor {
     Tensor::from_f32(shape.to_vec(), values).expect("as many values as the shape has")
 }
 
-pub fn i32s(shape: &[usize], values: Vec<i32>) -> Tensor {
+pub(crate) fn i32s(shape: &[usize], values: Vec<i32>) -> Tensor {
     Tensor::from_i32(shape.to_vec(), values).expect("as many values as the shape has")
 }
 
 /// Rows of two classes that a line does not part.
-pub fn moons(rows: usize, features: usize, seed: u64) -> Feeds {
+pub(crate) fn moons(rows: usize, features: usize, seed: u64) -> Feeds {
     let x = numbers(rows * features, seed);
     let y = x
         .chunks_exact(features)
@@ -314,6 +317,6 @@ pub fn moons(rows: usize, features: usize, seed: u64) -> Feeds {
     ])
 }
 
-pub fn go_on(_: Progress<'_>) -> ControlFlow<StopReason> {
+pub(crate) fn go_on(_: Progress<'_>) -> ControlFlow<StopReason> {
     ControlFlow::Continue(())
 }

@@ -1,13 +1,11 @@
 //! Programs written down: their texts as snapshots, and what a picture must keep to.
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::*;
 use sandcast_kernels::graph::*;
 use sandcast_kernels::show::{ShowError, Showing, Stage};
 use sandcast_kernels::{Caps, Program};
-use support::*;
 
 /// A small classifier with everything in it that a listing shows in a way of its own.
 fn small() -> Program {

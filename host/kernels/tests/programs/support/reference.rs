@@ -8,9 +8,9 @@ use sandcast_kernels::{Feeds, Tensor};
 
 /// A tensor; int32 by its number.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Value {
-    pub shape: Vec<usize>,
-    pub data: Vec<f64>,
+pub(crate) struct Value {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) data: Vec<f64>,
 }
 
 impl Value {
@@ -20,7 +20,7 @@ impl Value {
     }
 
     /// The element at a position.
-    pub fn at(&self, position: &[usize]) -> f64 {
+    pub(crate) fn at(&self, position: &[usize]) -> f64 {
         let mut index = 0;
         for (extent, place) in self.shape.iter().zip(position) {
             index = index * extent + place;
@@ -62,7 +62,7 @@ impl From<&Tensor> for Value {
 }
 
 /// Every position of a shape in row-major order.
-pub fn positions(shape: &[usize]) -> Vec<Vec<usize>> {
+pub(crate) fn positions(shape: &[usize]) -> Vec<Vec<usize>> {
     let mut all = vec![vec![]];
     for extent in shape {
         all = all
@@ -76,10 +76,10 @@ pub fn positions(shape: &[usize]) -> Vec<Vec<usize>> {
 }
 
 /// Parameters by name.
-pub type Parameters = BTreeMap<String, Value>;
+pub(crate) type Parameters = BTreeMap<String, Value>;
 
 /// The value of every node; dropout is off.
-pub fn evaluate(graph: &Graph, parameters: &Parameters, feeds: &Feeds) -> Vec<Value> {
+pub(crate) fn evaluate(graph: &Graph, parameters: &Parameters, feeds: &Feeds) -> Vec<Value> {
     let mut symbols = vec![0; graph.symbols.len()];
     for node in &graph.nodes {
         if let Node::Input(input) = node
@@ -107,7 +107,7 @@ pub fn evaluate(graph: &Graph, parameters: &Parameters, feeds: &Feeds) -> Vec<Va
 }
 
 /// The weighted mean of the losses.
-pub fn loss(graph: &Graph, parameters: &Parameters, feeds: &Feeds) -> f64 {
+pub(crate) fn loss(graph: &Graph, parameters: &Parameters, feeds: &Feeds) -> f64 {
     let values = evaluate(graph, parameters, feeds);
     let loss = graph.loss.as_ref().expect("a graph with a loss");
     let losses = &values[loss.per_row as usize].data;
@@ -124,7 +124,7 @@ pub fn loss(graph: &Graph, parameters: &Parameters, feeds: &Feeds) -> f64 {
 }
 
 /// The derivative of the loss by elements of a parameter, by central differences.
-pub fn slope(
+pub(crate) fn slope(
     graph: &Graph,
     parameters: &Parameters,
     feeds: &Feeds,

@@ -1,18 +1,16 @@
 //! Trainings that are stopped and gone on with.
 
-mod support;
-
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::*;
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{
     CheckpointStore, Feeds, Program, Progress, RunError, Schedule, Session, StopReason, TrainPlan,
     TrainReport,
 };
-use support::*;
 
 /// A store in memory that saves after every `every` steps, or only when a training is stopped.
 #[derive(Default)]

@@ -1,12 +1,10 @@
 //! Training as a whole.
 
-mod support;
-
 use std::ops::ControlFlow;
 
+use crate::support::*;
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{RunError, Schedule, Session, StopReason, TrainPlan};
-use support::*;
 
 fn plan() -> TrainPlan {
     TrainPlan {
@@ -202,7 +200,7 @@ fn patience_stops_and_returns_to_the_best_epoch() {
     assert_eq!(losses[report.best_epoch as usize - 1], least);
     weights.push(bits(&session));
     // The same epochs and no more end at the same weights.
-    let mut again = support::session(&program, 1, 7);
+    let mut again = crate::support::session(&program, 1, 7);
     let shorter = TrainPlan {
         epochs: report.best_epoch,
         patience: None,
@@ -316,12 +314,12 @@ fn plans_and_programs_that_cannot_be_are_refused() {
     assert_eq!(nothing, Err(RunError::NoRows));
     let mut builder = classifier(8, 2, 0.0);
     builder.graph.optimizer = None;
-    let mut without = support::session(&builder.compile(), 1, 7);
+    let mut without = crate::support::session(&builder.compile(), 1, 7);
     let refused = without.train(&training, None, &plan(), &mut go_on);
     assert_eq!(refused, Err(RunError::NotTrainable { what: "optimizer" }));
     let mut builder = classifier(8, 2, 0.0);
     builder.graph.loss = None;
-    let mut without = support::session(&builder.compile(), 1, 7);
+    let mut without = crate::support::session(&builder.compile(), 1, 7);
     let refused = without.train(&training, None, &plan(), &mut go_on);
     assert_eq!(refused, Err(RunError::NotTrainable { what: "loss" }));
 }

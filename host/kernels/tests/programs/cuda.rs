@@ -4,19 +4,17 @@
 
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::support::shim::{Control, ShimOpener};
+use crate::support::*;
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{
     Device, DeviceOptions, Feeds, Precision, RunError, Schedule, Session, TrainPlan,
 };
-use support::shim::{Control, ShimOpener};
-use support::*;
 
 fn is_there() -> bool {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());

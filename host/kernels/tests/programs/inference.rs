@@ -1,13 +1,11 @@
 //! Running entries.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::support::*;
 use sandcast_kernels::graph::*;
 use sandcast_kernels::{Feeds, RunError, Tensor};
-use support::*;
 
 fn x_of(feeds: Feeds) -> Feeds {
     feeds.into_iter().filter(|(name, _)| name == "x").collect()

@@ -1,13 +1,11 @@
 //! Every operation by itself: its result against the reference, its gradient against
 //! differences of the reference.
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::check::Check;
+use crate::support::*;
 use sandcast_kernels::graph::*;
-use support::check::Check;
-use support::*;
 
 #[test]
 fn unary_operations() {

@@ -9,7 +9,7 @@ use super::{Builder, by_row, f32s, numbers, session, within};
 
 /// A graph under test: `build` makes a node from operands; its elements, each times a number of
 /// its own, are summed to a loss.
-pub struct Check {
+pub(crate) struct Check {
     name: String,
     graph: Graph,
     feeds: Feeds,
@@ -18,7 +18,7 @@ pub struct Check {
 
 impl Check {
     /// Operands are parameters of these shapes, values within `range`.
-    pub fn of_parameters(
+    pub(crate) fn of_parameters(
         name: &str,
         shapes: &[&[u32]],
         range: (f32, f32),
@@ -28,7 +28,7 @@ impl Check {
     }
 
     /// The first operand is an input of `[rows, shape...]` times a parameter of that shape.
-    pub fn of_rows(
+    pub(crate) fn of_rows(
         name: &str,
         shapes: &[&[u32]],
         range: (f32, f32),
@@ -121,11 +121,11 @@ impl Check {
         }
     }
 
-    pub fn run(self) {
+    pub(crate) fn run(self) {
         self.run_within(1e-5, 2e-4);
     }
 
-    pub fn run_within(self, forward: f64, backward: f64) {
+    pub(crate) fn run_within(self, forward: f64, backward: f64) {
         let (forward, backward) = (within(forward), within(backward));
         let name = &self.name;
         let parameters = parameters_of(&self.graph);
@@ -180,7 +180,7 @@ impl Check {
 }
 
 /// Parameters before training, all of zeros in these tests.
-pub fn parameters_of(graph: &Graph) -> Parameters {
+pub(crate) fn parameters_of(graph: &Graph) -> Parameters {
     let mut parameters = Parameters::new();
     for node in &graph.nodes {
         if let Node::Parameter(parameter) = node {
@@ -196,7 +196,7 @@ pub fn parameters_of(graph: &Graph) -> Parameters {
     parameters
 }
 
-pub fn close(what: &str, found: &Value, expected: &Value, tolerance: f64) {
+pub(crate) fn close(what: &str, found: &Value, expected: &Value, tolerance: f64) {
     assert_eq!(found.shape, expected.shape, "{what}");
     let scale = expected
         .data
