@@ -1,16 +1,14 @@
 //! Forests with the real adapter: describe, declare, train, keep, read back, predict, and the
 //! budgets that end it.
 
-use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Float64Type;
 use sandcast_audit::AuditLog;
-use sandcast_build::BuildRequest;
 use sandcast_sandbox::{
     Adapter, ByteSize, CallContext, CallError, ComputeGrant, Declaration, DeviceChoice,
     DeviceOptions, Field, Grants, Kind, Model, ModelError, Plugin, Precision, Role, Sandbox,
@@ -18,17 +16,7 @@ use sandcast_sandbox::{
 };
 use serde_json::{Value, json};
 
-/// The plugin is built once for all tests; builds that overlap wait for each other.
-fn component() -> Vec<u8> {
-    static BUILDING: Mutex<()> = Mutex::new(());
-    let _turn = BUILDING
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/adapter-gbdt");
-    let built =
-        sandcast_build::build(&BuildRequest::new(folder), &mut |_| {}).expect("the plugin builds");
-    fs::read(built.component).expect("the component is there")
-}
+use crate::component;
 
 fn sandbox(threads: usize) -> Sandbox {
     let config = SandboxConfig {
@@ -48,7 +36,7 @@ async fn plugin(sandbox: &Sandbox, compute: ComputeGrant) -> Plugin {
         ..Grants::default()
     };
     sandbox
-        .load("gbdt", &component(), Role::Adapter, grants)
+        .load("gbdt", &component("adapter-gbdt"), Role::Adapter, grants)
         .await
         .expect("loads")
 }

@@ -1,7 +1,6 @@
 //! The whole life of a model that writes, with the real adapter: declare, train on texts, keep,
 //! read back, score, write, and the budgets that end it.
 
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,7 +8,6 @@ use std::time::{Duration, Instant};
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use sandcast_audit::AuditLog;
-use sandcast_build::BuildRequest;
 use sandcast_sandbox::{
     Adapter, ByteSize, CallContext, CallError, ComputeGrant, Declaration, DeviceChoice, Field,
     GenerationOptions, Grants, Kind, Model, Precision, Role, Sandbox, SandboxConfig, Task,
@@ -17,17 +15,7 @@ use sandcast_sandbox::{
 };
 use serde_json::{Value, json};
 
-/// The plugin is built once for all tests; builds that overlap wait for each other.
-fn component() -> Vec<u8> {
-    static BUILDING: Mutex<()> = Mutex::new(());
-    let _turn = BUILDING
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/adapter-gpt");
-    let built =
-        sandcast_build::build(&BuildRequest::new(folder), &mut |_| {}).expect("the plugin builds");
-    fs::read(built.component).expect("the component is there")
-}
+use crate::component;
 
 fn sandbox() -> Sandbox {
     let config = SandboxConfig {
@@ -44,7 +32,7 @@ async fn adapter(sandbox: &Sandbox, compute: ComputeGrant) -> Adapter {
         ..Grants::default()
     };
     let plugin = sandbox
-        .load("gpt", &component(), Role::Adapter, grants)
+        .load("gpt", &component("adapter-gpt"), Role::Adapter, grants)
         .await
         .expect("loads");
     let context = CallContext::new(None, "train");

@@ -4,14 +4,13 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::Float64Type;
 use sandcast_audit::{AuditLog, Event};
-use sandcast_build::BuildRequest;
 use sandcast_sandbox::{
     Adapter, ByteSize, CallContext, CallError, Checkpointing, ComputeGrant, Declaration,
     DeviceChoice, Field, Grants, Kind, Model, ModelError, Plugin, Precision, Role, Sandbox,
@@ -19,17 +18,7 @@ use sandcast_sandbox::{
 };
 use serde_json::{Value, json};
 
-/// The plugin is built once for all tests; builds that overlap wait for each other.
-fn component() -> Vec<u8> {
-    static BUILDING: Mutex<()> = Mutex::new(());
-    let _turn = BUILDING
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/adapter-mlp");
-    let built =
-        sandcast_build::build(&BuildRequest::new(folder), &mut |_| {}).expect("the plugin builds");
-    fs::read(built.component).expect("the component is there")
-}
+use crate::component;
 
 struct Bench {
     sandbox: Sandbox,
@@ -59,7 +48,7 @@ impl Bench {
             ..Grants::default()
         };
         self.sandbox
-            .load("mlp", &component(), Role::Adapter, grants)
+            .load("mlp", &component("adapter-mlp"), Role::Adapter, grants)
             .await
             .expect("loads")
     }
@@ -466,7 +455,12 @@ async fn without_the_grant_an_adapter_is_not_loaded() {
     let bench = Bench::new();
     let error = bench
         .sandbox
-        .load("mlp", &component(), Role::Adapter, Grants::default())
+        .load(
+            "mlp",
+            &component("adapter-mlp"),
+            Role::Adapter,
+            Grants::default(),
+        )
         .await
         .map(|_| ())
         .expect_err("it needs compute");
