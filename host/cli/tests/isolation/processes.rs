@@ -1,7 +1,5 @@
 //! What works on a guest's bytes does so in a process that the kernel holds, and takes nobody with it.
 
-mod apart;
-
 use std::fmt::Write as _;
 use std::fs;
 use std::sync::Arc;
@@ -17,7 +15,7 @@ use sandcast_sandbox::{
 };
 use serde_json::json;
 
-use apart::{ALONE, children, component, context, processes, program, sandbox, told};
+use crate::apart::{ALONE, children, component, context, processes, program, sandbox, told};
 
 /// A policy that does nothing, with a module in it that takes long to compile.
 fn heavy(functions: usize, adds: usize) -> Vec<u8> {

@@ -1,12 +1,6 @@
 //! Connectors in processes of their own: the same rows, record, denials and errors as in the engine, with
 //! folders and requests that are asked of the host.
 
-mod apart;
-#[path = "apart/record.rs"]
-mod record;
-#[path = "apart/server.rs"]
-mod server;
-
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -23,9 +17,8 @@ use sandcast_sandbox::{
 };
 use serde_json::{Value, json};
 
-use apart::{ALONE, children, component, context, processes, sandbox, told};
-use record::effects;
-use server::serve;
+use crate::apart::{ALONE, children, component, context, effects, processes, sandbox, told};
+use crate::server::serve;
 
 /// Chunks after which an endless source is believed to be one.
 const ENOUGH_CHUNKS: usize = 5;

@@ -1,11 +1,5 @@
 //! State, databases and stores for a policy in a process of its own: asked of the host, under the same grants.
 
-mod apart;
-#[path = "apart/record.rs"]
-mod record;
-#[path = "apart/server.rs"]
-mod server;
-
 use std::fs;
 use std::path::Path;
 
@@ -16,9 +10,10 @@ use sandcast_sandbox::{
 };
 use serde_json::{Value, json};
 
-use apart::{ALONE, children, component, context, processes, program, sandbox, told};
-use record::effects;
-use server::serve;
+use crate::apart::{
+    ALONE, children, component, context, effects, processes, program, sandbox, told,
+};
+use crate::server::serve;
 
 /// What a new instance says to what it is told, and what it recorded.
 async fn does(

@@ -1,4 +1,4 @@
-//! Whole commands against what they print. `TRYCMD=overwrite cargo test -p sandcast --test commands`
+//! Whole commands against what they print. `TRYCMD=overwrite cargo test -p sandcast --test cli commands`
 //! writes the expectations anew; the difference is for a person to read.
 
 #[test]

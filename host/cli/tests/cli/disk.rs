@@ -2,21 +2,13 @@
 //! there is whole, and the next run goes on.
 #![cfg(target_os = "linux")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
+
+use crate::program::{output, repository, sandcast};
 
 /// What a file may grow to, in blocks of 512 bytes: from hardly anything to nearly everything.
 const LIMITS: [u32; 7] = [1, 16, 64, 160, 320, 640, 1280];
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn sandcast(state: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sandcast"));
-    command.args(arguments).arg("--state").arg(state);
-    command
-}
 
 /// Runs the example with files that grow no further. A write past that fails like one to a full
 /// disk once the signal that comes with it is ignored.
@@ -32,13 +24,6 @@ fn run_within(blocks: u32, state: &Path) -> Output {
         .expect("a shell")
 }
 
-fn run(state: &Path, arguments: &[&str]) -> Output {
-    sandcast(state, arguments)
-        .current_dir(repository())
-        .output()
-        .expect("the program starts")
-}
-
 fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -50,7 +35,7 @@ fn a_run_on_a_disk_that_fills_up_ends_clearly_and_is_taken_up_again() {
         std::fs::remove_dir_all(&state).expect("the state of an earlier test can be removed");
     }
     // Once without a limit, for the compiled plugins; the rest is thrown away.
-    let whole = run(&state, &["run", "--build", "examples/credit-risk"]);
+    let whole = output(&state, &["run", "--build", "examples/credit-risk"]);
     assert!(whole.status.success(), "{}", told(&whole));
     for entry in std::fs::read_dir(&state).expect("the state") {
         let path = entry.expect("an entry").path();
@@ -77,9 +62,9 @@ fn a_run_on_a_disk_that_fills_up_ends_clearly_and_is_taken_up_again() {
         assert!(said.contains("error: "), "{blocks}: {said}");
     }
     assert!(stopped >= 3, "only {stopped} of the limits stopped a run");
-    let again = run(&state, &["run", "examples/credit-risk"]);
+    let again = output(&state, &["run", "examples/credit-risk"]);
     assert!(again.status.success(), "{}", told(&again));
-    let verified = run(&state, &["audit", "verify"]);
+    let verified = output(&state, &["audit", "verify"]);
     assert!(verified.status.success(), "{}", told(&verified));
 }
 
@@ -87,7 +72,7 @@ fn a_run_on_a_disk_that_fills_up_ends_clearly_and_is_taken_up_again() {
 fn a_state_folder_that_cannot_be_written_is_named() {
     // Nobody can make a folder here, whoever runs the test.
     let state = Path::new("/proc/sandcast");
-    let refused = run(state, &["run", "examples/credit-risk"]);
+    let refused = output(state, &["run", "examples/credit-risk"]);
     assert_ne!(refused.status.code(), Some(0));
     let told = told(&refused);
     assert!(

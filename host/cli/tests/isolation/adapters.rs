@@ -1,7 +1,5 @@
 //! An adapter in a process of its own asks the host for all it needs, and is the same adapter.
 
-mod apart;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +13,7 @@ use sandcast_sandbox::{
 };
 use serde_json::{Value, json};
 
-use apart::{ALONE, children, component, context, processes, program, sandbox, told};
+use crate::apart::{ALONE, children, component, context, processes, program, sandbox, told};
 
 fn granted(isolation: Isolation) -> Grants {
     Grants {

@@ -5,16 +5,14 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sandcast_audit::Digest;
 use sandcast_little_sigstore::{LittleSigstore, Signing};
 use serde_json::{Value, json};
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
+use crate::program::{output, repository, sandcast};
 
 /// A state folder of this test.
 fn state(name: &str) -> PathBuf {
@@ -23,20 +21,6 @@ fn state(name: &str) -> PathBuf {
         std::fs::remove_dir_all(&state).expect("the state of an earlier test can be removed");
     }
     state
-}
-
-fn sandcast(state: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sandcast"));
-    command
-        .args(arguments)
-        .arg("--state")
-        .arg(state)
-        .current_dir(repository());
-    command
-}
-
-fn output(state: &Path, arguments: &[&str]) -> Output {
-    sandcast(state, arguments).output().expect("it starts")
 }
 
 /// What a command says as JSON that must succeed.

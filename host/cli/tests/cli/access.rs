@@ -13,9 +13,7 @@ use sandcast_access::{Role, Store};
 use sandcast_audit::AuditLog;
 use serde_json::{Value, json};
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
+use crate::program::repository;
 
 /// The Cedar plugin, built and compiled once: the folder of what is compiled, for all states here.
 static COMPILED: LazyLock<PathBuf> = LazyLock::new(|| {
