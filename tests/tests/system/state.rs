@@ -2,70 +2,22 @@
 
 use std::fs;
 use std::num::NonZeroU32;
-use std::path::Path;
 
-use sandcast_audit::{AuditLog, Event};
+use sandcast_audit::Event;
 use sandcast_sandbox::{
-    Access, ByteSize, CallContext, ControlPoint, DeviceChoice, Grants, LoadError, Plugin,
-    Recording, RecordingGrant, Recordings, Request, Role, Sandbox, SandboxConfig, StateGrant,
-    replay,
+    Access, ByteSize, Grants, LoadError, Plugin, RecordingGrant, Role, StateGrant,
 };
-use sandcast_tests::built;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-struct Bench {
-    sandbox: Sandbox,
-    audit: AuditLog,
-    recordings: Recordings,
+use crate::bench::{Bench, asks};
+
+async fn try_load(bench: &Bench, name: &str, grants: Grants) -> Result<Plugin, LoadError> {
+    let guest = "tests/guests/keeper";
+    bench.load(name, guest, Role::Policy, grants).await
 }
 
-impl Bench {
-    /// Two of them on one folder are two processes, as far as the store can tell.
-    fn on(folder: &Path) -> Self {
-        let audit = AuditLog::in_memory();
-        let recordings = Recordings::at(folder.join("recordings"));
-        let config = SandboxConfig {
-            cache_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
-            device: DeviceChoice::Cpu.into(),
-            recordings: Some(recordings.clone()),
-            plugin_state: Some(folder.join("plugin-state.sqlite")),
-            ..SandboxConfig::default()
-        };
-        Self {
-            sandbox: Sandbox::new(config, audit.clone()).expect("a sandbox"),
-            audit,
-            recordings,
-        }
-    }
-
-    async fn load(&self, name: &str, grants: Grants) -> Plugin {
-        let component = fs::read(built("tests/guests/keeper")).expect("the guest");
-        let loaded = self.sandbox.load(name, &component, Role::Policy, grants);
-        loaded.await.expect("it loads")
-    }
-
-    fn events(&self) -> Vec<Event> {
-        let entries = self.audit.entries().expect("a log in memory");
-        entries.into_iter().map(|entry| entry.event).collect()
-    }
-
-    /// What was denied, with the line that would grant it.
-    fn denied(&self) -> Vec<(String, String)> {
-        self.events()
-            .into_iter()
-            .filter_map(|event| match event {
-                Event::Denied {
-                    detail, grant_with, ..
-                } => Some((detail, grant_with)),
-                _ => None,
-            })
-            .collect()
-    }
-}
-
-fn folder() -> TempDir {
-    TempDir::with_prefix("sandcast-state-").expect("a folder")
+async fn load(bench: &Bench, name: &str, grants: Grants) -> Plugin {
+    try_load(bench, name, grants).await.expect("it loads")
 }
 
 fn granting(state: StateGrant) -> Grants {
@@ -84,24 +36,13 @@ fn of(pipeline: &str) -> Grants {
 
 /// What a new instance says to some steps.
 async fn does(plugin: &Plugin, steps: Value) -> Vec<String> {
-    let context = CallContext::new(None, "test");
-    let policy = plugin.policy(&context, &json!({})).await;
-    let mut policy = policy.expect("it is configured");
-    let request = Request {
-        control_point: ControlPoint::Promote,
-        principal: "user:test".into(),
-        action: "promote".into(),
-        resource: "model:test".into(),
-        context: json!({ "do": steps }),
-    };
-    policy.decide(&request).await.expect("it decides").reasons
+    asks(plugin, json!({ "do": steps })).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_is_there_for_the_next_instance_and_the_next_process() {
-    let folder = folder();
-    let bench = Bench::on(folder.path());
-    let plugin = bench.load("keeper", of("line")).await;
+    let bench = Bench::new();
+    let plugin = load(&bench, "keeper", of("line")).await;
     let said = does(
         &plugin,
         json!([
@@ -136,8 +77,8 @@ async fn what_is_kept_is_there_for_the_next_instance_and_the_next_process() {
     );
     let again = does(&plugin, json!([{ "get": "a" }, { "get": "n" }])).await;
     assert_eq!(again, ["one more", "-2"]);
-    let other = Bench::on(folder.path());
-    let elsewhere = other.load("keeper", of("line")).await;
+    let other = bench.beside();
+    let elsewhere = load(&other, "keeper", of("line")).await;
     assert_eq!(
         does(&elsewhere, json!([{ "get": "a" }])).await,
         ["one more"]
@@ -147,9 +88,8 @@ async fn what_is_kept_is_there_for_the_next_instance_and_the_next_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_reads_what_another_keeps() {
-    let folder = folder();
-    let bench = Bench::on(folder.path());
-    let mine = bench.load("keeper", of("line")).await;
+    let bench = Bench::new();
+    let mine = load(&bench, "keeper", of("line")).await;
     does(&mine, json!([{ "set": ["secret", "mine"] }])).await;
     // By another name, in another pipeline, and in none.
     for (name, grants) in [
@@ -157,7 +97,7 @@ async fn nobody_reads_what_another_keeps() {
         ("keeper", of("another")),
         ("keeper", granting(StateGrant::default())),
     ] {
-        let plugin = bench.load(name, grants).await;
+        let plugin = load(&bench, name, grants).await;
         let said = does(
             &plugin,
             json!([{ "get": "secret" }, "keys", { "delete": "secret" }, { "set": ["secret", "x"] }]),
@@ -180,19 +120,18 @@ async fn nobody_reads_what_another_keeps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quotas_hold_over_instances_and_a_refusal_names_its_line() {
-    let folder = folder();
-    let bench = Bench::on(folder.path());
-    let plugin = bench
-        .load(
-            "keeper",
-            granting(StateGrant {
-                bytes: ByteSize::from_kib(10),
-                keys: NonZeroU32::new(3).expect("three"),
-                value_bytes: ByteSize::from_kib(8),
-                ..StateGrant::default()
-            }),
-        )
-        .await;
+    let bench = Bench::new();
+    let plugin = load(
+        &bench,
+        "keeper",
+        granting(StateGrant {
+            bytes: ByteSize::from_kib(10),
+            keys: NonZeroU32::new(3).expect("three"),
+            value_bytes: ByteSize::from_kib(8),
+            ..StateGrant::default()
+        }),
+    )
+    .await;
     let first = does(
         &plugin,
         json!([{ "fill": ["a", 8000] }, { "fill": ["b", 9000] }]),
@@ -243,19 +182,18 @@ async fn quotas_hold_over_instances_and_a_refusal_names_its_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_only_be_read_is_not_changed() {
-    let folder = folder();
-    let bench = Bench::on(folder.path());
-    let writer = bench.load("keeper", granting(StateGrant::default())).await;
+    let bench = Bench::new();
+    let writer = load(&bench, "keeper", granting(StateGrant::default())).await;
     does(&writer, json!([{ "set": ["a", "kept"] }])).await;
-    let reader = bench
-        .load(
-            "keeper",
-            granting(StateGrant {
-                access: Access::Read,
-                ..StateGrant::default()
-            }),
-        )
-        .await;
+    let reader = load(
+        &bench,
+        "keeper",
+        granting(StateGrant {
+            access: Access::Read,
+            ..StateGrant::default()
+        }),
+    )
+    .await;
     let said = does(
         &reader,
         json!([
@@ -283,11 +221,11 @@ async fn what_may_only_be_read_is_not_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn adding_is_exact_whoever_else_adds() {
-    let folder = folder();
-    let (one, other) = (Bench::on(folder.path()), Bench::on(folder.path()));
+    let one = Bench::new();
+    let other = one.beside();
     let mut adding = Vec::new();
     for bench in [&one, &one, &other, &other] {
-        let plugin = bench.load("keeper", of("line")).await;
+        let plugin = load(bench, "keeper", of("line")).await;
         adding.push(tokio::spawn(async move {
             does(
                 &plugin,
@@ -299,7 +237,7 @@ async fn adding_is_exact_whoever_else_adds() {
     for added in adding {
         added.await.expect("no panic");
     }
-    let plugin = one.load("keeper", of("line")).await;
+    let plugin = load(&one, "keeper", of("line")).await;
     assert_eq!(
         does(&plugin, json!([{ "get": "n" }, { "get": "log" }])).await,
         ["100", "xxxx"]
@@ -308,9 +246,8 @@ async fn adding_is_exact_whoever_else_adds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_are_on_record_before_and_after() {
-    let folder = folder();
-    let bench = Bench::on(folder.path());
-    let plugin = bench.load("keeper", of("line")).await;
+    let bench = Bench::new();
+    let plugin = load(&bench, "keeper", of("line")).await;
     does(
         &plugin,
         json!([{ "set": ["a", "value"] }, { "get": "a" }, { "set": ["a", "other"] }, { "swap-late": "s" }]),
@@ -354,46 +291,33 @@ async fn changes_are_on_record_before_and_after() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_is_given_what_was_there_then_and_changes_nothing() {
-    let folder = folder();
-    let bench = Bench::on(folder.path());
-    let plugin = bench
-        .load(
-            "keeper",
-            Grants {
-                recording: Some(RecordingGrant::default()),
-                ..of("line")
-            },
-        )
-        .await;
+    let bench = Bench::new();
+    let plugin = load(
+        &bench,
+        "keeper",
+        Grants {
+            recording: Some(RecordingGrant::default()),
+            ..of("line")
+        },
+    )
+    .await;
     let steps = json!([
         { "increment": ["n", 1] }, { "get": "n" }, { "append": ["a", "x"] }, "keys",
         { "get-many": ["a", "n"] }, { "swap-late": "s" }, { "set": ["", "x"] },
     ]);
     let then = does(&plugin, steps).await;
     assert_eq!(then[..2], ["1", "1"]);
-    let digest = bench
-        .events()
-        .into_iter()
-        .find_map(|event| match event {
-            Event::Recorded { recording, .. } => Some(recording),
-            _ => None,
-        })
-        .expect("it is recorded");
+    let [digest] = bench.recorded()[..] else {
+        panic!("it is recorded once");
+    };
     // What is there now is something else.
     does(
         &plugin,
         json!([{ "set": ["n", "1000"] }, { "delete": "a" }]),
     )
     .await;
-    let recording = Recording::read(&bench.recordings, &digest).expect("a recording");
     for _ in 0..2 {
-        let elsewhere = Bench::on(folder.path());
-        let again = replay(&elsewhere.sandbox, &bench.recordings, &recording).await;
-        let again = again.expect("it is replayed");
-        assert!(again.is_same(), "{again:?}");
-        let effects = elsewhere.events().into_iter();
-        let effects = effects.filter(|event| matches!(event, Event::Effect { .. }));
-        assert_eq!(effects.count(), 0, "nothing is done");
+        bench.is_replayed(&bench.beside(), &digest).await;
     }
     assert_eq!(
         does(&plugin, json!([{ "get": "n" }, { "get": "a" }])).await,
@@ -403,14 +327,9 @@ async fn a_replay_is_given_what_was_there_then_and_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_grant_and_without_a_store_nothing_is_loaded() {
-    let folder = folder();
-    let bench = Bench::on(folder.path());
-    let component = fs::read(built("tests/guests/keeper")).expect("the guest");
+    let bench = Bench::new();
     let refusal = async |bench: &Bench, grants: Grants| {
-        let loaded = bench
-            .sandbox
-            .load("keeper", &component, Role::Policy, grants)
-            .await;
+        let loaded = try_load(bench, "keeper", grants).await;
         loaded.map(|_| ()).expect_err("it does not load")
     };
     let error = refusal(&bench, Grants::default()).await;
@@ -429,11 +348,11 @@ async fn without_a_grant_and_without_a_store_nothing_is_loaded() {
         "{error}"
     );
     fs::write(
-        folder.path().join("plugin-state.sqlite"),
+        bench.folder.path().join("plugin-state.sqlite"),
         "this is no database",
     )
     .expect("written");
-    let broken = Bench::on(folder.path());
+    let broken = bench.beside();
     let error = refusal(&broken, granting(StateGrant::default())).await;
     assert!(
         matches!(&error, LoadError::BadGrant { grant, .. } if grant == "state"),

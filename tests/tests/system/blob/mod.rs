@@ -7,56 +7,33 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sandcast_audit::{AuditLog, Digest, Event};
-use sandcast_sandbox::{
-    BlobGrant, CallContext, ControlPoint, DeviceChoice, Grants, LoadError, Plugin, Recording,
-    RecordingGrant, Recordings, Request, Role, Sandbox, SandboxConfig, replay,
-};
-use sandcast_tests::built;
+use sandcast_audit::{Digest, Event};
+use sandcast_sandbox::{BlobGrant, Grants, LoadError, Plugin, RecordingGrant, Role};
 use serde_json::{Value, json};
-use server::{ACCESS, Manner, SECRET, Server};
-use tempfile::TempDir;
 
-struct Bench {
-    sandbox: Sandbox,
-    audit: AuditLog,
-    recordings: Recordings,
-    folder: TempDir,
+use crate::bench::{Bench, asks, with};
+use server::{ACCESS, Manner, SECRET, Server};
+
+/// A bench with an empty store in a folder, and the keys of one on a server.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    let folder = bench.folder.path();
+    fs::create_dir(folder.join("lake")).expect("a store");
+    fs::write(folder.join("access.key"), ACCESS).expect("a key");
+    fs::write(folder.join("secret.key"), SECRET).expect("its secret");
+    bench
+}
+
+async fn try_load(bench: &Bench, grants: Grants) -> Result<Plugin, LoadError> {
+    let guest = "tests/guests/stower";
+    bench.load("stower", guest, Role::Policy, grants).await
+}
+
+async fn load(bench: &Bench, grants: &[Value]) -> Plugin {
+    try_load(bench, granting(grants)).await.expect("it loads")
 }
 
 impl Bench {
-    fn new() -> Self {
-        let folder = TempDir::with_prefix("sandcast-blob-").expect("a folder");
-        fs::create_dir(folder.path().join("lake")).expect("a store");
-        fs::write(folder.path().join("access.key"), ACCESS).expect("a key");
-        fs::write(folder.path().join("secret.key"), SECRET).expect("its secret");
-        let audit = AuditLog::in_memory();
-        let recordings = Recordings::at(folder.path().join("recordings"));
-        let config = SandboxConfig {
-            cache_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
-            device: DeviceChoice::Cpu.into(),
-            recordings: Some(recordings.clone()),
-            ..SandboxConfig::default()
-        };
-        Self {
-            sandbox: Sandbox::new(config, audit.clone()).expect("a sandbox"),
-            audit,
-            recordings,
-            folder,
-        }
-    }
-
-    async fn try_load(&self, grants: Grants) -> Result<Plugin, LoadError> {
-        let component = fs::read(built("tests/guests/stower")).expect("the guest");
-        self.sandbox
-            .load("stower", &component, Role::Policy, grants)
-            .await
-    }
-
-    async fn load(&self, grants: &[Value]) -> Plugin {
-        self.try_load(granting(grants)).await.expect("it loads")
-    }
-
     fn lake(&self) -> PathBuf {
         self.folder.path().join("lake")
     }
@@ -84,23 +61,6 @@ impl Bench {
         fs::create_dir_all(path.parent().expect("a folder")).expect("its folder");
         fs::write(path, bytes).expect("an object");
     }
-
-    fn events(&self) -> Vec<Event> {
-        let entries = self.audit.entries().expect("a log in memory");
-        entries.into_iter().map(|entry| entry.event).collect()
-    }
-
-    fn denied(&self) -> Vec<(String, String)> {
-        self.events()
-            .into_iter()
-            .filter_map(|event| match event {
-                Event::Denied {
-                    detail, grant_with, ..
-                } => Some((detail, grant_with)),
-                _ => None,
-            })
-            .collect()
-    }
 }
 
 fn granting(grants: &[Value]) -> Grants {
@@ -112,27 +72,9 @@ fn granting(grants: &[Value]) -> Grants {
     }
 }
 
-/// A grant with some of its keys set.
-fn with(mut grant: Value, more: &Value) -> Value {
-    for (key, value) in more.as_object().expect("keys") {
-        grant[key] = value.clone();
-    }
-    grant
-}
-
 /// What a new instance comes to, step by step.
 async fn does(plugin: &Plugin, steps: &[Value]) -> Vec<String> {
-    let context = CallContext::new(None, "test");
-    let policy = plugin.policy(&context, &json!({})).await;
-    let mut policy = policy.expect("it is configured");
-    let request = Request {
-        control_point: ControlPoint::Promote,
-        principal: "user:test".into(),
-        action: "promote".into(),
-        resource: "model:test".into(),
-        context: json!({ "steps": steps }),
-    };
-    policy.decide(&request).await.expect("it decides").reasons
+    asks(plugin, json!({ "steps": steps })).await
 }
 
 async fn does_one(plugin: &Plugin, step: Value) -> String {
@@ -246,9 +188,9 @@ async fn tells(plugin: &Plugin) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_is_a_store() {
-    let bench = Bench::new();
+    let bench = bench();
     bench.holds("secret", b"SECRET");
-    let plugin = bench.load(&[bench.in_folder()]).await;
+    let plugin = load(&bench, &[bench.in_folder()]).await;
     tells(&plugin).await;
     assert_eq!(bench.denied(), []);
     assert_eq!(
@@ -269,13 +211,13 @@ async fn a_folder_is_a_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_is_a_store_and_does_the_same() {
-    let (bench, server) = (Bench::new(), Server::start());
+    let (bench, server) = (bench(), Server::start());
     server.holds("secret", b"SECRET");
     server.holds("own/secret", b"SECRET");
     // A marker of a folder, as some tools leave them, and a key that nobody here could name.
     server.holds("own/raw/", b"");
     server.holds("own/raw//x", b"");
-    let plugin = bench.load(&[bench.on_server(&server)]).await;
+    let plugin = load(&bench, &[bench.on_server(&server)]).await;
     tells(&plugin).await;
     assert_eq!(bench.denied(), []);
     assert_eq!(server.unsigned(), Vec::<String>::new());
@@ -340,7 +282,7 @@ fn forbidden() -> Vec<(Value, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_granted_is_refused_on_record_and_not_done() {
-    let (bench, server) = (Bench::new(), Server::start());
+    let (bench, server) = (bench(), Server::start());
     for key in ["secret", "raw-x", "seen/x"] {
         bench.holds(key, b"SECRET");
         server.holds(&format!("own/{key}"), b"SECRET");
@@ -350,7 +292,7 @@ async fn what_is_not_granted_is_refused_on_record_and_not_done() {
             granted.clone(),
             &json!({ "prefix": "seen/", "access": "read" }),
         );
-        let plugin = bench.load(&[granted, seen]).await;
+        let plugin = load(&bench, &[granted, seen]).await;
         for (step, line) in forbidden() {
             let before = bench.denied().len();
             let told = does_one(&plugin, step.clone()).await;
@@ -381,7 +323,7 @@ async fn what_is_not_granted_is_refused_on_record_and_not_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_link_leads_out_of_a_folder_or_of_a_prefix() {
     use std::os::unix::fs::symlink;
-    let bench = Bench::new();
+    let bench = bench();
     bench.holds("secret/word", b"SECRET");
     bench.holds("raw/a", b"fine");
     let outside = bench.folder.path().join("outside");
@@ -396,7 +338,7 @@ async fn no_link_leads_out_of_a_folder_or_of_a_prefix() {
     ] {
         symlink(to, bench.lake().join("raw").join(name)).expect("a link");
     }
-    let plugin = bench.load(&[bench.in_folder()]).await;
+    let plugin = load(&bench, &[bench.in_folder()]).await;
     for key in [
         "raw/out/word",
         "raw/up/word",
@@ -434,7 +376,7 @@ async fn no_link_leads_out_of_a_folder_or_of_a_prefix() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_objects_entries_and_calls_are_bounded_exactly() {
-    let (bench, server) = (Bench::new(), Server::start());
+    let (bench, server) = (bench(), Server::start());
     for (key, length) in [("ten", 10), ("eleven", 11), ("more/a", 1), ("more/b", 1)] {
         bench.holds(&format!("raw/{key}"), &vec![b'x'; length]);
         server.holds(&format!("own/raw/{key}"), &vec![b'x'; length]);
@@ -502,7 +444,7 @@ async fn bytes_objects_entries_and_calls_are_bounded_exactly() {
                 "calls",
             ),
         ] {
-            let plugin = bench.load(&[with(granted.clone(), &bound)]).await;
+            let plugin = load(&bench, &[with(granted.clone(), &bound)]).await;
             let before = bench.denied().len();
             let mut steps = fine.clone();
             steps.push(over);
@@ -525,7 +467,7 @@ async fn bytes_objects_entries_and_calls_are_bounded_exactly() {
             );
         }
         // The two pages above came to three entries together.
-        let plugin = bench.load(&[with(granted, &json!({ "entries": 3 }))]).await;
+        let plugin = load(&bench, &[with(granted, &json!({ "entries": 3 }))]).await;
         let told = does(&plugin, &[page("raw/", 2), page("raw/", 5)]).await;
         assert_eq!(
             told[1]
@@ -542,13 +484,13 @@ async fn bytes_objects_entries_and_calls_are_bounded_exactly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_misbehaves_gets_nowhere() {
-    let (bench, server) = (Bench::new(), Server::start());
+    let (bench, server) = (bench(), Server::start());
     server.holds("own/raw/a", b"0123456789");
     let granted = with(
         bench.on_server(&server),
         &json!({ "timeout": "2s", "object_bytes": "1MiB" }),
     );
-    let plugin = bench.load(&[granted]).await;
+    let plugin = load(&bench, &[granted]).await;
     let away = "FailureCode::Unavailable: ";
     for (manner, step, wanted) in [
         (
@@ -700,9 +642,9 @@ fn text_of(bench: &Bench) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_reads_is_tried_again_a_little_and_what_writes_is_not() {
-    let (bench, server) = (Bench::new(), Server::start());
+    let (bench, server) = (bench(), Server::start());
     server.holds("own/raw/a", b"there");
-    let plugin = bench.load(&[bench.on_server(&server)]).await;
+    let plugin = load(&bench, &[bench.on_server(&server)]).await;
     for (times, step, wanted, heard) in [
         (2, get("raw/a"), "raw/a 5: 5 there", 3),
         (
@@ -736,11 +678,11 @@ async fn what_reads_is_tried_again_a_little_and_what_writes_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_reached_where_its_address_may_be_and_nowhere_else() {
-    let (bench, server) = (Bench::new(), Server::start());
+    let (bench, server) = (bench(), Server::start());
     server.holds("own/raw/a", b"x");
     let mut granted = bench.on_server(&server);
     granted["to"]["networks"] = json!(["10.0.0.0/8"]);
-    let plugin = bench.load(std::slice::from_ref(&granted)).await;
+    let plugin = load(&bench, std::slice::from_ref(&granted)).await;
     for step in [get("raw/a"), put("raw/a", "y"), list("raw/")] {
         let told = does_one(&plugin, step).await;
         assert_eq!(
@@ -759,15 +701,15 @@ async fn a_server_is_reached_where_its_address_may_be_and_nowhere_else() {
     // Nobody listens there.
     granted["to"]["networks"] = json!(["127.0.0.0/8"]);
     granted["to"]["endpoint"] = json!("http://127.0.0.1:1");
-    let plugin = bench.load(&[granted]).await;
+    let plugin = load(&bench, &[granted]).await;
     let told = does_one(&plugin, get("raw/a")).await;
     assert_eq!(told, "FailureCode::Unavailable: the store does not answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_are_on_record_before_and_after_without_what_they_carry() {
-    let (bench, server) = (Bench::new(), Server::start());
-    let plugin = bench.load(&[bench.on_server(&server)]).await;
+    let (bench, server) = (bench(), Server::start());
+    let plugin = load(&bench, &[bench.on_server(&server)]).await;
     let body = "a word that nobody may read";
     does(
         &plugin,
@@ -833,7 +775,7 @@ async fn calls_are_on_record_before_and_after_without_what_they_carry() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_is_given_the_objects_of_then_and_puts_nothing() {
-    let (bench, server) = (Bench::new(), Server::start());
+    let (bench, server) = (bench(), Server::start());
     bench.holds("raw/a", b"of then");
     server.holds("own/raw/a", b"of then");
     let stories = [
@@ -851,7 +793,7 @@ async fn a_replay_is_given_the_objects_of_then_and_puts_nothing() {
             recording: Some(RecordingGrant::default()),
             ..granting(&[granted])
         };
-        let plugin = bench.try_load(grants).await.expect("it loads");
+        let plugin = try_load(&bench, grants).await.expect("it loads");
         for steps in &stories {
             does(&plugin, steps).await;
         }
@@ -859,21 +801,10 @@ async fn a_replay_is_given_the_objects_of_then_and_puts_nothing() {
     fs::remove_dir_all(bench.lake()).expect("the folder is gone");
     server.is(Manner::Tells(500));
     server.heard();
-    let recorded = bench.events().into_iter().filter_map(|event| match event {
-        Event::Recorded { recording, .. } => Some(recording),
-        _ => None,
-    });
-    let recorded: Vec<Digest> = recorded.collect();
+    let recorded = bench.recorded();
     assert_eq!(recorded.len(), 2 * stories.len());
     for digest in recorded {
-        let recording = Recording::read(&bench.recordings, &digest).expect("a recording");
-        let elsewhere = Bench::new();
-        let again = replay(&elsewhere.sandbox, &bench.recordings, &recording).await;
-        let again = again.expect("it is replayed");
-        assert!(again.is_same(), "{again:?}");
-        let effects = elsewhere.events().into_iter();
-        let effects = effects.filter(|event| matches!(event, Event::Effect { .. }));
-        assert_eq!(effects.count(), 0, "nothing is done");
+        bench.is_replayed(&Bench::new(), &digest).await;
     }
     assert_eq!(server.heard(), Vec::<String>::new(), "nobody is asked");
     assert!(!bench.lake().exists());
@@ -881,8 +812,8 @@ async fn a_replay_is_given_the_objects_of_then_and_puts_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_who_put_where_nothing_is_one_does() {
-    let bench = Bench::new();
-    let plugin = bench.load(&[bench.in_folder()]).await;
+    let bench = bench();
+    let plugin = load(&bench, &[bench.in_folder()]).await;
     let putting: Vec<_> = (0..8)
         .map(|number| {
             let plugin = plugin.clone();
@@ -902,9 +833,8 @@ async fn of_many_who_put_where_nothing_is_one_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_that_cannot_be_given_are_refused_at_load() {
-    let (bench, server) = (Bench::new(), Server::start());
-    let error = bench
-        .try_load(Grants::default())
+    let (bench, server) = (bench(), Server::start());
+    let error = try_load(&bench, Grants::default())
         .await
         .map(|_| ())
         .expect_err("not granted");
@@ -914,7 +844,7 @@ async fn grants_that_cannot_be_given_are_refused_at_load() {
         "{error}"
     );
     let refused = async |grants: Grants| {
-        let error = bench.try_load(grants).await.map(|_| ());
+        let error = try_load(&bench, grants).await.map(|_| ());
         error.expect_err("it cannot be given").to_string()
     };
     let mut nowhere = bench.in_folder();

@@ -8,52 +8,22 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use sandcast_audit::{AuditLog, Digest, Event};
-use sandcast_sandbox::{
-    CallContext, ControlPoint, DeviceChoice, Grants, LoadError, Plugin, Recording, RecordingGrant,
-    Recordings, Request, Role, Sandbox, SandboxConfig, SqlGrant, replay,
-};
-use sandcast_tests::built;
+use sandcast_audit::{Digest, Event};
+use sandcast_sandbox::{Grants, LoadError, Plugin, RecordingGrant, Role, SqlGrant};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-struct Bench {
-    sandbox: Sandbox,
-    audit: AuditLog,
-    recordings: Recordings,
-    folder: TempDir,
+use crate::bench::{Bench, asks, with};
+
+pub(super) async fn try_load(bench: &Bench, grants: Grants) -> Result<Plugin, LoadError> {
+    let guest = "tests/guests/asker";
+    bench.load("asker", guest, Role::Policy, grants).await
+}
+
+pub(super) async fn load(bench: &Bench, grant: &Value) -> Plugin {
+    try_load(bench, granting(grant)).await.expect("it loads")
 }
 
 impl Bench {
-    fn new() -> Self {
-        let folder = TempDir::with_prefix("sandcast-sql-").expect("a folder");
-        let audit = AuditLog::in_memory();
-        let recordings = Recordings::at(folder.path().join("recordings"));
-        let config = SandboxConfig {
-            cache_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
-            device: DeviceChoice::Cpu.into(),
-            recordings: Some(recordings.clone()),
-            ..SandboxConfig::default()
-        };
-        Self {
-            sandbox: Sandbox::new(config, audit.clone()).expect("a sandbox"),
-            audit,
-            recordings,
-            folder,
-        }
-    }
-
-    async fn try_load(&self, grants: Grants) -> Result<Plugin, LoadError> {
-        let component = fs::read(built("tests/guests/asker")).expect("the guest");
-        self.sandbox
-            .load("asker", &component, Role::Policy, grants)
-            .await
-    }
-
-    async fn load(&self, grant: &Value) -> Plugin {
-        self.try_load(granting(grant)).await.expect("it loads")
-    }
-
     /// A database of people, with a secret in another file beside it.
     fn people(&self) -> PathBuf {
         let path = self.folder.path().join("people.sqlite");
@@ -72,26 +42,9 @@ impl Bench {
             .expect("its table");
         path
     }
-
-    fn events(&self) -> Vec<Event> {
-        let entries = self.audit.entries().expect("a log in memory");
-        entries.into_iter().map(|entry| entry.event).collect()
-    }
-
-    fn denied(&self) -> Vec<(String, String)> {
-        self.events()
-            .into_iter()
-            .filter_map(|event| match event {
-                Event::Denied {
-                    detail, grant_with, ..
-                } => Some((detail, grant_with)),
-                _ => None,
-            })
-            .collect()
-    }
 }
 
-fn granting(grant: &Value) -> Grants {
+pub(super) fn granting(grant: &Value) -> Grants {
     let grant: SqlGrant = serde_json::from_value(grant.clone()).expect("a grant");
     Grants {
         sql: vec![grant],
@@ -103,30 +56,7 @@ fn to_file(path: &Path) -> Value {
     json!({ "connection": "people", "to": { "sqlite": path }, "timeout": "20s" })
 }
 
-/// A grant with some of its keys set.
-fn with(mut grant: Value, more: &Value) -> Value {
-    for (key, value) in more.as_object().expect("keys") {
-        grant[key] = value.clone();
-    }
-    grant
-}
-
-/// What a new instance is told.
-async fn asks(plugin: &Plugin, question: Value) -> Vec<String> {
-    let context = CallContext::new(None, "test");
-    let policy = plugin.policy(&context, &json!({})).await;
-    let mut policy = policy.expect("it is configured");
-    let request = Request {
-        control_point: ControlPoint::Promote,
-        principal: "user:test".into(),
-        action: "promote".into(),
-        resource: "model:test".into(),
-        context: question,
-    };
-    policy.decide(&request).await.expect("it decides").reasons
-}
-
-async fn ask(plugin: &Plugin, statement: &str, parameters: Value) -> Vec<String> {
+pub(super) async fn ask(plugin: &Plugin, statement: &str, parameters: Value) -> Vec<String> {
     let question = json!({
         "connection": "people", "statement": statement, "parameters": parameters,
     });
@@ -136,7 +66,7 @@ async fn ask(plugin: &Plugin, statement: &str, parameters: Value) -> Vec<String>
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_come_as_columns_with_their_kinds() {
     let bench = Bench::new();
-    let plugin = bench.load(&to_file(&bench.people())).await;
+    let plugin = load(&bench, &to_file(&bench.people())).await;
     for (statement, parameters, rows) in [
         (
             "SELECT id, name, age, height FROM people ORDER BY id",
@@ -223,7 +153,7 @@ async fn rows_come_as_columns_with_their_kinds() {
 async fn a_parameter_is_never_part_of_the_statement() {
     let bench = Bench::new();
     let path = bench.people();
-    let plugin = bench.load(&to_file(&path)).await;
+    let plugin = load(&bench, &to_file(&path)).await;
     for text in [
         "' OR '1'='1",
         "Ada' OR 1=1 --",
@@ -259,7 +189,7 @@ async fn a_statement_that_does_more_than_read_is_refused() {
     let bench = Bench::new();
     let path = bench.people();
     let before = Digest::of(&fs::read(&path).expect("the database"));
-    let plugin = bench.load(&to_file(&path)).await;
+    let plugin = load(&bench, &to_file(&path)).await;
     let secret = bench.folder.path().join("secret.sqlite");
     let attach = format!("ATTACH '{}' AS s", secret.display());
     let planted = bench.folder.path().join("planted.sqlite");
@@ -374,7 +304,7 @@ async fn rows_bytes_time_and_calls_are_bounded() {
         ),
     ] {
         let before = bench.denied().len();
-        let plugin = bench.load(&with(to_file(&path), &bounds)).await;
+        let plugin = load(&bench, &with(to_file(&path), &bounds)).await;
         let began = Instant::now();
         let said = ask(&plugin, &statement, json!([])).await;
         assert!(began.elapsed() < Duration::from_secs(15), "{statement}");
@@ -390,17 +320,13 @@ async fn rows_bytes_time_and_calls_are_bounded() {
             "{statement}"
         );
     }
-    let plugin = bench
-        .load(&with(to_file(&path), &json!({ "calls": 3 })))
-        .await;
+    let plugin = load(&bench, &with(to_file(&path), &json!({ "calls": 3 }))).await;
     let question = |times: u32| json!({ "connection": "people", "statement": "SELECT 1 AS x", "times": times });
     assert_eq!(asks(&plugin, question(3)).await[1], "1");
     let said = asks(&plugin, question(4)).await;
     assert!(said[0].contains("it has asked 3 times already"), "{said:?}");
     // Exactly as many as may be.
-    let plugin = bench
-        .load(&with(to_file(&path), &json!({ "rows": 3 })))
-        .await;
+    let plugin = load(&bench, &with(to_file(&path), &json!({ "rows": 3 }))).await;
     assert_eq!(
         ask(&plugin, "SELECT id FROM people", json!([])).await.len(),
         4
@@ -414,7 +340,7 @@ async fn where_statements_are_listed_nothing_else_is_asked() {
         to_file(&bench.people()),
         &json!({ "statements": { "by_age": "SELECT name FROM people WHERE age > ?1" } }),
     );
-    let plugin = bench.load(&grant).await;
+    let plugin = load(&bench, &grant).await;
     let said = ask(&plugin, "by_age", json!([40])).await;
     assert_eq!(said, ["1 rows of name Kind::Utf8", r#""O'Hara""#]);
     for statement in [
@@ -451,7 +377,7 @@ async fn where_statements_are_listed_nothing_else_is_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn questions_are_on_record_by_their_digest_and_without_parameters() {
     let bench = Bench::new();
-    let plugin = bench.load(&to_file(&bench.people())).await;
+    let plugin = load(&bench, &to_file(&bench.people())).await;
     let statement = "SELECT name FROM people WHERE name = ?1";
     ask(&plugin, statement, json!(["a word that nobody may read"])).await;
     ask(&plugin, "SELEKT 'a word that nobody may read'", json!([])).await;
@@ -493,13 +419,15 @@ async fn questions_are_on_record_by_their_digest_and_without_parameters() {
 async fn a_replay_is_given_the_rows_of_then_and_asks_nobody() {
     let bench = Bench::new();
     let path = bench.people();
-    let plugin = bench
-        .try_load(Grants {
+    let plugin = try_load(
+        &bench,
+        Grants {
             recording: Some(RecordingGrant::default()),
             ..granting(&to_file(&path))
-        })
-        .await
-        .expect("it loads");
+        },
+    )
+    .await
+    .expect("it loads");
     let statements = [
         "SELECT id, name, age FROM people ORDER BY id",
         "DELETE FROM people",
@@ -509,21 +437,10 @@ async fn a_replay_is_given_the_rows_of_then_and_asks_nobody() {
         ask(&plugin, statement, json!([])).await;
     }
     fs::remove_file(&path).expect("the database is gone");
-    let recorded = bench.events().into_iter().filter_map(|event| match event {
-        Event::Recorded { recording, .. } => Some(recording),
-        _ => None,
-    });
-    let recorded: Vec<Digest> = recorded.collect();
+    let recorded = bench.recorded();
     assert_eq!(recorded.len(), statements.len());
     for digest in recorded {
-        let recording = Recording::read(&bench.recordings, &digest).expect("a recording");
-        let elsewhere = Bench::new();
-        let again = replay(&elsewhere.sandbox, &bench.recordings, &recording).await;
-        let again = again.expect("it is replayed");
-        assert!(again.is_same(), "{again:?}");
-        let effects = elsewhere.events().into_iter();
-        let effects = effects.filter(|event| matches!(event, Event::Effect { .. }));
-        assert_eq!(effects.count(), 0, "nobody is asked");
+        bench.is_replayed(&Bench::new(), &digest).await;
     }
 }
 
@@ -531,8 +448,7 @@ async fn a_replay_is_given_the_rows_of_then_and_asks_nobody() {
 async fn grants_that_cannot_be_given_are_refused_at_load() {
     let bench = Bench::new();
     let path = bench.people();
-    let error = bench
-        .try_load(Grants::default())
+    let error = try_load(&bench, Grants::default())
         .await
         .map(|_| ())
         .expect_err("not granted");
@@ -574,8 +490,7 @@ async fn grants_that_cannot_be_given_are_refused_at_load() {
             "SANDCAST_NO_SUCH_VARIABLE",
         ),
     ] {
-        let error = bench
-            .try_load(granting(&grant))
+        let error = try_load(&bench, granting(&grant))
             .await
             .map(|_| ())
             .expect_err(why);
@@ -586,7 +501,10 @@ async fn grants_that_cannot_be_given_are_refused_at_load() {
     }
     let mut twice = granting(&to_file(&path));
     twice.sql.extend(twice.sql.clone());
-    let error = bench.try_load(twice).await.map(|_| ()).expect_err("twice");
+    let error = try_load(&bench, twice)
+        .await
+        .map(|_| ())
+        .expect_err("twice");
     assert!(error.to_string().contains("granted twice"), "{error}");
     for unknown in [json!({ "access": "read-write" }), json!({ "more": 1 })] {
         let grant = with(to_file(&path), &unknown);
@@ -604,13 +522,13 @@ async fn a_server_is_reached_where_its_address_may_be() {
             "networks": networks,
         } } })
     };
-    let plugin = bench.load(&server(json!([]))).await;
+    let plugin = load(&bench, &server(json!([]))).await;
     let said = ask(&plugin, "SELECT 1", json!([])).await;
     assert!(
         said[0].starts_with("FailureCode::Denied: the database is at an address"),
         "{said:?}"
     );
-    let plugin = bench.load(&server(json!(["127.0.0.0/8"]))).await;
+    let plugin = load(&bench, &server(json!(["127.0.0.0/8"]))).await;
     let said = ask(&plugin, "SELECT 1", json!([])).await;
     assert_eq!(
         said,

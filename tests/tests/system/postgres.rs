@@ -7,16 +7,14 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sandcast_audit::{AuditLog, Digest, Event};
-use sandcast_sandbox::{
-    CallContext, ControlPoint, DeviceChoice, Grants, Plugin, Recording, RecordingGrant, Recordings,
-    Request, Role, Sandbox, SandboxConfig, SqlGrant, replay,
-};
-use sandcast_tests::built;
+use sandcast_sandbox::{Grants, RecordingGrant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
+
+use crate::bench::Bench;
+use crate::sql::{ask, granting, load, try_load};
 
 const PASSWORD: &str = "SANDCAST_TEST_POSTGRES_PASSWORD";
 
@@ -92,80 +90,6 @@ impl Server {
     }
 }
 
-struct Bench {
-    sandbox: Sandbox,
-    audit: AuditLog,
-    recordings: Recordings,
-    _folder: TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = TempDir::with_prefix("sandcast-postgres-").expect("a folder");
-        let audit = AuditLog::in_memory();
-        let recordings = Recordings::at(folder.path().join("recordings"));
-        let config = SandboxConfig {
-            cache_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
-            device: DeviceChoice::Cpu.into(),
-            recordings: Some(recordings.clone()),
-            ..SandboxConfig::default()
-        };
-        Self {
-            sandbox: Sandbox::new(config, audit.clone()).expect("a sandbox"),
-            audit,
-            recordings,
-            _folder: folder,
-        }
-    }
-
-    async fn load(&self, grant: &Value) -> Plugin {
-        self.load_with(grant, None).await
-    }
-
-    async fn load_with(&self, grant: &Value, recording: Option<RecordingGrant>) -> Plugin {
-        let component = fs::read(built("tests/guests/asker")).expect("the guest");
-        let grant: SqlGrant = serde_json::from_value(grant.clone()).expect("a grant");
-        let grants = Grants {
-            sql: vec![grant],
-            recording,
-            ..Grants::default()
-        };
-        let loaded = self.sandbox.load("asker", &component, Role::Policy, grants);
-        loaded.await.expect("it loads")
-    }
-
-    fn events(&self) -> Vec<Event> {
-        let entries = self.audit.entries().expect("a log in memory");
-        entries.into_iter().map(|entry| entry.event).collect()
-    }
-
-    fn denied(&self) -> Vec<String> {
-        self.events()
-            .into_iter()
-            .filter_map(|event| match event {
-                Event::Denied { grant_with, .. } => Some(grant_with),
-                _ => None,
-            })
-            .collect()
-    }
-}
-
-async fn ask(plugin: &Plugin, statement: &str, parameters: Value) -> Vec<String> {
-    let context = CallContext::new(None, "test");
-    let policy = plugin.policy(&context, &json!({})).await;
-    let mut policy = policy.expect("it is configured");
-    let request = Request {
-        control_point: ControlPoint::Promote,
-        principal: "user:test".into(),
-        action: "promote".into(),
-        resource: "model:test".into(),
-        context: json!({
-            "connection": "people", "statement": statement, "parameters": parameters,
-        }),
-    };
-    policy.decide(&request).await.expect("it decides").reasons
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_come_as_columns_with_their_kinds() {
     let Some(server) = Server::found() else {
@@ -173,7 +97,7 @@ async fn rows_come_as_columns_with_their_kinds() {
     };
     server.people("sandcast_rows").await;
     let bench = Bench::new();
-    let plugin = bench.load(&server.grant()).await;
+    let plugin = load(&bench, &server.grant()).await;
     for (statement, parameters, rows) in [
         (
             "SELECT id, name, age, height, born, seen, grown FROM sandcast_rows ORDER BY id",
@@ -211,7 +135,7 @@ async fn rows_come_as_columns_with_their_kinds() {
             "{statement}"
         );
     }
-    assert_eq!(bench.denied(), Vec::<String>::new());
+    assert_eq!(bench.denied(), []);
     for (statement, why) in [
         ("SELECT paid FROM sandcast_rows", "numeric"),
         ("SELECT 'infinity'::date AS d", "do not know"),
@@ -235,7 +159,7 @@ async fn parameters_are_beside_the_statement_and_statements_only_read() {
     };
     server.people("sandcast_reading").await;
     let bench = Bench::new();
-    let plugin = bench.load(&server.grant()).await;
+    let plugin = load(&bench, &server.grant()).await;
     let by_name = "SELECT name FROM sandcast_reading WHERE name = $1";
     for text in [
         "' OR '1'='1",
@@ -361,7 +285,7 @@ async fn rows_bytes_and_time_are_bounded() {
         let mut grant = server.grant();
         grant[key] = bound;
         let before = bench.denied().len();
-        let plugin = bench.load(&grant).await;
+        let plugin = load(&bench, &grant).await;
         let began = Instant::now();
         let said = ask(&plugin, &statement, json!([])).await;
         assert!(began.elapsed() < Duration::from_secs(15), "{statement}");
@@ -370,11 +294,9 @@ async fn rows_bytes_and_time_are_bounded() {
             "{statement}: {said:?}"
         );
         let denied = bench.denied();
-        assert_eq!(
-            denied[before..],
-            [format!("plugins.asker.grants.sql[0].{key}")],
-            "{statement}"
-        );
+        let lines: Vec<&str> = denied[before..].iter().map(|it| it.1.as_str()).collect();
+        let line = format!("plugins.asker.grants.sql[0].{key}");
+        assert_eq!(lines, [line], "{statement}");
     }
     // Nothing that was asked goes on.
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -390,14 +312,14 @@ async fn the_password_is_the_hosts_alone() {
         return;
     };
     let bench = Bench::new();
-    let plugin = bench.load(&server.grant()).await;
+    let plugin = load(&bench, &server.grant()).await;
     ask(&plugin, "SELECT 1 AS one", json!([])).await;
     let mut grant = server.grant();
     let folder = TempDir::new().expect("a folder");
     let wrong = folder.path().join("wrong");
     fs::write(&wrong, "not the password").expect("written");
     grant["to"]["postgres"]["password"] = json!({ "file": wrong });
-    let plugin = bench.load(&grant).await;
+    let plugin = load(&bench, &grant).await;
     if let Ok(password) = std::env::var(PASSWORD) {
         let said = ask(&plugin, "SELECT 1 AS one", json!([])).await;
         assert_eq!(
@@ -419,7 +341,7 @@ async fn the_password_is_the_hosts_alone() {
     grant["to"]["postgres"]["tls"] = json!(true);
     grant["to"]["postgres"]["certificate_authority"] =
         json!(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/authority.pem"));
-    let plugin = bench.load(&grant).await;
+    let plugin = load(&bench, &grant).await;
     let said = ask(&plugin, "SELECT 1 AS one", json!([])).await;
     // An address has no certificate.
     assert_eq!(
@@ -431,7 +353,7 @@ async fn the_password_is_the_hosts_alone() {
     };
     grant["to"]["postgres"]["host"] = json!("localhost");
     grant["to"]["postgres"]["certificate_authority"] = json!(Path::new(&authority));
-    let plugin = bench.load(&grant).await;
+    let plugin = load(&bench, &grant).await;
     let said = ask(
         &plugin,
         "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
@@ -447,9 +369,11 @@ async fn a_replay_is_given_the_rows_of_then() {
     };
     server.people("sandcast_replay").await;
     let bench = Bench::new();
-    let plugin = bench
-        .load_with(&server.grant(), Some(RecordingGrant::default()))
-        .await;
+    let grants = Grants {
+        recording: Some(RecordingGrant::default()),
+        ..granting(&server.grant())
+    };
+    let plugin = try_load(&bench, grants).await.expect("it loads");
     let said = ask(
         &plugin,
         "SELECT id, name, born, seen, grown FROM sandcast_replay ORDER BY id",
@@ -461,17 +385,7 @@ async fn a_replay_is_given_the_rows_of_then() {
         .batch_execute("DROP TABLE sandcast_replay")
         .await
         .expect("gone");
-    let digest: Vec<Digest> = bench
-        .events()
-        .into_iter()
-        .filter_map(|event| match event {
-            Event::Recorded { recording, .. } => Some(recording),
-            _ => None,
-        })
-        .collect();
-    let recording = Recording::read(&bench.recordings, &digest[0]).expect("a recording");
-    let elsewhere = Bench::new();
-    let again = replay(&elsewhere.sandbox, &bench.recordings, &recording).await;
-    let again = again.expect("it is replayed");
-    assert!(again.is_same(), "{again:?}");
+    for digest in bench.recorded() {
+        bench.is_replayed(&Bench::new(), &digest).await;
+    }
 }

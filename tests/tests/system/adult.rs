@@ -42,7 +42,7 @@ fn judged(adapter: &str, least: f64) {
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
         .count();
-    let pipeline = include_str!("../adult/pipeline.yaml")
+    let pipeline = include_str!("../../adult/pipeline.yaml")
         .replace("/adapter-mlp", &format!("/{adapter}"))
         .replace("metrics.auc >= 0.905", &format!("metrics.auc >= {least}"));
     let line = Line::new(&pipeline).file("data/adult.data", content);

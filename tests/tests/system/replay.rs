@@ -4,21 +4,21 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
-use sandcast_audit::{AuditLog, Digest, Event};
+use sandcast_audit::{AuditLog, Digest};
 use sandcast_sandbox::{
     ByteSize, CallContext, CallError, ComputeGrant, ControlPoint, DeviceChoice, Field, Grants,
     HttpGrant, Kind, LoadError, Outcome, Plugin, Precision, RandomGrant, RecordedCall, Recording,
-    RecordingError, RecordingGrant, Recordings, Replay, ReplayError, Request, Role, Sandbox,
-    SandboxConfig, Task, TaskKind, TrainInput, replay,
+    RecordingError, RecordingGrant, Replay, ReplayError, Request, Role, Sandbox, SandboxConfig,
+    Task, TaskKind, TrainInput, replay,
 };
 use sandcast_tests::built;
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+use crate::bench::Bench;
 
 /// Answers every request with how many there have been, and counts them.
 struct Server {
@@ -92,50 +92,12 @@ fn concluded(request: &[u8]) -> bool {
     body.len() >= length
 }
 
-struct Bench {
-    sandbox: Sandbox,
-    audit: AuditLog,
-    recordings: Recordings,
-    _folder: TempDir,
+async fn load(bench: &Bench, guest: &str, role: Role, grants: Grants) -> Plugin {
+    let loaded = bench.load("test", guest, role, grants);
+    loaded.await.expect("it loads")
 }
 
 impl Bench {
-    fn new() -> Self {
-        let folder = TempDir::with_prefix("sandcast-replay-").expect("a folder");
-        let recordings = Recordings::at(folder.path().join("recordings"));
-        let audit = AuditLog::in_memory();
-        let config = SandboxConfig {
-            cache_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
-            device: DeviceChoice::Cpu.into(),
-            recordings: Some(recordings.clone()),
-            ..SandboxConfig::default()
-        };
-        Self {
-            sandbox: Sandbox::new(config, audit.clone()).expect("a sandbox"),
-            audit,
-            recordings,
-            _folder: folder,
-        }
-    }
-
-    async fn load(&self, guest: &str, role: Role, grants: Grants) -> Plugin {
-        let component = fs::read(built(guest)).expect("the guest");
-        let loaded = self.sandbox.load("test", &component, role, grants).await;
-        loaded.expect("it loads")
-    }
-
-    /// The recordings that are on record, in order.
-    fn recorded(&self) -> Vec<Digest> {
-        let entries = self.audit.entries().expect("a log in memory");
-        let events = entries.into_iter().map(|entry| entry.event);
-        events
-            .filter_map(|event| match event {
-                Event::Recorded { recording, .. } => Some(recording),
-                _ => None,
-            })
-            .collect()
-    }
-
     fn read(&self, digest: &Digest) -> Recording {
         Recording::read(&self.recordings, digest).expect("a recording")
     }
@@ -194,9 +156,7 @@ async fn asked_twice(bench: &Bench, server: &Server) -> (Digest, Vec<Vec<String>
         random: Some(RandomGrant { seed: None }),
         ..Grants::default()
     });
-    let plugin = bench
-        .load("tests/guests/oracle", Role::Policy, grants)
-        .await;
+    let plugin = load(bench, "tests/guests/oracle", Role::Policy, grants).await;
     let url = format!("http://{}/lots", server.address);
     let config = json!({ "url": url, "looks": 2 });
     let mut policy = plugin.policy(&context(), &config).await.expect("made");
@@ -332,7 +292,7 @@ async fn what_cannot_be_kept_does_not_happen() {
         ..Grants::default()
     };
     let small = grants(ByteSize::from_kib(16));
-    let plugin = bench.load("tests/guests/oracle", Role::Policy, small).await;
+    let plugin = load(&bench, "tests/guests/oracle", Role::Policy, small).await;
     for (looks, is_kept) in [(10, true), (10_000, false)] {
         let config = json!({ "looks": looks });
         let mut policy = plugin.policy(&context(), &config).await.expect("made");
@@ -345,13 +305,13 @@ async fn what_cannot_be_kept_does_not_happen() {
         }
     }
     // A disk that takes no more.
-    let plugin = bench
-        .load(
-            "tests/guests/oracle",
-            Role::Policy,
-            grants(ByteSize::from_mib(1)),
-        )
-        .await;
+    let plugin = load(
+        &bench,
+        "tests/guests/oracle",
+        Role::Policy,
+        grants(ByteSize::from_mib(1)),
+    )
+    .await;
     let mut policy = plugin.policy(&context(), &json!({})).await.expect("made");
     policy.decide(&question("promote")).await.expect("decided");
     fs::remove_dir_all(bench.recordings.folder()).expect("removed");
@@ -363,12 +323,11 @@ async fn what_cannot_be_kept_does_not_happen() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_recorded_is_refused_a_recording() {
     let bench = Bench::new();
-    let load = async |guest: &str, role, grants| {
-        let component = fs::read(built(guest)).expect("the guest");
-        let loaded = bench.sandbox.load("test", &component, role, grants).await;
+    let refusal = async |guest: &str, role, grants| {
+        let loaded = bench.load("test", guest, role, grants).await;
         loaded.map(|_| ()).expect_err("it is refused").to_string()
     };
-    let said = load(
+    let said = refusal(
         "tests/guests/probe-connector",
         Role::Connector,
         recorded(Grants::default()),
@@ -421,9 +380,7 @@ fn task() -> Task {
 async fn a_validation_is_shown_again() {
     let bench = Bench::new();
     let grants = recorded(Grants::default());
-    let plugin = bench
-        .load("plugins/validator-rules", Role::Validator, grants)
-        .await;
+    let plugin = load(&bench, "plugins/validator-rules", Role::Validator, grants).await;
     let config = json!({ "rules": [
         { "rule": "range", "column": "a", "max": 0.9 },
         { "rule": "not-null", "column": "b" },
@@ -470,7 +427,7 @@ async fn a_training_and_its_predictions_are_shown_again() {
             compute: Some(ComputeGrant::default()),
             ..Grants::default()
         });
-        let plugin = bench.load(adapter, Role::Adapter, grants).await;
+        let plugin = load(&bench, adapter, Role::Adapter, grants).await;
         let rows = table(600);
         let mut adapter = plugin.adapter(&context()).await.expect("made");
         let input = TrainInput {
