@@ -1,5 +1,7 @@
 //! Plugins are tried out: the repository's own pass, hostile ones do not, and a certificate says
 //! neither more nor less than what was signed.
+//!
+//! Apart from the other tests, for a trial measures what the whole process has grown by.
 
 use std::fs;
 

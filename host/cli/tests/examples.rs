@@ -1,4 +1,6 @@
 //! The stories of `examples/` against what they print. Volatile parts are elided with `[..]`.
+//!
+//! Apart from the other tests of the program, for it goes to the root of the repository.
 
 use std::path::Path;
 

@@ -18,4 +18,4 @@ library=$(find "$folder/$version" -name 'libnvrtc.so.*' | head -n 1)
 SANDCAST_CUDA_LIBRARIES=$(dirname "$library")
 export SANDCAST_CUDA_LIBRARIES
 cd "$(dirname "$0")/.."
-exec cargo test -p sandcast-kernels --test nvrtc -- --nocapture
+exec cargo test -p sandcast-kernels --test programs nvrtc:: -- --nocapture

@@ -312,11 +312,7 @@ impl Plugin {
         let Some(workshop) = &self.made.workshop else {
             return Ok((self.instance(context, config).await?, None));
         };
-        let host = |reason: String| CallError::Host {
-            plugin: self.name().to_owned(),
-            stage: context.stage.clone(),
-            reason,
-        };
+        let host = self.failed_at(context);
         let sandbox = &self.made.sandbox;
         let opening = |random, recording_bytes| {
             let bounds = self.bounds.as_deref();
@@ -391,18 +387,22 @@ impl Plugin {
         }
     }
 
+    /// What the host could not do for a stage.
+    fn failed_at(&self, context: &CallContext) -> impl Fn(String) -> CallError + Copy {
+        move |reason| CallError::Host {
+            plugin: self.name().to_owned(),
+            stage: context.stage.clone(),
+            reason,
+        }
+    }
+
     /// A Store with everything an instance is granted.
     async fn instance(
         &self,
         context: &CallContext,
         config: &serde_json::Value,
     ) -> Result<Instance, CallError> {
-        let host = |reason: String| CallError::Host {
-            plugin: self.name().to_owned(),
-            stage: context.stage.clone(),
-            reason,
-        };
-        let place = self.admit().await.map_err(host)?;
+        let place = self.admit().await.map_err(self.failed_at(context))?;
         self.instance_at(place, context, config)
     }
 
@@ -412,17 +412,12 @@ impl Plugin {
         context: &CallContext,
         config: &serde_json::Value,
     ) -> Result<Instance, CallError> {
-        let host = |reason: String| CallError::Host {
-            plugin: self.name().to_owned(),
-            stage: context.stage.clone(),
-            reason,
-        };
         let sandbox = &self.made.sandbox;
         let identity = Arc::clone(&self.made.identity);
         let playback = self.made.playback.as_deref();
         let bounds = self.bounds.as_deref();
         let opened = State::open(sandbox, identity, context.clone(), config, bounds, playback);
-        let state = opened.map_err(host)?;
+        let state = opened.map_err(self.failed_at(context))?;
         let recorder = match (&self.grants().recording, playback, sandbox.recordings()) {
             (Some(_), None, Some(recordings)) => {
                 let random = state.random.key();

@@ -2,8 +2,11 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::checkpoint::CHECKPOINTS_FILE;
+use crate::entry::open_line;
+use crate::head::HEAD_FILE;
 use crate::testing::{event, folder, key, small_event};
-use crate::verify;
+use crate::{anchor, key_file, verify};
 
 fn predictions(entries: &[Entry]) -> Vec<u64> {
     entries

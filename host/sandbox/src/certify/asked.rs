@@ -6,6 +6,7 @@ use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
+use arrow::datatypes::SchemaRef;
 use serde_json::{Map, Value, json};
 
 use crate::model::{Field, Kind, Task, TaskKind};
@@ -123,6 +124,11 @@ pub(super) fn table(rows: usize, content: Content) -> Option<RecordBatch> {
     let named = COLUMNS.iter().zip(columns);
     RecordBatch::try_from_iter_with_nullable(named.map(|((name, _), column)| (*name, column, true)))
         .ok()
+}
+
+/// The columns of the table.
+pub(super) fn schema() -> Option<SchemaRef> {
+    Some(table(0, Content::Ordinary)?.schema())
 }
 
 /// A task on the table.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use sandcast_audit::{AuditLog, Digest, Event};
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ use crate::manifest::Role;
 use crate::model::TaskKind;
 use crate::plugin::{CallContext, Plugin};
 use crate::recording::{Recording, replay};
-use crate::roles::{GenerationOptions, ScanRequest, TrainInput};
+use crate::roles::{Adapter, Connector, GenerationOptions, ScanRequest, TrainInput};
 use crate::sandbox::Sandbox;
 use crate::text;
 
@@ -42,6 +43,13 @@ pub(super) struct Stand {
     pub(super) inspection: Inspection,
     pub(super) grants: Grants,
     pub(super) configuration: Value,
+}
+
+/// An instance; of policies and validators it matters only that there was one.
+enum Made {
+    Connector(Connector),
+    Adapter(Adapter),
+    Other,
 }
 
 /// Whether an outcome is one that the contract has: an answer, or a failure that is a value.
@@ -288,39 +296,46 @@ impl Stand {
         Ok((rows, digest.finish()))
     }
 
+    /// A new instance of its role. Of an adapter, it has no configuration yet.
+    async fn make(
+        &self,
+        plugin: &Plugin,
+        configuration: &Value,
+        schema: &Schema,
+    ) -> Result<Made, CallError> {
+        let context = context();
+        match self.inspection.role {
+            Role::Policy => {
+                let made = plugin.policy(&context, configuration).await;
+                made.map(|_| Made::Other)
+            }
+            Role::Validator => {
+                let made = plugin.validator(&context, configuration, schema).await;
+                made.map(|_| Made::Other)
+            }
+            Role::Connector => {
+                let made = plugin.connector(&context, configuration).await;
+                made.map(Made::Connector)
+            }
+            Role::Adapter => plugin.adapter(&context).await.map(Made::Adapter),
+        }
+    }
+
     async fn odd_configurations(&self, plugin: &Plugin) -> Result<String, String> {
         let odd = asked::odd_configurations(&self.configuration);
         let count = odd.len();
+        let schema = asked::schema().ok_or("there is no table")?;
         let (mut refused, mut taken) = (0, 0);
         for configuration in odd {
-            let outcome = match self.inspection.role {
-                Role::Policy => {
-                    let made = plugin.policy(&context(), &configuration).await;
-                    made.map(|_| ())
-                }
-                Role::Validator => {
-                    let Some(rows) = asked::table(0, Content::Ordinary) else {
-                        return Err("there is no table".to_owned());
-                    };
-                    let schema = rows.schema();
-                    let made = plugin.validator(&context(), &configuration, &schema).await;
-                    made.map(|_| ())
-                }
-                Role::Connector => match plugin.connector(&context(), &configuration).await {
-                    Ok(mut connector) => connector.schema().await.map(|_| ()),
-                    Err(error) => Err(error),
-                },
-                Role::Adapter => {
+            let outcome = match self.make(plugin, &configuration, &schema).await {
+                Ok(Made::Connector(mut connector)) => connector.schema().await.map(|_| ()),
+                Ok(Made::Adapter(mut adapter)) => {
                     let task = asked::task(TaskKind::BinaryClassification);
-                    let sizes = [0, 0, 3, 0];
-                    match plugin.adapter(&context()).await {
-                        Ok(mut adapter) => {
-                            let declared = adapter.declare(&task, &sizes, &configuration);
-                            declared.await.map(|_| ())
-                        }
-                        Err(error) => Err(error),
-                    }
+                    let declared = adapter.declare(&task, &[0, 0, 3, 0], &configuration);
+                    declared.await.map(|_| ())
                 }
+                Ok(Made::Other) => Ok(()),
+                Err(error) => Err(error),
             };
             is_kept(&outcome).map_err(|why| {
                 let configuration = text::sentence(&configuration.to_string(), 120);
@@ -491,30 +506,12 @@ impl Stand {
     }
 
     async fn often(&self, plugin: &Plugin) -> Result<String, String> {
+        let schema = asked::schema().ok_or("there is no table")?;
         let one = async || {
-            let outcome = match self.inspection.role {
-                Role::Policy => plugin
-                    .policy(&context(), &self.configuration)
-                    .await
-                    .map(|_| ()),
-                Role::Connector => {
-                    let made = plugin.connector(&context(), &self.configuration).await;
-                    made.map(|_| ())
-                }
-                Role::Validator => {
-                    let Some(rows) = asked::table(1, Content::Ordinary) else {
-                        return Err("there is no table".to_owned());
-                    };
-                    let (context, schema) = (context(), rows.schema());
-                    let made = plugin
-                        .validator(&context, &self.configuration, &schema)
-                        .await;
-                    made.map(|_| ())
-                }
-                Role::Adapter => match plugin.adapter(&context()).await {
-                    Ok(mut adapter) => adapter.describe().await.map(|_| ()),
-                    Err(error) => Err(error),
-                },
+            let outcome = match self.make(plugin, &self.configuration, &schema).await {
+                Ok(Made::Adapter(mut adapter)) => adapter.describe().await.map(|_| ()),
+                Ok(Made::Connector(_) | Made::Other) => Ok(()),
+                Err(error) => Err(error),
             };
             is_kept(&outcome)
         };

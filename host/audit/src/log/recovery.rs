@@ -1,0 +1,236 @@
+//! Where a log ends: said by its head, found again after a crash, and held to what was signed.
+
+use std::io::{self, BufRead as _};
+
+use super::{Folder, Tail};
+use crate::entry::open_line;
+use crate::head::{HEAD_FILE, Head, HeadFile, Heads, Torn};
+use crate::tree::Frontier;
+use crate::{AuditError, Digest, Event, anchor};
+
+impl Folder {
+    /// Holds the log to what was signed here last: the entry that it went to.
+    pub(super) fn hold_to_anchor(&self) -> Result<Option<u64>, AuditError> {
+        let anchor_path = anchor::path(&self.dir);
+        let anchor = anchor::load(&self.dir).map_err(|source| AuditError::Read {
+            path: anchor_path.clone(),
+            source,
+        })?;
+        let Some(anchor) = anchor else {
+            return Ok(None);
+        };
+        let sequence = anchor.sequence;
+        let other = || AuditError::Rewritten {
+            path: self.path.clone(),
+            sequence,
+            signed: anchor_path.clone(),
+        };
+        if sequence > self.tail.sequence() {
+            return Err(other());
+        }
+        let mut tail = self.find(anchor).map_err(|_| other())?;
+        self.follow(&mut tail).map_err(|_| other())?;
+        let is_same = (tail.digest, tail.tree.root(), &tail.key)
+            == (self.tail.digest, self.tail.tree.root(), &self.tail.key);
+        if !is_same || tail.sequence() != self.tail.sequence() {
+            return Err(other());
+        }
+        Ok(Some(sequence))
+    }
+
+    /// Remembers, beside the folder, that all there is was signed.
+    pub(super) fn drop_anchor(&self) {
+        if let Err(error) = anchor::store(&self.dir, &self.tail.head()) {
+            tracing::warn!(%error, "where the audit log was signed last is not kept");
+        }
+    }
+
+    pub(super) fn no_head(&self) -> AuditError {
+        AuditError::Head {
+            path: self.dir.join(HEAD_FILE),
+        }
+    }
+
+    /// Reads where the log ends, and opens the file that says so, unless an older version wrote it.
+    pub(super) fn heads(&mut self) -> Result<Option<Heads>, AuditError> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidData => self.no_head(),
+            _ => AuditError::Read {
+                path: self.dir.join(HEAD_FILE),
+                source: error,
+            },
+        };
+        let heads = Heads::load(&self.dir).map_err(failed)?;
+        self.head = match &heads {
+            Some(heads) if !heads.is_old => {
+                let base = heads.other.as_ref().map_or(0, |other| other.sequence);
+                HeadFile::open(&self.dir, base).map_err(|source| AuditError::Open {
+                    path: self.dir.join(HEAD_FILE),
+                    source,
+                })?
+            }
+            _ => None,
+        };
+        Ok(heads)
+    }
+
+    /// Gives the head of an older version the form that it has now, and mends what a loss of power
+    /// left of it.
+    pub(super) fn settle_head(&mut self, torn: Option<Torn>) -> Result<(), AuditError> {
+        if self.head.is_none() && self.tail.sequence() > 0 {
+            let stored = self.store_head(&self.tail.head());
+            stored.map_err(|source| self.cannot_write(source))?;
+        }
+        let Some(torn) = torn else {
+            return Ok(());
+        };
+        tracing::warn!("mending the head of the audit log, which a loss of power left incomplete");
+        // While the other place is written over, this one must be whole.
+        if torn.is_second {
+            self.renew_head()?;
+        }
+        self.write(vec![Event::HeadRepaired {
+            dropped_bytes: torn.bytes.len() as u64,
+            dropped: Digest::of(&torn.bytes),
+        }])?;
+        Ok(())
+    }
+
+    /// The tail at the entry that a head names, or, for a head from before there was a tree, at
+    /// the start, from where catching up makes the tree.
+    pub(super) fn find(&self, head: Head) -> Result<Tail, AuditError> {
+        let cut = || AuditError::Cut {
+            path: self.path.clone(),
+            sequence: head.sequence,
+        };
+        let mut line = Vec::new();
+        self.reader_at(head.start)
+            .and_then(|mut reader| reader.read_until(b'\n', &mut line))
+            .map_err(|source| AuditError::Read {
+                path: self.path.clone(),
+                source,
+            })?;
+        let body = line.strip_suffix(b"\n").ok_or_else(cut)?;
+        match open_line(body) {
+            Ok(entry) if entry.digest == head.digest && entry.sequence == head.sequence => {}
+            _ => {
+                return Err(AuditError::Damaged {
+                    path: self.path.clone(),
+                    offset: head.start,
+                });
+            }
+        }
+        let Some(roots) = head.tree else {
+            return Ok(Tail::empty());
+        };
+        Ok(Tail {
+            digest: head.digest,
+            start: head.start,
+            end: head.start + line.len() as u64,
+            tree: Frontier::from_parts(head.sequence, roots).ok_or_else(|| self.no_head())?,
+            key: head.key,
+        })
+    }
+
+    /// Takes in what other processes have appended, and drops what a crash left incomplete.
+    pub(super) fn catch_up(&mut self) -> Result<(), AuditError> {
+        let length = self.length()?;
+        if length == self.tail.end {
+            return Ok(());
+        }
+        if length < self.tail.end {
+            return Err(AuditError::Cut {
+                path: self.path.clone(),
+                sequence: self.tail.sequence(),
+            });
+        }
+        let mut tail = self.tail.clone();
+        let torn = self.follow(&mut tail)?;
+        let is_other_key = tail.key != self.tail.key;
+        self.tail = tail;
+        // Another process has changed keys; before the first opening has its key there is none.
+        if is_other_key && self.signer.is_some() {
+            self.take_key()?;
+        }
+        if torn.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            bytes = torn.len(),
+            "dropping an incomplete last line of the audit log"
+        );
+        self.cut_to_tail()
+            .map_err(|source| self.cannot_write(source))?;
+        self.write(vec![Event::LogRepaired {
+            dropped_bytes: torn.len() as u64,
+            dropped: Digest::of(&torn),
+        }])?;
+        Ok(())
+    }
+
+    /// Takes a tail over the complete lines that follow it. Returns what stands after the last.
+    pub(super) fn follow(&self, tail: &mut Tail) -> Result<Vec<u8>, AuditError> {
+        let failed = |source| AuditError::Read {
+            path: self.path.clone(),
+            source,
+        };
+        let mut reader = self.reader_at(tail.end).map_err(failed)?;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            reader.read_until(b'\n', &mut line).map_err(failed)?;
+            let Some(body) = line.strip_suffix(b"\n") else {
+                return Ok(line);
+            };
+            let damaged = || AuditError::Damaged {
+                path: self.path.clone(),
+                offset: tail.end,
+            };
+            let entry = open_line(body).map_err(|_| damaged())?;
+            if entry.sequence != tail.sequence() + 1 || entry.previous != tail.digest {
+                return Err(damaged());
+            }
+            let event = entry.key_event(body);
+            let digest = entry.digest;
+            tail.step(digest, &line, event.as_ref().and_then(Event::key));
+        }
+    }
+
+    /// Takes back entries that could not be written in whole.
+    pub(super) fn take_back(&mut self) {
+        // First the head, which must not name an entry that is not there.
+        let head = self.head.as_ref().filter(|_| self.tail.sequence() > 0);
+        let result = head
+            .map_or(Ok(()), |head| head.restore(&self.tail.head()))
+            // Should this fail too, the next append finds an incomplete line and drops it.
+            .and_then(|()| self.cut_to_tail());
+        if let Err(error) = result {
+            tracing::warn!(%error, "cannot take back an incomplete audit entry");
+        }
+    }
+
+    /// Says in the head where the log ends. It need not reach the disk: an older one is caught up
+    /// with, and one that a loss of power left incomplete has another beside it.
+    pub(super) fn store_head(&mut self, head: &Head) -> io::Result<()> {
+        if self.head.is_none() {
+            self.heads().map_err(io::Error::other)?;
+        }
+        if let Some(file) = &self.head {
+            return file.write(head);
+        }
+        self.file.sync_data()?;
+        self.head = Some(HeadFile::create(&self.dir, head)?);
+        Ok(())
+    }
+
+    /// Writes where the log ends into the second place of the head.
+    pub(super) fn renew_head(&mut self) -> Result<(), AuditError> {
+        let head = self.tail.head();
+        let file = self.head.as_mut();
+        let renewed = self
+            .file
+            .sync_data()
+            .and_then(|()| file.map_or(Ok(()), |file| file.renew(&head)));
+        renewed.map_err(|source| self.cannot_write(source))
+    }
+}
