@@ -569,7 +569,7 @@ fn a_column_is_read_once_for_each_time_it_is_named() {
     let lent = Dataset::lend(&[rows(3)]).expect("one schema");
     let named = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        super::read(&lent, 0, &names)
+        read(&lent, 0, &names)
     };
     let all = ["time", "day", "text", "number", "whole", "truth"];
     let read = named(&all).expect("each of them once, in any order");

@@ -5,7 +5,7 @@ use preopens::Host as _;
 use tempfile::TempDir;
 use types::{HostDescriptor, HostDirectoryEntryStream};
 use wasmtime::Store;
-use wasmtime_wasi::p2::{OutputStream as _, Pollable as _, StreamError};
+use wasmtime_wasi::p2::{Pollable as _, StreamError};
 
 use super::*;
 use crate::grants::ByteSize;
