@@ -123,7 +123,7 @@ enum Behaviour {
     LooksAhead,
     /// A run over so many rows that its results are 2^46 numbers, of a program that declares one.
     RunFarBeyond,
-    /// Results that are 4096 times what is given.
+    /// Results that are 16,384 times what is given.
     ManyResults,
     /// A run that is little for the row that it declares, and much for those that are given.
     CostlyRows,

@@ -19,7 +19,7 @@ enum Behaviour {
     RtreeCheck,
     /// Asks a table that code of SQLite makes up.
     VirtualTable,
-    /// Asks for the pages of the file as they are.
+    /// Asks how the pages of the file are filled.
     Pages,
     /// Has a library loaded.
     LoadExtension,
@@ -83,13 +83,16 @@ fn question(behaviour: Behaviour) -> (String, Vec<Parameter>) {
         Behaviour::TokenizerInView => plain("SELECT x FROM bad"),
         Behaviour::RtreeCheck => plain("SELECT rtreecheck('main', 'people') AS x"),
         Behaviour::VirtualTable => plain("SELECT count(*) AS x FROM words WHERE words MATCH 'a'"),
-        Behaviour::Pages => plain("SELECT hex(data) AS x FROM sqlite_dbpage"),
+        Behaviour::Pages => plain("SELECT sum(payload) AS x FROM dbstat"),
         Behaviour::LoadExtension => plain("SELECT load_extension('/tmp/evil.so') AS x"),
         Behaviour::Attach => plain("ATTACH ':memory:' AS other"),
         Behaviour::WritableSchema => plain("PRAGMA writable_schema = ON"),
         Behaviour::InstrWithoutEnd => endless(&format!("sum(instr({long}, {long} || 'b'))")),
         Behaviour::ReplaceWithoutEnd => endless(&format!("sum(length(replace({long}, 'a', 'b')))")),
-        Behaviour::LikeWithoutEnd => endless(&format!("sum({long} LIKE '%{}b')", "a".repeat(90))),
+        Behaviour::LikeWithoutEnd => {
+            let text = letters(100_000);
+            endless(&format!("sum({text} LIKE '%{}b')", "a".repeat(90)))
+        }
         Behaviour::CountWithoutEnd => endless("count(*)"),
         Behaviour::DistinctWithoutEnd => endless("count(DISTINCT printf('%01000d', i))"),
         Behaviour::Zeroblob => plain("SELECT length(zeroblob(1000000000)) AS x"),
