@@ -16,6 +16,7 @@ use crate::tree::{Frontier, TreeHash};
 use crate::verify::is_at;
 use crate::{Digest, Entry, Event, Position, VerifierKey, anchor, read, read_after};
 
+mod anchored;
 mod retire;
 
 /// The log of one state folder. Clones append to the same log; so may other processes.
@@ -77,7 +78,7 @@ pub enum AuditError {
         offset: u64,
     },
     /// Entries at the end are gone.
-    #[error("the audit log {} ends before entry {sequence}, which its head or a checkpoint names: its tail was cut off, or lost with the power; keep the folder as evidence and move it away to start a new log", path.display())]
+    #[error("the audit log {} ends before entry {sequence}, which its head or a checkpoint names: its tail was cut off, or lost with the power; keep the folder as evidence, and put back the log that was there; to start a new one, move {} away, and what lies beside it with the endings .signed and .key", path.display(), folder_of(path).display())]
     Cut {
         /// The file.
         path: PathBuf,
@@ -100,8 +101,10 @@ pub enum AuditError {
         /// The cause.
         source: io::Error,
     },
-    /// There is nothing to sign with: a log in memory.
-    #[error("this audit log is kept in memory and has no key")]
+    /// There is nothing to sign with: a log in memory, or a key that the log does not name.
+    #[error(
+        "there is no key to sign this audit log with: it is kept in memory, or names another one"
+    )]
     NoKey,
     /// The history of checkpoints cannot be read or appended to.
     #[error("cannot sign a checkpoint into {}; `sandcast audit verify` says whether it is whole", path.display())]
@@ -118,7 +121,7 @@ pub enum AuditError {
         path: PathBuf,
     },
     /// The log is not the one that was signed here last.
-    #[error("the audit log {} does not go on from entry {sequence}, up to which it was signed here last: it was cut, rewritten, or replaced by another or an older one; keep its folder and {} as evidence, put back the log that was there, or move both away to start a new one", path.display(), signed.display())]
+    #[error("the audit log {} does not go on from entry {sequence}, up to which it was signed here last: it was cut, rewritten, or replaced by another or an older one; keep its folder and {} as evidence, put back the log that was there; to start a new one, move both away, and the private key, which has the ending .key", path.display(), signed.display())]
     Rewritten {
         /// The file.
         path: PathBuf,
@@ -128,11 +131,16 @@ pub enum AuditError {
         signed: PathBuf,
     },
     /// The file that names the last entry is gone or is not one.
-    #[error("{} is missing or damaged, so nobody can tell whether the audit log is whole; keep the folder as evidence and move it away to start a new log", path.display())]
+    #[error("{} is missing or damaged, so nobody can tell whether the audit log is whole; keep the folder as evidence, and put back the log that was there; to start a new one, move {} away, and what lies beside it with the endings .signed and .key", path.display(), folder_of(path).display())]
     Head {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// The folder of a log, as errors name it.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(file)
 }
 
 impl AuditLog {
@@ -153,12 +161,17 @@ impl AuditLog {
 
     /// Gives the log in a folder a new key that the old one does not vouch for, because it is
     /// lost or cannot be trusted any more; [`Event::KeyReplaced`] says why. Who checks the log
-    /// must be told the new key in another way.
+    /// must be told the new key in another way. What it is told `before`, such as who does it, comes
+    /// first, in one piece with it.
     ///
     /// # Errors
     /// As [`open`](Self::open), except that the old private key need not be there.
-    pub fn replace_key(dir: &Path, reason: &str) -> Result<VerifierKey, AuditError> {
-        let folder = Folder::open(dir, |folder| folder.replace_key(reason))?;
+    pub fn replace_key(
+        dir: &Path,
+        reason: &str,
+        before: Vec<Event>,
+    ) -> Result<VerifierKey, AuditError> {
+        let folder = Folder::open(dir, |folder| folder.replace_key(reason, before))?;
         folder.tail.key.ok_or(AuditError::NoKey)
     }
 
@@ -380,6 +393,16 @@ impl Tail {
     }
 }
 
+/// A place of the head that is not to be gone by.
+#[derive(Debug)]
+struct Unfit {
+    is_second: bool,
+    /// What stands there.
+    bytes: Vec<u8>,
+    /// The entry that it names and the log does not have; else the place is not whole.
+    ahead: Option<u64>,
+}
+
 #[derive(Debug)]
 struct Folder {
     dir: PathBuf,
@@ -419,34 +442,27 @@ impl Folder {
         };
         folder.locked(|folder| {
             folder.find_start()?;
-            let mut torn = None;
-            match folder.heads()? {
-                Some(heads) => {
-                    folder.tail = folder.find(heads.last)?;
-                    torn = heads.torn;
-                }
-                None => {
-                    // A crash between the very first entry and its head leaves one entry.
-                    let mut tail = Tail::empty();
-                    folder.follow(&mut tail)?;
-                    if tail.sequence() > 1 {
-                        return Err(folder.no_head());
-                    }
-                }
+            let heads = folder.heads()?;
+            let had_head = heads.is_some();
+            let (mut tail, unfit) = match heads {
+                Some(heads) => folder.go_to(heads)?,
+                None => (Tail::empty(), None),
+            };
+            folder.follow(&mut tail)?;
+            folder.tail = tail;
+            // A crash between the very first entry and its head leaves one entry.
+            if !had_head && folder.tail.sequence() > 1 {
+                return Err(folder.no_head());
             }
+            // So far nothing is written: a log that is not the one that was signed stays as it is.
+            let anchor = folder.hold_to_signed(unfit.as_ref())?;
+            folder.fetch_head_back(unfit.as_ref())?;
             folder.catch_up()?;
-            let anchor = folder.hold_to_anchor()?;
+            folder.settle_head(unfit)?;
             settle_key(folder)?;
-            folder.settle_head(torn)?;
             // What the process before could not sign any more is signed now.
             let last = folder.last_checkpoint()?;
             let signed = last.map_or(0, |last| last.checkpoint().size);
-            if signed > folder.tail.sequence() {
-                return Err(AuditError::Cut {
-                    path: folder.path.clone(),
-                    sequence: signed,
-                });
-            }
             if signed < folder.tail.sequence() {
                 folder.sign_or_owe();
             } else {
@@ -458,6 +474,73 @@ impl Folder {
             Ok(())
         })?;
         Ok(folder)
+    }
+
+    /// The tail at the last entry that a head names, and what of the heads is not to be gone by.
+    ///
+    /// Nothing orders the entries after a boundary and the page of the head: a loss of power may
+    /// leave the head and not the entry. The other place is written only once the log is on the disk.
+    /// What a head says is no secret, so to refuse such a log would keep nobody from cutting it: what
+    /// was signed does.
+    fn go_to(&self, heads: Heads) -> Result<(Tail, Option<Unfit>), AuditError> {
+        let torn = heads.torn.map(|Torn { is_second, bytes }| Unfit {
+            is_second,
+            bytes,
+            ahead: None,
+        });
+        let sequence = heads.last.sequence;
+        let last = heads.last.clone();
+        match (self.find(heads.last), heads.other) {
+            (Ok(tail), _) => Ok((tail, torn)),
+            (Err(AuditError::Cut { .. }), Some(other)) if other.sequence < sequence => {
+                let bytes = last.to_place().map_err(|_| self.no_head())?;
+                let unfit = Unfit {
+                    is_second: false,
+                    bytes,
+                    ahead: Some(sequence),
+                };
+                Ok((self.find(other)?, Some(unfit)))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Holds the log to what was signed here last, beside the folder and in it. The entry that the
+    /// former went to.
+    fn hold_to_signed(&self, unfit: Option<&Unfit>) -> Result<Option<u64>, AuditError> {
+        let held = self.hold_to_anchor();
+        let held = held.and_then(|anchor| self.hold_to_checkpoint().map(|()| anchor));
+        // Then it was no loss of power, and this says more.
+        held.map_err(|error| match unfit.and_then(|unfit| unfit.ahead) {
+            Some(sequence) => AuditError::Cut {
+                path: self.path.clone(),
+                sequence,
+            },
+            None => error,
+        })
+    }
+
+    /// Holds the log to the last checkpoint, whatever stands after that.
+    fn hold_to_checkpoint(&self) -> Result<(), AuditError> {
+        let end = checkpoint::end(&self.dir).map_err(|source| self.no_checkpoint(source))?;
+        match end.last {
+            Some(last) if last.checkpoint().size > self.tail.sequence() => Err(AuditError::Cut {
+                path: self.path.clone(),
+                sequence: last.checkpoint().size,
+            }),
+            Some(last) if last.checkpoint().size == self.tail.sequence() => self.must_be_own(&last),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a checkpoint of the size of the log is one of it.
+    fn must_be_own(&self, last: &SignedCheckpoint) -> Result<(), AuditError> {
+        let key = self.tail.key.as_ref().ok_or(AuditError::NoKey)?;
+        if last.checkpoint().root == self.tail.tree.root() && last.check(key).is_ok() {
+            return Ok(());
+        }
+        let foreign = io::Error::other("the last one there is not of this log");
+        Err(self.no_checkpoint(foreign))
     }
 
     /// Holds the log to what was signed here last: the entry that it went to.
@@ -479,7 +562,12 @@ impl Folder {
         if sequence > self.tail.sequence() {
             return Err(other());
         }
-        let mut tail = self.find(anchor).map_err(|_| other())?;
+        // The oldest entries may have been archived since, where an older file was put back.
+        let found = match anchor.start < self.archived_bytes {
+            true => self.after_archived(&anchor),
+            false => self.find(anchor).ok(),
+        };
+        let mut tail = found.ok_or_else(other)?;
         self.follow(&mut tail).map_err(|_| other())?;
         let is_same = (tail.digest, tail.tree.root(), &tail.key)
             == (self.tail.digest, self.tail.tree.root(), &self.tail.key);
@@ -491,7 +579,7 @@ impl Folder {
 
     /// Remembers, beside the folder, that all there is was signed.
     fn drop_anchor(&self) {
-        if let Err(error) = anchor::store(&self.dir, &self.tail.head()) {
+        if let Err(error) = anchor::store(&self.dir, &self.tail.head(), false) {
             tracing::warn!(%error, "where the audit log was signed last is not kept");
         }
     }
@@ -525,24 +613,44 @@ impl Folder {
         Ok(heads)
     }
 
+    /// Where the first place of the head is ahead of the log: has it name the end of the log, on the
+    /// disk, before there is another entry with the number of the one that is lost. That one would be
+    /// taken for a forged one.
+    fn fetch_head_back(&self, unfit: Option<&Unfit>) -> Result<(), AuditError> {
+        let Some(ahead) = unfit.and_then(|unfit| unfit.ahead) else {
+            return Ok(());
+        };
+        tracing::warn!(
+            ahead,
+            end = self.tail.sequence(),
+            "the head of the audit log names an entry that is lost; nothing that was signed is"
+        );
+        let head = self.tail.head();
+        let write = |file: &HeadFile| file.write_through(&head);
+        let fetched = self.file.sync_data();
+        fetched
+            .and_then(|()| self.head.as_ref().map_or(Ok(()), write))
+            .map_err(|source| self.cannot_write(source))
+    }
+
     /// Gives the head of an older version the form that it has now, and mends what a loss of power
-    /// left of it.
-    fn settle_head(&mut self, torn: Option<Torn>) -> Result<(), AuditError> {
+    /// left of it: a place that is not whole, or one that is ahead of the log.
+    fn settle_head(&mut self, unfit: Option<Unfit>) -> Result<(), AuditError> {
         if self.head.is_none() && self.tail.sequence() > 0 {
             let stored = self.store_head(&self.tail.head());
             stored.map_err(|source| self.cannot_write(source))?;
         }
-        let Some(torn) = torn else {
+        let Some(unfit) = unfit else {
             return Ok(());
         };
-        tracing::warn!("mending the head of the audit log, which a loss of power left incomplete");
+        tracing::warn!("mending the head of the audit log, which a loss of power left unfit");
         // While the other place is written over, this one must be whole.
-        if torn.is_second {
+        if unfit.is_second {
             self.renew_head()?;
         }
         self.write(vec![Event::HeadRepaired {
-            dropped_bytes: torn.bytes.len() as u64,
-            dropped: Digest::of(&torn.bytes),
+            dropped_bytes: unfit.bytes.len() as u64,
+            dropped: Digest::of(&unfit.bytes),
         }])?;
         Ok(())
     }
@@ -624,16 +732,18 @@ impl Folder {
         Ok(key)
     }
 
-    fn replace_key(&mut self, reason: &str) -> Result<(), AuditError> {
+    fn replace_key(&mut self, reason: &str, mut events: Vec<Event>) -> Result<(), AuditError> {
         let Some(lost) = self.tail.key.clone() else {
-            return self.take_key();
+            self.take_key()?;
+            return self.put(events).map(drop);
         };
         let new = self.make_key(lost.name())?;
         self.store_key(&key_file::next_path(&self.dir), &new)?;
-        self.put(vec![Event::KeyReplaced {
+        events.push(Event::KeyReplaced {
             key: new.verifier(),
             reason: reason.to_owned(),
-        }])?;
+        });
+        self.put(events)?;
         self.signer = Some(new);
         self.settle_next_key()
     }
@@ -669,16 +779,44 @@ impl Folder {
             |source| AuditError::Open { path, source }
         };
         self.file.lock().map_err(failed(&self.path))?;
+        let result = self.take_files().and_then(|()| work(self));
+        // Whatever went wrong, others go on.
+        let unlocked = self.file.unlock().map_err(failed(&self.path));
+        result.and_then(|done| unlocked.map(|()| done))
+    }
+
+    /// Takes the files that are there now, locked, in place of those that were replaced.
+    fn take_files(&mut self) -> Result<(), AuditError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            |source| AuditError::Open { path, source }
+        };
         // Another process may have archived the oldest entries, and with that replaced the file.
         while !is_at(&self.file, &self.path).map_err(failed(&self.path))? {
-            self.file = open_file(&self.path, false)?;
-            self.file.lock().map_err(failed(&self.path))?;
-            self.find_start()?;
+            let file = open_file(&self.path, false)?;
+            file.lock().map_err(failed(&self.path))?;
+            self.take_file(file)?;
             self.head = None;
         }
-        let result = work(self);
-        self.file.unlock().map_err(failed(&self.path))?;
-        result
+        // An older version replaces the head with each append.
+        if self
+            .head
+            .as_ref()
+            .is_some_and(|head| !head.is_in(&self.dir))
+        {
+            self.head = None;
+        }
+        Ok(())
+    }
+
+    /// Goes on with another file, once it is known how much of the log is not in that one.
+    fn take_file(&mut self, file: File) -> Result<(), AuditError> {
+        let before = std::mem::replace(&mut self.file, file);
+        let found = self.find_start();
+        if found.is_err() {
+            self.file = before;
+        }
+        found
     }
 
     /// Finds out how much of the log is not in the file any more.
@@ -739,10 +877,15 @@ impl Folder {
         let mut tail = self.tail.clone();
         let torn = self.follow(&mut tail)?;
         let is_other_key = tail.key != self.tail.key;
-        self.tail = tail;
+        let before = std::mem::replace(&mut self.tail, tail);
         // Another process has changed keys; before the first opening has its key there is none.
-        if is_other_key && self.signer.is_some() {
-            self.take_key()?;
+        if is_other_key
+            && self.signer.is_some()
+            && let Err(error) = self.take_key()
+        {
+            // The next call reads those lines, and asks for the key, again.
+            self.tail = before;
+            return Err(error);
         }
         if torn.is_empty() {
             return Ok(());
@@ -829,16 +972,18 @@ impl Folder {
         Ok(entries)
     }
 
-    /// Takes back entries that could not be written in whole.
+    /// Takes back entries that could not be written in whole. Where a disk does not even let them be
+    /// taken back, those that are whole stay, and are recorded after all: whoever reads on takes them
+    /// for what they are, and may have signed them before this process could try again.
     fn take_back(&mut self) {
         // First the head, which must not name an entry that is not there.
         let head = self.head.as_ref().filter(|_| self.tail.sequence() > 0);
         let result = head
             .map_or(Ok(()), |head| head.restore(&self.tail.head()))
-            // Should this fail too, the next append finds an incomplete line and drops it.
+            // Should this fail too, the next append drops an incomplete line.
             .and_then(|()| self.cut_to_tail());
         if let Err(error) = result {
-            tracing::warn!(%error, "cannot take back an incomplete audit entry");
+            tracing::warn!(%error, "cannot take back an audit entry, which may be recorded after all");
         }
     }
 
@@ -902,14 +1047,13 @@ impl Folder {
             .last
             .take_if(|last| last.checkpoint().size == self.tail.sequence())
         {
-            let key = self.tail.key.as_ref().ok_or(AuditError::NoKey)?;
-            if last.checkpoint().root != self.tail.tree.root() || last.check(key).is_err() {
-                let foreign = io::Error::other("the last one there is not of this log");
-                return Err(self.no_checkpoint(foreign));
-            }
+            self.must_be_own(&last)?;
             return Ok(last);
         }
-        let signer = self.signer.as_ref().ok_or(AuditError::NoKey)?;
+        // Never a key that the log does not name.
+        let signer = self.signer.as_ref();
+        let signer = signer.filter(|signer| Some(&signer.verifier()) == self.tail.key.as_ref());
+        let signer = signer.ok_or(AuditError::NoKey)?;
         let checkpoint = Checkpoint {
             origin: signer.verifier().name().to_owned(),
             size: self.tail.sequence(),
@@ -918,6 +1062,8 @@ impl Folder {
         let failed = |source| self.no_checkpoint(source);
         let signed = SignedCheckpoint::sign(checkpoint, signer)
             .map_err(|fault| failed(io::Error::other(fault)))?;
+        // What is signed must not be lost where the signature is not.
+        self.file.sync_data().map_err(failed)?;
         checkpoint::append(&self.dir, &signed, end.end, sync).map_err(failed)?;
         self.drop_anchor();
         Ok(signed)
