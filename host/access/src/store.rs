@@ -61,8 +61,13 @@ const TABLES: &str = "
     CREATE TABLE outbox     (id INTEGER PRIMARY KEY AUTOINCREMENT, posted TEXT NOT NULL,
                              event TEXT NOT NULL, seal TEXT NOT NULL) STRICT;
 ";
-/// From version 1, whose events that wait have no seal. They get none now: who wrote them is not known.
-const FROM_1: &str = "ALTER TABLE outbox ADD COLUMN seal TEXT NOT NULL DEFAULT '';";
+/// From version 1, whose events that wait have no seal. They get none now: who wrote them is not known,
+/// so there must be none. A process of that version that still runs can post no more.
+const FROM_1: &str = "
+    DROP TABLE outbox;
+    CREATE TABLE outbox     (id INTEGER PRIMARY KEY AUTOINCREMENT, posted TEXT NOT NULL,
+                             event TEXT NOT NULL, seal TEXT NOT NULL) STRICT;
+";
 const VERSION: i64 = 2;
 
 /// What needs a second person.
@@ -150,7 +155,15 @@ impl Store {
     /// Whether access is set up in a state folder, as far as can be told without opening anything.
     #[must_use]
     pub fn is_there(folder: &Path) -> bool {
-        folder.join(DATABASE).exists() || folder.join(ACCESS_FOLDER).join(MARKER).exists()
+        folder.join(DATABASE).exists() || Self::is_set_up(folder)
+    }
+
+    /// Whether access is set up in a state folder, as far as a marker says that is written once it is;
+    /// by the next opening, where a crash came in between. A database alone says nothing: whoever began
+    /// to set access up may have been cut off.
+    #[must_use]
+    pub fn is_set_up(folder: &Path) -> bool {
+        folder.join(ACCESS_FOLDER).join(MARKER).exists()
     }
 
     /// The same as [`open`](Self::open), and leaves the log alone.
@@ -158,7 +171,7 @@ impl Store {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn look(folder: &Path) -> Result<Option<Self>, AccessError> {
-        let marked = folder.join(ACCESS_FOLDER).join(MARKER).exists();
+        let marked = Self::is_set_up(folder);
         let path = folder.join(DATABASE);
         let gone = |what| AccessError::Gone {
             folder: folder.to_path_buf(),
@@ -224,6 +237,14 @@ impl Store {
                     1 => Some(FROM_1),
                     _ => None,
                 };
+                if step == Some(FROM_1) {
+                    let count = "SELECT count(*) FROM outbox";
+                    let waiting = transaction.query_row(count, [], |row| row.get(0));
+                    match waiting.map_err(open)? {
+                        0 => {}
+                        waiting => return Err(AccessError::Waiting(waiting)),
+                    }
+                }
                 if let Some(step) = step {
                     transaction.execute_batch(step).map_err(open)?;
                     transaction

@@ -39,14 +39,17 @@ pub(crate) fn load(dir: &Path) -> io::Result<Option<Head>> {
     }
 }
 
-/// Writes it, over what is there. Should it not reach the disk, an older one does as well.
+/// Writes it, over what is there. Should it not reach the disk, an older one does as well, unless the
+/// entry that the older one names leaves the log: then `sync` is wanted.
 ///
 /// # Errors
 /// When it cannot be written.
-pub(crate) fn store(dir: &Path, head: &Head) -> io::Result<()> {
+pub(crate) fn store(dir: &Path, head: &Head, sync: bool) -> io::Result<()> {
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    write_at(&options.open(path(dir))?, &head.to_place()?, 0)
+    let file = options.open(path(dir))?;
+    write_at(&file, &head.to_place()?, 0)?;
+    if sync { file.sync_data() } else { Ok(()) }
 }

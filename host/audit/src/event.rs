@@ -276,7 +276,7 @@ pub enum Event {
         /// Bytes of these.
         bytes: u64,
     },
-    /// What a plugin keeps by a grant of `state` is taken away, all of it.
+    /// What a plugin keeps by a grant of `state` is taken away, all of it, once this entry is there.
     StateCleared {
         /// The pipeline whose plugin it is; nothing for one that is loaded without a pipeline.
         pipeline: String,
@@ -553,8 +553,8 @@ pub enum Event {
         /// The digest of those bytes.
         dropped: Digest,
     },
-    /// One of the two heads of this log, which say where it ends, was incomplete, as a loss of power
-    /// leaves it. The other one took its place.
+    /// One of the two heads of this log, which say where it ends, was incomplete, or named an entry that
+    /// is lost, as a loss of power leaves it. The other one took its place.
     HeadRepaired {
         /// How many bytes were dropped.
         dropped_bytes: u64,
@@ -628,6 +628,8 @@ impl Event {
                 | Self::KeyRotated { .. }
                 | Self::KeyReplaced { .. }
                 | Self::StandingChanged { .. }
+                | Self::StateCleared { .. }
+                | Self::RecordingsRemoved { .. }
                 | Self::AccessChanged { .. }
                 | Self::ApprovalDecided { .. }
                 | Self::ApprovalCarriedOut { .. }

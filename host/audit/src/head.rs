@@ -3,8 +3,10 @@
 //! The file has two places of a fixed size. The first is written over, where it lies, with each
 //! append: one call and nothing to rename. The second is written rarely, and then pushed to the disk
 //! with the log and the first place, before and after; so whatever a loss of power leaves of the one
-//! that was being written, the other is whole, and the log has the entry that it names. A process that
-//! is killed leaves both whole. Older versions wrote one line, and replaced the file.
+//! that was being written, the other is whole, and the log has the entry that it names. The first may
+//! also come to be ahead of the log then, which is pushed to the disk at boundaries only: the second is
+//! gone by where nothing that was signed is missing. A process that is killed leaves both whole. Older
+//! versions wrote one line, and replaced the file.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,6 +14,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::verify::is_at;
 use crate::{Digest, TreeHash, VerifierKey, small};
 
 pub(crate) const LOG_FILE: &str = "log.jsonl";
@@ -211,6 +214,17 @@ impl HeadFile {
     /// Writes over the first place.
     pub(crate) fn write(&self, head: &Head) -> io::Result<()> {
         write_at(&self.file, &head.to_place()?, 0)
+    }
+
+    /// The same, onto the disk.
+    pub(crate) fn write_through(&self, head: &Head) -> io::Result<()> {
+        self.write(head)?;
+        self.file.sync_data()
+    }
+
+    /// Whether it is still the file of a folder.
+    pub(crate) fn is_in(&self, dir: &Path) -> bool {
+        is_at(&self.file, &dir.join(HEAD_FILE)).unwrap_or(false)
     }
 
     /// Sees to it that the first place is what it was, where it may have been written over.

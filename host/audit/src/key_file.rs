@@ -59,5 +59,12 @@ pub fn store(path: &Path, key: &LogKey) -> io::Result<()> {
     let mut file = options.open(&temporary)?;
     file.write_all(key.to_text().as_bytes())?;
     file.sync_all()?;
-    fs::rename(&temporary, path)
+    fs::rename(&temporary, path)?;
+    // The log names it from now on, and that is pushed to the disk.
+    #[cfg(unix)]
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => File::open(folder)?.sync_all()?,
+        _ => File::open(".")?.sync_all()?,
+    }
+    Ok(())
 }

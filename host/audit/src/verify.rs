@@ -208,10 +208,20 @@ impl<'a> Verifier<'a> {
             return Ok(());
         };
         if last.sequence > found {
-            return Err(VerifyError::Cut {
-                path: self.path.clone(),
-                expected: last.sequence,
-                found,
+            let (path, expected) = (self.path.clone(), last.sequence);
+            // What was signed says whether somebody cut the tail, as far as anything does.
+            let is_signed = self.next.is_some() || self.kept < self.trust.checkpoints.len();
+            return Err(match self.sealed > 0 && !is_signed {
+                true => VerifyError::HeadAhead {
+                    path,
+                    expected,
+                    found,
+                },
+                false => VerifyError::Cut {
+                    path,
+                    expected,
+                    found,
+                },
             });
         }
         // A head that names entry 0 names nothing.

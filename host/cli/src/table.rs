@@ -42,7 +42,7 @@ impl Table {
     /// Adds a row.
     pub(crate) fn row<I: IntoIterator<Item = String>>(&mut self, cells: I) {
         let cells = cells.into_iter();
-        let one_line = |cell: String| match terminal::one_line(&cell) {
+        let one_line = |cell: String| match terminal::cell(&cell) {
             Cow::Borrowed(_) => cell,
             Cow::Owned(seen) => seen,
         };

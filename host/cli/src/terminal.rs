@@ -6,12 +6,18 @@ use std::fmt::Write as _;
 
 /// Text of several lines, with the colours that this program gives it.
 pub(crate) fn shown(text: &str) -> Cow<'_, str> {
-    filtered(text, true)
+    filtered(text, true, true)
 }
 
-/// The same as one line, such as a cell of a table.
+/// The same as one line: a cell of a table.
+pub(crate) fn cell(text: &str) -> Cow<'_, str> {
+    filtered(text, false, true)
+}
+
+/// Words of others, as one line and in no colour: black on black could not be read, and green says that
+/// all is well.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
-    filtered(text, false)
+    filtered(text, false, false)
 }
 
 /// JSON, which leaves some of these characters in its strings as they are.
@@ -31,7 +37,7 @@ pub(crate) fn json(text: String) -> String {
     escaped
 }
 
-fn filtered(text: &str, lines: bool) -> Cow<'_, str> {
+fn filtered(text: &str, lines: bool, colours: bool) -> Cow<'_, str> {
     let is_fine = |c: char| !is_unseen(c) || (lines && matches!(c, '\n' | '\t'));
     if text.chars().all(is_fine) {
         return Cow::Borrowed(text);
@@ -39,7 +45,7 @@ fn filtered(text: &str, lines: bool) -> Cow<'_, str> {
     let mut kept = String::with_capacity(text.len() + 64);
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        if let Some(length) = colour(rest) {
+        if let Some(length) = colour(rest).filter(|_| colours) {
             let (code, after) = rest.split_at(length);
             kept.push_str(code);
             rest = after;
@@ -55,7 +61,7 @@ fn filtered(text: &str, lines: bool) -> Cow<'_, str> {
     Cow::Owned(kept)
 }
 
-/// The bytes of a code at the start that sets a colour or a weight, and hides nothing.
+/// The bytes of a code at the start that sets a colour or a weight, and does not simply hide.
 fn colour(text: &str) -> Option<usize> {
     let codes = text.strip_prefix("\u{1b}[")?;
     let length = codes.find(|c: char| !c.is_ascii_digit() && c != ';')?;
@@ -94,7 +100,16 @@ mod tests {
     fn colours_stay() {
         let green = "\u{1b}[32m\u{1b}[1mwhole\u{1b}[0m: ä, \u{1b}[38;5;208mo\u{1b}[m";
         assert_eq!(shown(green), green);
-        assert_eq!(one_line(green), green);
+        assert_eq!(cell(green), green);
+    }
+
+    #[test]
+    fn words_of_others_have_no_colour() {
+        assert_eq!(
+            one_line("a\u{1b}[30;40mb\nc\u{1b}[0m"),
+            r"a\u{1b}[30;40mb\nc\u{1b}[0m"
+        );
+        assert_eq!(cell("a\nb"), r"a\nb");
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl App {
             served: Served::default(),
             draining: AtomicBool::new(false),
             off_record: AtomicBool::new(false),
-            door: gate.map(Door::new),
+            door: gate.and_then(Door::new),
             set_up,
             request_ids: RequestIds::new(),
             config,

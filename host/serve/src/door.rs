@@ -44,14 +44,17 @@ struct Known {
 }
 
 impl Door {
-    pub(crate) fn new(gate: Arc<Gate>) -> Self {
-        Self {
+    /// None for the gate of a state where access is not set up: it would let everybody through, as if
+    /// somebody had been asked.
+    pub(crate) fn new(gate: Arc<Gate>) -> Option<Self> {
+        gate.store()?;
+        Some(Self {
             gate,
             known: Mutex::default(),
             callers: Callers::default(),
             refusals: Mutex::default(),
             paused: Semaphore::new(MOST_PAUSED),
-        }
+        })
     }
 
     /// Lets somebody through who is known and, where it is about something, may do that.

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -153,6 +154,12 @@ impl ApiError {
     /// 404: there is no such thing.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// 408: the caller did not send all that it announced.
+    pub(crate) fn slow_body(timeout: Duration) -> Self {
+        let message = format!("the body did not come within {timeout:?}");
+        Self::new(StatusCode::REQUEST_TIMEOUT, message)
     }
 
     /// 403: the model may not run. Not 503, which says `try again`: only an operator ends it; and not

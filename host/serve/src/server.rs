@@ -45,7 +45,7 @@ pub struct Server {
 /// What stands between a server and whoever reaches it.
 #[derive(Default)]
 pub struct Protection {
-    /// Decides who may ask, where access is set up.
+    /// Decides who may ask, where access is set up; one of a state where it is not is as good as none.
     pub gate: Option<Arc<Gate>>,
     /// Whether access has been set up by now, where nobody decides: then nothing is answered any more.
     pub set_up: Option<SetUp>,
@@ -119,8 +119,9 @@ impl Server {
         source: Arc<dyn ModelSource>,
         audit: AuditLog,
         config: ServeConfig,
-        protection: Protection,
+        mut protection: Protection,
     ) -> Result<Self, ServeError> {
+        protection.gate = protection.gate.filter(|gate| gate.store().is_some());
         let address = config.address;
         if let Some(missing) = protection.missing()
             && !address.ip().is_loopback()

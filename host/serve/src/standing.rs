@@ -1,7 +1,7 @@
 //! Whether the adapter of a model that is served may still run: an operator can quarantine it, or
 //! another process can, while it answers; and who signed it can be trusted no more.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sandcast_factory::conduct::Admission;
@@ -29,6 +29,10 @@ pub(crate) async fn keep_looking(app: Arc<App>) {
 
 /// The standing of one adapter, looked at now and then.
 pub(crate) struct StandingWatch {
+    watched: Arc<Watched>,
+}
+
+struct Watched {
     workspace: Arc<Workspace>,
     served: ServedModel,
     /// The rules of trust, where the operator has some.
@@ -52,13 +56,15 @@ impl StandingWatch {
         generation: u64,
     ) -> Self {
         Self {
-            workspace,
-            served,
-            trust,
-            known: Mutex::new(Known {
-                looked: Instant::now(),
-                refusal: None,
-                trusted: (generation, None),
+            watched: Arc::new(Watched {
+                workspace,
+                served,
+                trust,
+                known: Mutex::new(Known {
+                    looked: Instant::now(),
+                    refusal: None,
+                    trusted: (generation, None),
+                }),
             }),
         }
     }
@@ -66,7 +72,7 @@ impl StandingWatch {
     /// Whether it may run, as it was within the last two seconds.
     pub(crate) async fn check(&self) -> Result<(), PredictError> {
         let is_due = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.watched.known();
             let is_due = known.looked.elapsed() >= INTERVAL;
             if is_due {
                 // Others go by what is known until this one is back.
@@ -75,25 +81,42 @@ impl StandingWatch {
             is_due
         };
         if is_due {
-            let refusal = self.refusal().await;
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let version = self.served.version();
-            let model = format!("{}@{}", version.model, version.version);
-            match (&known.refusal, &refusal) {
-                (None, Some(refusal)) => tracing::warn!(%model, %refusal, "a model may not run"),
-                (Some(_), None) => tracing::info!(%model, "a model may run again"),
-                _ => {}
+            // A task of its own: a client that hangs up meanwhile does not take the answer along, for
+            // which nobody else looks.
+            let watched = Arc::clone(&self.watched);
+            let looking = tokio::spawn(async move { watched.look().await });
+            if let Err(error) = looking.await {
+                // What cannot be known is a no.
+                self.watched.known().refusal = Some(error.to_string());
             }
-            known.refusal = refusal;
         }
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match &known.refusal {
+        match &self.watched.known().refusal {
             None => Ok(()),
             Some(refusal) => Err(PredictError {
                 cause: FailureCause::Refused,
                 message: refusal.clone(),
             }),
         }
+    }
+}
+
+impl Watched {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds out whether it may run, and keeps that.
+    async fn look(&self) {
+        let refusal = self.refusal().await;
+        let version = self.served.version();
+        let model = format!("{}@{}", version.model, version.version);
+        let mut known = self.known();
+        match (&known.refusal, &refusal) {
+            (None, Some(refusal)) => tracing::warn!(%model, %refusal, "a model may not run"),
+            (Some(_), None) => tracing::info!(%model, "a model may run again"),
+            _ => {}
+        }
+        known.refusal = refusal;
     }
 
     /// Why it may not run, if it may not.
@@ -119,7 +142,7 @@ impl StandingWatch {
     /// Why its signatures are not enough under the rules of trust with this number, if they are not.
     async fn distrust(&self, generation: u64) -> Option<String> {
         let (known, refusal) = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = self.known();
             known.trusted.clone()
         };
         if known == generation {
@@ -127,8 +150,7 @@ impl StandingWatch {
         }
         let checked = check_trust(&self.workspace, self.served.version()).await;
         let refusal = checked.err().map(|error| error.to_string());
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.trusted = (generation, refusal.clone());
+        self.known().trusted = (generation, refusal.clone());
         refusal
     }
 }

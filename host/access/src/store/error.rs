@@ -48,6 +48,11 @@ pub enum AccessError {
     /// The database is of a later version.
     #[error("access.sqlite was written by a later version of Sandcast")]
     Newer,
+    /// An earlier version was cut off before it had told the audit log of a change.
+    #[error(
+        "access.sqlite is of an earlier version of Sandcast, which was cut off before {0} of its events were in the audit log; `sandcast access whoami` of that version puts them there, and then this one takes over"
+    )]
+    Waiting(i64),
     /// Access is not set up.
     #[error("access is not set up in {}; `sandcast access init` does that", .0.display())]
     NotInitialised(PathBuf),

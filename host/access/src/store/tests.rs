@@ -357,18 +357,61 @@ fn an_event_that_this_host_did_not_post_is_not_signed_and_nothing_else_is() {
 }
 
 #[test]
-fn a_database_of_the_first_version_goes_on_and_its_unsealed_events_do_not() {
+fn a_database_of_the_first_version_goes_on_once_its_events_are_in_the_log() {
     let place = Place::new();
     place.by_hand("ALTER TABLE outbox DROP COLUMN seal; PRAGMA user_version = 1");
     assert_eq!(found_wrong(&place), None);
     place.add("bob", Role::Vendor);
     let told = changes(&place).len();
-    place.by_hand(
-        "ALTER TABLE outbox DROP COLUMN seal; PRAGMA user_version = 1;
-         INSERT INTO outbox (posted, event) VALUES ('2026-01-01T00:00:00Z', '{}')",
-    );
-    assert!(found_wrong(&place).is_some());
+    let post = "INSERT INTO outbox (posted, event) VALUES ('2026-01-01T00:00:00Z', '{}')";
+    // Nor does a process of that version that still runs leave one without a seal.
+    let connection = Connection::open(place.path().join(DATABASE)).expect("it opens");
+    connection.execute_batch(post).expect_err("it has no seal");
+    assert_eq!(found_wrong(&place), None);
+
+    place.by_hand(&format!(
+        "ALTER TABLE outbox DROP COLUMN seal; PRAGMA user_version = 1; {post}"
+    ));
+    for _ in 0..2 {
+        let error = Store::open(place.path(), &place.audit)
+            .err()
+            .expect("it waits");
+        assert!(matches!(error, AccessError::Waiting(1)), "{error}");
+        assert!(error.to_string().contains("of that version"), "{error}");
+    }
     assert_eq!(changes(&place).len(), told);
+    // As that version does it.
+    place.by_hand("DELETE FROM outbox");
+    assert_eq!(found_wrong(&place), None);
+}
+
+#[test]
+fn setting_up_that_was_cut_off_sets_nothing_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let audit = AuditLog::open(&folder.path().join("audit")).expect("a log");
+    let cut_off = || {
+        Store::initialise(
+            folder.path(),
+            &audit,
+            (&id("ann"), 90),
+            &settings(),
+            "local:ann",
+            |_| Err(io::Error::other("nobody is there")),
+        )
+    };
+    assert!(matches!(cut_off(), Err(AccessError::HandOver(_))));
+    assert!(Store::is_there(folder.path()), "what was begun is there");
+    assert!(!Store::is_set_up(folder.path()));
+    let opened = Store::open(folder.path(), &audit).expect("it opens");
+    assert!(opened.is_none());
+
+    let place = Place::new();
+    assert!(Store::is_set_up(place.path()));
+    // A crash between the commit and the marker.
+    fs::remove_file(place.path().join(ACCESS_FOLDER).join(MARKER)).expect("removed");
+    assert!(!Store::is_set_up(place.path()));
+    Store::open(place.path(), &place.audit).expect("it opens");
+    assert!(Store::is_set_up(place.path()));
 }
 
 #[test]

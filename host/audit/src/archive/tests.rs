@@ -323,3 +323,74 @@ fn flip(path: &Path) {
     bytes[middle] ^= 1;
     fs::write(path, bytes).expect("writes");
 }
+
+/// An older `audit.signed`, as a copy or a loss of power brings it back, may name an entry that left.
+#[test]
+fn what_was_signed_before_entries_left_is_followed_over_them() {
+    let folder = folder();
+    let log = folder.open();
+    let path = crate::anchor::path(folder.path());
+    let signed = || fs::read(&path).expect("is there");
+    let fill = || {
+        for number in 0..100 {
+            log.append(small_event(number)).expect("appends");
+        }
+    };
+    fill();
+    log.checkpoint().expect("signs");
+    let first = signed();
+    log.rotate_key().expect("rotates");
+    fill();
+    log.checkpoint().expect("signs");
+    let second = signed();
+    fill();
+    let before = later();
+    archive(&log, &folder.state().join("archive"), before).expect("archives");
+    assert_eq!(archived_entries(folder.path()).expect("reads"), 256);
+    let newest = signed();
+    drop(log);
+    for older in [&first, &second] {
+        fs::write(&path, older).expect("writes");
+        folder.open();
+        assert_eq!(signed(), newest);
+    }
+
+    // Of another log, or where the hashes of what left are others.
+    let strange = self::folder();
+    let other = strange.open();
+    for number in 0..100 {
+        other.append(small_event(number)).expect("appends");
+    }
+    other.checkpoint().expect("signs");
+    let theirs = fs::read(crate::anchor::path(strange.path())).expect("is there");
+    fs::write(&path, theirs).expect("writes");
+    let refused = |folder: &Folder| match AuditLog::open(folder.path()) {
+        Err(error) => assert!(matches!(error, AuditError::Rewritten { .. }), "{error}"),
+        Ok(_) => panic!("it is not the log that was signed"),
+    };
+    refused(&folder);
+    fs::write(&path, &second).expect("writes");
+    let tile = folder.path().join("tile/0/000");
+    let mut hashes = fs::read(&tile).expect("is there");
+    hashes[32 * 5] ^= 1;
+    fs::write(&tile, hashes).expect("writes");
+    refused(&folder);
+}
+
+/// What says how far the log was signed must be written before the entry that it names leaves.
+#[test]
+fn nothing_leaves_where_it_cannot_be_kept_what_was_signed() {
+    let (folder, log, before) = log_of(300);
+    let path = crate::anchor::path(folder.path());
+    fs::remove_file(&path).expect("removes");
+    fs::create_dir(&path).expect("stands in the way");
+    let error = archive(&log, &folder.state().join("archive"), before).expect_err("cannot write");
+    assert!(
+        matches!(error, ArchiveError::Audit(AuditError::Write { .. })),
+        "{error}"
+    );
+    assert_eq!(archived_entries(folder.path()).expect("reads"), 0);
+    fs::remove_dir(&path).expect("removes");
+    log.append(event(1)).expect("goes on");
+    verify(folder.path()).expect("is whole");
+}

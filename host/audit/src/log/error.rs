@@ -1,7 +1,7 @@
 //! What goes wrong with a log.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -49,7 +49,7 @@ pub enum AuditError {
         offset: u64,
     },
     /// Entries at the end are gone.
-    #[error("the audit log {} ends before entry {sequence}, which its head or a checkpoint names: its tail was cut off, or lost with the power; keep the folder as evidence and move it away to start a new log", path.display())]
+    #[error("the audit log {} ends before entry {sequence}, which its head or a checkpoint names: its tail was cut off, or lost with the power; keep the folder as evidence, and put back the log that was there; to start a new one, move {} away, and what lies beside it with the endings .signed and .key", path.display(), folder_of(path).display())]
     Cut {
         /// The file.
         path: PathBuf,
@@ -72,8 +72,10 @@ pub enum AuditError {
         /// The cause.
         source: io::Error,
     },
-    /// There is nothing to sign with: a log in memory.
-    #[error("this audit log is kept in memory and has no key")]
+    /// There is nothing to sign with: a log in memory, or a key that the log does not name.
+    #[error(
+        "there is no key to sign this audit log with: it is kept in memory, or names another one"
+    )]
     NoKey,
     /// The history of checkpoints cannot be read or appended to.
     #[error("cannot sign a checkpoint into {}; `sandcast audit verify` says whether it is whole", path.display())]
@@ -90,7 +92,7 @@ pub enum AuditError {
         path: PathBuf,
     },
     /// The log is not the one that was signed here last.
-    #[error("the audit log {} does not go on from entry {sequence}, up to which it was signed here last: it was cut, rewritten, or replaced by another or an older one; keep its folder and {} as evidence, put back the log that was there, or move both away to start a new one", path.display(), signed.display())]
+    #[error("the audit log {} does not go on from entry {sequence}, up to which it was signed here last: it was cut, rewritten, or replaced by another or an older one; keep its folder and {} as evidence, put back the log that was there; to start a new one, move both away, and the private key, which has the ending .key", path.display(), signed.display())]
     Rewritten {
         /// The file.
         path: PathBuf,
@@ -100,9 +102,14 @@ pub enum AuditError {
         signed: PathBuf,
     },
     /// The file that names the last entry is gone or is not one.
-    #[error("{} is missing or damaged, so nobody can tell whether the audit log is whole; keep the folder as evidence and move it away to start a new log", path.display())]
+    #[error("{} is missing or damaged, so nobody can tell whether the audit log is whole; keep the folder as evidence, and put back the log that was there; to start a new one, move {} away, and what lies beside it with the endings .signed and .key", path.display(), folder_of(path).display())]
     Head {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// The folder of a log, as errors name it.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(file)
 }

@@ -89,16 +89,22 @@ impl Folder {
         Ok(key)
     }
 
-    pub(super) fn replace_key(&mut self, reason: &str) -> Result<(), AuditError> {
+    pub(super) fn replace_key(
+        &mut self,
+        reason: &str,
+        mut events: Vec<Event>,
+    ) -> Result<(), AuditError> {
         let Some(lost) = self.tail.key.clone() else {
-            return self.take_key();
+            self.take_key()?;
+            return self.put(events).map(drop);
         };
         let new = self.make_key(lost.name())?;
         self.store_key(&key_file::next_path(&self.dir), &new)?;
-        self.put(vec![Event::KeyReplaced {
+        events.push(Event::KeyReplaced {
             key: new.verifier(),
             reason: reason.to_owned(),
-        }])?;
+        });
+        self.put(events)?;
         self.signer = Some(new);
         self.settle_next_key()
     }

@@ -1,5 +1,6 @@
 //! The log of a state folder: what may be done with it, and how entries come into its file.
 
+mod anchored;
 mod error;
 mod keys;
 mod recovery;
@@ -57,12 +58,17 @@ impl AuditLog {
 
     /// Gives the log in a folder a new key that the old one does not vouch for, because it is
     /// lost or cannot be trusted any more; [`Event::KeyReplaced`] says why. Who checks the log
-    /// must be told the new key in another way.
+    /// must be told the new key in another way. What it is told `before`, such as who does it, comes
+    /// first, in one piece with it.
     ///
     /// # Errors
     /// As [`open`](Self::open), except that the old private key need not be there.
-    pub fn replace_key(dir: &Path, reason: &str) -> Result<VerifierKey, AuditError> {
-        let folder = Folder::open(dir, |folder| folder.replace_key(reason))?;
+    pub fn replace_key(
+        dir: &Path,
+        reason: &str,
+        before: Vec<Event>,
+    ) -> Result<VerifierKey, AuditError> {
+        let folder = Folder::open(dir, |folder| folder.replace_key(reason, before))?;
         folder.tail.key.ok_or(AuditError::NoKey)
     }
 
@@ -315,34 +321,27 @@ impl Folder {
         };
         folder.locked(|folder| {
             folder.find_start()?;
-            let mut torn = None;
-            match folder.heads()? {
-                Some(heads) => {
-                    folder.tail = folder.find(heads.last)?;
-                    torn = heads.torn;
-                }
-                None => {
-                    // A crash between the very first entry and its head leaves one entry.
-                    let mut tail = Tail::empty();
-                    folder.follow(&mut tail)?;
-                    if tail.sequence() > 1 {
-                        return Err(folder.no_head());
-                    }
-                }
+            let heads = folder.heads()?;
+            let had_head = heads.is_some();
+            let (mut tail, unfit) = match heads {
+                Some(heads) => folder.go_to(heads)?,
+                None => (Tail::empty(), None),
+            };
+            folder.follow(&mut tail)?;
+            folder.tail = tail;
+            // A crash between the very first entry and its head leaves one entry.
+            if !had_head && folder.tail.sequence() > 1 {
+                return Err(folder.no_head());
             }
+            // So far nothing is written: a log that is not the one that was signed stays as it is.
+            let anchor = folder.hold_to_signed(unfit.as_ref())?;
+            folder.fetch_head_back(unfit.as_ref())?;
             folder.catch_up()?;
-            let anchor = folder.hold_to_anchor()?;
+            folder.settle_head(unfit)?;
             settle_key(folder)?;
-            folder.settle_head(torn)?;
             // What the process before could not sign any more is signed now.
             let last = folder.last_checkpoint()?;
             let signed = last.map_or(0, |last| last.checkpoint().size);
-            if signed > folder.tail.sequence() {
-                return Err(AuditError::Cut {
-                    path: folder.path.clone(),
-                    sequence: signed,
-                });
-            }
             if signed < folder.tail.sequence() {
                 folder.sign_or_owe();
             } else {
@@ -373,16 +372,44 @@ impl Folder {
             |source| AuditError::Open { path, source }
         };
         self.file.lock().map_err(failed(&self.path))?;
+        let result = self.take_files().and_then(|()| work(self));
+        // Whatever went wrong, others go on.
+        let unlocked = self.file.unlock().map_err(failed(&self.path));
+        result.and_then(|done| unlocked.map(|()| done))
+    }
+
+    /// Takes the files that are there now, locked, in place of those that were replaced.
+    fn take_files(&mut self) -> Result<(), AuditError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            |source| AuditError::Open { path, source }
+        };
         // Another process may have archived the oldest entries, and with that replaced the file.
         while !is_at(&self.file, &self.path).map_err(failed(&self.path))? {
-            self.file = open_file(&self.path, false)?;
-            self.file.lock().map_err(failed(&self.path))?;
-            self.find_start()?;
+            let file = open_file(&self.path, false)?;
+            file.lock().map_err(failed(&self.path))?;
+            self.take_file(file)?;
             self.head = None;
         }
-        let result = work(self);
-        self.file.unlock().map_err(failed(&self.path))?;
-        result
+        // An older version replaces the head with each append.
+        if self
+            .head
+            .as_ref()
+            .is_some_and(|head| !head.is_in(&self.dir))
+        {
+            self.head = None;
+        }
+        Ok(())
+    }
+
+    /// Goes on with another file, once it is known how much of the log is not in that one.
+    fn take_file(&mut self, file: File) -> Result<(), AuditError> {
+        let before = std::mem::replace(&mut self.file, file);
+        let found = self.find_start();
+        if found.is_err() {
+            self.file = before;
+        }
+        found
     }
 
     /// Finds out how much of the log is not in the file any more.

@@ -8,7 +8,81 @@ use crate::head::{HEAD_FILE, Head, HeadFile, Heads, Torn};
 use crate::tree::Frontier;
 use crate::{AuditError, Digest, Event, anchor};
 
+/// A place of the head that is not to be gone by.
+#[derive(Debug)]
+pub(super) struct Unfit {
+    is_second: bool,
+    /// What stands there.
+    bytes: Vec<u8>,
+    /// The entry that it names and the log does not have; else the place is not whole.
+    ahead: Option<u64>,
+}
+
 impl Folder {
+    /// The tail at the last entry that a head names, and what of the heads is not to be gone by.
+    ///
+    /// Nothing orders the entries after a boundary and the page of the head: a loss of power may
+    /// leave the head and not the entry. The other place is written only once the log is on the disk.
+    /// What a head says is no secret, so to refuse such a log would keep nobody from cutting it: what
+    /// was signed does.
+    pub(super) fn go_to(&self, heads: Heads) -> Result<(Tail, Option<Unfit>), AuditError> {
+        let torn = heads.torn.map(|Torn { is_second, bytes }| Unfit {
+            is_second,
+            bytes,
+            ahead: None,
+        });
+        let sequence = heads.last.sequence;
+        let last = heads.last.clone();
+        match (self.find(heads.last), heads.other) {
+            (Ok(tail), _) => Ok((tail, torn)),
+            (Err(AuditError::Cut { .. }), Some(other)) if other.sequence < sequence => {
+                let bytes = last.to_place().map_err(|_| self.no_head())?;
+                let unfit = Unfit {
+                    is_second: false,
+                    bytes,
+                    ahead: Some(sequence),
+                };
+                Ok((self.find(other)?, Some(unfit)))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Holds the log to what was signed here last, beside the folder and in it. The entry that the
+    /// former went to.
+    pub(super) fn hold_to_signed(&self, unfit: Option<&Unfit>) -> Result<Option<u64>, AuditError> {
+        let held = self.hold_to_anchor();
+        let held = held.and_then(|anchor| self.hold_to_checkpoint().map(|()| anchor));
+        // Then it was no loss of power, and this says more.
+        held.map_err(|error| match unfit.and_then(|unfit| unfit.ahead) {
+            Some(sequence) => AuditError::Cut {
+                path: self.path.clone(),
+                sequence,
+            },
+            None => error,
+        })
+    }
+
+    /// Where the first place of the head is ahead of the log: has it name the end of the log, on the
+    /// disk, before there is another entry with the number of the one that is lost. That one would be
+    /// taken for a forged one.
+    pub(super) fn fetch_head_back(&self, unfit: Option<&Unfit>) -> Result<(), AuditError> {
+        let Some(ahead) = unfit.and_then(|unfit| unfit.ahead) else {
+            return Ok(());
+        };
+        tracing::warn!(
+            ahead,
+            end = self.tail.sequence(),
+            "the head of the audit log names an entry that is lost; nothing that was signed is"
+        );
+        let head = self.tail.head();
+        let write = |file: &HeadFile| file.write_through(&head);
+        let fetched = self.file.sync_data();
+        fetched
+            .and_then(|()| self.head.as_ref().map_or(Ok(()), write))
+            .map_err(|source| self.cannot_write(source))
+    }
+
     /// Holds the log to what was signed here last: the entry that it went to.
     pub(super) fn hold_to_anchor(&self) -> Result<Option<u64>, AuditError> {
         let anchor_path = anchor::path(&self.dir);
@@ -28,7 +102,12 @@ impl Folder {
         if sequence > self.tail.sequence() {
             return Err(other());
         }
-        let mut tail = self.find(anchor).map_err(|_| other())?;
+        // The oldest entries may have been archived since, where an older file was put back.
+        let found = match anchor.start < self.archived_bytes {
+            true => self.after_archived(&anchor),
+            false => self.find(anchor).ok(),
+        };
+        let mut tail = found.ok_or_else(other)?;
         self.follow(&mut tail).map_err(|_| other())?;
         let is_same = (tail.digest, tail.tree.root(), &tail.key)
             == (self.tail.digest, self.tail.tree.root(), &self.tail.key);
@@ -40,7 +119,7 @@ impl Folder {
 
     /// Remembers, beside the folder, that all there is was signed.
     pub(super) fn drop_anchor(&self) {
-        if let Err(error) = anchor::store(&self.dir, &self.tail.head()) {
+        if let Err(error) = anchor::store(&self.dir, &self.tail.head(), false) {
             tracing::warn!(%error, "where the audit log was signed last is not kept");
         }
     }
@@ -75,23 +154,23 @@ impl Folder {
     }
 
     /// Gives the head of an older version the form that it has now, and mends what a loss of power
-    /// left of it.
-    pub(super) fn settle_head(&mut self, torn: Option<Torn>) -> Result<(), AuditError> {
+    /// left of it: a place that is not whole, or one that is ahead of the log.
+    pub(super) fn settle_head(&mut self, unfit: Option<Unfit>) -> Result<(), AuditError> {
         if self.head.is_none() && self.tail.sequence() > 0 {
             let stored = self.store_head(&self.tail.head());
             stored.map_err(|source| self.cannot_write(source))?;
         }
-        let Some(torn) = torn else {
+        let Some(unfit) = unfit else {
             return Ok(());
         };
-        tracing::warn!("mending the head of the audit log, which a loss of power left incomplete");
+        tracing::warn!("mending the head of the audit log, which a loss of power left unfit");
         // While the other place is written over, this one must be whole.
-        if torn.is_second {
+        if unfit.is_second {
             self.renew_head()?;
         }
         self.write(vec![Event::HeadRepaired {
-            dropped_bytes: torn.bytes.len() as u64,
-            dropped: Digest::of(&torn.bytes),
+            dropped_bytes: unfit.bytes.len() as u64,
+            dropped: Digest::of(&unfit.bytes),
         }])?;
         Ok(())
     }
@@ -147,10 +226,15 @@ impl Folder {
         let mut tail = self.tail.clone();
         let torn = self.follow(&mut tail)?;
         let is_other_key = tail.key != self.tail.key;
-        self.tail = tail;
+        let before = std::mem::replace(&mut self.tail, tail);
         // Another process has changed keys; before the first opening has its key there is none.
-        if is_other_key && self.signer.is_some() {
-            self.take_key()?;
+        if is_other_key
+            && self.signer.is_some()
+            && let Err(error) = self.take_key()
+        {
+            // The next call reads those lines, and asks for the key, again.
+            self.tail = before;
+            return Err(error);
         }
         if torn.is_empty() {
             return Ok(());
@@ -196,16 +280,18 @@ impl Folder {
         }
     }
 
-    /// Takes back entries that could not be written in whole.
+    /// Takes back entries that could not be written in whole. Where a disk does not even let them be
+    /// taken back, those that are whole stay, and are recorded after all: whoever reads on takes them
+    /// for what they are, and may have signed them before this process could try again.
     pub(super) fn take_back(&mut self) {
         // First the head, which must not name an entry that is not there.
         let head = self.head.as_ref().filter(|_| self.tail.sequence() > 0);
         let result = head
             .map_or(Ok(()), |head| head.restore(&self.tail.head()))
-            // Should this fail too, the next append finds an incomplete line and drops it.
+            // Should this fail too, the next append drops an incomplete line.
             .and_then(|()| self.cut_to_tail());
         if let Err(error) = result {
-            tracing::warn!(%error, "cannot take back an incomplete audit entry");
+            tracing::warn!(%error, "cannot take back an audit entry, which may be recorded after all");
         }
     }
 

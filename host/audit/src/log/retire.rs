@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{AuditLog, Folder, open_file};
 use crate::archived::Archived;
-use crate::{AuditError, Event};
+use crate::{AuditError, Event, anchor};
 
 const NEW_LOG_FILE: &str = "log.jsonl.new";
 
@@ -40,13 +40,17 @@ impl Folder {
             let unsigned = "the entry that says that entries are archived could not be signed";
             return Err(self.cannot_write(io::Error::other(unsigned)));
         }
-        // Neither head may name an entry that leaves.
+        // Neither of these may name an entry that leaves.
+        anchor::store(&self.dir, &self.tail.head(), true).map_err(|source| AuditError::Write {
+            path: anchor::path(&self.dir),
+            source,
+        })?;
         self.renew_head()?;
         let replaced = self.replace(archived.bytes - from);
         replaced.map_err(|source| self.cannot_write(source))?;
         // The lock goes with the old file; who waited for it finds that there is another.
-        self.file = open_file(&self.path, false)?;
-        self.find_start()
+        let file = open_file(&self.path, false)?;
+        self.take_file(file)
     }
 
     /// Puts what follows a place of the file where all of it is.

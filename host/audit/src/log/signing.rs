@@ -42,14 +42,13 @@ impl Folder {
             .last
             .take_if(|last| last.checkpoint().size == self.tail.sequence())
         {
-            let key = self.tail.key.as_ref().ok_or(AuditError::NoKey)?;
-            if last.checkpoint().root != self.tail.tree.root() || last.check(key).is_err() {
-                let foreign = io::Error::other("the last one there is not of this log");
-                return Err(self.no_checkpoint(foreign));
-            }
+            self.must_be_own(&last)?;
             return Ok(last);
         }
-        let signer = self.signer.as_ref().ok_or(AuditError::NoKey)?;
+        // Never a key that the log does not name.
+        let signer = self.signer.as_ref();
+        let signer = signer.filter(|signer| Some(&signer.verifier()) == self.tail.key.as_ref());
+        let signer = signer.ok_or(AuditError::NoKey)?;
         let checkpoint = Checkpoint {
             origin: signer.verifier().name().to_owned(),
             size: self.tail.sequence(),
@@ -58,6 +57,8 @@ impl Folder {
         let failed = |source| self.no_checkpoint(source);
         let signed = SignedCheckpoint::sign(checkpoint, signer)
             .map_err(|fault| failed(io::Error::other(fault)))?;
+        // What is signed must not be lost where the signature is not.
+        self.file.sync_data().map_err(failed)?;
         checkpoint::append(&self.dir, &signed, end.end, sync).map_err(failed)?;
         self.drop_anchor();
         Ok(signed)
@@ -67,6 +68,29 @@ impl Folder {
         let end = checkpoint::end(&self.dir).map_err(|source| self.no_checkpoint(source))?;
         // What a crash left is dropped by signing.
         Ok(end.last.filter(|_| end.torn.is_empty()))
+    }
+
+    /// Holds the log to the last checkpoint, whatever stands after that.
+    pub(super) fn hold_to_checkpoint(&self) -> Result<(), AuditError> {
+        let end = checkpoint::end(&self.dir).map_err(|source| self.no_checkpoint(source))?;
+        match end.last {
+            Some(last) if last.checkpoint().size > self.tail.sequence() => Err(AuditError::Cut {
+                path: self.path.clone(),
+                sequence: last.checkpoint().size,
+            }),
+            Some(last) if last.checkpoint().size == self.tail.sequence() => self.must_be_own(&last),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a checkpoint of the size of the log is one of it.
+    fn must_be_own(&self, last: &SignedCheckpoint) -> Result<(), AuditError> {
+        let key = self.tail.key.as_ref().ok_or(AuditError::NoKey)?;
+        if last.checkpoint().root == self.tail.tree.root() && last.check(key).is_ok() {
+            return Ok(());
+        }
+        let foreign = io::Error::other("the last one there is not of this log");
+        Err(self.no_checkpoint(foreign))
     }
 
     fn no_checkpoint(&self, source: io::Error) -> AuditError {

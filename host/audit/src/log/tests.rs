@@ -571,7 +571,7 @@ fn a_lost_key_stops_the_log_until_an_operator_replaces_it() {
         Err(AuditError::Key { .. })
     ));
 
-    let second = AuditLog::replace_key(dir.path(), "the disk died").expect("replaces");
+    let second = AuditLog::replace_key(dir.path(), "the disk died", Vec::new()).expect("replaces");
     let log = dir.open();
     assert_eq!(key(&log), second);
     log.append(event(1)).expect("appends");
@@ -939,4 +939,162 @@ fn what_came_after_a_place_is_read_without_the_rest() {
         predictions(&memory.entries_after(None, |_| true).expect("reads")),
         [4]
     );
+}
+
+/// What a loss of power leaves when the page of the head came to the disk and the entries after the last
+/// boundary did not.
+#[test]
+fn a_head_that_is_ahead_of_the_log_is_not_gone_by_where_nothing_signed_is_missing() {
+    let dir = folder();
+    let log = dir.open();
+    log.append(event(1)).expect("appends and signs");
+    let before = dir.file(LOG_FILE);
+    let checkpoints = dir.file(CHECKPOINTS_FILE);
+    for number in 0..3 {
+        log.append(small_event(number)).expect("appends");
+    }
+    let (lost, heads) = (dir.file(LOG_FILE), dir.file(HEAD_FILE));
+    drop(log);
+    // Up to any byte of what was lost, that of a whole line too.
+    for end in (before.len()..lost.len()).step_by(13).chain([before.len()]) {
+        fs::write(dir.path().join(LOG_FILE), &lost[..end]).expect("writes");
+        fs::write(dir.path().join(HEAD_FILE), &heads).expect("writes");
+        fs::write(dir.path().join(CHECKPOINTS_FILE), &checkpoints).expect("writes");
+        dir.forget_signed();
+        assert!(verify(dir.path()).is_err());
+        let log = dir.open();
+        let dropped = heads[..4096].to_vec();
+        let wanted = Event::HeadRepaired {
+            dropped_bytes: 4096,
+            dropped: Digest::of(&dropped),
+        };
+        let entries = log.entries().expect("reads");
+        assert_eq!(entries.last().map(|last| &last.event), Some(&wanted));
+        let report = verify(dir.path()).expect("is whole");
+        assert_eq!((report.unsealed, report.signed), (0, report.entries));
+        // Also where the power goes again before the head that was mended is written once more.
+        log.append(small_event(9)).expect("goes on");
+        drop(log);
+        dir.open();
+    }
+
+    // `verify` tells it from a tail that was cut.
+    fs::write(dir.path().join(LOG_FILE), &before).expect("writes");
+    fs::write(dir.path().join(HEAD_FILE), &heads).expect("writes");
+    fs::write(dir.path().join(CHECKPOINTS_FILE), &checkpoints).expect("writes");
+    dir.forget_signed();
+    assert!(matches!(
+        verify(dir.path()),
+        Err(crate::VerifyError::HeadAhead {
+            expected: 5,
+            found: 2,
+            ..
+        })
+    ));
+
+    // What was signed is missing: that is no loss of power, and nothing is written.
+    let first = before
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .expect("a line")
+        + 1;
+    for end in [first, first + 20] {
+        fs::write(dir.path().join(LOG_FILE), &before[..end]).expect("writes");
+        assert!(matches!(
+            AuditLog::open(dir.path()),
+            Err(AuditError::Cut { sequence: 5, .. })
+        ));
+        assert_eq!(dir.file(LOG_FILE), before[..end]);
+        assert_eq!(dir.file(HEAD_FILE), heads);
+        assert!(matches!(
+            verify(dir.path()),
+            Err(crate::VerifyError::Cut { .. } | crate::VerifyError::Line { .. })
+        ));
+    }
+}
+
+/// A process that cannot read the key that another one made does not sign with the one before.
+#[test]
+fn a_change_of_keys_that_cannot_be_followed_is_asked_about_again() {
+    let dir = folder();
+    let (one, other) = (dir.open(), dir.open());
+    one.append(event(1)).expect("appends");
+    let next = other.rotate_key().expect("rotates");
+    let path = key_file::path(dir.path());
+    let hidden = dir.state().join("hidden");
+    fs::rename(&path, &hidden).expect("hides it");
+    for _ in 0..2 {
+        assert!(matches!(
+            one.append(event(2)),
+            Err(AuditError::KeyLost { .. })
+        ));
+    }
+    fs::rename(&hidden, &path).expect("is there again");
+    one.append(event(3)).expect("appends and signs");
+    assert_eq!(one.key(), Some(next.clone()));
+    let report = verify(dir.path()).expect("is whole");
+    assert_eq!((report.key, report.signed), (Some(next), report.entries));
+    assert_eq!(predictions(&one.entries().expect("reads")), [1, 3]);
+}
+
+#[test]
+fn what_cannot_be_taken_hold_of_keeps_nobody_from_the_log() {
+    let dir = folder();
+    let (one, other) = (dir.open(), dir.open());
+    let path = dir.path().join(LOG_FILE);
+    let away = dir.state().join("away");
+    fs::rename(&path, &away).expect("moves it away");
+    assert!(matches!(one.append(event(1)), Err(AuditError::Open { .. })));
+    fs::rename(&away, &path).expect("moves it back");
+    // Else this would wait for as long as the other one is open.
+    other.append(event(2)).expect("appends");
+    one.append(event(3)).expect("appends");
+    assert_eq!(verify(dir.path()).expect("is whole").entries, 3);
+}
+
+/// As a version does that wrote one line and replaced the file with each append.
+#[test]
+fn a_head_that_was_replaced_is_not_written_to_where_nobody_finds_it() {
+    let dir = folder();
+    let (log, other) = (dir.open(), dir.open());
+    other.append(small_event(1)).expect("appends");
+    let head = other
+        .in_folder(|folder| Ok(folder.tail.head()))
+        .expect("is");
+    fs::remove_file(dir.path().join(HEAD_FILE)).expect("removes");
+    crate::head::store_old(&head, dir.path());
+    log.append(small_event(2)).expect("appends");
+    assert_eq!(verify(dir.path()).expect("is whole").unsealed, 0);
+}
+
+#[test]
+fn a_byte_after_the_last_checkpoint_does_not_hide_that_the_log_was_cut() {
+    let dir = folder();
+    let log = dir.open();
+    let head = log.in_folder(|folder| Ok(folder.tail.head())).expect("is");
+    let first = dir.file(LOG_FILE);
+    log.append(event(1)).expect("appends and signs");
+    drop(log);
+    fs::write(dir.path().join(LOG_FILE), first).expect("writes");
+    let places = crate::head::places(&head, &head);
+    fs::write(dir.path().join(HEAD_FILE), places).expect("writes");
+    let torn = [dir.file(CHECKPOINTS_FILE), b"x".to_vec()].concat();
+    fs::write(dir.path().join(CHECKPOINTS_FILE), torn).expect("writes");
+    dir.forget_signed();
+    assert!(matches!(
+        AuditLog::open(dir.path()),
+        Err(AuditError::Cut { sequence: 2, .. })
+    ));
+}
+
+#[test]
+fn who_replaces_a_key_is_on_record_in_one_piece_with_it() {
+    let dir = folder();
+    let log = dir.open();
+    fs::remove_file(key_file::path(dir.path())).expect("is lost");
+    let key = AuditLog::replace_key(dir.path(), "lost", vec![small_event(1)]).expect("replaces");
+    let entries = log.entries().expect("reads");
+    assert_eq!(entries[1].event, small_event(1));
+    assert!(matches!(&entries[2].event, Event::KeyReplaced { key: new, .. } if *new == key));
+    assert_eq!(verify(dir.path()).expect("is whole").signed, 3);
 }

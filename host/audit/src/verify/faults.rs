@@ -105,6 +105,17 @@ pub enum VerifyError {
         /// The last entry there is.
         found: u64,
     },
+    /// The log ends before the entry that one of the two heads names, and has the other one's, and all
+    /// that was signed.
+    #[error("{}: the head names entry {expected}, the log ends at entry {found}: entries that were not signed yet were lost with the power, or cut off; all that was signed is here, so the next run goes on from it and says so in the log", path.display())]
+    HeadAhead {
+        /// The log.
+        path: PathBuf,
+        /// The entry that the head names.
+        expected: u64,
+        /// The last entry there is.
+        found: u64,
+    },
     /// The head is missing while there are entries.
     #[error("{} is missing: nobody can tell whether the tail of the log was cut off", path.display())]
     HeadMissing {

@@ -83,7 +83,7 @@ fn every_kind_of_fault_is_named_with_its_line() {
             after(&four, |lines| lines.insert(2, lines[1].clone())),
         ),
         (
-            "audit/log.jsonl: the tail was cut off: the head names entry 4, the log ends at entry 3",
+            "audit/log.jsonl: the head names entry 4, the log ends at entry 3: entries that were not signed yet were lost with the power, or cut off; all that was signed is here, so the next run goes on from it and says so in the log",
             after(&four, |lines| drop(lines.pop())),
         ),
         (
@@ -408,7 +408,7 @@ fn keys_are_followed_from_any_that_is_trusted() {
     // Lost, and replaced: loud, and only with the new key.
     drop(log);
     fs::remove_file(dir.state().join("audit.key")).expect("removes");
-    let fourth = AuditLog::replace_key(dir.path(), "the disk died").expect("replaces");
+    let fourth = AuditLog::replace_key(dir.path(), "the disk died", Vec::new()).expect("replaces");
     let error = verify_with(dir.path(), &trust(&[&third])).expect_err("nobody vouches");
     let text = error.to_string();
     assert!(

@@ -130,15 +130,19 @@ pub(crate) async fn execute(
             }
             if output.wants_json() {
                 output.json(&done)?;
-                return Ok(Exit::Done);
+            } else {
+                for approval in &done {
+                    tell(approval, output)?;
+                }
+                if done.is_empty() {
+                    output.note("nothing was left to be done");
+                }
             }
-            for approval in &done {
-                tell(approval, output)?;
-            }
-            if done.is_empty() {
-                output.note("nothing was left to be done");
-            }
-            Ok(Exit::Done)
+            let is_void = |it: &Approval| it.status == ApprovalStatus::Void;
+            Ok(match done.iter().any(is_void) {
+                true => Exit::Rejected,
+                false => Exit::Done,
+            })
         }
     }
 }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    access::{Need, demand_in},
+    access::{Need, demand_in, must_be_known},
     arguments::GlobalArguments,
     failure::{Exit, Failure},
     output::Output,
@@ -128,6 +128,8 @@ pub(crate) async fn execute(
             export(&kept, &bucket, file, output)
         }
         StateAction::Clear { bucket, reason } => {
+            // Before they are told what is there.
+            must_be_known(global, &folder, Action::StateClear).await?;
             let found = find(KeptState::open_to_clear(&path)?, bucket)?;
             clear(found, &folder, reason, global, output).await
         }

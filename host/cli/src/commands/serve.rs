@@ -85,7 +85,9 @@ pub(crate) async fn execute(
         true => {
             let resource = Resource::state();
             let allowed = access::demand(global, &folder, Action::Serve, &resource, None).await?;
-            Some(Arc::new(allowed.gate))
+            // Somebody may have begun to set access up, and no more: then it knows nobody.
+            let is_set_up = allowed.gate.store().is_some();
+            is_set_up.then(|| Arc::new(allowed.gate))
         }
     };
     let sandbox = SandboxConfig {
@@ -107,7 +109,7 @@ pub(crate) async fn execute(
     let unguarded = folder.clone();
     let protection = Protection {
         gate,
-        set_up: Some(Box::new(move || Store::is_there(&unguarded))),
+        set_up: Some(Box::new(move || Store::is_set_up(&unguarded))),
         tls: tls.map(|(certificates, key)| TlsFiles { certificates, key }),
         insecure: arguments.insecure,
     };

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use sandcast_access::{Role, Store};
+use sandcast_access::{Role, Settings, Store};
 use sandcast_audit::AuditLog;
 use serde_json::{Value, json};
 
@@ -356,6 +356,51 @@ fn access_is_not_set_up_where_nobody_gets_the_first_token() {
     let here = init(&place.file("ann"));
     place.said("", &here.each_ref().map(String::as_str));
     place.said("ann", &["access", "whoami"]);
+}
+
+/// As where a process dies, or its reader goes away, in the middle of `access init`.
+#[test]
+fn a_state_where_access_was_begun_and_not_set_up_guards_nothing() {
+    let place = Place::open_to_all("access-begun");
+    let audit = AuditLog::open(&place.state.join("audit")).expect("a log");
+    let settings = Settings {
+        initialised: Timestamp::now(),
+        engine: sandcast_audit::Digest::of(b"none"),
+        four_eyes: Default::default(),
+    };
+    let ann = "ann".parse().expect("a name");
+    Store::initialise(
+        &place.state,
+        &audit,
+        (&ann, 1),
+        &settings,
+        "local:ann",
+        |_| Err(std::io::Error::other("nobody is there")),
+    )
+    .err()
+    .expect("nobody has the token");
+    assert!(Store::is_there(&place.state));
+    let refused = place.refused("", &["serve", "--address", "0.0.0.0:0"]);
+    assert!(
+        refused.contains("neither TLS nor anybody who asks for a token"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn nobody_who_is_not_known_is_told_what_plugins_keep() {
+    let place = Place::new("access-kept");
+    let asked = || {
+        let log = fs::read_to_string(place.state.join("audit/log.jsonl")).expect("a log");
+        log.matches("\"action\":\"state-clear\"").count()
+    };
+    let clear = ["state", "clear", "acme/rates", "--reason", "a test"];
+    let refused = place.refused("", &clear);
+    assert!(refused.contains("there is no token"), "{refused}");
+    assert!(!refused.contains("acme/rates"), "{refused}");
+    assert_eq!(asked(), 1, "and it is on record");
+    let refused = place.refused("ann", &clear);
+    assert!(refused.contains("no plugin `acme/rates`"), "{refused}");
 }
 
 #[test]

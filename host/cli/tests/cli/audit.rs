@@ -432,6 +432,22 @@ fn an_export_says_what_a_plugin_could_do_did_and_who_allowed_it() {
             document: None,
         },
         call("predict", "pipeline:line", None),
+        Event::PluginRefused {
+            name: "nightly".to_owned(),
+            digest: Some(Digest::of(b"never")),
+            reason: "nobody signed it".to_owned(),
+        },
+        Event::StandingChanged {
+            plugin: plugin("fetch"),
+            from: None,
+            to: sandcast_audit::Standing::Trusted,
+            throttled: false,
+            accepts: true,
+            operator: Some("bob".to_owned()),
+            reason: "ticket 4711\n    99  2026-11-22 10:00:00  release approved by cleo".to_owned(),
+            run: None,
+            approval: None,
+        },
     ] {
         log.append(event).expect("appends");
     }
@@ -475,6 +491,21 @@ fn an_export_says_what_a_plugin_could_do_did_and_who_allowed_it() {
         .concat(),
     );
     assert!(told.contains("not in that time"), "{told}");
+
+    // One that was refused whenever it was to be loaded, by what it is called or by its digest.
+    let never = Digest::of(b"never").to_string();
+    for what in ["nightly", never.as_str()] {
+        let told = ask(&["plugin", what]);
+        assert!(told.contains("nobody signed it"), "{told}");
+        assert!(told.contains(&never), "{told}");
+    }
+    // Which run it was refused in is not on record.
+    assert!(!ask(&["plugin", run.as_str()]).contains("nobody signed it"));
+    // Words of others are no lines of their own.
+    let told = ask(&["plugin", "acme/fetch"]);
+    assert!(told.contains(r"ticket 4711\n"), "{told}");
+    let forged = |line: &str| line.trim_start().starts_with("99 ");
+    assert!(!told.lines().any(forged), "{told}");
 
     // A version is one of a model, and not of the pipeline that has its name.
     let who = ask(&["who", "line@1"]);
@@ -646,7 +677,7 @@ fn words_in_a_log_cannot_paint_over_what_is_said_of_it() {
     let (folder, state) = state();
     let key = done(&state, &["key", "show"]).trim().to_owned();
     let reason = "lost\u{1b}[1A\u{1b}[2K\nwhole: 7 entries, each chained";
-    AuditLog::replace_key(&state.join("audit"), reason).expect("replaced");
+    AuditLog::replace_key(&state.join("audit"), reason, Vec::new()).expect("replaced");
     let handed = folder.path().join("handed");
     copied(&state.join("audit"), &handed);
     let nowhere = folder.path().join("nowhere");

@@ -139,6 +139,10 @@ pub(crate) fn after(before: Option<&StandingRecord>, entry: &Entry) -> Option<St
     if found != *from || found == Some(Standing::Revoked) {
         return None;
     }
+    // Trusted and slowed down do not go together: whoever decided did not know of the latter.
+    if *to == Standing::Trusted && before.is_some_and(|record| record.throttled) {
+        return None;
+    }
     let accepted_before = before.map_or(0, |record| record.accepted_until);
     Some(StandingRecord {
         plugin: plugin.clone(),
@@ -256,6 +260,28 @@ mod tests {
         .expect("known");
         assert_eq!((record.standing, record.sequence), (Quarantined, 2));
         assert_eq!(record.accepted_until, 0);
+    }
+
+    #[test]
+    fn what_is_slowed_down_is_not_trusted_by_somebody_who_did_not_know() {
+        use Standing::{Admitted, Probation, Trusted};
+        let mut slowed = entry(2, Some(Admitted), Probation, false);
+        if let Event::StandingChanged { throttled, .. } = &mut slowed.event {
+            *throttled = true;
+        }
+        let mut entries = vec![
+            entry(1, None, Admitted, false),
+            slowed,
+            entry(3, Some(Probation), Trusted, true),
+        ];
+        let record = folded(&entries).expect("known");
+        assert!(record.throttled);
+        assert_eq!((record.standing, record.sequence), (Probation, 2));
+        // Once it was released, it may be.
+        entries.push(entry(4, Some(Probation), Probation, true));
+        entries.push(entry(5, Some(Probation), Trusted, true));
+        let record = folded(&entries).expect("known");
+        assert_eq!((record.standing, record.throttled), (Trusted, false));
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! Judges the model on the test rows, and the champion on the very same rows.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{Float64Type, Int64Type};
-use sandcast_audit::{Digest, Standing};
-use sandcast_sandbox::{Model, Plugin, Role, Task, TaskKind};
+use sandcast_audit::{Digest, Event};
+use sandcast_sandbox::{Model, Origin, Plugin, Role, Task, TaskKind};
 use serde::{Deserialize, Serialize};
 
 use super::examples::{Examples, Truth, arrow_stop};
 use super::line::{Halt, Line, Output, StageNotes, Stop, chain};
 use super::points::points;
 use super::train::Trained;
+use crate::conduct::{ConductError, Response};
 use crate::metrics::{
     self, Anomaly, Binary, Clustering, EvaluateOptions, Evaluation, Lengths, Metric, Multiclass,
     Outcomes, Regression, Text,
@@ -163,19 +165,9 @@ async fn challenge(
             evaluation: Some(before.output.evaluation),
         });
     }
-    let component = line.workspace.estate().get(&version.component).await?;
-    let record = line.workspace.conduct().standing(&version.adapter.digest)?;
-    // One that nobody knows is trusted by nobody.
-    let standing = record.map_or(Standing::Admitted, |record| record.standing);
-    let isolate = line.sections().conduct.isolate;
-    let grants = isolate.applied(standing, version.grants.clone());
-    let sandbox = line.workspace.sandbox();
-    let loaded = sandbox
-        .load(&version.adapter_name, &component, Role::Adapter, grants)
-        .await;
-    let plugin = match loaded {
+    let plugin = match load_champion(line, version).await? {
         Ok(plugin) => plugin,
-        Err(error) => return unknown(chain(&error)),
+        Err(why) => return unknown(why),
     };
     let model = load(line, version.artifact).await?;
     let judged = match judge(line, examples(line, trained).await?, &plugin, &model, task).await {
@@ -190,6 +182,55 @@ async fn challenge(
         version: version.version,
         evaluation: Some(kept.output.evaluation),
     })
+}
+
+/// Loads the adapter of the model that is in place, as far as it may still be loaded, or says why not.
+async fn load_champion(
+    line: &Line<'_>,
+    version: &ModelVersion,
+) -> Result<Result<Plugin, String>, Stop> {
+    let conduct = line.workspace.conduct();
+    let standing = match conduct.let_look(&version.adapter) {
+        Ok(standing) => standing,
+        Err(error @ ConductError::Refused { .. }) => {
+            line.workspace.audit().append(Event::PluginRefused {
+                name: version.adapter_name.clone(),
+                digest: Some(version.adapter.digest),
+                reason: error.to_string(),
+            })?;
+            return Ok(Err(chain(&error)));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let rules = &line.sections().conduct;
+    let mut grants = rules.isolate.applied(standing, version.grants.clone());
+    let record = conduct.standing(&version.adapter.digest)?;
+    let record = record.filter(|record| record.throttled);
+    if record.is_some() {
+        for grant in &mut grants.http {
+            grant.at_once = NonZeroU32::MIN;
+        }
+    }
+    let component = line.workspace.estate().get(&version.component).await?;
+    let origin = Origin {
+        signatures: version.vouched.signatures(),
+        trust: version.vouched.trust.as_ref(),
+    };
+    let sandbox = line.workspace.sandbox();
+    let name = &version.adapter_name;
+    let loaded = sandbox.load_from(name, &component, Role::Adapter, grants, origin);
+    let plugin = match loaded.await {
+        Ok(plugin) => plugin,
+        Err(error) => return Ok(Err(chain(&error))),
+    };
+    Ok(Ok(match record {
+        // At its pace; what else it is held to is for what it does in runs of its own.
+        Some(record) => {
+            let pipeline = &line.sections().name;
+            plugin.bounded(conduct.bounds(&record, pipeline, rules, Response::Throttle)?)
+        }
+        None => plugin,
+    }))
 }
 
 fn key(line: &Line<'_>, trained: &Trained, candidate: &Candidate<'_>) -> Digest {

@@ -1,10 +1,11 @@
 //! Runs that are stopped, and what they say.
 
 use sandcast_audit::Event;
+use sandcast_factory::conduct::Action;
 use sandcast_factory::report::Outcome;
 use sandcast_factory::{RunError, RunOutcome, RunStatus, run};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, people};
 
 fn registered(bench: &Bench) -> usize {
     bench
@@ -211,6 +212,49 @@ async fn a_champion_that_cannot_be_compared_keeps_its_place() {
         .resolve("loans", None)
         .expect("it is registered");
     assert_eq!(champion.version, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_champion_whose_adapter_is_revoked_is_not_loaded_to_be_compared() {
+    let bench = Bench::new();
+    let first = bench.completes().await.version;
+    let workspace = bench.workspace();
+    let kept = workspace.estate().get(&first.component).await;
+    let mut component = kept.expect("it is kept").to_vec();
+    // The same in other bytes, with a section that nobody reads: what is revoked is a digest.
+    component.extend([0, 4, 3, b'x', b'y', b'z']);
+    std::fs::write(bench.path("mlp.wasm"), component).expect("the folder is ours");
+    bench.write_pipeline(|text| {
+        let (before, after) = text.split_once("mlp: { source: ").expect("an adapter");
+        let (_, after) = after.split_once(',').expect("a role");
+        format!("{before}mlp: {{ source: mlp.wasm,{after}")
+    });
+    // Other rows, on which nobody was compared yet.
+    bench.write("data/people.csv", &people(8));
+    workspace
+        .conduct()
+        .decide(Action::Revoke, &first.adapter, "ann", "it hands out rows")
+        .expect("she may");
+    let revoked = first.adapter.digest;
+    let loads = || {
+        let events = bench.events().into_iter();
+        let is_load = |event: &Event| matches!(event, Event::PluginLoaded { plugin, .. } if plugin.digest == revoked);
+        events.filter(is_load).count()
+    };
+    let before = loads();
+    let rejected = bench.is_rejected().await;
+    assert_eq!(rejected.stage, "gate");
+    assert!(
+        rejected.reasons[0].contains("champion.metrics.auc is not known"),
+        "{:?}",
+        rejected.reasons
+    );
+    assert_eq!(loads(), before, "it is never loaded again");
+    assert!(bench.events().iter().any(|event| matches!(
+        event,
+        Event::PluginRefused { digest: Some(digest), reason, .. }
+            if *digest == revoked && reason.contains("it hands out rows")
+    )));
 }
 
 #[tokio::test(flavor = "multi_thread")]

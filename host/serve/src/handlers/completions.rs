@@ -129,7 +129,7 @@ pub(crate) async fn completions(
     let _place = take_place(&app).map_err(unknown)?;
     let reading = tokio::time::timeout(timeout, read_body(&app, &headers, body)).await;
     let body = reading
-        .unwrap_or_else(|_| Err(late(timeout).into()))
+        .unwrap_or_else(|_| Err(ApiError::slow_body(timeout)))
         .map_err(unknown)?;
     let request = CompletionRequest::parse(&body).map_err(unknown)?;
     let (name, version) = match request.model.split_once('@') {

@@ -48,16 +48,22 @@ pub(crate) async fn infer(
     })?;
     let timeout = app.config.request_timeout;
     let mut record = app.served.record(&loaded, caller, counted);
-    let work = answer(&app, &loaded, &headers, body);
-    let result = tokio::time::timeout(timeout, work)
-        .await
-        .unwrap_or_else(|_| {
+    let result = async {
+        // Before the body is read: what waits is held in memory.
+        let _place = take_place(&app)?;
+        let reading = tokio::time::timeout(timeout, read_body(&app, &headers, body)).await;
+        let body = reading.unwrap_or_else(|_| Err(ApiError::slow_body(timeout)))?;
+        let left = timeout.saturating_sub(begun.elapsed());
+        let answered = tokio::time::timeout(left, answer(&app, &loaded, &headers, &body)).await;
+        answered.unwrap_or_else(|_| {
             Err(PredictError {
                 cause: FailureCause::Timeout,
                 message: format!("no answer within {timeout:?}; send fewer rows in a request"),
             }
             .into())
-        });
+        })
+    }
+    .await;
     let result = result.map(|(response, rows)| {
         record.answered(rows);
         response
@@ -137,11 +143,8 @@ async fn answer(
     app: &App,
     loaded: &Loaded,
     headers: &HeaderMap,
-    body: Body,
+    body: &[u8],
 ) -> Result<(Response, u64), Failure> {
-    // Before the body is read: what waits is held in memory.
-    let _place = take_place(app)?;
-    let body = read_body(app, headers, body).await?;
     let decoding = Instant::now();
     let json_length = match headers.get(JSON_LENGTH_HEADER) {
         None => None,
@@ -149,7 +152,7 @@ async fn answer(
             ApiError::bad_request(format!("the header {JSON_LENGTH_HEADER} is not a number"))
         })?),
     };
-    let envelope = Envelope::parse(&body, json_length)?;
+    let envelope = Envelope::parse(body, json_length)?;
     let wanted = wanted_outputs(loaded, &envelope.request)?;
     let threshold = threshold(loaded, &envelope.request)?;
     let rows = rows_of_request(

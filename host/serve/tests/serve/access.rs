@@ -520,7 +520,14 @@ async fn a_certificate_that_is_none_is_told() {
 async fn others_reach_no_server_that_does_not_know_them() {
     let place = Place::new();
     let gate = || Some(Arc::clone(&place.gate));
-    for (gate, tls) in [(None, None), (gate(), None), (None, Some(files()))] {
+    // Of a state where somebody began to set access up, and no more.
+    let open = || Some(Arc::new(Gate::open_to_all(place.audit.clone())));
+    for (gate, tls) in [
+        (None, None),
+        (gate(), None),
+        (None, Some(files())),
+        (open(), Some(files())),
+    ] {
         let protection = Protection {
             gate,
             tls,
@@ -544,4 +551,44 @@ async fn others_reach_no_server_that_does_not_know_them() {
         ..Protection::default()
     };
     bind("0.0.0.0:0", protection).await.expect("it knows them");
+}
+
+/// A gate that asks nobody does not stand for one that does, so that access can be set up later.
+#[tokio::test]
+async fn a_gate_of_a_state_without_access_is_as_good_as_none() {
+    let place = Place::new();
+    let set_up = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&set_up);
+    let config = ServeConfig {
+        address: "127.0.0.1:0".parse().expect("an address"),
+        reload_interval: None,
+        ..ServeConfig::default()
+    };
+    let protection = Protection {
+        gate: Some(Arc::new(Gate::open_to_all(place.audit.clone()))),
+        set_up: Some(Box::new(move || asked.load(Ordering::Relaxed))),
+        ..Protection::default()
+    };
+    let shelf = Shelf::new(Manner::Formula);
+    let server = Server::bind_protected(shelf, place.audit.clone(), config, protection)
+        .await
+        .expect("it binds");
+    let address = server.address();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async {
+        let _ = stopped.await;
+    }));
+    let status = async || {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer.split(' ').nth(1).map(str::to_owned)
+    };
+    assert_eq!(status().await.as_deref(), Some("200"));
+    set_up.store(true, Ordering::Relaxed);
+    assert_eq!(status().await.as_deref(), Some("503"));
+    stop.send(()).expect("it runs");
+    running.await.expect("no panic").expect("it ends well");
 }

@@ -180,7 +180,8 @@ async fn a_body_that_never_ends_is_given_up() {
     let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
     let request = Request::post("/v2/models/credit/infer").body(Body::from_stream(never));
     let answer = send(&router, request.expect("a request")).await;
-    answer.error(StatusCode::GATEWAY_TIMEOUT);
+    let error = answer.error(StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(error, "the body did not come within 50ms");
 }
 
 #[tokio::test]

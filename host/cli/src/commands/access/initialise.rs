@@ -108,12 +108,10 @@ pub(super) async fn execute(
         engine: judge.engine(),
         four_eyes,
     };
-    let mut exit = Exit::Done;
     // The token is somebody's before it is needed.
     let hand_over = |issued: &IssuedToken| {
-        exit = tokens::hand_over(issued, target, output)
-            .map_err(|failure| io::Error::other(failure.report.to_string()))?;
-        Ok(())
+        tokens::hand_over_first(issued, target, output)
+            .map_err(|failure| io::Error::other(failure.report.to_string()))
     };
     let first = (&arguments.principal, arguments.days);
     Store::initialise(&folder, &audit, first, &settings, &local_user(), hand_over)
@@ -122,5 +120,5 @@ pub(super) async fn execute(
         "access is set up in {}: every command needs a token from now on",
         folder.display()
     ));
-    Ok(exit)
+    Ok(Exit::Done)
 }

@@ -194,6 +194,19 @@ impl Drop for Target {
     }
 }
 
+/// Gives a token to whoever asked for it before it is good: where the file does not take it, that is an
+/// error, and there is no token.
+pub(super) fn hand_over_first(
+    issued: &IssuedToken,
+    mut target: Option<Target>,
+    output: &Output,
+) -> Result<(), Failure> {
+    if let Some(file) = &mut target {
+        file.write(&issued.token.reveal())?;
+    }
+    tell(issued, target.as_ref(), output)
+}
+
 /// Gives a new token to whoever asked for it, once. Where the file does not take it, it is shown: it
 /// is good from now on, and nobody else has it.
 pub(super) fn hand_over(
@@ -201,21 +214,27 @@ pub(super) fn hand_over(
     mut target: Option<Target>,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let record = &issued.record;
-    let token = issued.token.reveal();
     let mut exit = Exit::Done;
     if let Some(file) = &mut target
-        && let Err(error) = file.write(&token)
+        && let Err(error) = file.write(&issued.token.reveal())
     {
         output.warn(format_args!(
             "the token {} cannot be written to {}, so it is shown: {error}",
-            record.id,
+            issued.record.id,
             file.path.display()
         ));
         target = None;
         exit = Exit::Rejected;
     }
-    let to = target.as_ref().map(|target| target.path.as_path());
+    tell(issued, target.as_ref(), output)?;
+    Ok(exit)
+}
+
+/// Shows a token, or says where it is.
+fn tell(issued: &IssuedToken, target: Option<&Target>, output: &Output) -> Result<(), Failure> {
+    let record = &issued.record;
+    let token = issued.token.reveal();
+    let to = target.map(|target| target.path.as_path());
     if output.wants_json() {
         let mut value = serde_json::json!({
             "principal": record.principal, "id": record.id, "expires": record.expires,
@@ -225,7 +244,7 @@ pub(super) fn hand_over(
             None => value["token"] = token.into(),
         }
         output.json(&value)?;
-        return Ok(exit);
+        return Ok(());
     }
     match to {
         Some(path) => output.line(path.display())?,
@@ -237,7 +256,7 @@ pub(super) fn hand_over(
         record.principal,
         moment(record.expires)
     ));
-    Ok(exit)
+    Ok(())
 }
 
 fn list(all: &[TokenRecord], now: Timestamp, output: &Output) -> Result<Exit, Failure> {

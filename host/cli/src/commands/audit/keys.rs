@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use sandcast_access::{Action, Resource};
-use sandcast_audit::{AuditLog, VerifierKey, VerifyReport};
+use sandcast_audit::{AuditLog, Event, VerifierKey, VerifyReport};
 
 use super::open;
 use crate::{
@@ -51,35 +51,34 @@ impl KeyArguments {
     }
 }
 
-/// Lets a change of the key through. A log whose key is lost cannot say so before it has another
-/// one, so the entry is made afterwards: `record` does that.
+/// Lets a change of the key through, and gives what says so. A log whose key is lost cannot be told
+/// before it has another one, so that goes into it with the change.
 async fn allow(
     folder: &Path,
     action: Action,
     global: &GlobalArguments,
-) -> Result<impl FnOnce() -> Result<(), Failure>, Failure> {
+) -> Result<Vec<Event>, Failure> {
     let state = folder.parent().unwrap_or(folder);
     let resource = Resource::state();
     let waiting = AuditLog::in_memory();
     let allowed = demand_apart(global, state, waiting.clone(), action, &resource).await;
-    let log = folder.to_path_buf();
-    let record = move || -> Result<(), Failure> {
-        let log = AuditLog::open(&log)?;
-        for entry in waiting.entries()? {
-            log.append(entry.event)?;
-        }
-        Ok(())
-    };
+    let told = waiting.entries()?.into_iter().map(|entry| entry.event);
+    let told: Vec<Event> = told.collect();
     match allowed {
-        Ok(_) => Ok(record),
+        Ok(_) => Ok(told),
         Err(failure) => {
             // A log that cannot be written cannot be told of the refusal either.
-            if record().is_err() {
+            if record(folder, told).is_err() {
                 tracing::warn!("the refusal is not in the audit log, which cannot be written");
             }
             Err(failure)
         }
     }
+}
+
+fn record(folder: &Path, events: Vec<Event>) -> Result<(), Failure> {
+    AuditLog::open(folder)?.append_all(events)?;
+    Ok(())
 }
 
 pub(super) async fn execute(
@@ -101,7 +100,7 @@ pub(super) async fn execute(
         }
         KeyAction::Rotate => {
             let log = open(folder.to_path_buf())?;
-            allow(folder, Action::KeyRotate, global).await?()?;
+            record(folder, allow(folder, Action::KeyRotate, global).await?)?;
             let key = log.rotate_key().or_reject()?;
             told(&key, "the key before it vouches for it", output)
         }
@@ -111,9 +110,8 @@ pub(super) async fn execute(
                 && sandcast_audit::verify(folder).or_reject()?.key.is_some();
             match reason {
                 Some(reason) if has_key => {
-                    let record = allow(folder, Action::KeyNew, global).await?;
-                    let key = AuditLog::replace_key(folder, reason).or_reject()?;
-                    record()?;
+                    let allowed = allow(folder, Action::KeyNew, global).await?;
+                    let key = AuditLog::replace_key(folder, reason, allowed).or_reject()?;
                     told(
                         &key,
                         "tell every auditor, in another way than with the log",
@@ -125,8 +123,7 @@ pub(super) async fn execute(
                     "`sandcast audit key rotate` changes it; if it is lost or stolen, say so with --reason",
                 )),
                 _ => {
-                    let record = allow(folder, Action::KeyNew, global).await?;
-                    record()?;
+                    record(folder, allow(folder, Action::KeyNew, global).await?)?;
                     let key = AuditLog::open(folder).or_reject()?.key();
                     let key = key.ok_or(sandcast_audit::AuditError::NoKey)?;
                     told(

@@ -20,6 +20,7 @@ use crate::{
     failure::{Exit, Failure},
     output::Output,
     table::{Table, bytes, count, seconds},
+    terminal::one_line,
 };
 
 #[derive(Debug, Args)]
@@ -134,7 +135,7 @@ pub(super) fn execute(
     arguments.origin.note_archived(&folder, output)?;
     if told.is_empty() {
         return Err(Failure::rejected_because(
-            "no such plugin did anything on this record, or not in that time",
+            "no such plugin did anything on this record or was refused, or not in that time",
             "name a plugin, a run or a model as the log has it; `sandcast audit plugin` alone tells of all",
         ));
     }
@@ -144,25 +145,27 @@ pub(super) fn execute(
 fn tell_all(entries: &[Entry], arguments: &PluginArguments) -> Vec<Told> {
     let wanted = Wanted::new(entries, arguments.what.as_deref());
     let mut found: BTreeMap<Digest, Told> = BTreeMap::new();
-    let mut refused: Vec<(&Digest, &String)> = Vec::new();
+    let mut refused: Vec<(&Digest, &String, &String)> = Vec::new();
     // Entries of effects, to find what they came to.
     let mut effects: BTreeMap<u64, (Digest, String)> = BTreeMap::new();
     for entry in entries {
         let Ok(when) = entry.time.parse::<Timestamp>() else {
             continue;
         };
+        // Clocks are set back, and those of several hosts are not one.
         if arguments.until.is_some_and(|until| when >= until) {
-            break;
+            continue;
         }
         let early = arguments.since.is_some_and(|since| when < since);
         if let Event::PluginRefused {
-            digest: Some(digest),
+            name,
+            digest,
             reason,
-            ..
         } = &entry.event
             && !early
         {
-            refused.push((digest, reason));
+            let digest = digest.as_ref().unwrap_or(&Digest::ZERO);
+            refused.push((digest, name, reason));
         }
         let Some(plugin) = plugin_of(&entry.event) else {
             continue;
@@ -170,25 +173,29 @@ fn tell_all(entries: &[Entry], arguments: &PluginArguments) -> Vec<Told> {
         if !wanted.is(plugin, &entry.event) {
             continue;
         }
-        let told = found.entry(plugin.digest).or_insert_with(|| Told {
-            plugin: plugin.clone(),
-            loaded: Vec::new(),
-            refused: BTreeMap::new(),
-            did: Did::default(),
-            allowed_by: Vec::new(),
-        });
+        let told = found.entry(plugin.digest);
+        let told = told.or_insert_with(|| Told::of(plugin.clone()));
         if matches!(entry.event, Event::PluginLoaded { .. }) {
             told.load(entry, early);
         } else if !early {
             told.did.add(entry, &mut effects, plugin.digest);
         }
     }
-    for (digest, reason) in refused {
-        if let Some(told) = found.get_mut(digest) {
-            *told.refused.entry(reason.clone()).or_default() += 1;
-        }
+    // By name too: where it was never loaded, that is all there may be to know it by.
+    let mut never_loaded: BTreeMap<(Digest, &str), Told> = BTreeMap::new();
+    for (digest, name, reason) in refused {
+        let told = match found.get_mut(digest) {
+            Some(_) if wanted.runs.is_some() => continue,
+            Some(told) => told,
+            None if wanted.is_refused(name, digest) => never_loaded
+                .entry((*digest, name.as_str()))
+                .or_insert_with(|| Told::of(never_seen(name, *digest))),
+            None => continue,
+        };
+        *told.refused.entry(reason.clone()).or_default() += 1;
     }
     let mut told: Vec<Told> = found.into_values().collect();
+    told.extend(never_loaded.into_values());
     for told in &mut told {
         told.did.runs = told.did.seen_runs.difference(&told.did.served).count() as u64;
         let digest = told.plugin.digest.to_string();
@@ -271,9 +278,29 @@ impl<'a> Wanted<'a> {
                 }
             };
         }
+        self.names(&plugin.id, &plugin.digest)
+    }
+
+    /// Whether a component is meant that was refused. In which run that was is not on record.
+    fn is_refused(&self, name: &str, digest: &Digest) -> bool {
+        self.runs.is_none() && self.names(name, digest)
+    }
+
+    fn names(&self, name: &str, digest: &Digest) -> bool {
         self.what.is_none_or(|what| {
-            plugin.id == what || what.len() >= 8 && plugin.digest.to_string().starts_with(what)
+            name == what || what.len() >= 8 && digest.to_string().starts_with(what)
         })
+    }
+}
+
+/// A component that was refused whenever somebody wanted to load it, so that only its name in a
+/// pipeline and its digest are known; the latter is zero where it was none.
+fn never_seen(name: &str, digest: Digest) -> PluginRef {
+    PluginRef {
+        id: name.to_owned(),
+        version: "never loaded".to_owned(),
+        role: "unknown".to_owned(),
+        digest,
     }
 }
 
@@ -312,6 +339,16 @@ fn run_of(event: &Event) -> Option<&str> {
 }
 
 impl Told {
+    fn of(plugin: PluginRef) -> Self {
+        Self {
+            plugin,
+            loaded: Vec::new(),
+            refused: BTreeMap::new(),
+            did: Did::default(),
+            allowed_by: Vec::new(),
+        }
+    }
+
     fn load(&mut self, entry: &Entry, early: bool) {
         let Event::PluginLoaded {
             name,
@@ -471,9 +508,9 @@ fn tell(told: &Told, entries: &[Entry], output: &Output) -> Result<(), Failure> 
     let plugin = &told.plugin;
     output.line(format_args!(
         "{} {}  {}  {}",
-        style(&plugin.id).bold(),
-        plugin.version,
-        plugin.role,
+        style(one_line(&plugin.id)).bold(),
+        one_line(&plugin.version),
+        one_line(&plugin.role),
         plugin.digest
     ))?;
     for loaded in &told.loaded {
@@ -535,8 +572,8 @@ fn tell(told: &Told, entries: &[Entry], output: &Output) -> Result<(), Failure> 
         output.line(format_args!(
             "  {:>6}  {}  {}",
             entry.sequence,
-            shown_time(&entry.time),
-            describe(&entry.event)
+            one_line(&shown_time(&entry.time)),
+            one_line(&describe(&entry.event))
         ))?;
     }
     Ok(())
@@ -545,15 +582,15 @@ fn tell(told: &Told, entries: &[Entry], output: &Output) -> Result<(), Failure> 
 /// What a component could do as it was loaded.
 fn could(loaded: &Loaded) -> String {
     let times = match loaded.times {
-        1 => shown_time(&loaded.first),
+        1 => one_line(&shown_time(&loaded.first)).into_owned(),
         times => format!(
             "{} times, {} to {}",
             count(times),
-            shown_time(&loaded.first),
-            shown_time(&loaded.last)
+            one_line(&shown_time(&loaded.first)),
+            one_line(&shown_time(&loaded.last))
         ),
     };
-    let mut text = format!("could do, as `{}`, loaded {times}", loaded.name);
+    let mut text = format!("could do, as `{}`, loaded {times}", one_line(&loaded.name));
     let mut table = Table::indented(2);
     match serde_json::from_value::<Grants>(loaded.grants.clone()) {
         Ok(grants) => {

@@ -84,7 +84,7 @@ fn show(entries: &[Entry], output: &Output) -> Result<Exit, Failure> {
         output.line(format_args!(
             "{:>6}  {}  {:<18}  {}",
             entry.sequence,
-            style(shown_time(&entry.time)).dim(),
+            style(terminal::one_line(&shown_time(&entry.time))).dim(),
             colored_kind(&kind),
             terminal::one_line(&describe(&entry.event))
         ))?;

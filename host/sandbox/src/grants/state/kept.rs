@@ -68,6 +68,14 @@ pub enum KeptError {
         /// Its layout.
         found: i64,
     },
+    /// It is on record that it was cleared, and the file could not be written.
+    #[error("nothing was cleared in {}, although the audit log says so by now; give the command again", path.display())]
+    NotCleared {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: rusqlite::Error,
+    },
     /// What had to be done along with it failed, so nothing was cleared.
     #[error("nothing was cleared, because it cannot be recorded")]
     Record(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -194,7 +202,8 @@ impl KeptState {
     }
 
     /// Takes everything out of a bucket, whatever it is by now. `record` is told what that is, and
-    /// nothing is cleared unless it could write that down. What was there is written over.
+    /// nothing is cleared unless it could write that down. What was there is written over. A crash
+    /// after that and before the end leaves it on record and not done; to do it again is the way out.
     ///
     /// # Errors
     /// When the file cannot be written, or `record` fails; everything is then still there.
@@ -239,7 +248,13 @@ impl KeptState {
             )
             .map_err(&failed)?;
         record(&cleared).map_err(KeptError::Record)?;
-        transaction.commit().map_err(&failed)?;
+        let path = &self.path;
+        transaction
+            .commit()
+            .map_err(|source| KeptError::NotCleared {
+                path: path.clone(),
+                source,
+            })?;
         // What was there is in the write-ahead log too; a plugin that reads keeps it there a while.
         let emptied = self
             .connection
