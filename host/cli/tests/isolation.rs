@@ -400,9 +400,7 @@ async fn a_process_that_is_gone_takes_its_instance_and_nothing_else() {
     let mut policy = plugin.policy(&context(), &config).await.expect("made");
     policy.decide(&question("promote")).await.expect("decided");
     for process in processes() {
-        let killed = Command::new("kill")
-            .args(["-9", &process])
-            .status();
+        let killed = Command::new("kill").args(["-9", &process]).status();
         assert!(killed.expect("kill").success());
     }
     let error = policy
