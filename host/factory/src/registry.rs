@@ -369,8 +369,8 @@ impl Registry {
         let event = Event::AliasMoved {
             model: model.to_owned(),
             alias: alias.to_owned(),
-            // As the log has it, where the state was changed past it.
-            from: moved.logged.or(before),
+            // As the log has it, also where the state was changed past it.
+            from: moved.logged,
             to: version,
             run: moved.run.cloned(),
             approval: moved.approval.map(str::to_owned),

@@ -95,6 +95,9 @@ pub enum RegistryError {
     /// The audit log could not be read, so the state is not believed.
     #[error("what the audit log says of models cannot be read, so the state is not believed: {0}")]
     Log(#[from] AuditError),
+    /// Somebody else than the registry put something into the state that is to go into the audit log.
+    #[error("what the state says of models is not believed: {0}")]
+    Waiting(#[source] OutboxError),
     /// The state could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),

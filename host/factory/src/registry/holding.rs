@@ -127,5 +127,5 @@ fn said(state: &State) -> Result<Said, RegistryError> {
             waiting,
         }))
     })?;
-    said.map_err(|id| RegistryError::Audit(OutboxError::Foreign { id }))
+    said.map_err(|id| RegistryError::Waiting(OutboxError::Foreign { id }))
 }

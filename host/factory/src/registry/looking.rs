@@ -101,7 +101,7 @@ impl Registry {
                 waiting,
             }))
         })?;
-        seen.map_err(|id| RegistryError::Audit(OutboxError::Foreign { id }))
+        seen.map_err(|id| RegistryError::Waiting(OutboxError::Foreign { id }))
     }
 
     /// What the audit log says by now, with what waits for it.
@@ -118,7 +118,7 @@ impl Registry {
         let waiting = self
             .state
             .read("look up what waits", |connection| waiting(connection, key))?
-            .map_err(|id| RegistryError::Audit(OutboxError::Foreign { id }))?;
+            .map_err(|id| RegistryError::Waiting(OutboxError::Foreign { id }))?;
         self.on_record(&waiting)
     }
 }

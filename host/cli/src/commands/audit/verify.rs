@@ -179,7 +179,10 @@ fn held_models(state: &Path, output: &Output) -> Result<Option<HeldModels>, Fail
         many => format!(" ({many} such disagreements)"),
     };
     Err(Failure::rejected_because(
-        format_args!("the log is whole, and {STATE_FILE} says something else: {first}{more}"),
+        format_args!(
+            "the log is whole, and {STATE_FILE} says something else: {}{more}",
+            terminal::one_line(&first.to_string())
+        ),
         "`sandcast audit show --event alias-moved` and `--event registered` show what the log says",
     ))
 }
