@@ -602,9 +602,12 @@ impl Store {
         let place = self.transact(WHAT, |change| {
             let waiting = change.waiting()?;
             let is_of = |entry: &Entry, (posted, event): &(Timestamp, Event)| {
-                let time = entry.time.parse::<Timestamp>();
-                let is_later = time.is_ok_and(|time| time.as_second() >= posted.as_second());
-                entry.event == *event && is_later
+                // The log is read under the lock of the database: times are taken apart last.
+                let is_later = || {
+                    let time = entry.time.parse::<Timestamp>();
+                    time.is_ok_and(|time| time.as_second() >= posted.as_second())
+                };
+                entry.event == *event && is_later()
             };
             let logged = audit.entries_after(known, |entry| {
                 waiting.iter().any(|waiting| is_of(entry, waiting))

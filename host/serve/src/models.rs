@@ -301,13 +301,12 @@ impl Models {
         Ok(names.into_iter().map(current).collect())
     }
 
-    /// The version that a request means: a number, an alias that is served, or the default.
     /// Whether a model of this name is served.
     pub(crate) fn is_served(&self, name: &str) -> bool {
         self.table().contains_key(name)
     }
 
-    /// The version of a model that a request means.
+    /// The version of a model that a request means: a number, an alias that is served, or the default.
     pub(crate) fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Loaded>, ApiError> {
         let table = self.table();
         let Some(versions) = table.get(name) else {

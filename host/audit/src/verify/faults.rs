@@ -11,9 +11,11 @@ use crate::{Digest, TreeHash};
 /// Words that anybody may have written, so that they cannot pass for lines of a report.
 fn one_line(words: &str) -> String {
     let seen = words.chars().flat_map(|c| {
-        let is_control = c.is_control();
-        let escaped = is_control.then(|| c.escape_default());
-        let plain = (!is_control).then_some(c);
+        // And those that turn the direction of text or end a line.
+        let is_unseen = c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let escaped = is_unseen.then(|| c.escape_default());
+        let plain = (!is_unseen).then_some(c);
         escaped.into_iter().flatten().chain(plain)
     });
     seen.collect()

@@ -204,7 +204,14 @@ pub(super) fn hand_over_first(
     if let Some(file) = &mut target {
         file.write(&issued.token.reveal())?;
     }
-    tell(issued, target.as_ref(), output)
+    let told = tell(issued, target.as_ref(), output);
+    if told.is_err()
+        && let Some(file) = &mut target
+    {
+        // There will be no such token.
+        file.is_written = false;
+    }
+    told
 }
 
 /// Gives a new token to whoever asked for it, once. Where the file does not take it, it is shown: it
