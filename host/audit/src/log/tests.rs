@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::checkpoint::CHECKPOINTS_FILE;
 use crate::entry::open_line;
-use crate::head::HEAD_FILE;
+use crate::head::{HEAD_FILE, Heads};
 use crate::testing::{event, folder, key, small_event};
 use crate::{anchor, key_file, verify};
 
