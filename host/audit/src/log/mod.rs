@@ -337,8 +337,9 @@ impl Folder {
             let anchor = folder.hold_to_signed(unfit.as_ref())?;
             folder.fetch_head_back(unfit.as_ref())?;
             folder.catch_up()?;
-            folder.settle_head(unfit)?;
+            folder.mend_head(unfit)?;
             settle_key(folder)?;
+            folder.settle_head()?;
             // What the process before could not sign any more is signed now.
             let last = folder.last_checkpoint()?;
             let signed = last.map_or(0, |last| last.checkpoint().size);

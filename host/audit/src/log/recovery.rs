@@ -153,13 +153,18 @@ impl Folder {
         Ok(heads)
     }
 
-    /// Gives the head of an older version the form that it has now, and mends what a loss of power
-    /// left of it: a place that is not whole, or one that is ahead of the log.
-    pub(super) fn settle_head(&mut self, unfit: Option<Unfit>) -> Result<(), AuditError> {
+    /// Gives the head of an older version the form that it has now.
+    pub(super) fn settle_head(&mut self) -> Result<(), AuditError> {
         if self.head.is_none() && self.tail.sequence() > 0 {
             let stored = self.store_head(&self.tail.head());
             stored.map_err(|source| self.cannot_write(source))?;
         }
+        Ok(())
+    }
+
+    /// Mends what a loss of power left of the head: a place that is not whole, or one that is ahead of
+    /// the log.
+    pub(super) fn mend_head(&mut self, unfit: Option<Unfit>) -> Result<(), AuditError> {
         let Some(unfit) = unfit else {
             return Ok(());
         };
