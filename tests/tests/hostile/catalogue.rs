@@ -276,6 +276,7 @@ const GUESTS: &[Row] = &[
     row("hostile-adapter", "import-long", Class::HostMemory, Must::Limit),
     row("hostile-adapter", "hoard-snapshots", Class::HostMemory, Must::Failure),
     row("hostile-adapter", "round-trip", Class::Compute, Must::Harmless),
+    row("hostile-adapter", "turncoat", Class::Lies, Must::Harmless),
     row("hostile-adapter", "set-in-predict", Class::Compute, Must::Failure),
     row("hostile-adapter", "hoard-sessions", Class::HostMemory, Must::Failure),
     row("hostile-adapter", "hoard-tensors", Class::Memory, Must::Failure),

@@ -161,7 +161,7 @@ enum Behaviour {
     UnknownEntry,
     /// Compiles a program and makes a session of it while it predicts, on its own budget.
     CompileInPredict,
-    /// The same, but only where it is asked about thirteen rows at once.
+    /// Compiles a program while it predicts, but only where it is asked about thirteen rows at once.
     Turncoat,
 }
 
