@@ -3,7 +3,6 @@
 mod conduct;
 mod rows;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray as _, StringArray};
@@ -417,24 +416,12 @@ async fn load_adapter(
 ) -> Result<Plugin, InferenceError> {
     let name = &version.adapter_name;
     let record = let_in(workspace, version, &version.adapter)?;
-    let grants = held(version, &record, &version.grants);
+    let grants = record.leaves(version.conduct.isolate, version.grants.clone());
     let adapter = (name.as_str(), &version.component, Role::Adapter, grants);
     let plugin = load_plugin(workspace, version, adapter, &version.vouched).await?;
     let bounds = conduct::bounds(workspace.conduct(), version, &record);
     let bounds = bounds.map_err(|source| misconduct(version, source))?;
     Ok(plugin.bounded(bounds))
-}
-
-/// The grants of a plugin of a version as its standing leaves them.
-fn held(version: &ModelVersion, record: &StandingRecord, grants: &Grants) -> Grants {
-    let isolate = version.conduct.isolate;
-    let mut grants = isolate.applied(record.standing, grants.clone());
-    if record.throttled {
-        for grant in &mut grants.http {
-            grant.at_once = NonZeroU32::MIN;
-        }
-    }
-    grants
 }
 
 fn misconduct(version: &ModelVersion, source: ConductError) -> InferenceError {
@@ -515,7 +502,7 @@ async fn ask(
         policy.name.as_str(),
         &policy.component,
         Role::Policy,
-        held(version, &record, &policy.grants),
+        record.leaves(version.conduct.isolate, policy.grants.clone()),
     );
     let plugin = load_plugin(workspace, version, part, &policy.vouched).await?;
     let request = Request {

@@ -4,8 +4,13 @@
 //! the standing the component has by then, because another process was faster, the entry changes
 //! nothing; so whoever reads the log comes to the same standing, and nothing is lost by a crash.
 
+use std::num::NonZeroU32;
+
 use sandcast_audit::{Digest, Entry, Event, PluginRef, RunId, Standing};
+use sandcast_sandbox::Grants;
 use serde::{Deserialize, Serialize};
+
+use super::rules::Isolate;
 
 /// What is known of the standing of a component.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +35,20 @@ pub struct StandingRecord {
     pub clean_runs: u32,
     /// What it did up to this entry counts as usual.
     pub accepted_until: u64,
+}
+
+impl StandingRecord {
+    /// What is left of the grants of the component: where it is not trusted it may run in processes of
+    /// its own, and where it is slowed down it sends one request at a time.
+    pub(crate) fn leaves(&self, isolate: Isolate, grants: Grants) -> Grants {
+        let mut grants = isolate.applied(self.standing, grants);
+        if self.throttled {
+            for grant in &mut grants.http {
+                grant.at_once = NonZeroU32::MIN;
+            }
+        }
+        grants
+    }
 }
 
 /// What an operator can decide.

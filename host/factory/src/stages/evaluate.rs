@@ -1,6 +1,5 @@
 //! Judges the model on the test rows, and the champion on the very same rows.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
@@ -203,14 +202,12 @@ async fn load_champion(
         Err(error) => return Err(error.into()),
     };
     let rules = &line.sections().conduct;
-    let mut grants = rules.isolate.applied(standing, version.grants.clone());
     let record = conduct.standing(&version.adapter.digest)?;
+    let grants = match &record {
+        Some(record) => record.leaves(rules.isolate, version.grants.clone()),
+        None => rules.isolate.applied(standing, version.grants.clone()),
+    };
     let record = record.filter(|record| record.throttled);
-    if record.is_some() {
-        for grant in &mut grants.http {
-            grant.at_once = NonZeroU32::MIN;
-        }
-    }
     let component = line.workspace.estate().get(&version.component).await?;
     let origin = Origin {
         signatures: version.vouched.signatures(),

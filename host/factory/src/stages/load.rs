@@ -1,7 +1,6 @@
 //! Checks and compiles every plugin, before any of them sees anything.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 
 use sandcast_audit::Event;
 use sandcast_sandbox::{ControlPoint, Origin, Plugin, Role, Signers};
@@ -75,13 +74,8 @@ pub(crate) async fn load(line: &Line<'_>) -> Result<Loaded, Halt> {
                 trust: line.sections().trust.get(&section.role),
             };
             let isolate = line.sections().conduct.isolate;
-            let mut grants = isolate.applied(standing.standing, section.grants.clone());
+            let grants = standing.leaves(isolate, section.grants.clone());
             let bytes = &component.bytes;
-            if standing.throttled {
-                for grant in &mut grants.http {
-                    grant.at_once = NonZeroU32::MIN;
-                }
-            }
             let plugin = sandbox
                 .load_from(name, bytes, section.role, grants, origin)
                 .await?;
