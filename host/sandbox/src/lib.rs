@@ -15,6 +15,7 @@ mod code;
 mod columns;
 mod conduct;
 mod contract;
+mod database;
 mod diff;
 mod effect;
 mod engine;
@@ -54,6 +55,7 @@ pub use certify::{
 };
 pub use columns::{ConformError, conform};
 pub use conduct::{Bounds, RowBounds, StageBounds, egress_of};
+pub use database::write_ahead;
 pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use fairness::Fairness;
 pub use grants::{

@@ -115,7 +115,7 @@ impl Cache {
     fn of(opened: Sql<Connection>, key: Option<&Path>) -> Result<Self, ConductError> {
         let mut connection = opened?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        sandcast_sandbox::write_ahead(&connection, BUSY_TIMEOUT)?;
         // It can be made again, so it need not reach the disk at once.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "trusted_schema", false)?;

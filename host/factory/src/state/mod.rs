@@ -53,9 +53,7 @@ impl State {
         };
         let mut connection = Connection::open(&path).map_err(open)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
-        connection
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(open)?;
+        sandcast_sandbox::write_ahead(&connection, BUSY_TIMEOUT).map_err(open)?;
         connection
             .pragma_update(None, "synchronous", "FULL")
             .map_err(open)?;

@@ -114,7 +114,7 @@ impl Pairs {
                 }
             };
             connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
+            crate::database::write_ahead(&connection, BUSY_TIMEOUT)?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             connection.pragma_update(None, "foreign_keys", true)?;
             connection.pragma_update(None, "trusted_schema", false)?;
