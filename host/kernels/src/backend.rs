@@ -5,7 +5,7 @@
 //! makes the steps of a training; epochs, order of rows, schedules and early stopping are the
 //! session's. So one suite of tests fits every device.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -19,6 +19,26 @@ use crate::train::StopReason;
 
 /// Asked between pieces whether to go on, by whichever thread takes the next.
 pub(crate) type Look<'a> = &'a (dyn Fn() -> ControlFlow<StopReason> + Sync);
+
+/// The same, for whoever is asked later, and by several.
+#[derive(Clone)]
+pub(crate) struct KeptLook(Arc<dyn Fn() -> ControlFlow<StopReason> + Send + Sync>);
+
+impl KeptLook {
+    pub(crate) fn new(look: impl Fn() -> ControlFlow<StopReason> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(look))
+    }
+
+    pub(crate) fn get(&self) -> Look<'_> {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for KeptLook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("KeptLook").finish_non_exhaustive()
+    }
+}
 
 /// Looks at nothing.
 pub(crate) fn go_on() -> ControlFlow<StopReason> {
@@ -116,6 +136,8 @@ pub(crate) struct Job<'a> {
     pub(crate) batch_rows: usize,
     pub(crate) clip_norm: Option<f32>,
     pub(crate) seed: u64,
+    /// Asked between pieces of the rows that judge it.
+    pub(crate) look: KeptLook,
 }
 
 /// A training under way.

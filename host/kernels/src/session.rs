@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::backend::{Engine, Job, go_on};
+use crate::backend::{Engine, Job, KeptLook, go_on};
 use crate::checkpoint::{self, CheckpointStore};
 use crate::device::Device;
 use crate::error::RunError;
@@ -24,6 +24,7 @@ pub struct Session {
     engine: Box<dyn Engine>,
     device: Device,
     seed: u64,
+    look: KeptLook,
 }
 
 /// The loss of some rows, and its gradient.
@@ -50,7 +51,17 @@ impl Session {
             engine,
             device: device.clone(),
             seed,
+            look: KeptLook::new(go_on),
         })
+    }
+
+    /// Has trainings ask between pieces of the rows that judge them whether to go on, beside what is
+    /// asked before each step: these rows may be many.
+    pub fn look_while_judging(
+        &mut self,
+        look: impl Fn() -> ControlFlow<StopReason> + Send + Sync + 'static,
+    ) {
+        self.look = KeptLook::new(look);
     }
 
     pub(crate) fn parts(&self) -> (&dyn Engine, &Program) {
@@ -153,6 +164,7 @@ impl Session {
             batch_rows: rows.min(plan.batch_rows as usize),
             clip_norm: plan.clip_norm,
             seed: self.seed,
+            look: self.look.clone(),
         };
         let trainer = self.engine.train(job)?;
         train::Run {
@@ -287,6 +299,7 @@ impl Session {
             batch_rows: rows,
             clip_norm: None,
             seed,
+            look: KeptLook::new(go_on),
         };
         let mut trainer = self.engine.train(job)?;
         let order: Vec<u32> = (0..rows as u32).collect();

@@ -9,7 +9,7 @@ use super::level::Level;
 use super::map::Piece;
 use super::memory::{AlignedBuffer, Span};
 use super::update::{self, Update};
-use crate::backend::{Job, Trainer, TrainerState, WeightedLoss, go_on};
+use crate::backend::{Job, Trainer, TrainerState, WeightedLoss};
 use crate::error::RunError;
 use crate::feeds::Bound;
 use crate::graph::{Extent, Optimizer};
@@ -431,7 +431,7 @@ impl Trainer for CpuTrainer<'_> {
         };
         let results = self
             .engine
-            .evaluate(Which::Evaluation, validation, &go_on)?;
+            .evaluate(Which::Evaluation, validation, self.job.look.get())?;
         let mut values = results.iter().filter_map(Tensor::as_f32);
         let losses = values.next().unwrap_or(&[]);
         Ok(WeightedLoss::of(losses, values.next(), 0))

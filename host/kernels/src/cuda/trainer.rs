@@ -13,7 +13,7 @@ use super::lower::{Check, lower};
 use super::memory::{Buffer, OpenStream, Pinned, bytes_of, bytes_of_mut};
 use super::script::{Script, Stretch, Work, bind};
 use super::source::{Family, KernelText, THREADS};
-use crate::backend::{Job, Trainer, TrainerState, WeightedLoss, go_on};
+use crate::backend::{Job, Trainer, TrainerState, WeightedLoss};
 use crate::error::RunError;
 use crate::graph::{Extent, Optimizer};
 use crate::program::{Program, Which};
@@ -584,9 +584,12 @@ impl Trainer for CudaTrainer<'_> {
             return Ok(WeightedLoss::default());
         };
         self.stream.wait()?;
-        let results = self
-            .engine
-            .evaluate(&self.home, Which::Evaluation, validation, &go_on)?;
+        let results = self.engine.evaluate(
+            &self.home,
+            Which::Evaluation,
+            validation,
+            self.job.look.get(),
+        )?;
         let mut values = results.iter().filter_map(Tensor::as_f32);
         let losses = values.next().unwrap_or(&[]);
         Ok(WeightedLoss::of(losses, values.next(), 0))

@@ -313,6 +313,12 @@ impl Apart {
                     }
                     let mut answer = vec![away::ANSWER];
                     let answered = match away::name_of(said, self.most.bytes) {
+                        // Things are let go of without an answer, and nothing else is.
+                        Ok((name, _)) if name.ends_with(".drop") != (kind == away::LET_GO) => {
+                            Err(Halt::Wrong(io::Error::other(
+                                "it lets go of what is no thing, or asks to",
+                            )))
+                        }
                         Ok((name, mut from)) => {
                             let answering =
                                 functions::answer(state, imports, &name, &mut from, &mut answer);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
-use sandcast_kernels::{Feeds, Progress, RunError, Schedule, Session, Tensor, TrainPlan};
+use sandcast_kernels::{
+    Feeds, Progress, RunError, Schedule, Session, StopReason, Tensor, TrainPlan,
+};
 use wasmtime::component::Resource;
 
 use super::checkpoints::Checkpoints;
@@ -232,6 +234,8 @@ impl Job {
 
     fn train(&mut self, material: Material) -> Result<TrainReport, Stopped> {
         let (training, validation) = material.into_feeds()?;
+        let judging = self.watch.of_runs();
+        self.session.look_while_judging(move || judging.look());
         let watch = &mut self.watch;
         let mut look = |now: Progress<'_>| {
             watch.look(now.report.is_some(), || TrainProgress {
@@ -249,7 +253,10 @@ impl Job {
         };
         match trained {
             Ok(report) => Ok(TrainReport::from(&report)),
-            Err(RunError::Stopped { .. }) if self.watch.out_of_time => Err(Stopped::OutOfTime),
+            Err(RunError::Stopped {
+                reason: StopReason::Budget { .. },
+                ..
+            }) => Err(Stopped::OutOfTime),
             Err(error) => Err(Stopped::Failed(run_failure(&error))),
         }
     }

@@ -59,6 +59,15 @@ impl Watch {
         (watch, CancelOnDrop(cancelled))
     }
 
+    /// The same for what has no steps.
+    pub(super) fn of_runs(&self) -> RunWatch {
+        RunWatch {
+            cancelled: Arc::clone(&self.cancelled),
+            started: self.started,
+            time_left: self.time_left,
+        }
+    }
+
     /// Whether to go on. `now` is asked for where somebody is told; `always` is for what must not
     /// be left out.
     pub(super) fn look(

@@ -183,8 +183,10 @@ impl types::HostDirectoryEntryStream for FilesView<'_> {
     }
 
     fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
+        types::HostDirectoryEntryStream::drop(&mut self.0.filesystem(), stream)?;
+        // Only one that was there.
         self.0.files.listings = self.0.files.listings.saturating_sub(1);
-        types::HostDirectoryEntryStream::drop(&mut self.0.filesystem(), stream)
+        Ok(())
     }
 }
 
