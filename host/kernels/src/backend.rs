@@ -34,7 +34,7 @@ impl KeptLook {
     }
 }
 
-impl fmt::Debug for KeptLook {
+impl Debug for KeptLook {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("KeptLook").finish_non_exhaustive()
     }
