@@ -18,6 +18,12 @@ impl<T: Element> Wire for List<T> {
 
     fn take(from: &mut Reader<'_>) -> io::Result<Self> {
         let length = from.length(1)?;
+        if !length.is_multiple_of(size_of::<T>()) {
+            return Err(io::Error::other(format!(
+                "{length} bytes are no whole numbers of {} bytes",
+                size_of::<T>()
+            )));
+        }
         // A copy lies as numbers have to.
         let buffer = Buffer::from_slice_ref(from.next(length)?);
         Ok(List::of_bytes(buffer))
