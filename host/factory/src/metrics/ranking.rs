@@ -79,14 +79,17 @@ fn thin(curve: Vec<RocPoint>, points: usize) -> Vec<RocPoint> {
     }
     let last = curve.len() - 1;
     let step = 2.0 / (points - 1) as f64;
-    let mut next = 0.0;
+    let (mut next, mut kept) = (0.0, 0);
     curve
         .into_iter()
         .enumerate()
         .filter(|(index, point)| {
             let way = point.false_positive_rate + point.true_positive_rate;
             // The place before the last is kept free for the end of the curve.
-            let keep = *index == last || (way >= next && way < 2.0 - step / 2.0);
+            // So is a place for what the sums of rates are off by.
+            let fits = kept + 1 < points && way >= next && way < 2.0 - step / 2.0;
+            let keep = *index == last || fits;
+            kept += usize::from(keep);
             if keep {
                 next = ((way / step).floor() + 1.0) * step;
             }
