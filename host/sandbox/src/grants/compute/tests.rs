@@ -182,6 +182,22 @@ impl Text {
     fn learning() -> wire::Graph {
         let mut text = Self::of(64);
         let line = text.times([1, 1]);
+        text.judged_by(line)
+    }
+
+    /// The same, after much work for each row.
+    fn learning_slowly() -> wire::Graph {
+        let mut text = Self::of(64);
+        text.times([1, 64]);
+        for _ in 0..12 {
+            text.times([64, 64]);
+        }
+        let line = text.times([64, 1]);
+        text.judged_by(line)
+    }
+
+    fn judged_by(mut self, line: u32) -> wire::Graph {
+        let text = &mut self;
         let per_row = text.node(wire::Node::Reduce(wire::ReduceNode {
             reduction: wire::Reduction::Sum,
             operand: line,
@@ -196,7 +212,7 @@ impl Text {
             momentum: 0.0,
             weight_decay: 0.0,
         }));
-        text.answering()
+        self.answering()
     }
 }
 
@@ -283,6 +299,41 @@ async fn what_judges_a_training_is_charged_before_it_begins() {
             }
         }
     }
+    lab.end(session);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_judges_a_training_ends_with_the_time_there_is() {
+    let mut lab = Lab::new(TimeSpan::from_millis(200));
+    let session = lab.session(Text::learning_slowly());
+    let (training, validation) = (lab.rows(1), lab.rows(1 << 22));
+    let plan = wire::TrainPlan {
+        epochs: 1,
+        epoch_rows: None,
+        batch_rows: 64,
+        learning_rate: 1e-30,
+        schedule: wire::Schedule::Constant,
+        clip_norm: None,
+        patience: None,
+        shuffle: false,
+        accumulate_steps: 1,
+    };
+    let borrowed = Resource::new_borrow(session.rep());
+    let began = Instant::now();
+    // One step of no work to speak of, and 400 billion operations to judge it.
+    let trained = lab
+        .view()
+        .train_on(borrowed, training, Some(validation), plan)
+        .await;
+    let refused = trained.expect("no trap").map(|_| ());
+    let refused = refused.expect_err("its time is up");
+    assert_eq!(refused.code, FailureCode::Exhausted, "{}", refused.message);
+    assert_eq!(lab.denied(), ["time"]);
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
     lab.end(session);
 }
 
