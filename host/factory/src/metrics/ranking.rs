@@ -86,7 +86,7 @@ fn thin(curve: Vec<RocPoint>, points: usize) -> Vec<RocPoint> {
         .filter(|(index, point)| {
             let way = point.false_positive_rate + point.true_positive_rate;
             // The place before the last is kept free for the end of the curve.
-            // So is a place for what the sums of rates are off by.
+            // Sums of rates are off by a little, so places are counted too.
             let fits = kept + 1 < points && way >= next && way < 2.0 - step / 2.0;
             let keep = *index == last || fits;
             kept += usize::from(keep);
