@@ -69,6 +69,12 @@ pub enum ForestError {
         /// Why.
         reason: StopReason,
     },
+    /// The watcher asked to stop while rows were answered.
+    #[error("stopped before all rows were answered: {reason}")]
+    Unanswered {
+        /// Why.
+        reason: StopReason,
+    },
     /// Bytes are not a forest.
     #[error("not a forest: {what}")]
     BadFile {

@@ -1,6 +1,7 @@
 //! Trees that were trained, and what they say.
 
-use std::sync::Mutex;
+use std::ops::ControlFlow;
+use std::sync::{Mutex, OnceLock};
 
 use super::bins::{Cut, Cuts, category_bin};
 use super::error::ForestError;
@@ -9,9 +10,11 @@ use super::plan::Objective;
 use super::split::Side;
 use super::table::Table;
 use super::workers::{Workers, lock};
+use crate::backend::{Look, go_on};
 use crate::cpu::level::Level;
 use crate::cpu::trees::{logistic_shares, softmax_columns};
 use crate::cpu::walk::{Mask, Node, Trees, category_number};
+use crate::train::StopReason;
 
 /// Rows that are predicted at a time.
 const BLOCK_ROWS: usize = 64;
@@ -202,7 +205,7 @@ impl Forest {
     /// # Errors
     /// When the table has other columns.
     pub fn raw(&self, table: &Table<'_>, workers: &Workers) -> Result<Vec<f32>, ForestError> {
-        self.answer(table, workers, false)
+        self.answer(table, workers, &go_on, false)
     }
 
     /// What is predicted of rows, each row's together: the probability of label 1, that of each
@@ -211,13 +214,27 @@ impl Forest {
     /// # Errors
     /// When the table has other columns.
     pub fn predict(&self, table: &Table<'_>, workers: &Workers) -> Result<Vec<f32>, ForestError> {
-        self.answer(table, workers, true)
+        self.answer(table, workers, &go_on, true)
+    }
+
+    /// The same, asking between pieces of rows whether to go on.
+    ///
+    /// # Errors
+    /// As [`Forest::predict`], and when the watcher stops it.
+    pub fn predict_watched(
+        &self,
+        table: &Table<'_>,
+        workers: &Workers,
+        watch: &(dyn Fn() -> ControlFlow<StopReason> + Sync),
+    ) -> Result<Vec<f32>, ForestError> {
+        self.answer(table, workers, watch, true)
     }
 
     fn answer(
         &self,
         table: &Table<'_>,
         workers: &Workers,
+        look: Look<'_>,
         shares: bool,
     ) -> Result<Vec<f32>, ForestError> {
         let given = (table.number_columns, table.category_columns);
@@ -244,12 +261,23 @@ impl Forest {
             .enumerate()
             .map(|(piece, answers)| Mutex::new((piece * PIECE_ROWS, answers)))
             .collect();
+        let stopped = OnceLock::new();
         workers.run(pieces.len(), &|piece| {
+            if stopped.get().is_some() {
+                return;
+            }
+            if let ControlFlow::Break(reason) = look() {
+                let _ = stopped.set(reason);
+                return;
+            }
             let (start, answers) = &mut *lock(&pieces[piece]);
             self.answer_piece(table, *start, answers, shares);
         });
         drop(pieces);
-        Ok(answers)
+        match stopped.into_inner() {
+            Some(reason) => Err(ForestError::Unanswered { reason }),
+            None => Ok(answers),
+        }
     }
 
     /// Answers for rows from `start` on, block after block.

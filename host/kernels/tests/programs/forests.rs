@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use sandcast_kernels::StopReason;
@@ -727,6 +728,36 @@ fn patience_returns_to_the_best_round() {
         })
         .sum();
     assert!((total / 400.0 - loss(best)).abs() < 1e-5);
+}
+
+#[test]
+fn whoever_watches_ends_an_answer_between_pieces_of_rows() {
+    let numbers: Vec<f32> = (0..5_000).map(|row| row as f32).collect();
+    let rows = Rows::of_numbers(&[&numbers]);
+    let plan = ForestPlan {
+        rounds: 3,
+        ..stump()
+    };
+    let (forest, _) = train_on(&rows, Targets::Numbers(&numbers), None, &plan).expect("a forest");
+    let looks = AtomicUsize::new(0);
+    let watched = |most: usize, threads| {
+        looks.store(0, Ordering::Relaxed);
+        let look = || match looks.fetch_add(1, Ordering::Relaxed) {
+            before if before < most => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(StopReason::Cancelled),
+        };
+        forest.predict_watched(&rows.table(), &workers(threads), &look)
+    };
+    let all = forest.predict(&rows.table(), &workers(1)).expect("answers");
+    assert_eq!(watched(usize::MAX, 2).expect("answers"), all);
+    assert!(looks.load(Ordering::Relaxed) > 1);
+    for threads in [1, 2] {
+        let error = watched(2, threads).expect_err("it is ended");
+        let reason = StopReason::Cancelled;
+        assert_eq!(error, ForestError::Unanswered { reason });
+        // Each thread that was at work asks once.
+        assert!(looks.load(Ordering::Relaxed) <= 2 + threads);
+    }
 }
 
 #[test]

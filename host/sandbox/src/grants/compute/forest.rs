@@ -14,7 +14,7 @@ use wasmtime::component::Resource;
 
 use super::encode::{self, Binding, Category, EncodeError, Encoding};
 use super::host::{MAX_DIAGNOSTIC_BYTES, or_answer};
-use super::watch::{Stopped, Watch};
+use super::watch::{RunWatch, Stopped, Watch};
 use super::{
     ComputeView, INLINE_OPERATIONS, INLINE_ROWS, TensorHandle, failure, host, invalid, rows_of,
 };
@@ -291,8 +291,9 @@ impl compute::HostForest for ComputeView<'_> {
             .and_then(|()| budget.take_memory(scratch));
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         let workers = self.0.compute.workers.clone();
-        let work = move || predict(&forest, &columns, &bindings, batch, &workers);
         let started = Instant::now();
+        let (watch, cancel) = RunWatch::new(self.0);
+        let work = move || predict(&forest, &columns, &bindings, batch, &workers, &watch);
         // A tree is gone down from step to step, which takes longer than an operation.
         let operations = (rows as u64)
             .saturating_mul(trees)
@@ -305,8 +306,14 @@ impl compute::HostForest for ComputeView<'_> {
                 Err(error) => Err(failure(FailureCode::Internal, error.to_string())),
             }
         };
+        drop(cancel);
         self.0.computed(started);
         self.0.compute.budget.give_memory(scratch);
+        if matches!(&predicted, Err(failure) if failure.code == FailureCode::Exhausted) {
+            // Stopped since there is no time left, which is a denial like any other.
+            let checked = self.0.compute.budget.check_time();
+            or_answer!(checked.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
+        }
         let tensor = or_answer!(predicted);
         self.keep(tensor)
     }
@@ -403,13 +410,14 @@ fn predict(
     bindings: &[Binding],
     batch: RecordBatch,
     workers: &Workers,
+    watch: &RunWatch,
 ) -> Result<Tensor, Failure> {
     let encoded = Encoded::of(bindings, &[batch]).map_err(invalid)?;
     let table = encoded
         .table(columns)
         .map_err(|error| forest_failure(&error))?;
     let mut answers = forest
-        .predict(&table, workers)
+        .predict_watched(&table, workers, &|| watch.look())
         .map_err(|error| forest_failure(&error))?;
     let mut width = forest.outputs();
     if forest.objective() == Objective::Logistic {
@@ -533,7 +541,7 @@ fn report_of(trained: &Trained) -> compute::ForestReport {
 fn forest_failure(error: &ForestError) -> Failure {
     let code = match error {
         ForestError::Threads { .. } => FailureCode::Internal,
-        ForestError::Stopped { .. } => FailureCode::Exhausted,
+        ForestError::Stopped { .. } | ForestError::Unanswered { .. } => FailureCode::Exhausted,
         _ => FailureCode::InvalidInput,
     };
     failure(

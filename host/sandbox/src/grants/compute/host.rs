@@ -321,8 +321,7 @@ impl compute::HostSession for ComputeView<'_> {
         let batches = vec![rows];
         let rows = rows_of(&batches);
         let fed = encode::bytes(&bindings, &inputs, rows);
-        let priced = session.price_of_rows(&entry, rows as usize);
-        let price = or_answer!(priced.map_err(|error| run_failure(&error)));
+        let price = or_answer!(self.price(|| session.price_of_rows(&entry, rows as usize)));
         self.compute(fed, price, rows as usize, move |watch| {
             let feeds = encode::feeds(&bindings, &inputs, &batches).map_err(invalid)?;
             session
@@ -342,8 +341,7 @@ impl compute::HostSession for ComputeView<'_> {
         let named = or_answer!(self.take_feeds(feeds)?);
         let session = Arc::clone(self.0.table.get(&session)?.session()?);
         let fed = dense_bytes(&named);
-        let priced = session.price(&entry, &named);
-        let price = or_answer!(priced.map_err(|error| run_failure(&error)));
+        let price = or_answer!(self.price(|| session.price(&entry, &named)));
         let rows = named.values().map(Tensor::rows).max().unwrap_or(0);
         self.compute(fed, price, rows, move |watch| {
             session
@@ -571,6 +569,18 @@ impl ComputeView<'_> {
         });
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         Ok(Ok(self.0.table.push(TensorHandle { tensor, charged })?))
+    }
+
+    /// What a run comes to. To plan one takes time too, of those who have some left.
+    fn price(
+        &mut self,
+        price: impl FnOnce() -> Result<RunPrice, RunError>,
+    ) -> Result<RunPrice, Failure> {
+        self.check_time()?;
+        let started = Instant::now();
+        let priced = price();
+        self.computed(started);
+        priced.map_err(|error| run_failure(&error))
     }
 
     /// Runs something within the budget: here where it is little, else on a thread of its own.
