@@ -10,6 +10,7 @@ use crate::bindings::{adapter, connector, policy, validator};
 use crate::cache;
 use crate::code;
 use crate::contract::{CONTRACT_VERSION, is_tool_export, role_export};
+use crate::grants::http::Lookups;
 use crate::grants::{
     Capability, Excess, Grants, Isolation, blob, clock, compute, config, files, http, log, noise,
     random, sql, state,
@@ -503,6 +504,7 @@ fn prepare(
         name: name.to_owned(),
         reference,
         grants,
+        lookups: Lookups::default(),
     };
     Ok((Arc::new(identity), pre))
 }

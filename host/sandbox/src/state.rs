@@ -18,7 +18,7 @@ use crate::grants::blob::BlobState;
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
 use crate::grants::files::FilesState;
-use crate::grants::http::{Exchanges, HttpState, Kept};
+use crate::grants::http::{Exchanges, HttpState, Kept, Lookups};
 use crate::grants::log::LogState;
 use crate::grants::noise::Captured;
 use crate::grants::random::RandomState;
@@ -39,6 +39,7 @@ pub(crate) struct Identity {
     pub(crate) name: String,
     pub(crate) reference: PluginRef,
     pub(crate) grants: Grants,
+    pub(crate) lookups: Lookups,
 }
 
 /// Something the host refused.

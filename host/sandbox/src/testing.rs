@@ -14,6 +14,7 @@ use wasmtime::Store;
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::Resolve;
 
+use crate::grants::http::Lookups;
 use crate::limits;
 use crate::state::{Identity, State};
 use crate::{
@@ -240,6 +241,7 @@ pub(crate) fn store(bench: &Bench, grants: Grants) -> Store<State> {
             digest: Digest::of(b"test"),
         },
         grants,
+        lookups: Lookups::default(),
     };
     let state = State::open(
         &bench.sandbox,

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
@@ -17,7 +18,35 @@ const MAX_ADDRESSES: usize = 32;
 /// whether anybody still waits or not.
 const MAX_LOOKUPS: usize = 64;
 
+/// Those of them that all instances of one plugin may have: who serves its names may be its friend, and
+/// answer none.
+const MAX_LOOKUPS_OF_ONE: usize = 8;
+
 static LOOKUPS: Semaphore = Semaphore::const_new(MAX_LOOKUPS);
+
+/// The lookups of one plugin, of all its instances together.
+#[derive(Clone, Debug)]
+pub(crate) struct Lookups(Arc<Semaphore>);
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_LOOKUPS_OF_ONE)))
+    }
+}
+
+impl Lookups {
+    /// The same as [`look_up`], once this plugin has a turn.
+    pub(super) async fn look_up(
+        &self,
+        host: &str,
+        port: u16,
+        held: impl Send + 'static,
+    ) -> io::Result<Vec<SocketAddr>> {
+        let own = Arc::clone(&self.0).acquire_owned().await;
+        let own = own.map_err(io::Error::other)?;
+        look_up(host, port, (own, held)).await
+    }
+}
 
 /// The addresses that a name stands for. What is given to hold is held until the lookup has ended,
 /// which may be after whoever asked has gone.
@@ -145,6 +174,29 @@ mod tests {
         assert!(looked.is_err(), "{looked:?}");
         assert_eq!(Arc::strong_count(&place), 1);
         assert_eq!(LOOKUPS.available_permits(), MAX_LOOKUPS);
+    }
+
+    #[tokio::test]
+    async fn one_plugin_leaves_lookups_to_others() {
+        let _alone = ALONE.lock().await;
+        let (of_one, of_other) = (Lookups::default(), Lookups::default());
+        let left: Vec<_> = (0..MAX_LOOKUPS_OF_ONE)
+            .map(|_| Arc::clone(&of_one.0).try_acquire_owned().expect("a turn"))
+            .collect();
+        let mut looking = Box::pin(of_one.look_up("localhost", 80, ()));
+        let waited = timeout(Duration::from_millis(50), &mut looking).await;
+        assert!(waited.is_err(), "{waited:?}");
+        assert_eq!(
+            LOOKUPS.available_permits(),
+            MAX_LOOKUPS,
+            "it takes no place"
+        );
+        let found = of_other.look_up("localhost", 80, ()).await;
+        assert!(found.is_ok_and(|found| !found.is_empty()));
+        drop(left);
+        let found = looking.await;
+        assert!(found.is_ok_and(|found| !found.is_empty()));
+        assert_eq!(of_one.0.available_permits(), MAX_LOOKUPS_OF_ONE);
     }
 
     #[test]

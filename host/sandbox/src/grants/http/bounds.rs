@@ -18,6 +18,7 @@ use super::target::Target;
 use super::{HttpGrant, MAX_TARGET_BYTES};
 use crate::effect::{Actor, Effect};
 use crate::grants::Capability;
+use crate::state::Identity;
 use crate::text;
 
 /// Under which grant a request is sent, and by whom.
@@ -37,6 +38,10 @@ impl Terms {
             index,
             target: target.to_string(),
         }
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.actor.identity
     }
 
     pub(super) fn grant(&self) -> &HttpGrant {

@@ -29,6 +29,7 @@ use crate::conduct::Watch;
 use crate::effect::Actor;
 use crate::state::State;
 use crate::text;
+pub(crate) use address::Lookups;
 pub(super) use address::{is_public, look_up, plain};
 pub(crate) use exchange::{Exchange, Exchanges, Given, Kept};
 use send::Sender;

@@ -26,7 +26,7 @@ use wasmtime_wasi_http::{
     WasiHttpHooks,
 };
 
-use super::address::{is_public, look_up, plain};
+use super::address::{Lookups, is_public, look_up, plain};
 use super::bounds::{Bounded, Counted, Terms};
 use super::exchange::Exchanges;
 use super::target::Target;
@@ -226,7 +226,8 @@ async fn send(
         networks: &grant.networks,
         certificate_authority: grant.certificate_authority.as_deref(),
     };
-    let connecting = connect_holding(&destination, Some(Arc::clone(&place)));
+    let of_plugin = (&terms.identity().lookups, Arc::clone(&place));
+    let connecting = connect_holding(&destination, Some(of_plugin));
     let patience = options.connect_timeout.unwrap_or(Duration::MAX);
     let connecting = tokio::time::timeout(patience, connecting);
     let connected = match tokio::time::timeout_at(deadline, connecting).await {
@@ -420,21 +421,21 @@ pub(in crate::grants) async fn connect(
     connect_holding(destination, None).await
 }
 
-/// The same for a request whose place is held for as long as its name is looked up.
+/// The same for a plugin's request, whose place is held for as long as its name is looked up.
 async fn connect_holding(
     destination: &Destination<'_>,
-    place: Option<Arc<OwnedSemaphorePermit>>,
+    of_plugin: Option<(&Lookups, Arc<OwnedSemaphorePermit>)>,
 ) -> Result<Box<dyn Stream>, Error> {
     let Destination { host, port, .. } = *destination;
-    let addresses: Vec<SocketAddr> = match host.parse() {
-        Ok(address) => vec![SocketAddr::new(address, port)],
-        Err(_) => look_up(host, port, place)
-            .await
-            .map_err(|_| Error::DnsError {
-                rcode: None,
-                info_code: None,
-            })?,
+    let addresses = match (host.parse(), of_plugin) {
+        (Ok(address), _) => Ok(vec![SocketAddr::new(address, port)]),
+        (Err(_), Some((lookups, place))) => lookups.look_up(host, port, place).await,
+        (Err(_), None) => look_up(host, port, ()).await,
     };
+    let addresses = addresses.map_err(|_| Error::DnsError {
+        rcode: None,
+        info_code: None,
+    })?;
     // One address that may not be is enough: a name that stands for both is a trap.
     let may_be = |address: &SocketAddr| {
         let address = plain(address.ip());
