@@ -363,6 +363,8 @@ impl types::HostDescriptor for FilesView<'_> {
     ) -> FsResult<Resource<DirectoryEntryStream>> {
         // The names in a folder are in memory while it is listed.
         if self.0.files.listings >= MAX_LISTINGS {
+            let detail = format!("list a folder: {MAX_LISTINGS} are listed already");
+            self.0.deny(Capability::Files, detail);
             return Err(ErrorCode::InsufficientMemory.into());
         }
         let listed = self

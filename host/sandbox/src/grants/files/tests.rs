@@ -223,6 +223,7 @@ async fn few_folders_are_listed_at_a_time() {
     }
     let refused = desk.list(&root).await.map(|_| ());
     assert_eq!(refused, Err(ErrorCode::InsufficientMemory));
+    assert_eq!(desk.denied().len(), 1, "it is on record");
     // One that failed takes no place, and one that ended gives its own back.
     let file = desk.file().await;
     let ended = lists.pop().expect("a list");
