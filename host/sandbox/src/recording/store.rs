@@ -1,10 +1,11 @@
 //! Where recordings lie: files under the digest of what is in them.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use sandcast_audit::Digest;
@@ -17,6 +18,8 @@ use thiserror::Error;
 #[derive(Clone, Debug)]
 pub struct Recordings {
     folder: PathBuf,
+    /// What was there already and was read once.
+    seen: Arc<Mutex<HashSet<Digest>>>,
 }
 
 /// Why something of a recording could not be read.
@@ -69,11 +72,15 @@ pub enum RecordingError {
 /// Bytes of a file that is read, at most.
 const MAX_FILE_BYTES: u64 = 4 << 30;
 
+/// Files of which it is remembered that they were read.
+const MAX_SEEN: usize = 4096;
+
 impl Recordings {
     /// The recordings in a folder, which is made with the first of them.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            seen: Arc::default(),
         }
     }
 
@@ -95,7 +102,8 @@ impl Recordings {
     }
 
     /// Keeps bytes. A file appears whole or not at all; what is there already is not written again,
-    /// unless it is not as long as it should be, as after a loss of power.
+    /// unless it is not what it should be, as after a loss of power. It is read for that once, and
+    /// after that by its length.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -103,8 +111,8 @@ impl Recordings {
         let digest = Digest::of(bytes);
         let path = self.path_of(&digest);
         // What is kept again is as new as what is kept for the first time.
-        match fs::File::options().append(true).open(&path) {
-            Ok(there) if there.metadata()?.len() == bytes.len() as u64 => {
+        match fs::File::options().read(true).append(true).open(&path) {
+            Ok(there) if self.is_whole(&there, &digest, bytes)? => {
                 there.set_modified(SystemTime::now())?;
                 return Ok(digest);
             }
@@ -123,6 +131,37 @@ impl Recordings {
         file.as_file().sync_data()?;
         file.persist(&path).map_err(|error| error.error)?;
         Ok(digest)
+    }
+
+    /// Whether a file holds these bytes.
+    fn is_whole(&self, there: &fs::File, digest: &Digest, bytes: &[u8]) -> io::Result<bool> {
+        if there.metadata()?.len() != bytes.len() as u64 {
+            return Ok(false);
+        }
+        // A panic elsewhere leaves a whole value.
+        let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen().contains(digest) {
+            return Ok(true);
+        }
+        let (mut rest, mut reader) = (bytes, BufReader::new(there));
+        loop {
+            let read = reader.fill_buf()?;
+            let length = read.len();
+            match rest.split_at_checked(length) {
+                Some((same, left)) if length > 0 && same == read => rest = left,
+                _ => break,
+            }
+            reader.consume(length);
+        }
+        if !rest.is_empty() {
+            return Ok(false);
+        }
+        let mut seen = seen();
+        if seen.len() >= MAX_SEEN {
+            seen.clear();
+        }
+        seen.insert(*digest);
+        Ok(true)
     }
 
     /// What lies there and is neither to be kept nor younger than a moment, the largest first. Files
@@ -242,8 +281,9 @@ mod tests {
             recordings.get(&other),
             Err(RecordingError::Missing { .. })
         ));
-        // After a loss of power there may be a name with nothing, or not all, in it.
-        for cut in [b"".as_slice(), b"a comp"] {
+        // After a loss of power there may be a name with nothing, or not all, or something else in it.
+        for cut in [b"".as_slice(), b"a comp", &[0; 11]] {
+            let recordings = Recordings::at(recordings.folder());
             fs::write(recordings.path_of(&digest), cut).expect("changed");
             assert_eq!(recordings.put(b"a component").expect("kept"), digest);
             assert_eq!(recordings.get(&digest).expect("there"), b"a component");
