@@ -8,23 +8,26 @@
 
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::task::JoinHandle;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout_at;
 
 /// How much the threads for long calls give way: the kernel's `nice`, of at most 19. At 10 they have a
 /// tenth of a processor that another thread wants all the time, and all of one that nobody wants.
 const GIVES_WAY: i32 = 10;
 
-/// So many times its own time may a call take that goes on beside others.
+/// So many times its own time may a call take, at most, that waits for a thread again and again.
 const SHARED_BY: u32 = 10;
 
 /// Instances that may fail on end before the next one waits.
@@ -169,7 +172,25 @@ pub(crate) struct Share(Option<Arc<Taken>>);
 #[derive(Debug, Default)]
 struct Taken {
     beyond: AtomicBool,
-    waited: Mutex<Duration>,
+    waits: Mutex<Waits>,
+}
+
+/// The waits of a call for a thread.
+#[derive(Debug, Default)]
+struct Waits {
+    /// Those that have ended.
+    ended: Duration,
+    /// What of them was not told yet.
+    untold: Duration,
+    /// When the one began that is under way.
+    since: Option<Instant>,
+}
+
+impl Taken {
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        // A panic elsewhere leaves a whole value.
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Share {
@@ -181,6 +202,8 @@ impl Share {
     pub(crate) fn begin(&self) {
         if let Some(taken) = &self.0 {
             taken.beyond.store(false, Ordering::Relaxed);
+            let mut waits = taken.waits();
+            (waits.ended, waits.since) = (Duration::ZERO, None);
         }
     }
 
@@ -192,10 +215,8 @@ impl Share {
 
     /// How long it waited for a thread since this was last asked.
     pub(crate) fn waited(&self) -> Duration {
-        let Some(taken) = &self.0 else {
-            return Duration::ZERO;
-        };
-        std::mem::take(&mut *taken.waited.lock().unwrap_or_else(PoisonError::into_inner))
+        let taken = self.0.as_ref();
+        taken.map_or(Duration::ZERO, |taken| mem::take(&mut taken.waits().untold))
     }
 
     /// Gives way at a tick. None where nobody counts.
@@ -204,17 +225,41 @@ impl Share {
         taken.beyond.store(true, Ordering::Relaxed);
         Some(async move {
             let began = Instant::now();
+            taken.waits().since = Some(began);
             tokio::task::yield_now().await;
-            *taken.waited.lock().unwrap_or_else(PoisonError::into_inner) += began.elapsed();
+            let mut waits = taken.waits();
+            let took = began.elapsed();
+            waits.since = None;
+            waits.ended += took;
+            waits.untold += took;
         })
     }
 
-    /// How long a wall clock may wait for what takes a guest so long that has a thread to itself.
-    pub(crate) fn patience(&self, alone: Duration) -> Duration {
-        match self.0 {
-            None => alone,
-            Some(_) => alone.saturating_mul(SHARED_BY),
+    /// Waits for a call for as long as it may take that has a thread to itself, and longer by what it
+    /// waits for one: who waits in the host, or has the host wait, is not given more.
+    pub(crate) async fn wait_for<F: Future + Unpin>(
+        &self,
+        alone: Duration,
+        mut call: F,
+    ) -> Result<F::Output, Elapsed> {
+        let began = tokio::time::Instant::now();
+        loop {
+            let longer = self.longer().min(alone.saturating_mul(SHARED_BY - 1));
+            match timeout_at(began + alone + longer, &mut call).await {
+                Err(_)
+                    if self.longer() > longer && longer < alone.saturating_mul(SHARED_BY - 1) => {}
+                outcome => return outcome,
+            }
         }
+    }
+
+    /// How long the call that is under way has waited for a thread.
+    fn longer(&self) -> Duration {
+        let Some(taken) = &self.0 else {
+            return Duration::ZERO;
+        };
+        let waits = taken.waits();
+        waits.ended + waits.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -324,6 +369,35 @@ mod tests {
         assert_eq!(share.waited(), Duration::ZERO, "it is told once");
         share.begin();
         assert!(!share.is_beyond());
+    }
+
+    #[tokio::test]
+    async fn a_call_is_waited_for_longer_by_what_it_waits_for_a_thread_alone() {
+        let alone = Duration::from_millis(50);
+        let share = Share::new(true);
+        share.begin();
+        let began = Instant::now();
+        let parked = share.wait_for(alone, Box::pin(std::future::pending::<()>()));
+        assert!(parked.await.is_err(), "it waits in the host");
+        assert!(
+            began.elapsed() < alone * SHARED_BY / 2,
+            "{:?}",
+            began.elapsed()
+        );
+
+        // Others have the thread for longer than it may take.
+        let way = share.give_way().expect("it is counted");
+        let others = tokio::spawn(async move { thread::sleep(alone * 2) });
+        let call = Box::pin(async move {
+            way.await;
+            tokio::time::sleep(alone / 2).await;
+        });
+        assert!(share.wait_for(alone, call).await.is_ok());
+        others.await.expect("they end");
+
+        // What waited before is not this call's.
+        share.begin();
+        assert_eq!(share.longer(), Duration::ZERO);
     }
 
     #[cfg(target_os = "linux")]

@@ -59,6 +59,7 @@ pub(crate) struct Instance {
     /// Never locked: only `&mut self` reaches it. The mutex lets an instance be referred to from
     /// several threads, which a Store alone does not.
     store: Mutex<Option<Store<State>>>,
+    actor: Arc<Actor>,
     plugin: String,
     stage: String,
     /// Where it goes what it came to.
@@ -104,11 +105,18 @@ impl Instance {
         place: Place,
         recorder: Option<Recorder>,
     ) -> Self {
-        let state = store.data();
+        let actor = Arc::clone(&store.data().actor);
+        let mut instance = Self::bare(actor, ends, Arc::new(place), recorder);
+        instance.store = Mutex::new(Some(store));
+        instance
+    }
+
+    /// One that has nothing to run yet.
+    fn bare(actor: Arc<Actor>, ends: Ends, place: Arc<Place>, recorder: Option<Recorder>) -> Self {
         Self {
-            plugin: state.identity.name.clone(),
-            stage: state.actor.context.stage.clone(),
-            store: Mutex::new(Some(store)),
+            plugin: actor.identity.name.clone(),
+            stage: actor.context.stage.clone(),
+            store: Mutex::new(None),
             ends,
             in_call: false,
             usage: None,
@@ -120,7 +128,8 @@ impl Instance {
             traced: None,
             long: None,
             home: None,
-            place: Arc::new(place),
+            place,
+            actor,
         }
     }
 
@@ -139,7 +148,6 @@ impl Instance {
         let store = self.store()?;
         let state = store.data();
         let patience = state.watch.patience(state.clock.left_in_call());
-        let patience = state.share.patience(patience);
         state.share.begin();
         let patience = patience + state.compute.time_left() + GRACE;
         store.set_epoch_deadline(1);
@@ -384,11 +392,8 @@ impl Instance {
     }
 
     /// On whose behalf it acts.
-    pub(crate) fn actor(&mut self) -> Result<Arc<Actor>, CallError> {
-        match &self.far {
-            Some(far) => Ok(Arc::clone(&far.actor)),
-            None => Ok(Arc::clone(&self.store()?.data().actor)),
-        }
+    pub(crate) fn actor(&self) -> &Arc<Actor> {
+        &self.actor
     }
 
     /// What it has used until now.
@@ -413,8 +418,7 @@ impl Instance {
                 .hint
                 .map(|hint| text::sentence(&hint, MAX_SENTENCE_BYTES)),
         };
-        let denial = self.actor().ok().and_then(|actor| actor.last_denial());
-        match (failure.code, denial) {
+        match (failure.code, self.actor.last_denial()) {
             (FailureCode::Denied, Some(denial)) => self.denied(denial),
             _ => CallError::Failed {
                 plugin: self.plugin.clone(),
@@ -443,14 +447,12 @@ impl Instance {
     }
 
     fn out_of_time(&mut self, limit: TimeLimit) -> CallError {
-        let limit_seconds = self.store().map_or(0.0, |store| {
-            store.data().clock.limit_of(limit).as_secs_f64()
-        });
+        let limits = &self.actor.identity.grants.limits;
         CallError::Timeout {
             plugin: self.plugin.clone(),
             stage: self.stage.clone(),
             limit: limit.key().to_owned(),
-            limit_seconds,
+            limit_seconds: limit.of(limits).as_secs_f64(),
         }
     }
 
@@ -534,6 +536,8 @@ impl Instance {
             return;
         };
         let mut store = store;
+        // What it printed in a call that nobody waited for to the end.
+        noise::flush(store.data_mut());
         let trace = store.data_mut().ledger.take_trace();
         let state = store.data();
         self.ended = trace.map(|trace| Ended {

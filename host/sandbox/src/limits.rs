@@ -147,6 +147,13 @@ impl TimeLimit {
             TimeLimit::Total => "total_timeout",
         }
     }
+
+    pub(crate) fn of(self, limits: &Limits) -> Duration {
+        match self {
+            TimeLimit::Call => limits.call_timeout.duration(),
+            TimeLimit::Total => limits.total_timeout.duration(),
+        }
+    }
 }
 
 /// The error a guest out of time is stopped with.
@@ -271,13 +278,6 @@ impl CallClock {
             Some(TimeLimit::Total)
         } else {
             None
-        }
-    }
-
-    pub(crate) fn limit_of(&self, limit: TimeLimit) -> Duration {
-        match limit {
-            TimeLimit::Call => self.call_limit,
-            TimeLimit::Total => self.total_limit,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Instances that run in processes of their own: with a Store there, or with their Store here and only
 //! their guest there.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -19,7 +19,6 @@ use crate::sandbox::Place;
 /// An instance whose Store is in another process.
 pub(super) struct Far {
     pub(super) process: Apart,
-    pub(super) actor: Arc<Actor>,
     pub(super) usage: Usage,
     pub(super) host_calls: u64,
     /// How much it is slowed down.
@@ -43,30 +42,15 @@ impl Instance {
         place: Place,
         (ends, recorder): (Ends, Option<Recorder>),
     ) -> Self {
-        Self {
-            plugin: actor.identity.name.clone(),
-            stage: actor.context.stage.clone(),
-            store: Mutex::new(None),
-            ends,
-            in_call: false,
-            usage: None,
-            recorder,
-            ended: None,
-            lost: None,
-            far: Some(Far {
-                process,
-                actor,
-                usage: Usage::default(),
-                host_calls: 0,
-                watch,
-                answers: true,
-            }),
-            guest: None,
-            traced: None,
-            long: None,
-            home: None,
-            place: Arc::new(place),
-        }
+        let mut instance = Self::bare(actor, ends, Arc::new(place), recorder);
+        instance.far = Some(Far {
+            process,
+            usage: Usage::default(),
+            host_calls: 0,
+            watch,
+            answers: true,
+        });
+        instance
     }
 
     /// Asks an instance in another process: what its guest returned, which is words.
@@ -117,7 +101,7 @@ impl Instance {
         };
         self.in_call = true;
         far.answers = false;
-        let limits = &far.actor.identity.grants.limits;
+        let limits = &self.actor.identity.grants.limits;
         let call_limit = limits.call_timeout.duration();
         let patience = call_limit.min(limits.total_timeout.duration());
         let patience = far.watch.patience(patience);
@@ -149,14 +133,14 @@ impl Instance {
         far.answers = true;
         far.usage = reply.usage;
         far.host_calls = reply.host_calls;
-        let run = far.actor.context.run.as_ref();
+        let run = self.actor.context.run.as_ref();
         let run = run.map_or("", |run| run.as_str());
-        process::tell(&reply.lines, &far.actor.identity, (run, &self.stage));
+        process::tell(&reply.lines, &self.actor.identity, (run, &self.stage));
         for denial in reply.denials {
-            far.actor
+            self.actor
                 .deny_with(&denial.capability, denial.detail, denial.grant_with);
         }
-        if let Some(lost) = far.actor.lost().map(str::to_owned) {
+        if let Some(lost) = self.actor.lost().map(str::to_owned) {
             let error = self.unwritten(&lost);
             self.close(outcome_of(&error));
             return Err(error);
@@ -237,8 +221,8 @@ impl Instance {
             usage = last.usage;
             self.traced = last.traced;
         }
-        self.record_end(&far.actor, None, &usage, outcome);
-        self.lost = far.actor.lost().map(str::to_owned);
+        self.record_end(&self.actor, None, &usage, outcome);
+        self.lost = self.actor.lost().map(str::to_owned);
         self.usage = Some(usage);
         self.place.ended(outcome);
     }

@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use wasmtime::Store;
 
 use super::{Begun, Instance};
@@ -96,14 +96,13 @@ impl Instance {
         + Send
         + 'static,
     ) -> Result<T, CallError> {
-        let Some(long) = self.long.clone() else {
-            let Begun { store, patience } = self.begin()?;
+        let long = self.long.clone();
+        let Begun { store, patience } = self.begin()?;
+        let Some(long) = long else {
             let outcome = timeout(patience, call(store)).await;
             return self.end(outcome);
         };
-        let Begun { store, patience } = self.begin()?;
         let share = store.data().share.clone();
-        let deadline = Instant::now() + patience;
         let home = Arc::new(Home::default());
         let mut lent = Lent {
             store: self.lend(&home),
@@ -115,16 +114,18 @@ impl Instance {
                 None => Err(wasmtime::Error::msg("its Store is elsewhere")),
             }
         });
+        let began = Instant::now();
         let here = poll_fn(|context| match going.as_mut().poll(context) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending if share.is_beyond() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
-        let outcome = match timeout_at(deadline, here).await {
+        let outcome = match timeout(patience, here).await {
             Ok(Some(outcome)) => Ok(outcome),
             Ok(None) => match long.go_on(going) {
                 Ok(mut there) => {
-                    let outcome = timeout_at(deadline, &mut there).await;
+                    let left = patience.saturating_sub(began.elapsed());
+                    let outcome = share.wait_for(left, &mut there).await;
                     if outcome.is_err() {
                         there.give_up(LETTING_GO).await;
                     }
@@ -166,23 +167,14 @@ impl Instance {
             return;
         };
         let store = home.take_or(|| {
-            let mut heir = Self {
-                store: Mutex::new(None),
-                plugin: self.plugin.clone(),
-                stage: self.stage.clone(),
-                ends: self.ends.clone(),
-                in_call: false,
-                usage: None,
-                recorder: self.recorder.take(),
-                ended: None,
-                far: None,
-                guest: self.guest.take(),
-                traced: self.traced.take(),
-                long: None,
-                home: None,
-                lost: None,
-                place: Arc::clone(&self.place),
-            };
+            let mut heir = Self::bare(
+                Arc::clone(&self.actor),
+                self.ends.clone(),
+                Arc::clone(&self.place),
+                self.recorder.take(),
+            );
+            heir.guest = self.guest.take();
+            heir.traced = self.traced.take();
             let outcome = outcome.to_owned();
             Box::new(move |store| {
                 *heir.held() = Some(store);

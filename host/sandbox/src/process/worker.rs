@@ -128,7 +128,7 @@ enum Guest {
     Policy(Arc<PolicyPlugin>),
     Validator(Arc<ValidatorPlugin>),
     Adapter(Arc<AdapterPlugin>),
-    Connector(ConnectorPlugin),
+    Connector(Arc<ConnectorPlugin>),
     /// It could not be configured.
     Nothing,
 }
@@ -245,7 +245,7 @@ async fn configure(
         )
         .await;
     let mut instance = made.map_err(io::Error::other)?;
-    let actor = instance.actor().map_err(io::Error::other)?;
+    let actor = Arc::clone(instance.actor());
     let config = opening.config.to_string();
     let (guest, said) = match plugin.role_pre() {
         crate::plugin::RolePre::Policy(pre) => split(

@@ -1,12 +1,12 @@
 //! A connector's guest, in the engine or in a process of its own: what it is asked, and what it says.
 
-use tokio::time::timeout;
+use std::sync::Arc;
 
 use crate::bindings::adapter::sandcast::plugin::types;
 use crate::bindings::connector::exports::sandcast::plugin::connector as wire;
 use crate::bindings::connector::{ConnectorPlugin, ConnectorPluginPre};
 use crate::call::{CallError, Failure};
-use crate::instance::{Begun, Instance, failure_of};
+use crate::instance::{Instance, failure_of};
 use crate::process::Question;
 use crate::state::State;
 
@@ -15,7 +15,7 @@ type Said<T> = Result<Result<T, Failure>, CallError>;
 
 /// Where the guest of an instance is. Its batches are here either way.
 pub(super) enum Guest {
-    Here(ConnectorPlugin),
+    Here(Arc<ConnectorPlugin>),
     /// The process belongs to the instance.
     Apart,
 }
@@ -66,68 +66,82 @@ pub(crate) async fn configure(
     instance: &mut Instance,
     pre: &ConnectorPluginPre<State>,
     config: &str,
-) -> Result<(ConnectorPlugin, Result<(), Failure>), CallError> {
-    let Begun { store, patience } = instance.begin()?;
-    let made = timeout(patience, async {
-        let guest = pre.instantiate_async(&mut *store).await?;
-        let answer = guest
-            .sandcast_plugin_connector()
-            .call_open(&mut *store, config)
-            .await?;
-        Ok((guest, answer))
-    })
-    .await;
-    let (guest, answer) = instance.end(made)?;
-    Ok((guest, answer.map_err(failure_of)))
+) -> Result<(Arc<ConnectorPlugin>, Result<(), Failure>), CallError> {
+    let (pre, config) = (pre.clone(), config.to_owned());
+    let made = instance.call(move |store| {
+        Box::pin(async move {
+            let guest = pre.instantiate_async(&mut *store).await?;
+            let connector = guest.sandcast_plugin_connector();
+            let answer = connector.call_open(&mut *store, &config).await?;
+            Ok((Arc::new(guest), answer.map_err(failure_of)))
+        })
+    });
+    made.await
 }
 
 pub(crate) async fn schema(
     instance: &mut Instance,
-    guest: &ConnectorPlugin,
+    guest: &Arc<ConnectorPlugin>,
 ) -> Said<Vec<types::Field>> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_connector();
-    let answer = timeout(patience, guest.call_schema(store)).await;
-    Ok(instance.end(answer)?.map_err(failure_of))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move { guest.sandcast_plugin_connector().call_schema(store).await })
+    });
+    Ok(answer.await?.map_err(failure_of))
 }
 
 pub(crate) async fn partitions(
     instance: &mut Instance,
-    guest: &ConnectorPlugin,
+    guest: &Arc<ConnectorPlugin>,
 ) -> Said<Vec<wire::Split>> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_connector();
-    let answer = timeout(patience, guest.call_partitions(store)).await;
-    Ok(instance.end(answer)?.map_err(failure_of))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        let asked = async move {
+            guest
+                .sandcast_plugin_connector()
+                .call_partitions(store)
+                .await
+        };
+        Box::pin(asked)
+    });
+    Ok(answer.await?.map_err(failure_of))
 }
 
 pub(crate) async fn scan(
     instance: &mut Instance,
-    guest: &ConnectorPlugin,
+    guest: &Arc<ConnectorPlugin>,
     request: wire::ScanRequest,
 ) -> Said<()> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_connector();
-    let answer = timeout(patience, guest.call_scan(store, &request)).await;
-    Ok(instance.end(answer)?.map_err(failure_of))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move {
+            guest
+                .sandcast_plugin_connector()
+                .call_scan(store, &request)
+                .await
+        })
+    });
+    Ok(answer.await?.map_err(failure_of))
 }
 
 pub(crate) async fn next(
     instance: &mut Instance,
-    guest: &ConnectorPlugin,
+    guest: &Arc<ConnectorPlugin>,
 ) -> Said<Option<wire::Chunk>> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_connector();
-    let answer = timeout(patience, guest.call_next(store)).await;
-    Ok(instance.end(answer)?.map_err(failure_of))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move { guest.sandcast_plugin_connector().call_next(store).await })
+    });
+    Ok(answer.await?.map_err(failure_of))
 }
 
 pub(crate) async fn cursor(
     instance: &mut Instance,
-    guest: &ConnectorPlugin,
+    guest: &Arc<ConnectorPlugin>,
 ) -> Said<Option<String>> {
-    let Begun { store, patience } = instance.begin()?;
-    let guest = guest.sandcast_plugin_connector();
-    let answer = timeout(patience, guest.call_cursor(store)).await;
-    Ok(Ok(instance.end(answer)?))
+    let guest = Arc::clone(guest);
+    let answer = instance.call(move |store| {
+        Box::pin(async move { guest.sandcast_plugin_connector().call_cursor(store).await })
+    });
+    Ok(Ok(answer.await?))
 }
