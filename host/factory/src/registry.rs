@@ -2,6 +2,7 @@
 
 mod error;
 mod holding;
+mod keeping;
 mod looking;
 mod record;
 mod version;

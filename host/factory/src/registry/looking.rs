@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
+use super::keeping::{keep, kept};
 use super::record::OnRecord;
 use super::{DEFAULT_ALIAS, ModelVersion, Registry, RegistryError, aliases_of, document_of};
 use crate::config::nearest;
@@ -108,7 +109,15 @@ impl Registry {
     fn on_record(&self, waiting: &[Waiting]) -> Result<OnRecord, RegistryError> {
         let record = self.record.lock();
         let mut record = record.unwrap_or_else(PoisonError::into_inner);
+        if record.bytes() == 0
+            && self.audit.dir().is_some()
+            && let Some(kept) = kept(&self.state)?
+        {
+            *record = kept;
+        }
+        let before = record.bytes();
         record.catch_up(&self.audit)?;
+        keep(&self.state, &record, before);
         Ok(record.with(waiting))
     }
 

@@ -10,6 +10,8 @@ use std::path::Path;
 
 use sandcast_audit::{AuditError, AuditLog, Digest, Event, Position, read, read_after};
 
+use serde::{Deserialize, Serialize};
+
 use super::ModelVersion;
 use crate::clock;
 use crate::conduct::is_one_of;
@@ -19,16 +21,42 @@ use crate::state::Waiting;
 const WANTED: [&[u8]; 3] = [b"registered\"", b"version-renewed\"", b"alias-moved\""];
 
 /// What the log says of models, up to some entry.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OnRecord {
     /// Where to read on.
     position: Option<Position>,
+    #[serde(with = "pairs")]
     versions: BTreeMap<(String, u64), Registered>,
+    #[serde(with = "pairs")]
     aliases: BTreeMap<(String, String), Moved>,
 }
 
+/// A map as a list: its keys are no strings.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        let all = Vec::<(K, V)>::deserialize(deserializer)?;
+        Ok(all.into_iter().collect())
+    }
+}
+
 /// What the log says of a version.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Registered {
     artifact: Digest,
     lineage: Digest,
@@ -38,7 +66,7 @@ struct Registered {
 }
 
 /// What the log says of an alias.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Moved {
     to: u64,
     time: String,
@@ -57,6 +85,11 @@ impl OnRecord {
                 Ok(())
             }
         }
+    }
+
+    /// Bytes of the log up to where it was read.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.position.map_or(0, |position| position.bytes())
     }
 
     /// The same of the log in a folder. Only entries about models are parsed.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StateError;
 
 /// One step for each version, in order. A step that was released is never changed.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
     CREATE TABLE runs (
         id        TEXT PRIMARY KEY,
@@ -97,6 +97,14 @@ const STEPS: [&str; 3] = [
     -- Each seal is of when the event was posted and of the event. What waits from before has none: who
     -- wrote it is not known.
     ALTER TABLE outbox ADD COLUMN seal TEXT NOT NULL DEFAULT '';
+    ",
+    "
+    -- What the audit log says of models up to a place in it, so that it is read on from there.
+    CREATE TABLE on_record (
+        id        INTEGER PRIMARY KEY CHECK (id = 0),
+        document  TEXT NOT NULL,
+        seal      TEXT NOT NULL
+    ) STRICT;
     ",
 ];
 

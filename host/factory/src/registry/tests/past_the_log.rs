@@ -287,3 +287,39 @@ fn a_log_that_was_begun_anew_knows_no_version() {
     assert!(error.is_disagreement(), "{error}");
     assert_eq!(place.disagreements().len(), 2);
 }
+
+#[test]
+fn a_long_log_is_read_on_from_where_the_last_process_ended() {
+    let place = Place::new();
+    place.register(version("one"), Some("champion"));
+    let look_up = || place.registry().resolve("loans", None).map(|it| it.version);
+    assert_eq!(look_up().expect("on record"), 1);
+    let kept = || keeping::kept(&place.state).expect("the state reads");
+    assert_eq!(kept(), None, "a short log is read again");
+
+    let noise = Event::ServeStopped { predictions: 1 };
+    let much = place.audit.append_all(vec![noise; 2_000]);
+    much.expect("written");
+    assert_eq!(look_up().expect("on record"), 1);
+    let mut anew = OnRecord::default();
+    anew.catch_up(&place.audit).expect("the log reads");
+    assert_eq!(kept().as_ref(), Some(&anew));
+    // What the log has gained since is taken in.
+    place.register(version("two"), None);
+    place
+        .registry()
+        .set_alias("loans", "champion", 2)
+        .expect("it is there");
+    assert_eq!(kept().as_ref(), Some(&anew), "it is little");
+    assert_eq!(look_up().expect("on record"), 2);
+
+    // Another hand makes it say that the alias means version 1 still.
+    place.past_the_log("UPDATE aliases SET version = 1");
+    place.past_the_log("UPDATE on_record SET document = replace(document, '200', '204')");
+    assert_eq!(kept(), None, "it is not what was sealed");
+    let told = place.refusal(None);
+    assert!(told.contains("and version 2 by the audit log"), "{told}");
+    place.past_the_log("UPDATE on_record SET document = '{}', seal = ''");
+    assert_eq!(kept(), None);
+    place.refusal(None);
+}
