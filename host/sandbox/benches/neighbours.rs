@@ -5,7 +5,8 @@
 //! Latency is from when a decision was due, not from when it was begun, so waiting counts. Each
 //! neighbour has rounds between quiet ones, and is set beside those.
 //!
-//! `cargo bench --workspace --bench neighbours -- [--rounds 5] [--seconds 4] [--rate 100] [--no-turns]`
+//! `cargo bench --workspace --bench neighbours -- [--rounds 5] [--seconds 4] [--rate 100] [--no-turns]
+//! [--only memory]`
 
 #![expect(
     clippy::expect_used,
@@ -38,6 +39,8 @@ struct Options {
     rate: f64,
     /// Whether long calls take turns and plugins that fail on end wait, as in a server.
     turns: bool,
+    /// The one neighbour to measure, if not all.
+    only: Option<String>,
 }
 
 fn options() -> Options {
@@ -46,18 +49,21 @@ fn options() -> Options {
         seconds: 4.0,
         rate: 100.0,
         turns: true,
+        only: None,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
+        let mut text = || arguments.next().expect("something after each option");
         let mut number = || {
-            let text = arguments.next().expect("a number after each option");
-            text.parse::<f64>().expect("a number after each option")
+            let number = text().parse::<f64>();
+            number.expect("a number after each option")
         };
         match name.as_str() {
             "--rounds" => options.rounds = number() as usize,
             "--seconds" => options.seconds = number(),
             "--rate" => options.rate = number(),
             "--no-turns" => options.turns = false,
+            "--only" => options.only = Some(text()),
             _ => {}
         }
     }
@@ -122,6 +128,13 @@ async fn compare(options: &Options) {
         "neighbour", "in", "p50", "p99", "quiet p50", "quiet p99", "ratio", "its calls"
     );
     for behaviour in ["trap", "stack", "memory", "flood-log", "spin"] {
+        if options
+            .only
+            .as_deref()
+            .is_some_and(|only| only != behaviour)
+        {
+            continue;
+        }
         for (place, plugin) in &neighbours {
             let (mut quiet, mut beside, mut calls) = (Vec::new(), Vec::new(), 0);
             for _ in 0..options.rounds {
