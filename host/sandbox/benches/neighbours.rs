@@ -6,7 +6,7 @@
 //! neighbour has rounds between quiet ones, and is set beside those.
 //!
 //! `cargo bench --workspace --bench neighbours -- [--rounds 5] [--seconds 4] [--rate 100] [--no-turns]
-//! [--only memory]`
+//! [--only memory,spin]`
 
 #![expect(
     clippy::expect_used,
@@ -39,7 +39,7 @@ struct Options {
     rate: f64,
     /// Whether long calls take turns and plugins that fail on end wait, as in a server.
     turns: bool,
-    /// The one neighbour to measure, if not all.
+    /// The neighbours to measure, if not all, with commas between.
     only: Option<String>,
 }
 
@@ -128,11 +128,8 @@ async fn compare(options: &Options) {
         "neighbour", "in", "p50", "p99", "quiet p50", "quiet p99", "ratio", "its calls"
     );
     for behaviour in ["trap", "stack", "memory", "flood-log", "spin"] {
-        if options
-            .only
-            .as_deref()
-            .is_some_and(|only| only != behaviour)
-        {
+        let only = options.only.as_deref();
+        if only.is_some_and(|only| only.split(',').all(|it| it != behaviour)) {
             continue;
         }
         for (place, plugin) in &neighbours {

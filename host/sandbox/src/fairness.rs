@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -91,20 +91,6 @@ impl LongCalls {
             Some(runtime) => Ok(GoingOn(runtime.spawn(call))),
             None => Err(wasmtime::Error::msg("the host ends")),
         }
-    }
-
-    /// Lets go of something there that takes long to let go of, and waits until it is gone.
-    pub(crate) fn let_go<T: Send + 'static>(&self, of: T) {
-        let Some(runtime) = &self.runtime else {
-            return drop(of);
-        };
-        let (done, gone) = mpsc::channel::<()>();
-        runtime.spawn_blocking(move || {
-            drop(of);
-            drop(done);
-        });
-        // Nothing is sent: it is gone when its end is, also where the host ends meanwhile.
-        let _ = gone.recv();
     }
 
     /// Calls that go on there now.

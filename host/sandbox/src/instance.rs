@@ -558,11 +558,10 @@ impl Instance {
         self.usage = Some(usage);
         // What is under way in the Store ends with it, and puts that on record.
         let actor = Arc::clone(&state.actor);
-        // Much memory takes some milliseconds of a processor to give back.
-        match (memory_bytes, &self.long) {
-            (..=SMALL_MEMORY, _) => drop(store),
-            (_, Some(long)) => blocking(|| long.let_go(store)),
-            (_, None) => blocking(|| drop(store)),
+        // Much memory takes some milliseconds to give back.
+        match memory_bytes {
+            ..=SMALL_MEMORY => drop(store),
+            _ => blocking(|| drop(store)),
         }
         self.lost = actor.lost().map(str::to_owned);
         // A process whose instance did not end well ends with it.
