@@ -1,18 +1,18 @@
 //! What a plugin does outside of the sandbox: on record before it is done, and again when it has
 //! ended, with what it came to.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use sandcast_audit::{AuditError, AuditLog, Digest, Event};
+use thiserror::Error;
 
 use crate::grants::Capability;
+use crate::limits::OverLimit;
 use crate::plugin::CallContext;
 use crate::state::{Denial, Identity};
-
-/// Denials of one instance that are written to the audit log; more are counted only.
-const MAX_RECORDED_DENIALS: u32 = 32;
 
 /// Something that is about to be done.
 pub(crate) struct Act {
@@ -37,12 +37,31 @@ pub(crate) struct Actor {
     pub(crate) denied: Mutex<Denied>,
     /// What could not be put on record, and why: nothing that is answered counts after that.
     pub(crate) lost: OnceLock<String>,
+    pub(crate) entries: Entries,
+}
+
+/// How many effects and denials of an instance are on record.
+#[derive(Debug, Default)]
+pub(crate) struct Entries {
+    number: AtomicU32,
+    /// Whether there was one more than may be.
+    is_full: AtomicBool,
+}
+
+/// Why something is not on record that is about to be done.
+#[derive(Debug, Error)]
+pub(crate) enum Unannounced {
+    #[error(transparent)]
+    Log(#[from] AuditError),
+    #[error("the instance has as many entries as `limits.entries` says")]
+    Full,
 }
 
 /// What was refused to an instance.
 #[derive(Debug, Default)]
 pub(crate) struct Denied {
-    times: u32,
+    /// The digests of those that are on record.
+    known: HashSet<Digest>,
     last: Option<Denial>,
     /// Those that are on record, until they are taken.
     recorded: Vec<Denial>,
@@ -69,7 +88,31 @@ impl Actor {
         self.deny_with(capability.as_str(), detail, grant_with);
     }
 
-    /// Records that something was refused, with the line that would grant it.
+    /// Whether one more entry may be made. Once it may not, the instance is to be ended.
+    fn take_entry(&self) -> bool {
+        let most = self.identity.grants.limits.entries;
+        let number = self.entries.number.fetch_add(1, Ordering::Relaxed);
+        if number < most && !self.entries.is_full.load(Ordering::Relaxed) {
+            return true;
+        }
+        self.entries.is_full.store(true, Ordering::Relaxed);
+        false
+    }
+
+    /// What the instance is to be ended for, if it did more than is put on record.
+    pub(crate) fn over(&self) -> Option<OverLimit> {
+        let most = self.identity.grants.limits.entries;
+        let is_full = self.entries.is_full.load(Ordering::Relaxed);
+        is_full.then(|| OverLimit {
+            key: "limits.entries",
+            detail: format!(
+                "it did, or was refused, more than {most} things, and more would not be on record"
+            ),
+        })
+    }
+
+    /// Records that something was refused, with the line that would grant it. The same thing is on record
+    /// once.
     pub(crate) fn deny_with(&self, capability: &str, detail: String, grant_with: String) {
         let denial = Denial {
             capability: capability.to_owned(),
@@ -77,12 +120,12 @@ impl Actor {
             grant_with,
         };
         let mut held = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = held.last.as_ref() != Some(&denial) && held.times < MAX_RECORDED_DENIALS;
-        held.times = held.times.saturating_add(1);
         held.last = Some(denial.clone());
-        if !is_new {
+        let digest = denial.digest();
+        if held.known.contains(&digest) || !self.take_entry() {
             return;
         }
+        held.known.insert(digest);
         held.recorded.push(denial.clone());
         drop(held);
         tracing::warn!(
@@ -119,7 +162,10 @@ impl Actor {
 
     /// Puts something on record that is about to be done, and says in which entry. Where that fails,
     /// it must not be done.
-    pub(crate) fn announce(&self, act: Act) -> Result<u64, AuditError> {
+    pub(crate) fn announce(&self, act: Act) -> Result<u64, Unannounced> {
+        if !self.take_entry() {
+            return Err(Unannounced::Full);
+        }
         let entry = self.audit.append(Event::Effect {
             run: self.context.run.clone(),
             plugin: self.identity.reference.clone(),
@@ -134,7 +180,7 @@ impl Actor {
     }
 
     /// The same for something that takes a while: its end is put on record too.
-    pub(crate) fn begin(self: &Arc<Self>, act: Act) -> Result<Effect, AuditError> {
+    pub(crate) fn begin(self: &Arc<Self>, act: Act) -> Result<Effect, Unannounced> {
         Ok(Effect {
             entry: self.announce(act)?,
             actor: Arc::clone(self),

@@ -177,6 +177,7 @@ impl Instance {
         let error = match outcome {
             Ok(Ok(_)) if let Some(strayed) = &strayed => self.strayed(strayed),
             Ok(Ok(_)) if let Some(lost) = &lost => self.unwritten(lost),
+            Ok(Ok(_)) if let Some(over) = self.actor.over() => self.over_limit(over),
             Ok(Ok(value)) => match self.unkept() {
                 None => return Ok(value),
                 Some(detail) => CallError::OverLimit {
@@ -438,6 +439,15 @@ impl Instance {
         }
     }
 
+    fn over_limit(&self, over: OverLimit) -> CallError {
+        CallError::OverLimit {
+            plugin: self.plugin.clone(),
+            stage: self.stage.clone(),
+            limit: over.key.to_owned(),
+            detail: over.detail,
+        }
+    }
+
     fn strayed(&self, strayed: &Strayed) -> CallError {
         CallError::Strayed {
             plugin: self.plugin.clone(),
@@ -495,12 +505,7 @@ impl Instance {
             return self.host(system.to_string());
         }
         if let Some(over) = OverLimit::of(error) {
-            return CallError::OverLimit {
-                plugin: self.plugin.clone(),
-                stage: self.stage.clone(),
-                limit: over.key.to_owned(),
-                detail: over.detail,
-            };
+            return self.over_limit(over);
         }
         let mut cause = match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => "it overflowed its stack".to_owned(),

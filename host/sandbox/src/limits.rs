@@ -307,6 +307,9 @@ pub(crate) fn enforce(store: &mut Store<State>, limits: &Limits) {
         if let Some(limit) = state.clock.reached() {
             return Err(OutOfTime(limit).into());
         }
+        if let Some(over) = state.actor.over() {
+            return Err(over.into());
+        }
         if let Some(strayed) = conduct::strayed(state) {
             return Err(strayed.into());
         }

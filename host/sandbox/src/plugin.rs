@@ -10,7 +10,7 @@ use wasmtime::Store;
 use crate::bindings;
 use crate::call::CallError;
 use crate::conduct::{Bounds, Watch};
-use crate::effect::Actor;
+use crate::effect::{Actor, Entries};
 use crate::fairness::Health;
 use crate::grants::Grants;
 use crate::grants::random::RandomState;
@@ -341,6 +341,7 @@ impl Plugin {
             audit: sandbox.audit().clone(),
             denied: Mutex::default(),
             lost: OnceLock::new(),
+            entries: Entries::default(),
         });
         let grants = self.grants();
         let random = RandomState::new(grants).key();

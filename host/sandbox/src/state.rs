@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
-use sandcast_audit::PluginRef;
+use sandcast_audit::{Digest, PluginRef};
 use serde::{Deserialize, Serialize};
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -12,7 +12,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use crate::bindings::adapter::sandcast::plugin::types;
 use crate::columns::Batch;
 use crate::conduct::{Bounds, Watch};
-use crate::effect::Actor;
+use crate::effect::{Actor, Entries};
 use crate::fairness::Share;
 use crate::grants::blob::BlobState;
 use crate::grants::compute::{Budget, ComputeState};
@@ -48,6 +48,15 @@ pub(crate) struct Denial {
     pub(crate) capability: String,
     pub(crate) detail: String,
     pub(crate) grant_with: String,
+}
+
+impl Denial {
+    /// What tells it from others.
+    pub(crate) fn digest(&self) -> Digest {
+        let parts = [&self.capability, &self.detail, &self.grant_with];
+        // No part has a NUL in it that would make two the same: they are sentences.
+        Digest::of(parts.map(String::as_str).join("\0").as_bytes())
+    }
 }
 
 /// The data of a Store.
@@ -110,6 +119,7 @@ impl State {
             audit: sandbox.audit().clone(),
             denied: Mutex::default(),
             lost: OnceLock::new(),
+            entries: Entries::default(),
         });
         let recording = grants.recording.as_ref().zip(sandbox.recordings());
         let (trace, exchanges) = match (playback, recording) {

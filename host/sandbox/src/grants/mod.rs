@@ -337,6 +337,9 @@ pub struct Limits {
     pub output_bytes: ByteSize,
     /// Instances of the plugin that live at one time; more wait.
     pub at_once: NonZeroU32,
+    /// Effects and denials of one instance that are in the audit log, each once. One that does, or is
+    /// refused, more is ended: nothing is done that is not on record.
+    pub entries: u32,
 }
 
 impl Grants {
@@ -371,6 +374,7 @@ impl Default for Limits {
             output_rows: 1 << 20,
             output_bytes: ByteSize::from_mib(128),
             at_once: AT_ONCE,
+            entries: 10_000,
         }
     }
 }

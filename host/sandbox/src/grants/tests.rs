@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::CallError;
+use crate::effect::{Act, Unannounced};
 use crate::testing::{Bench, PolicyText, request};
 
 /// A policy that opens the file that its configuration names, with some flags, in its first
@@ -373,6 +374,63 @@ async fn a_denial_that_cannot_be_recorded_ends_the_instance() {
         panic!("{error}");
     };
     assert!(reason.contains("counts for nothing: a denial"), "{reason}");
+}
+
+#[test]
+fn every_other_denial_is_on_record_until_there_are_no_entries_left() {
+    let bench = Bench::new();
+    let mut grants = Grants::default();
+    grants.limits.entries = 3;
+    let store = crate::testing::store(&bench, grants);
+    let actor = &store.data().actor;
+    for _ in 0..40 {
+        actor.deny(Capability::Files, "read a".to_owned());
+    }
+    actor.deny(Capability::Files, "read b".to_owned());
+    actor.deny(Capability::Clock, "read a".to_owned());
+    assert!(actor.over().is_none());
+    let told: Vec<_> = bench.denials().into_iter().map(|it| (it.0, it.1)).collect();
+    let [a, b] = ["read a", "read b"].map(str::to_owned);
+    let files = "files".to_owned();
+    assert_eq!(
+        told,
+        [
+            (files.clone(), a.clone()),
+            (files, b),
+            ("clock".to_owned(), a)
+        ]
+    );
+    let act = || Act {
+        capability: Capability::Files,
+        action: "write",
+        target: "a".to_owned(),
+        digest: None,
+        secret: None,
+    };
+    let refused = actor
+        .announce(act())
+        .expect_err("there is no entry left for it");
+    assert!(matches!(refused, Unannounced::Full), "{refused}");
+    assert_eq!(
+        actor.over().expect("it is to be ended").key,
+        "limits.entries"
+    );
+    actor.deny(Capability::Files, "read c".to_owned());
+    assert_eq!(bench.denials().len(), 3);
+}
+
+#[tokio::test]
+async fn who_is_refused_more_than_there_are_entries_for_is_ended() {
+    let bench = Bench::new();
+    let mut grants = small_log();
+    grants.limits.entries = 0;
+    let error = bench.configure(&logging(2000), grants, json!({})).await;
+    let error = error.map(|_| ()).expect_err("it is not on record");
+    let CallError::OverLimit { limit, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(limit, "limits.entries");
+    assert_eq!(bench.denials(), []);
 }
 
 #[tokio::test]

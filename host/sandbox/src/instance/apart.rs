@@ -145,6 +145,11 @@ impl Instance {
             self.close(outcome_of(&error));
             return Err(error);
         }
+        if let Some(over) = self.actor.over() {
+            let error = self.over_limit(over);
+            self.close(outcome_of(&error));
+            return Err(error);
+        }
         Ok((reply.outcome, value))
     }
 

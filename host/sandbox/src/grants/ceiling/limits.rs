@@ -14,6 +14,7 @@ pub(super) fn compare(asked: &Limits, most: &Limits, found: &mut Found<'_>) {
         output_rows,
         output_bytes,
         at_once,
+        entries,
     } = asked;
     found.at_most::<ByteSize>("limits.memory", *memory, most.memory);
     found.at_most::<TimeSpan>("limits.call_timeout", *call_timeout, most.call_timeout);
@@ -28,4 +29,5 @@ pub(super) fn compare(asked: &Limits, most: &Limits, found: &mut Found<'_>) {
     found.at_most("limits.output_rows", *output_rows, most.output_rows);
     found.at_most::<ByteSize>("limits.output_bytes", *output_bytes, most.output_bytes);
     found.at_most("limits.at_once", *at_once, most.at_once);
+    found.at_most("limits.entries", *entries, most.entries);
 }

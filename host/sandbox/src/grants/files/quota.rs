@@ -41,9 +41,6 @@ impl FileQuota {
     }
 }
 
-/// Files of one instance that are named in the record; more are only counted.
-const MAX_RECORDED: usize = 256;
-
 /// What an instance does with its folders.
 pub(crate) struct FilesState {
     actor: Arc<Actor>,
@@ -158,7 +155,7 @@ impl FilesState {
             return Ok(());
         };
         let known = (action, named.clone());
-        if self.recorded.contains(&known) || self.recorded.len() >= MAX_RECORDED {
+        if self.recorded.contains(&known) {
             return Ok(());
         }
         let announced = self.actor.announce(Act {

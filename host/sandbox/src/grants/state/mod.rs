@@ -10,8 +10,8 @@ mod store;
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -38,8 +38,8 @@ const MAX_VALUE_BYTES: u64 = 64 << 20;
 /// Keys of one call.
 const MAX_KEYS_AT_ONCE: usize = 1000;
 
-/// Keys of one instance whose changes are named in the record; more are only counted.
-const MAX_RECORDED: usize = 256;
+/// Changes that an instance has on record, by what is done and the key.
+type Recorded = Mutex<HashSet<(&'static str, String)>>;
 
 /// What a plugin may keep from one instance to the next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -107,7 +107,7 @@ pub(crate) struct PairsState {
     /// Nothing in a replay, which asks for nothing.
     pairs: Option<Arc<Pairs>>,
     space: Arc<Space>,
-    recorded: HashSet<(&'static str, String)>,
+    recorded: Arc<Recorded>,
 }
 
 impl PairsState {
@@ -123,7 +123,7 @@ impl PairsState {
         };
         Self {
             space: Arc::new(space),
-            recorded: HashSet::new(),
+            recorded: Arc::default(),
             actor,
             pairs,
         }
@@ -218,11 +218,11 @@ impl PairsView<'_> {
         let state = &mut self.0.pairs;
         let (store, space) = (state.pairs.clone(), Arc::clone(&state.space));
         let actor = Arc::clone(&state.actor);
-        let announced = change.and_then(|change| state.take_unrecorded(change));
+        let recorded = Arc::clone(&state.recorded);
         let answer = self.0.ledger.outside_later(async move {
             let store = store.ok_or_else(|| Trouble::Failed("it is not there".to_owned()))?;
-            let mut effects = match announced {
-                Some(change) => announce(&actor, change)?,
+            let mut effects = match change {
+                Some(change) => announce(&actor, &recorded, change)?,
                 None => Vec::new(),
             };
             // The work goes on when nobody waits for it any more, and its record with it.
@@ -267,24 +267,24 @@ impl PairsView<'_> {
     }
 }
 
-impl PairsState {
-    /// A change as far as it is named in the record: each key once, and so many of them.
-    fn take_unrecorded(&mut self, mut change: Change) -> Option<Change> {
-        change.keys.retain(|key| {
-            self.recorded.len() < MAX_RECORDED && self.recorded.insert((change.action, key.clone()))
-        });
-        (!change.keys.is_empty()).then_some(change)
-    }
-}
-
-/// Puts on record what is about to be changed. What cannot be is not done.
-fn announce(actor: &Arc<Actor>, change: Change) -> Result<Vec<Effect>, Trouble> {
+/// Puts on record what is about to be changed, each key once. What cannot be is not done.
+fn announce(
+    actor: &Arc<Actor>,
+    recorded: &Recorded,
+    change: Change,
+) -> Result<Vec<Effect>, Trouble> {
     let mut effects = Vec::with_capacity(change.keys.len());
+    // A panic elsewhere leaves a whole value.
+    let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
     for key in change.keys {
+        let known = (change.action, key);
+        if recorded.contains(&known) {
+            continue;
+        }
         let act = Act {
             capability: Capability::State,
             action: change.action,
-            target: text::sentence(&key, MAX_KEY_BYTES),
+            target: text::sentence(&known.1, MAX_KEY_BYTES),
             digest: None,
             secret: None,
         };
@@ -292,6 +292,7 @@ fn announce(actor: &Arc<Actor>, change: Change) -> Result<Vec<Effect>, Trouble> 
             tracing::error!(%error, "a change of a plugin's state could not be recorded, so it is not made");
             Trouble::Failed("the change could not be put on record".to_owned())
         })?;
+        recorded.insert(known);
         effects.push(effect);
     }
     if let Some(first) = effects.first() {
