@@ -37,6 +37,7 @@ fn calls(number: u64) -> Event {
         bytes_out: 4096,
         guest_seconds: 0.125,
         peak_memory_bytes: 1 << 22,
+        denials: 0,
         outcome: "done".to_owned(),
     }
 }

@@ -171,6 +171,9 @@ pub enum Event {
         guest_seconds: f64,
         /// The largest its linear memories came to.
         peak_memory_bytes: u64,
+        /// Times that something was refused to it. Each thing is an entry of its own, once.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        denials: u64,
         /// How it ended, such as `done`, `trap` or `timeout`.
         outcome: String,
     },
@@ -204,6 +207,9 @@ pub enum Event {
         guest_seconds: f64,
         /// The largest that the linear memories of one came to.
         peak_memory_bytes: u64,
+        /// Times that something was refused to them. Each thing is an entry of its own, once an instance.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        denials: u64,
         /// Time that tensor programs ran for them.
         compute_seconds: f64,
         /// The most memory that tensor programs of one held on a device.
@@ -739,4 +745,9 @@ pub struct GateCheck {
     pub passed: bool,
     /// The values it was judged on, in words.
     pub observed: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

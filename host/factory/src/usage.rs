@@ -119,6 +119,7 @@ mod tests {
             bytes_out: 0,
             guest_seconds: 0.5,
             peak_memory_bytes: 100,
+            denials: 0,
             outcome: "done".to_owned(),
         }
     }
@@ -138,6 +139,7 @@ mod tests {
             bytes_out: 0,
             guest_seconds: 0.5,
             peak_memory_bytes: 300,
+            denials: 0,
             compute_seconds: 0.0,
             compute_peak_bytes: 0,
             most: sandcast_audit::MostOfOne::default(),

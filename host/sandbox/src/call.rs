@@ -67,6 +67,9 @@ pub struct Usage {
     pub guest_seconds: f64,
     /// The most linear memory it held.
     pub peak_memory_bytes: u64,
+    /// Times that something was refused to it.
+    #[serde(default)]
+    pub denials: u64,
     /// Its recording, where it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recording: Option<Digest>,

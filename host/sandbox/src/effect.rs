@@ -60,6 +60,7 @@ pub(crate) enum Unannounced {
 /// What was refused to an instance.
 #[derive(Debug, Default)]
 pub(crate) struct Denied {
+    times: u64,
     /// The digests of those that are on record.
     known: HashSet<Digest>,
     last: Option<Denial>,
@@ -73,6 +74,12 @@ impl Actor {
         // A panic elsewhere leaves a whole value.
         let held = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
         held.last.clone()
+    }
+
+    /// How many times something was refused.
+    pub(crate) fn denials(&self) -> u64 {
+        let held = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        held.times
     }
 
     /// What was refused since this was asked last.
@@ -120,6 +127,7 @@ impl Actor {
             grant_with,
         };
         let mut held = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        held.times += 1;
         held.last = Some(denial.clone());
         let digest = denial.digest();
         if held.known.contains(&digest) || !self.take_entry() {

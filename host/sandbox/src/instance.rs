@@ -615,6 +615,7 @@ impl Instance {
             bytes_out: usage.bytes_out,
             guest_seconds: usage.guest_seconds,
             peak_memory_bytes: usage.peak_memory_bytes,
+            denials: usage.denials,
             outcome: outcome.to_owned(),
         };
         let events = computed.into_iter().chain([ended]).collect();
@@ -635,6 +636,7 @@ fn usage_of(state: &State) -> Usage {
         bytes_out: state.ledger.bytes_out(),
         guest_seconds: state.clock.guest_seconds(),
         peak_memory_bytes: state.meter.peak_memory_bytes(),
+        denials: state.actor.denials(),
         recording: None,
     }
 }

@@ -88,6 +88,7 @@ impl Tally {
         all.bytes_in = all.bytes_in.saturating_add(usage.bytes_in);
         all.bytes_out = all.bytes_out.saturating_add(usage.bytes_out);
         all.guest_seconds += usage.guest_seconds;
+        all.denials = all.denials.saturating_add(usage.denials);
         all.peak_memory_bytes = all.peak_memory_bytes.max(usage.peak_memory_bytes);
         most.host_calls = most.host_calls.max(host_calls);
         most.bytes_in = most.bytes_in.max(usage.bytes_in);
@@ -117,6 +118,7 @@ mod tests {
             bytes_out: u64::MAX,
             guest_seconds: 0.5,
             peak_memory_bytes: memory,
+            denials: 3,
             recording: None,
         };
         let computed = |peak_bytes| Computed {
@@ -142,6 +144,7 @@ mod tests {
             (sum.usage.guest_seconds, sum.usage.peak_memory_bytes),
             (1.5, 7)
         );
+        assert_eq!(sum.usage.denials, 9);
         assert_eq!((sum.most.host_calls, sum.most.bytes_in), (5, 30));
         assert_eq!(sum.compute, Duration::from_millis(4));
         assert_eq!(sum.compute_peak_bytes, 100);

@@ -210,7 +210,8 @@ async fn what_may_only_be_read_is_not_changed() {
         ["kept", "a"]
     );
     let denied = bench.denied();
-    assert_eq!(denied.len(), 6, "{denied:?}");
+    // To delete `a` is refused twice, and on record once.
+    assert_eq!(denied.len(), 5, "{denied:?}");
     assert!(
         denied
             .iter()

@@ -421,6 +421,7 @@ fn an_export_says_what_a_plugin_could_do_did_and_who_allowed_it() {
             bytes_out: 0,
             guest_seconds: 0.5,
             peak_memory_bytes: 1 << 20,
+            denials: 0,
             outcome: "finished".to_owned(),
         },
         Event::Registered {

@@ -158,6 +158,7 @@ fn used(folder: &Path, digest: Digest) {
             bytes_out: 0,
             guest_seconds: 0.5,
             peak_memory_bytes: 1 << 20,
+            denials: 0,
             outcome: "done".to_owned(),
         },
         Event::Denied {

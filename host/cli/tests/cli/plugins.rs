@@ -76,6 +76,7 @@ fn run(log: &AuditLog, plugin: &PluginRef, run: &str, bytes_out: u64) {
             bytes_out,
             guest_seconds: 0.004,
             peak_memory_bytes: 2 << 20,
+            denials: 0,
             outcome: "finished".to_owned(),
         },
         Event::StageFinished {

@@ -136,6 +136,7 @@ impl Bench {
                 bytes_out: part(did.bytes_out),
                 guest_seconds: if instance == 0 { did.seconds } else { 0.0 },
                 peak_memory_bytes: 2 << 20,
+                denials: u64::from(instance == 0 && did.denied.is_some()),
                 outcome: "finished".to_owned(),
             });
         }

@@ -503,6 +503,7 @@ fn what_a_served_model_does_is_judged_and_trusts_nobody() {
             bytes_out: 400,
             guest_seconds: 0.01,
             peak_memory_bytes: 1 << 20,
+            denials: 0,
             compute_seconds: 0.0,
             compute_peak_bytes: 0,
             most: MostOfOne::default(),

@@ -165,6 +165,7 @@ impl Conducted {
             bytes_out: sum.usage.bytes_out,
             guest_seconds: sum.usage.guest_seconds,
             peak_memory_bytes: sum.usage.peak_memory_bytes,
+            denials: sum.usage.denials,
             compute_seconds: sum.compute.as_secs_f64(),
             compute_peak_bytes: sum.compute_peak_bytes,
             most: sum.most,
