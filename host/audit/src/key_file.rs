@@ -61,6 +61,11 @@ pub fn store(path: &Path, key: &LogKey) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     // The log names it from now on, and that is pushed to the disk.
+    push_folder_of(path)
+}
+
+/// Pushes the names in the folder of a file to the disk.
+pub(crate) fn push_folder_of(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     match path.parent() {
         Some(folder) if folder != Path::new("") => File::open(folder)?.sync_all()?,

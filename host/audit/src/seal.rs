@@ -8,6 +8,8 @@ use std::path::Path;
 
 use blake3::Hash;
 
+use crate::key_file;
+
 /// The key that seals rows, in a file beside the database that only its owner may read.
 #[derive(Clone)]
 pub struct SealKey([u8; 32]);
@@ -53,6 +55,8 @@ impl SealKey {
         file.write_all(&key)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
+        // What it seals may be on the disk before its name is, else.
+        key_file::push_folder_of(path)?;
         Ok(Self(key))
     }
 

@@ -258,8 +258,10 @@ impl ServedModel {
     async fn instance(&self, rows: usize) -> Result<Adapter, CallError> {
         match &self.conducted {
             Some(conducted) => {
-                let (plugin, context) = conducted.asked(rows);
-                plugin.adapter(&context).await
+                let (plugin, context, tally) = conducted.asked();
+                let adapter = plugin.adapter(&context).await?;
+                tally.count_rows(rows);
+                Ok(adapter)
             }
             None => self.plugin.adapter(&CallContext::new(None, STAGE)).await,
         }

@@ -158,6 +158,7 @@ impl Registry {
         }
         let version = self.resolve(model, Some(&version.to_string()))?;
         let now = self.aliases(model)?.get(alias).copied();
+        looking::same_alias(&self.on_record_now()?, (model, alias), now)?;
         Ok((version, now))
     }
 
@@ -207,7 +208,11 @@ impl Registry {
                 )));
             }
             let now = alias_of(transaction, model, alias)?;
-            if now != from {
+            // By the log as by the state, which somebody may have set back.
+            if let Some(now) = [now, record.alias(model, alias)]
+                .into_iter()
+                .find(|now| *now != from)
+            {
                 let now = now.map_or_else(|| "nothing".to_owned(), |now| now.to_string());
                 return Ok(Err(format!("{model}@{alias} means version {now} by now")));
             }

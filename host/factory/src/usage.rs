@@ -38,7 +38,8 @@ impl PluginUsage {
         self.peak_memory_bytes = self.peak_memory_bytes.max(peak_memory_bytes);
         for (function, calls) in host_calls {
             let capability = function.split('.').next().unwrap_or_default();
-            *self.calls.entry(capability.to_owned()).or_default() += calls;
+            let sum = self.calls.entry(capability.to_owned()).or_default();
+            *sum = sum.saturating_add(calls);
         }
     }
 }

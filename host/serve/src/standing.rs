@@ -15,6 +15,9 @@ use crate::trust::TrustWatch;
 /// How long an answer holds. Looking costs well below a millisecond where nothing has changed.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long others go by what was known before a look that does not come back.
+const STALE: Duration = Duration::from_secs(15);
+
 /// Looks at every model that is loaded at every interval, until dropped, so that a server that nobody
 /// asks finds out too. One is looked at after the other.
 pub(crate) async fn keep_looking(app: Arc<App>) {
@@ -42,9 +45,22 @@ struct Watched {
 
 struct Known {
     looked: Instant,
+    /// Whether somebody looks now.
+    is_looking: bool,
+    /// When a look came back last.
+    answered: Instant,
     refusal: Option<String>,
     /// The rules that the version was held to last, and how that went.
     trusted: (u64, Option<String>),
+}
+
+impl Known {
+    /// A look came back.
+    fn answer(&mut self, refusal: Option<String>) {
+        self.refusal = refusal;
+        self.answered = Instant::now();
+        self.is_looking = false;
+    }
 }
 
 impl StandingWatch {
@@ -62,6 +78,8 @@ impl StandingWatch {
                 trust,
                 known: Mutex::new(Known {
                     looked: Instant::now(),
+                    is_looking: false,
+                    answered: Instant::now(),
                     refusal: None,
                     trusted: (generation, None),
                 }),
@@ -73,10 +91,11 @@ impl StandingWatch {
     pub(crate) async fn check(&self) -> Result<(), PredictError> {
         let is_due = {
             let mut known = self.watched.known();
-            let is_due = known.looked.elapsed() >= INTERVAL;
+            let is_due = known.looked.elapsed() >= INTERVAL && !known.is_looking;
             if is_due {
                 // Others go by what is known until this one is back.
                 known.looked = Instant::now();
+                known.is_looking = true;
             }
             is_due
         };
@@ -87,16 +106,23 @@ impl StandingWatch {
             let looking = tokio::spawn(async move { watched.look().await });
             if let Err(error) = looking.await {
                 // What cannot be known is a no.
-                self.watched.known().refusal = Some(error.to_string());
+                self.watched.known().answer(Some(error.to_string()));
             }
         }
-        match &self.watched.known().refusal {
-            None => Ok(()),
-            Some(refusal) => Err(PredictError {
-                cause: FailureCause::Refused,
-                message: refusal.clone(),
-            }),
-        }
+        let known = self.watched.known();
+        let is_stale = known.is_looking && known.answered.elapsed() > STALE;
+        let refusal = match &known.refusal {
+            None if is_stale => format!(
+                "whether its adapter may run could not be found out for {} s",
+                known.answered.elapsed().as_secs()
+            ),
+            None => return Ok(()),
+            Some(refusal) => refusal.clone(),
+        };
+        Err(PredictError {
+            cause: FailureCause::Refused,
+            message: refusal,
+        })
     }
 }
 
@@ -116,7 +142,7 @@ impl Watched {
             (Some(_), None) => tracing::info!(%model, "a model may run again"),
             _ => {}
         }
-        known.refusal = refusal;
+        known.answer(refusal);
     }
 
     /// Why it may not run, if it may not.

@@ -96,10 +96,11 @@ impl Baseline {
         let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
         for seen in &self.lessons {
             for (function, calls) in &seen.observation.calls {
-                *sums.entry(function).or_default() += calls;
+                let sum: &mut u64 = sums.entry(function).or_default();
+                *sum = sum.saturating_add(*calls);
             }
         }
-        let all: u64 = sums.values().sum();
+        let all = sums.values().copied().fold(0, u64::saturating_add);
         let mut mix: Vec<FunctionUse> = sums
             .into_iter()
             .map(|(function, calls)| {

@@ -92,7 +92,10 @@ fn of_stage(baseline: &Baseline, headroom: f64) -> StageBounds {
         guest_seconds: most(|most| most.guest_seconds, LEAST_SECONDS),
         memory_bytes: whole((memory * headroom).max(LEAST_MEMORY_BYTES)),
         for_each_row: RowBounds {
-            host_calls: row(|seen| seen.calls.values().sum::<u64>() as f64),
+            host_calls: row(|seen| {
+                let calls = seen.calls.values().copied();
+                calls.fold(0, u64::saturating_add) as f64
+            }),
             bytes_in: row(|seen| seen.bytes_in as f64),
             bytes_out: row(|seen| seen.bytes_out as f64),
             guest_seconds: row(|seen| seen.guest_seconds),

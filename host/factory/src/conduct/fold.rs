@@ -91,6 +91,10 @@ pub(crate) fn fold<M: Memory>(memory: &mut M, entry: &Entry) -> Result<(), M::Er
             rows,
             ..
         } => {
+            // A server that could not tell whether it wrote a stretch writes it again.
+            if memory.run(run)?.is_some_and(|known| known.served) {
+                return Ok(());
+            }
             let told = StageFacts {
                 rows: Some(*rows),
                 kept: false,
@@ -219,13 +223,13 @@ fn observe<M: Memory>(memory: &mut M, sequence: u64, event: &Event) -> Result<()
             }
             add(&mut seen.bytes_in, *bytes_in);
             add(&mut seen.bytes_out, *bytes_out);
-            seen.guest_seconds += guest_seconds;
+            add_seconds(&mut seen.guest_seconds, *guest_seconds);
             seen.peak_memory_bytes = seen.peak_memory_bytes.max(*peak_memory_bytes);
             let most = &mut seen.most;
             most.calls = most.calls.max(calls_of_all);
             most.bytes_in = most.bytes_in.max(*bytes_in);
             most.bytes_out = most.bytes_out.max(*bytes_out);
-            most.guest_seconds = most.guest_seconds.max(*guest_seconds);
+            most.guest_seconds = most.guest_seconds.max(guest_seconds.min(MOST_SECONDS));
             seen.strayed += u64::from(outcome == sandcast_sandbox::STRAYED);
         }
         Event::CallsServed {
@@ -249,7 +253,7 @@ fn observe<M: Memory>(memory: &mut M, sequence: u64, event: &Event) -> Result<()
             }
             add(&mut seen.bytes_in, *bytes_in);
             add(&mut seen.bytes_out, *bytes_out);
-            seen.guest_seconds += guest_seconds;
+            add_seconds(&mut seen.guest_seconds, *guest_seconds);
             seen.peak_memory_bytes = seen.peak_memory_bytes.max(*peak_memory_bytes);
             seen.most = Most {
                 calls: most.host_calls,
@@ -286,6 +290,13 @@ fn observe<M: Memory>(memory: &mut M, sequence: u64, event: &Event) -> Result<()
 
 fn add(sum: &mut u64, more: u64) {
     *sum = sum.saturating_add(more);
+}
+
+/// What a log says of time, at most: sums of it are numbers, whatever it says.
+const MOST_SECONDS: f64 = 1e15;
+
+fn add_seconds(sum: &mut f64, more: f64) {
+    *sum = (*sum + more.max(0.0)).min(MOST_SECONDS);
 }
 
 #[cfg(test)]

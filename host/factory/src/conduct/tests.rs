@@ -487,8 +487,7 @@ fn what_a_served_model_does_is_judged_and_trusts_nobody() {
         trust_after: 2,
         ..ConductSection::default()
     };
-    let serve = |calls: &[(&str, u64)]| {
-        let stretch = RunId::generate();
+    let tell = |stretch: &RunId, calls: &[(&str, u64)], seconds: f64| {
         bench.append(Event::CallsServed {
             run: stretch.clone(),
             model: "loans".to_owned(),
@@ -501,13 +500,17 @@ fn what_a_served_model_does_is_judged_and_trusts_nobody() {
             host_calls: calls.iter().map(|(f, n)| ((*f).to_owned(), *n)).collect(),
             bytes_in: 4_000,
             bytes_out: 400,
-            guest_seconds: 0.01,
+            guest_seconds: seconds,
             peak_memory_bytes: 1 << 20,
             denials: 0,
             compute_seconds: 0.0,
             compute_peak_bytes: 0,
             most: MostOfOne::default(),
         });
+    };
+    let serve = |calls: &[(&str, u64)]| {
+        let stretch = RunId::generate();
+        tell(&stretch, calls, 0.01);
         stretch
     };
     let judge = |stretch: &RunId| {
@@ -538,6 +541,25 @@ fn what_a_served_model_does_is_judged_and_trusts_nobody() {
         seen[0].place.to_string(),
         "predict of the served model loans"
     );
+
+    // One that is written again, for nobody knew whether it was, counts once and stays judged.
+    let again = serve(&usual);
+    judge(&again);
+    let before = conduct.seen_in(&again).expect("readable");
+    tell(&again, &usual, 0.01);
+    let after = conduct.seen_in(&again).expect("readable");
+    assert_eq!(after, before);
+
+    // What nobody can add up is judged like the rest.
+    let (lies, most) = (RunId::generate(), u64::MAX);
+    tell(
+        &lies,
+        &[("batch.column", most), ("session.infer", most)],
+        f64::MAX,
+    );
+    let judged = conduct.judge_served(&lies, &rules, Response::Alert);
+    let warnings = judged.expect("it is a number").warnings();
+    assert!(!warnings.is_empty(), "{warnings:?}");
 
     let judged = judge(&serve(&[("batch.column", 40), ("http.handle", 9)]));
     let warnings = judged.warnings();

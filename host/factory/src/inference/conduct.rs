@@ -86,13 +86,14 @@ impl Conducted {
         }
     }
 
-    /// What makes the instance that is asked about so many rows, and on whose behalf.
-    pub(super) fn asked(&self, rows: usize) -> (Plugin, CallContext) {
+    /// What makes the instance that is asked about rows, on whose behalf, and where these are counted once
+    /// it is there.
+    pub(super) fn asked(&self) -> (Plugin, CallContext, Arc<Tally>) {
         let stretch = self.stretches().current.clone();
-        stretch.tally.count_rows(rows);
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         let context = CallContext::new(Some(stretch.id), STAGE);
-        (held.0.summed(stretch.tally), context)
+        let plugin = held.0.summed(Arc::clone(&stretch.tally));
+        (plugin, context, stretch.tally)
     }
 
     /// Holds the adapter to what its standing wants now, where that has changed.

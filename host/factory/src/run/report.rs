@@ -61,7 +61,8 @@ fn add_calls(told: &mut Plugin, host_calls: &BTreeMap<String, u64>) {
             .capabilities
             .iter_mut()
             .find(|told| told.name == capability);
-        told.into_iter().for_each(|told| told.calls += calls);
+        told.into_iter()
+            .for_each(|told| told.calls = told.calls.saturating_add(calls));
     }
 }
 

@@ -56,6 +56,10 @@ const MAX_REPLY_BASE_BYTES: u64 = 16 << 20;
 /// bytes.
 const MAX_WORDS_BYTES: u64 = 64 << 20;
 
+/// What a process says of its calls, its bytes and its time, at most: it may lie, and others add it up.
+const MOST_COUNTED: u64 = 1 << 50;
+const MOST_SECONDS: f64 = 1e9;
+
 /// Denials and lines of the log in one answer.
 const MAX_TOLD: usize = 10_000;
 
@@ -568,7 +572,21 @@ fn read_reply(said: &[u8], most_words: u64) -> io::Result<(Reply, Vec<u8>)> {
     });
     let known = reply.usage.host_calls.into_iter();
     let known = known.filter(|(name, _)| name.len() <= MAX_FUNCTION_BYTES);
+    let possible = |number: u64| number.min(MOST_COUNTED);
+    let known = known.map(|(name, calls)| (name, possible(calls)));
     reply.usage.host_calls = known.take(MAX_FUNCTIONS).collect();
+    reply.host_calls = possible(reply.host_calls);
+    let usage = &mut reply.usage;
+    for number in [
+        &mut usage.bytes_in,
+        &mut usage.bytes_out,
+        &mut usage.peak_memory_bytes,
+        &mut usage.denials,
+    ] {
+        *number = possible(*number);
+    }
+    // What is not a number is none.
+    usage.guest_seconds = usage.guest_seconds.max(0.0).min(MOST_SECONDS);
     for denial in &mut reply.denials {
         denial.capability = text::sentence(&denial.capability, 64);
         denial.detail = text::sentence(&denial.detail, 1024);

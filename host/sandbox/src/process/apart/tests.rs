@@ -72,6 +72,50 @@ fn request(kind: u8, name: &str, arguments: &[u8]) -> Vec<u8> {
     said
 }
 
+#[test]
+fn what_a_process_says_it_used_can_be_added_up() {
+    let said = |seconds: f64, number: u64| {
+        let reply = Reply {
+            outcome: Outcome::Said,
+            denials: Vec::new(),
+            lines: Vec::new(),
+            usage: crate::call::Usage {
+                host_calls: [("log.log".to_owned(), number)].into(),
+                bytes_in: number,
+                bytes_out: number,
+                guest_seconds: seconds,
+                peak_memory_bytes: number,
+                denials: number,
+                recording: None,
+            },
+            host_calls: number,
+            traced: None,
+        };
+        let mut said = Vec::new();
+        serde_json::to_vec(&reply).expect("JSON").put(&mut said);
+        read_reply(&said, 1 << 10).expect("an answer").0
+    };
+    for (seconds, most) in [(f64::MAX, MOST_SECONDS), (-1.0, 0.0), (0.25, 0.25)] {
+        let reply = said(seconds, u64::MAX);
+        assert_eq!(reply.usage.guest_seconds, most);
+        assert_eq!(reply.host_calls, MOST_COUNTED);
+        assert_eq!(reply.usage.host_calls["log.log"], MOST_COUNTED);
+        let usage = &reply.usage;
+        let told = [
+            usage.bytes_in,
+            usage.bytes_out,
+            usage.peak_memory_bytes,
+            usage.denials,
+        ];
+        assert_eq!(told, [MOST_COUNTED; 4]);
+    }
+    assert_eq!(
+        said(0.0, 7).usage.bytes_in,
+        7,
+        "what may be is as it is said"
+    );
+}
+
 fn reply() -> Vec<u8> {
     let reply = Reply {
         outcome: Outcome::Said,
