@@ -20,7 +20,7 @@ use crate::plan::{Component, Plan};
 use crate::registry::RegistryError;
 use crate::report::ReportInput;
 use crate::run::{Observer, RunError, RunEvent};
-use crate::state::{DatasetRecord, StageRecord, StageStatus, StateError};
+use crate::state::{DatasetRecord, KeptOutput, StageRecord, StageStatus, StateError};
 use crate::workspace::Workspace;
 
 /// What every stage of one run works with.
@@ -197,7 +197,7 @@ impl Line<'_> {
         }
     }
 
-    /// What an earlier run made with this key, if its blobs are still there.
+    /// What an earlier run made with this key, if it was sealed here and its blobs are still there.
     pub(crate) async fn earlier<T: Output>(
         &self,
         stage: &str,
@@ -206,8 +206,15 @@ impl Line<'_> {
         if self.fresh {
             return Ok(None);
         }
-        let Some(text) = self.workspace.state().output(key)? else {
-            return Ok(None);
+        let text = match self.workspace.state().output(key)? {
+            KeptOutput::None => return Ok(None),
+            KeptOutput::Sealed(text) => text,
+            KeptOutput::Foreign => {
+                let what = "what is kept in state.sqlite has no seal of this state: an earlier version \
+                            wrote it, or somebody changed it by hand; doing it again";
+                self.note(stage, what.to_owned());
+                return Ok(None);
+            }
         };
         let kept: Kept<T> = read(stage, &text, true)?;
         for blob in kept.output.blobs() {

@@ -23,11 +23,13 @@ pub use error::StateError;
 pub use outbox::OutboxError;
 pub(crate) use outbox::{Waiting, post, waiting};
 pub use runs::{RunRecord, RunStatus, StageRecord, StageStatus};
+pub(crate) use stages::KeptOutput;
 
 /// The name of the file in the state folder.
 const STATE_FILE: &str = "state.sqlite";
 
-/// The name of the file with the key that seals what waits for the audit log.
+/// The name of the file with the key that seals what waits for the audit log, what was read of it, and
+/// the outputs of stages.
 const KEY_FILE: &str = "state.key";
 
 /// How long to wait for another process that is writing a row.
@@ -37,7 +39,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct State {
     connection: Arc<Mutex<Connection>>,
-    /// None where there is no key to be read: then nothing that waits is believed.
+    /// None where there is no key to be read: then nothing that is sealed is believed.
     key: Option<Arc<SealKey>>,
     /// A place of the audit log, and a time: what is posted later is not in the log before that place.
     emptied: Arc<Mutex<Option<(Position, String)>>>,
@@ -139,7 +141,7 @@ impl State {
         Ok(result)
     }
 
-    /// What seals events that wait for the audit log.
+    /// What seals events that wait for the audit log, and what is kept for later runs.
     pub(crate) fn key(&self) -> Option<&SealKey> {
         self.key.as_deref()
     }

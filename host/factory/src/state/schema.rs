@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StateError;
 
 /// One step for each version, in order. A step that was released is never changed.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "
     CREATE TABLE runs (
         id        TEXT PRIMARY KEY,
@@ -105,6 +105,11 @@ const STEPS: [&str; 4] = [
         document  TEXT NOT NULL,
         seal      TEXT NOT NULL
     ) STRICT;
+    ",
+    "
+    -- Each seal is of the key and of everything in the row. What is there from before has none, so those
+    -- stages are done again.
+    ALTER TABLE stage_outputs ADD COLUMN seal TEXT NOT NULL DEFAULT '';
     ",
 ];
 

@@ -1,7 +1,10 @@
 use sandcast_audit::{AuditLog, Digest, Event, RunId};
 use tempfile::TempDir;
 
-use super::{RunRecord, RunStatus, STATE_FILE, StageRecord, StageStatus, State, StateError};
+use super::{
+    KEY_FILE, KeptOutput, RunRecord, RunStatus, STATE_FILE, StageRecord, StageStatus, State,
+    StateError,
+};
 use crate::clock;
 
 fn opened() -> (TempDir, State) {
@@ -171,14 +174,17 @@ fn outputs_are_found_by_their_key() {
     let run = RunId::generate();
     state.begin_run(&record(&run)).expect("a new run");
     let key = Digest::of(b"key");
-    assert_eq!(state.output(&key).expect("the state reads"), None);
+    assert_eq!(
+        state.output(&key).expect("the state reads"),
+        KeptOutput::None
+    );
     for output in ["{}", "{\"rows\":3}"] {
         state
             .keep_output(&key, "query", &run, output)
             .expect("the state writes");
         assert_eq!(
-            state.output(&key).expect("the state reads").as_deref(),
-            Some(output)
+            state.output(&key).expect("the state reads"),
+            KeptOutput::Sealed(output.to_owned())
         );
     }
     let recipe = Digest::of(b"recipe");
@@ -192,6 +198,82 @@ fn outputs_are_found_by_their_key() {
         .expect("the state reads")
         .expect("it was seen");
     assert_eq!(seen.0, run);
+}
+
+#[test]
+fn an_output_that_another_hand_wrote_is_not_taken() {
+    let (folder, state) = opened();
+    let (run, other) = (RunId::generate(), RunId::generate());
+    state.begin_run(&record(&run)).expect("a new run");
+    state.begin_run(&record(&other)).expect("a new run");
+    let (key, next) = (Digest::of(b"key"), Digest::of(b"next"));
+    let found = |state: &State, key: &Digest| state.output(key).expect("the state reads");
+    let sealed = KeptOutput::Sealed("{\"auc\":0.6}".to_owned());
+    let keep = || {
+        state
+            .keep_output(&key, "judge", &run, "{\"auc\":0.6}")
+            .expect("the state writes");
+    };
+    let edit = |statement: &str| {
+        state
+            .write("edit a row", |transaction| {
+                transaction.execute(statement, [])
+            })
+            .expect("the state writes");
+    };
+    for change in [
+        "output = '{\"auc\":0.9}'".to_owned(),
+        "stage = 'gate'".to_owned(),
+        "written = '2020-01-01T00:00:00.000Z'".to_owned(),
+        format!("run = '{other}'"),
+        "seal = ''".to_owned(),
+    ] {
+        keep();
+        assert_eq!(found(&state, &key), sealed);
+        edit(&format!("UPDATE stage_outputs SET {change}"));
+        assert_eq!(found(&state, &key), KeptOutput::Foreign, "{change}");
+    }
+    // Nor is a sealed one taken for the output of something else.
+    keep();
+    edit(&format!("UPDATE stage_outputs SET key = '{next}'"));
+    assert_eq!(found(&state, &next), KeptOutput::Foreign);
+    assert_eq!(found(&state, &key), KeptOutput::None);
+    keep();
+    let reopened = State::open(folder.path()).expect("the state opens again");
+    assert_eq!(found(&reopened, &key), sealed);
+    // Without the key nothing is believed, nor with another one.
+    std::fs::remove_file(folder.path().join(KEY_FILE)).expect("there is a key");
+    let looking = State::look(folder.path()).expect("the state opens");
+    let looking = looking.expect("it is there");
+    assert_eq!(found(&looking, &key), KeptOutput::Foreign);
+    let reopened = State::open(folder.path()).expect("the state opens again");
+    assert_eq!(found(&reopened, &key), KeptOutput::Foreign);
+}
+
+#[test]
+fn outputs_from_before_there_were_seals_are_not_taken() {
+    let (folder, state) = opened();
+    let run = RunId::generate();
+    state.begin_run(&record(&run)).expect("a new run");
+    let key = Digest::of(b"key");
+    state
+        .keep_output(&key, "query", &run, "{}")
+        .expect("the state writes");
+    state
+        .write("go back a version", |transaction| {
+            transaction.execute_batch(
+                "ALTER TABLE stage_outputs DROP COLUMN seal; PRAGMA user_version = 4",
+            )
+        })
+        .expect("the state writes");
+    drop(state);
+    let state = State::open(folder.path()).expect("the state is brought up to date");
+    let found = || state.output(&key).expect("the state reads");
+    assert_eq!(found(), KeptOutput::Foreign);
+    state
+        .keep_output(&key, "query", &run, "{}")
+        .expect("the state writes");
+    assert_eq!(found(), KeptOutput::Sealed("{}".to_owned()));
 }
 
 #[test]
@@ -243,7 +325,10 @@ fn a_full_disk_is_told_as_such() {
         .keep_output(&key, "query", &run, &large)
         .expect_err("there is no room");
     assert!(matches!(error, StateError::Full { .. }), "{error}");
-    assert_eq!(state.output(&key).expect("the state reads"), None);
+    assert_eq!(
+        state.output(&key).expect("the state reads"),
+        KeptOutput::None
+    );
 }
 
 #[test]

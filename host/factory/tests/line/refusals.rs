@@ -1,11 +1,13 @@
 //! Runs that are stopped, and what they say.
 
+use std::sync::Arc;
+
 use sandcast_audit::Event;
 use sandcast_factory::conduct::Action;
 use sandcast_factory::report::Outcome;
-use sandcast_factory::{RunError, RunOutcome, RunStatus, run};
+use sandcast_factory::{Observer, RunError, RunEvent, RunOutcome, RunStatus, run};
 
-use crate::bench::{Bench, people};
+use crate::bench::{Bench, Notebook, people, watched};
 
 fn registered(bench: &Bench) -> usize {
     bench
@@ -50,6 +52,38 @@ async fn the_gate_says_which_number_failed() {
     // What was learnt is not learnt again when the gate is the only thing that changes.
     bench.write_pipeline(|text| text);
     bench.completes().await;
+    assert!(bench.done_anew().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_is_changed_by_hand_gets_nothing_past_the_gate() {
+    let bench = Bench::new();
+    bench.change("metrics.auc >= 0.75", "metrics.auc >= 0.9999");
+    let before = bench.is_rejected().await;
+    let database = rusqlite::Connection::open(bench.path("state/state.sqlite"));
+    let change = "UPDATE stage_outputs
+                  SET output = json_set(output, '$.evaluation.metrics.auc', 0.99999)
+                  WHERE stage = 'evaluate'";
+    let changed = database.expect("it is there").execute(change, []);
+    assert_eq!(changed, Ok(1));
+
+    let notebook = Arc::new(Notebook::default());
+    let options = watched(Arc::clone(&notebook) as Arc<dyn Observer>);
+    let outcome = run(&bench.workspace(), &bench.pipeline(), options).await;
+    match outcome.expect("nothing of the host is wrong") {
+        RunOutcome::Rejected(rejected) => assert_eq!(rejected.reasons, before.reasons),
+        RunOutcome::Completed(_) => panic!("this should not have passed"),
+    }
+    assert_eq!(bench.done_anew(), ["evaluate"]);
+    assert_eq!(registered(&bench), 0);
+    let events = std::mem::take(&mut *notebook.events.lock().expect("nobody panicked"));
+    assert!(events.iter().any(|event| matches!(
+        event,
+        RunEvent::Note { stage, message } if stage == "evaluate" && message.contains("no seal")
+    )));
+
+    // What was done anew has its seal.
+    assert_eq!(bench.is_rejected().await.reasons, before.reasons);
     assert!(bench.done_anew().is_empty());
 }
 
