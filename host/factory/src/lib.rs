@@ -30,7 +30,8 @@ pub use registry::{
     hold_models,
 };
 pub use run::{
-    CHECKPOINT_EVERY, Observer, PlanCheck, RunError, RunEvent, RunOptions, RunOutcome, run,
+    AskToPromote, CHECKPOINT_EVERY, Observer, PlanCheck, RunError, RunEvent, RunOptions,
+    RunOutcome, run,
 };
 pub use state::{
     DatasetRecord, OutboxError, RunRecord, RunStatus, StageRecord, StageStatus, StateError,

@@ -432,7 +432,7 @@ fn registered(version: &ModelVersion, lineage: &Digest, document: Digest) -> Eve
     }
 }
 
-/// A move of an alias that somebody approved.
+/// A move of an alias that somebody is asked to approve, or approved.
 #[derive(Debug, Clone, Copy)]
 pub struct ApprovedMove<'a> {
     /// The model.

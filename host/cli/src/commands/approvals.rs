@@ -13,7 +13,9 @@ use sandcast_access::{
     Widened,
 };
 use sandcast_audit::AuditLog;
-use sandcast_factory::{ApprovedMove, Pipeline, Plan, Workspace, conduct::Conduct, run::PlanCheck};
+use sandcast_factory::{
+    ApprovedMove, AskToPromote, Pipeline, Plan, Workspace, conduct::Conduct, run::PlanCheck,
+};
 use sandcast_sandbox::{Excess, Grants};
 
 use crate::{
@@ -30,6 +32,7 @@ use super::build::shown;
 const EXAMPLES: &str = "\
 Examples:
   sandcast models alias credit-risk champion 2         asks; it is not done yet, so the exit code is 1
+  sandcast run examples/credit-risk                    registers, and asks for its alias
   sandcast plugins release 9f8e7d6c --reason \"...\"     the same
   sandcast approvals widen examples/credit-risk        asks for what a pipeline grants, where it is more
                                                        than was approved last
@@ -80,7 +83,7 @@ struct DecideArguments {
     /// The id of the request
     approval: String,
     /// Why; it stands in the audit log
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT")]
     reason: String,
 }
 
@@ -184,11 +187,40 @@ pub(crate) fn ask(
             approval.subject.told()
         ))?;
         output.note(format_args!(
-            "it is not done until somebody else says `sandcast approvals approve {}`",
+            "it is not done until somebody else says `sandcast approvals approve {} --reason TEXT`",
             approval.id
         ));
     }
     Ok(Exit::Rejected)
+}
+
+/// What is asked for where an alias is to move.
+pub(crate) fn promotion(wanted: &ApprovedMove<'_>) -> Subject {
+    Subject::Promote {
+        model: wanted.model.to_owned(),
+        alias: wanted.alias.to_owned(),
+        from: wanted.from,
+        to: wanted.to,
+        model_digest: wanted.artifact,
+        lineage: wanted.lineage,
+    }
+}
+
+/// What asks a second person to let a run move the alias of its model, where that takes one.
+pub(crate) fn ask_to_promote(
+    allowed: &Allowed,
+    workspace: &Workspace,
+) -> Result<Option<AskToPromote>, Failure> {
+    let Some(store) = allowed.second_person_for(FourEyes::Promote)?.cloned() else {
+        return Ok(None);
+    };
+    let (audit, who) = (workspace.audit().clone(), allowed.who().to_owned());
+    Ok(Some(Arc::new(move |wanted: &ApprovedMove<'_>| {
+        let approval = store.request(&audit, promotion(wanted), &who, Timestamp::now());
+        approval
+            .map(|approval| approval.id)
+            .map_err(|error| error.to_string())
+    })))
 }
 
 async fn decide(
@@ -198,6 +230,13 @@ async fn decide(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
+    let reason = arguments.reason.trim();
+    if reason.is_empty() {
+        return Err(Failure::rejected_because(
+            "a decision about a request needs a reason",
+            "say it with `--reason`",
+        ));
+    }
     let now = Timestamp::now();
     // What the policies are told of it. Nobody is told anything before they are known.
     let context = Store::look(folder)
@@ -224,7 +263,7 @@ async fn decide(
             &arguments.approval,
             approve,
             allowed.who(),
-            arguments.reason.trim(),
+            reason,
             now,
         )
         .map_err(refused)?;

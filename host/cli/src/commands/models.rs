@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 use console::style;
-use sandcast_access::{Action, FourEyes, Resource, Subject};
-use sandcast_factory::{ModelSummary, ModelVersion, RegistryError, Workspace};
+use sandcast_access::{Action, FourEyes, Resource};
+use sandcast_factory::{ApprovedMove, ModelSummary, ModelVersion, RegistryError, Workspace};
 use sandcast_serve::ModelSelector;
 
 use super::approvals;
@@ -125,15 +125,15 @@ fn point(
         if from == Some(to) {
             return moved((model, alias, to), from, output);
         }
-        let subject = Subject::Promote {
-            model: model.to_owned(),
-            alias: alias.to_owned(),
+        let wanted = ApprovedMove {
+            model,
+            alias,
             from,
             to,
-            model_digest: version.artifact,
+            artifact: version.artifact,
             lineage: version.lineage.digest(),
         };
-        return approvals::ask(store, allowed, subject, output);
+        return approvals::ask(store, allowed, approvals::promotion(&wanted), output);
     }
     let before = registry
         .set_alias(model, alias, to)

@@ -85,6 +85,7 @@ pub(crate) async fn execute(
         checkpoint_every: (arguments.checkpoint_seconds > 0)
             .then(|| Duration::from_secs(arguments.checkpoint_seconds)),
         check: approvals::check_of_grants(&allowed, &arguments.pipeline)?,
+        promotion: approvals::ask_to_promote(&allowed, &workspace)?,
     };
     let running = sandcast_factory::run(&workspace, &pipeline, options);
     tokio::pin!(running);
@@ -120,6 +121,14 @@ fn tell(workspace: &Workspace, outcome: &RunOutcome, output: &Output) -> Result<
     output.note("");
     output.line(summary::of_run(outcome.report()))?;
     output.line("")?;
+    if let RunOutcome::Completed(completed) = outcome
+        && let Some(approval) = &completed.approval
+    {
+        output.line(format_args!(
+            "asked   {approval}: the alias moves once somebody else says `sandcast approvals approve \
+             {approval} --reason TEXT`"
+        ))?;
+    }
     if let Some(path) = outcome.report_path() {
         output.line(format_args!("report  {}", shown(path)))?;
     }

@@ -511,9 +511,11 @@ fn a_second_person_approves_what_takes_two() {
     let asked = place.asked("ann", &["approvals", "widen", pipeline]);
     let id = asked["id"].as_str().expect("an id").to_owned();
     assert_eq!(asked["subject"]["kind"], "widen");
-    let own = place.refused("ann", &["approvals", "approve", &id]);
+    let own = place.refused("ann", &["approvals", "approve", &id, "--reason", "mine"]);
     assert!(own.contains("it takes another principal"), "{own}");
-    let denied = place.refused("eve", &["approvals", "approve", &id]);
+    let silent = place.refused("bob", &["approvals", "approve", &id, "--reason", " "]);
+    assert!(silent.contains("needs a reason"), "{silent}");
+    let denied = place.refused("eve", &["approvals", "approve", &id, "--reason", "mine"]);
     assert!(denied.contains("`eve` may not approve"), "{denied}");
     let done = place.said(
         "bob",
@@ -523,8 +525,38 @@ fn a_second_person_approves_what_takes_two() {
     let planned = place.said("ann", &["plan", pipeline]);
     assert!(planned.get("not_approved").is_none(), "{planned}");
 
+    // A run that its gate approved: the version is registered, and the alias waits.
+    let runs = || {
+        let run = place.said("ann", &["run", pipeline]);
+        assert_eq!(run["outcome"], "completed");
+        assert_eq!(
+            (&run["alias"], &run["alias_moved"]),
+            (&json!(null), &json!(false))
+        );
+        let models = place.said("ann", &["models"]);
+        assert_eq!(models[0]["aliases"], json!({}), "nothing moved yet");
+        run["approval"].as_str().expect("an id").to_owned()
+    };
+    let id = runs();
+    let shown = place.said("eve", &["approvals", "show", &id]);
+    assert_eq!(shown["subject"]["kind"], "promote");
+    assert_eq!(shown["requester"], "ann");
+    assert_eq!(runs(), id, "the same request goes on waiting");
+    let own = place.refused("ann", &["approvals", "approve", &id, "--reason", "mine"]);
+    assert!(own.contains("it takes another principal"), "{own}");
+    place.said("bob", &["approvals", "reject", &id, "--reason", "not yet"]);
+    let again = runs();
+    assert_ne!(again, id, "a no is a no to that request");
+    let done = place.said(
+        "bob",
+        &["approvals", "approve", &again, "--reason", "ticket 8"],
+    );
+    assert_eq!(done["status"], "carried-out");
     let run = place.said("ann", &["run", pipeline]);
-    assert_eq!(run["outcome"], "completed");
+    assert_eq!(
+        (&run["alias"], run.get("approval")),
+        (&json!("champion"), None)
+    );
 
     // An alias.
     let alias = ["models", "alias", "credit-risk", "stable", "1"];
@@ -539,13 +571,16 @@ fn a_second_person_approves_what_takes_two() {
     );
     let waiting = place.said("eve", &["approvals"]);
     assert_eq!(waiting.as_array().map(Vec::len), Some(1));
-    place.said("bob", &["approvals", "approve", &id]);
+    place.said(
+        "bob",
+        &["approvals", "approve", &id, "--reason", "ticket 9"],
+    );
     let models = place.said("ann", &["models"]);
     assert_eq!(models[0]["aliases"], json!({ "champion": 1, "stable": 1 }));
     // It means that already, so nothing is moved and nobody is asked.
     let same = place.said("ann", &alias);
     assert_eq!((&same["from"], &same["to"]), (&json!(1), &json!(1)));
-    let twice = place.refused("bob", &["approvals", "approve", &id]);
+    let twice = place.refused("bob", &["approvals", "approve", &id, "--reason", "twice"]);
     assert!(
         twice.contains("is carried-out, so there is nothing to decide"),
         "{twice}"
@@ -560,7 +595,7 @@ fn a_second_person_approves_what_takes_two() {
     );
     let asked = place.asked("bob", &[&["plugins", "release", csv], &reason[..]].concat());
     let id = asked["id"].as_str().expect("an id").to_owned();
-    let refused = place.refused("bob", &["approvals", "approve", &id]);
+    let refused = place.refused("bob", &["approvals", "approve", &id, "--reason", "mine"]);
     assert!(refused.contains("it takes another principal"), "{refused}");
     place.said(
         "ann",

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::conduct::Response;
 use crate::config::Pipeline;
 use crate::plan::{Component, Plan, PlanError, plan};
+use crate::registry::ApprovedMove;
 use crate::report::{Outcome, ReportInput};
 use crate::stages::{self, Halt, Line, Registered, Stop};
 use crate::state::{RunRecord, RunStatus, StageRecord, StageStatus};
@@ -42,10 +43,16 @@ pub struct RunOptions {
     pub checkpoint_every: Option<Duration>,
     /// What must agree to the plan before anything of it is done, if something must.
     pub check: Option<PlanCheck>,
+    /// What asks a second person to let the alias move, if that takes one. The alias then stays where it is.
+    pub promotion: Option<AskToPromote>,
 }
 
 /// Agrees to a plan, or says why not.
 pub type PlanCheck = Arc<dyn Fn(&Plan) -> Result<(), String> + Send + Sync>;
+
+/// Asks a second person to let an alias move, and gives back the id of the request, or says why that
+/// could not be.
+pub type AskToPromote = Arc<dyn Fn(&ApprovedMove<'_>) -> Result<String, String> + Send + Sync>;
 
 /// How often a training is kept while it goes on, unless somebody says otherwise.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
@@ -59,6 +66,7 @@ impl Default for RunOptions {
             fresh: false,
             checkpoint_every: Some(CHECKPOINT_EVERY),
             check: None,
+            promotion: None,
         }
     }
 }
@@ -187,6 +195,7 @@ impl<'a> Attempt<'a> {
             cancel: self.options.cancel.clone(),
             fresh: self.options.fresh,
             checkpoint_every: self.options.checkpoint_every,
+            promotion: self.options.promotion.clone(),
             report: Mutex::new(report),
         };
         line.observer.notice(&RunEvent::Started {
@@ -307,7 +316,7 @@ impl<'a> Attempt<'a> {
         mut report: ReportInput,
     ) -> Result<RunOutcome, RunError> {
         report.seconds = self.began.elapsed().as_secs_f64();
-        report.outcome = told(&result, self.pipeline);
+        report.outcome = told(&result);
         let page = self.workspace.report_path(&self.record.run);
         let report_path = match report::write(&page, &report) {
             Ok(path) => Some(path),
@@ -324,14 +333,20 @@ impl<'a> Attempt<'a> {
         let report = Box::new(report);
         let run = self.record.run.clone();
         let (status, outcome) = match result {
-            Ok(Registered { registration }) => {
+            Ok(Registered {
+                registration,
+                alias,
+                approval,
+            }) => {
                 self.record.model = Some(registration.version.model.clone());
                 self.record.version = Some(registration.version.version);
                 let completed = Completed {
                     run,
                     version: registration.version,
                     new: registration.new,
-                    alias: self.pipeline.sections.register.alias.clone(),
+                    alias,
+                    alias_moved: registration.alias_moved,
+                    approval,
                     report,
                     report_path,
                 };
@@ -393,12 +408,12 @@ impl<'a> Attempt<'a> {
 }
 
 /// The outcome as the report tells it.
-fn told(result: &Result<Registered, Halt>, pipeline: &Pipeline) -> Outcome {
+fn told(result: &Result<Registered, Halt>) -> Outcome {
     match result {
-        Ok(Registered { registration }) => Outcome::Approved {
-            model: registration.version.model.clone(),
-            version: registration.version.version,
-            alias: pipeline.sections.register.alias.clone(),
+        Ok(registered) => Outcome::Approved {
+            model: registered.registration.version.model.clone(),
+            version: registered.registration.version.version,
+            alias: registered.alias.clone(),
         },
         Err(Halt {
             stage,

@@ -35,6 +35,12 @@ pub struct Completed {
     pub new: bool,
     /// The alias that points to it now.
     pub alias: Option<String>,
+    /// Whether the run moved it there; it may have been there before.
+    #[serde(default)]
+    pub alias_moved: bool,
+    /// The request to let the alias of the pipeline point to it, where that takes a second person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
     /// Everything there is to tell about the run.
     pub report: Box<ReportInput>,
     /// Where the report is, if it could be written.

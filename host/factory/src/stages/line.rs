@@ -19,7 +19,7 @@ use crate::config::{Pipeline, Sections};
 use crate::plan::{Component, Plan};
 use crate::registry::RegistryError;
 use crate::report::ReportInput;
-use crate::run::{Observer, RunError, RunEvent};
+use crate::run::{AskToPromote, Observer, RunError, RunEvent};
 use crate::state::{DatasetRecord, KeptOutput, StageRecord, StageStatus, StateError};
 use crate::workspace::Workspace;
 
@@ -35,6 +35,8 @@ pub(crate) struct Line<'a> {
     pub(crate) cancel: CancellationToken,
     pub(crate) fresh: bool,
     pub(crate) checkpoint_every: Option<Duration>,
+    /// What asks a second person to let the alias move, if that takes one.
+    pub(crate) promotion: Option<AskToPromote>,
     /// What the report will show, filled in as the stages come to know it.
     pub(crate) report: Mutex<ReportInput>,
 }

@@ -5,7 +5,8 @@ use sandcast_sandbox::{ControlPoint, Grants, Plugin, Role};
 use super::gate::Approved;
 use super::line::{Halt, Line, StageNotes, Stop};
 use crate::clock;
-use crate::registry::{Lineage, ModelVersion, PredictPolicy, Registration, Vouched};
+use crate::registry::{ApprovedMove, Lineage, ModelVersion, PredictPolicy, Registration, Vouched};
+use crate::run::AskToPromote;
 
 /// The name of the stage.
 const STAGE: &str = "register";
@@ -13,6 +14,10 @@ const STAGE: &str = "register";
 /// A model that is registered.
 pub(crate) struct Registered {
     pub(crate) registration: Registration,
+    /// The alias that points to it now.
+    pub(crate) alias: Option<String>,
+    /// The request to let the alias point to it, where that takes a second person.
+    pub(crate) approval: Option<String>,
 }
 
 pub(crate) async fn register(line: &Line<'_>, approved: Approved) -> Result<Registered, Halt> {
@@ -20,11 +25,17 @@ pub(crate) async fn register(line: &Line<'_>, approved: Approved) -> Result<Regi
         let alias = line.sections().register.alias.as_deref();
         // Blobs first: a row never names what is not there.
         let version = version(line, &approved).await?;
+        // What takes a second person is not moved along with the version.
+        let moved = alias.filter(|_| line.promotion.is_none());
         let registration = line
             .workspace
             .registry()
-            .register(&approved, version, alias)?;
+            .register(&approved, version, moved)?;
         let known = &registration.version;
+        let approval = match (&line.promotion, alias) {
+            (Some(ask), Some(alias)) => asked(line, ask, known, alias)?,
+            _ => None,
+        };
         let mut message = match registration.new {
             true => format!("{} version {}", known.model, known.version),
             false => format!("{} version {} as before", known.model, known.version),
@@ -32,6 +43,10 @@ pub(crate) async fn register(line: &Line<'_>, approved: Approved) -> Result<Regi
         if let (Some(alias), true) = (alias, registration.alias_moved) {
             message = format!("{message}, now the {alias}");
         }
+        if let (Some(alias), Some(approval)) = (alias, &approval) {
+            message = format!("{message}, asked to be the {alias} ({approval})");
+        }
+        let alias = alias.filter(|_| approval.is_none()).map(str::to_owned);
         let lineage = known.lineage.digest();
         let notes = StageNotes {
             key: Some(line.key(STAGE, &[lineage.as_bytes()])),
@@ -39,9 +54,45 @@ pub(crate) async fn register(line: &Line<'_>, approved: Approved) -> Result<Regi
             message,
             ..StageNotes::default()
         };
-        Ok((Registered { registration }, notes))
+        let registered = Registered {
+            registration,
+            alias,
+            approval,
+        };
+        Ok((registered, notes))
     })
     .await
+}
+
+/// Asks a second person to let an alias point to a version, unless it does already.
+fn asked(
+    line: &Line<'_>,
+    ask: &AskToPromote,
+    version: &ModelVersion,
+    alias: &str,
+) -> Result<Option<String>, Stop> {
+    let (model, to) = (version.model.as_str(), version.version);
+    let registry = line.workspace.registry();
+    let (_, from) = registry.could_set_alias(model, alias, to)?;
+    if from == Some(to) {
+        return Ok(None);
+    }
+    let wanted = ApprovedMove {
+        model,
+        alias,
+        from,
+        to,
+        artifact: version.artifact,
+        lineage: version.lineage.digest(),
+    };
+    let request = ask(&wanted).map_err(|why| {
+        let what = format!("{model} version {to} is registered");
+        Stop::host(
+            STAGE,
+            format!("{what}, and nobody could be asked to make it the {alias}: {why}"),
+        )
+    })?;
+    Ok(Some(request))
 }
 
 async fn version(line: &Line<'_>, approved: &Approved) -> Result<ModelVersion, Stop> {

@@ -1,14 +1,16 @@
 //! Runs that go through, and what they leave.
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::AsArray as _;
 use arrow::datatypes::Float64Type;
 use sandcast_audit::Event;
 use sandcast_factory::plan::Reuse;
 use sandcast_factory::report::Outcome;
-use sandcast_factory::{RunEvent, RunOutcome, RunStatus, ServedModel, plan_in, run};
+use sandcast_factory::{
+    ApprovedMove, RunError, RunEvent, RunOptions, RunOutcome, RunStatus, ServedModel, plan_in, run,
+};
 use sandcast_sandbox::OperatorRules;
 use serde_json::json;
 
@@ -221,6 +223,84 @@ async fn nothing_is_done_twice() {
             .as_ref()
             .map(|champion| champion.version),
         Some(3)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_that_takes_a_second_person_waits_for_them() {
+    let bench = Bench::new();
+    let (workspace, pipeline) = (bench.workspace(), bench.pipeline());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let run_of = async |answer: Result<String, String>| {
+        let asked = Arc::clone(&asked);
+        let options = RunOptions {
+            promotion: Some(Arc::new(move |wanted: &ApprovedMove<'_>| {
+                let move_of = (wanted.alias.to_owned(), wanted.from, wanted.to);
+                asked.lock().expect("nobody panicked").push(move_of);
+                answer.clone()
+            })),
+            ..RunOptions::default()
+        };
+        run(&workspace, &pipeline, options).await
+    };
+    let aliases = || {
+        let models = workspace.registry().models().expect("the state reads");
+        models[0].aliases.clone().into_iter().collect::<Vec<_>>()
+    };
+    let completed = |outcome: Result<RunOutcome, RunError>| match outcome.expect("no fault") {
+        RunOutcome::Completed(completed) => *completed,
+        RunOutcome::Rejected(rejected) => panic!("{:?}", rejected.reasons),
+    };
+
+    let first = completed(run_of(Ok("a1".to_owned())).await);
+    assert_eq!((first.new, first.version.version), (true, 1));
+    assert_eq!(
+        (first.alias, first.alias_moved, first.approval.as_deref()),
+        (None, false, Some("a1"))
+    );
+    assert!(matches!(
+        &first.report.outcome,
+        Outcome::Approved {
+            version: 1,
+            alias: None,
+            ..
+        }
+    ));
+    assert!(aliases().is_empty());
+
+    // Who cannot be asked has not agreed.
+    let failed = run_of(Err("too many wait".to_owned())).await;
+    let error = failed.expect_err("nobody could be asked").to_string();
+    assert!(error.contains("too many wait"), "{error}");
+    assert!(aliases().is_empty());
+
+    let wanted = ApprovedMove {
+        model: "loans",
+        alias: "champion",
+        from: None,
+        to: 1,
+        artifact: first.version.artifact,
+        lineage: first.version.lineage.digest(),
+    };
+    let moved = workspace.registry().set_alias_as_approved("a1", &wanted);
+    assert_eq!(moved.expect("the state writes"), Ok(()));
+    assert_eq!(aliases(), [("champion".to_owned(), 1_u64)]);
+
+    // It means that version already, so nobody is asked.
+    let third = completed(run_of(Ok("a2".to_owned())).await);
+    assert_eq!(
+        (third.alias.as_deref(), third.alias_moved, third.approval),
+        (Some("champion"), false, None)
+    );
+    let asked = asked.lock().expect("nobody panicked").clone();
+    let once = ("champion".to_owned(), None::<u64>, 1_u64);
+    assert_eq!(asked, [once.clone(), once]);
+    let by_run = bench.events().into_iter();
+    assert_eq!(
+        by_run
+            .filter(|it| matches!(it, Event::AliasMoved { run: Some(_), .. }))
+            .count(),
+        0
     );
 }
 
