@@ -62,7 +62,7 @@ fn add_calls(told: &mut Plugin, host_calls: &BTreeMap<String, u64>) {
             .iter_mut()
             .find(|told| told.name == capability);
         told.into_iter()
-            .for_each(|told| told.calls = told.calls.saturating_add(calls));
+            .for_each(|told| told.calls = told.calls.saturating_add(*calls));
     }
 }
 

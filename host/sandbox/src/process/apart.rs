@@ -585,8 +585,8 @@ fn read_reply(said: &[u8], most_words: u64) -> io::Result<(Reply, Vec<u8>)> {
     ] {
         *number = possible(*number);
     }
-    // What is not a number is none.
-    usage.guest_seconds = usage.guest_seconds.max(0.0).min(MOST_SECONDS);
+    // JSON has no other numbers than numbers.
+    usage.guest_seconds = usage.guest_seconds.clamp(0.0, MOST_SECONDS);
     for denial in &mut reply.denials {
         denial.capability = text::sentence(&denial.capability, 64);
         denial.detail = text::sentence(&denial.detail, 1024);
