@@ -244,14 +244,26 @@ impl Cache {
         Ok(work(&connection)?)
     }
 
+    /// Reads standings, as long as they are what was sealed: whoever changes them between two looks is
+    /// seen by the one that reads.
+    fn read_sealed<T>(&self, work: impl FnOnce(&Connection) -> Sql<T>) -> Result<T, ConductError> {
+        let found = self.read(|connection| {
+            // All of it at one time.
+            let connection = connection.unchecked_transaction()?;
+            let sealed = self.place(&connection)?;
+            sealed.map(|_| work(&connection)).transpose()
+        })?;
+        found.ok_or(ConductError::Changed)
+    }
+
     /// The standing of a component.
     pub(crate) fn standing(&self, digest: &Digest) -> Result<Option<StandingRecord>, ConductError> {
-        self.read(|connection| document(connection, STANDING, [digest.to_string()]))
+        self.read_sealed(|connection| document(connection, STANDING, [digest.to_string()]))
     }
 
     /// The standings of all components, by id and then the latest first.
     pub(crate) fn standings(&self) -> Result<Vec<StandingRecord>, ConductError> {
-        let mut all: Vec<StandingRecord> = self.read(|connection| {
+        let mut all: Vec<StandingRecord> = self.read_sealed(|connection| {
             documents(connection, "SELECT document FROM standings ORDER BY id", [])
         })?;
         all.sort_by(|one, other| {

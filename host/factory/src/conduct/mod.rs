@@ -58,6 +58,11 @@ pub enum ConductError {
         "what is known of the conduct of plugins cannot be used: {0}; it is made again from the audit log where `conduct.sqlite` is deleted from the state folder"
     )]
     Cache(#[from] rusqlite::Error),
+    /// Somebody else writes the standings at this moment.
+    #[error(
+        "somebody else than this program writes the standings in `conduct.sqlite` just now; see who can write the state folder, and ask again: they are then read from the audit log"
+    )]
+    Changed,
     /// The key that seals what was read cannot be read or made.
     #[error(
         "{} cannot be used: {source}; where it is deleted, a new one is made, and what is known of the conduct of plugins is read from the audit log again", path.display()

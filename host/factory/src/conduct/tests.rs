@@ -598,6 +598,17 @@ fn a_standing_that_somebody_else_wrote_counts_for_nothing() {
             .let_in(&plugin, Admission::Automatic, None)
             .expect_err("it is quarantined");
     };
+    // Nor is what is written after it was looked at and before it is read.
+    let caught_up = bench.conduct.standing(&plugin.digest);
+    assert!(caught_up.expect("readable").is_some());
+    let connection = rusqlite::Connection::open(&file).expect("the file is ours");
+    for statement in ["DELETE FROM standings", "DELETE FROM place"] {
+        connection.execute(statement, []).expect("it is written");
+        let read = bench.conduct.cache.standing(&plugin.digest);
+        assert!(matches!(read, Err(ConductError::Changed)), "{read:?}");
+    }
+    let again = bench.conduct.standing(&plugin.digest).expect("readable");
+    assert_eq!(again.expect("by the log").standing, Standing::Quarantined);
     changed("UPDATE standings SET document = replace(document, '\"quarantined\"', '\"trusted\"')");
     changed("DELETE FROM standings");
     changed("UPDATE place SET seal = upper(seal)");
