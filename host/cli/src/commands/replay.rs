@@ -57,7 +57,7 @@ pub(crate) struct ReplayArguments {
     #[arg(long, value_name = "ID")]
     plugin: Option<String>,
     /// From an export made with --recordings, not from the state; it is verified first
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", requires = "key")]
     from: Option<PathBuf>,
     /// The public key of the log, which you have from elsewhere than the folder. May be given
     /// several times
@@ -199,18 +199,11 @@ fn verify(folder: &Path, keys: &[VerifierKey], output: &Output) -> Result<(), Fa
         checkpoints: Vec::new(),
     };
     let report = sandcast_audit::verify_with(folder, &trust).or_reject()?;
-    if keys.is_empty() {
-        output.warn(
-            "the log is whole by the key that it names itself; give the key that you have from \
-             elsewhere with --key",
-        );
-    } else {
-        require_signed(&report)?;
-        output.note(format_args!(
-            "the log is whole: {} entries, signed by the key that was given",
-            count(report.entries)
-        ));
-    }
+    require_signed(&report)?;
+    output.note(format_args!(
+        "the log is whole: {} entries, signed by the key that was given",
+        count(report.entries)
+    ));
     Ok(())
 }
 

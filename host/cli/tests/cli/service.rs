@@ -109,6 +109,9 @@ fn a_model_whose_plugins_are_in_processes_is_the_same_model_and_is_served() {
     let compute = "compute: { memory: 1GiB, time: 10m }";
     assert!(isolated.contains(compute));
     isolated = isolated.replace(compute, &format!("{compute}\n      recording: {{}}"));
+    let rules = "role: validator }";
+    assert!(isolated.contains(rules));
+    isolated = isolated.replace(rules, "role: validator, grants: { recording: {} } }");
     // Nobody is trusted yet, so all are in processes, the connector too.
     isolated.push_str("\nconduct: { isolate: probation }\n");
     let file = folder.path().join("pipeline.yaml");
@@ -153,6 +156,67 @@ fn a_model_whose_plugins_are_in_processes_is_the_same_model_and_is_served() {
     }
     signal(&serving.0, "-TERM");
     assert_eq!(serving.wait(), Some(0));
+    an_auditor_is_answered(&state, folder.path());
+}
+
+/// With the program, the public key and an exported folder: what a plugin could do and did, who allowed
+/// it, and its decisions again. The state is gone by then.
+fn an_auditor_is_answered(state: &Path, folder: &Path) {
+    let evidence = folder.join("evidence");
+    let to = evidence.to_str().expect("a path in UTF-8");
+    let exported = output(state, &["audit", "export", "--recordings", to]);
+    assert!(exported.status.success(), "{exported:?}");
+    let key = output(state, &["audit", "key", "show"]);
+    let key = String::from_utf8(key.stdout).expect("a key");
+    let key = key.trim();
+    std::fs::remove_dir_all(state).expect("it can be removed");
+
+    let whole = said(state, &["audit", "verify", to, "--key", key]);
+    assert_eq!(whole["is_trusted"], true, "{whole}");
+    assert_eq!(whole["unsigned"], 0, "{whole}");
+    let from = ["--from", to, "--key", key];
+    let asked = |what: &[&str]| said(state, &[what, &from].concat());
+    let cedar = asked(&["audit", "plugin", "sandcast/policy-cedar"]);
+    let loaded = &cedar[0]["loaded"][0];
+    assert!(loaded["grants"]["recording"].is_object(), "{cedar}");
+    assert_eq!(cedar[0]["plugin"]["role"], "policy", "{cedar}");
+    let calls = cedar[0]["did"]["instances"].as_u64();
+    assert!(calls.is_some_and(|calls| calls > 0), "{cedar}");
+    let who = asked(&["audit", "who", "sandcast/policy-cedar"]);
+    assert!(who.as_array().is_some_and(|all| !all.is_empty()), "{who}");
+
+    let shown = asked(&["replay", "all"]);
+    let shown = shown.as_array().expect("what was recorded");
+    assert!(shown.iter().all(|it| it["same"] == true), "{shown:?}");
+    for role in ["adapter", "policy", "validator"] {
+        let is_there = shown.iter().any(|it| it["plugin"]["role"] == role);
+        assert!(is_there, "{role}: {shown:?}");
+    }
+
+    // Without the key the folder is nobody's, and what was changed in it is named.
+    let unasked = output(state, &["replay", "--from", to, "all"]);
+    assert_eq!(unasked.status.code(), Some(2), "{unasked:?}");
+    assert!(String::from_utf8_lossy(&unasked.stderr).contains("--key"));
+    let recording = shown[0]["recording"].as_str().expect("a digest");
+    let recordings = evidence.join("recordings");
+    for file in [
+        recordings.join(&recording[..2]).join(recording),
+        evidence.join("log.jsonl"),
+    ] {
+        let bytes = std::fs::read(&file).expect("it is there");
+        let mut changed = bytes.clone();
+        changed[bytes.len() / 2] ^= 1;
+        std::fs::write(&file, changed).expect("it is written");
+        let refused = output(
+            state,
+            &["replay", "all", from[0], from[1], from[2], from[3]],
+        );
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let name = file.file_name().and_then(|name| name.to_str());
+        assert!(told.contains(name.expect("a name")), "{told}");
+        std::fs::write(&file, bytes).expect("it is written");
+    }
 }
 
 #[test]
