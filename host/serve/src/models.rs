@@ -275,17 +275,28 @@ impl Models {
             };
             versions.loaded.insert(version, loaded);
         }
+        let mut dropped = Vec::new();
         for (name, versions) in before.iter() {
-            for version in versions.loaded.keys() {
+            for (version, loaded) in &versions.loaded {
                 let kept = table
                     .get(name)
                     .is_some_and(|kept| kept.loaded.contains_key(version));
                 if !kept {
                     reload.dropped.push(format!("{name}@{version}"));
+                    dropped.push(Arc::clone(loaded));
                 }
             }
         }
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        // What these did until now is written down and judged, and nobody waits for that.
+        tokio::task::spawn_blocking(move || {
+            for loaded in dropped {
+                if let Err(error) = loaded.model.predictor.settle(true) {
+                    let (model, version) = (&loaded.model.name, loaded.model.version);
+                    tracing::error!(%error, %model, version, "what a model did is not on record");
+                }
+            }
+        });
         Ok(reload)
     }
 

@@ -128,10 +128,18 @@ pub struct Place {
     pub kept: bool,
 }
 
+/// What the name of a pipeline begins with that is none.
+const SERVED: &str = "the served model ";
+
 impl Place {
     /// Where the adapter of a model answers on a server. No pipeline has such a name.
     pub(crate) fn serving(model: &str) -> String {
-        format!("the served model {model}")
+        format!("{SERVED}{model}")
+    }
+
+    /// Whether that is on a server: how large what it reads is, others say.
+    pub(crate) fn is_served(&self) -> bool {
+        self.pipeline.starts_with(SERVED)
     }
 }
 

@@ -155,7 +155,8 @@ impl Found<'_> {
             let function = measure.strip_prefix("calls:");
             let is_new =
                 function.is_some_and(|name| !self.baseline.knows(|it| it.calls.contains_key(name)));
-            if is_new {
+            // What it takes in on a server is as large as whoever asks makes it.
+            if is_new || (measure == "bytes-in" && self.seen.place.is_served()) {
                 continue;
             }
             let Some(score) = self.score(&measure, value, scale) else {
@@ -167,7 +168,8 @@ impl Found<'_> {
         }
         // Rows that are not looked at: a check that checks nothing any more.
         let (measure, value) = ("bytes-in", observation.bytes_in as f64);
-        if let Some(score) = self.score_below(measure, value, Scale::BYTES)
+        if !self.seen.place.is_served()
+            && let Some(score) = self.score_below(measure, value, Scale::BYTES)
             && score >= threshold
         {
             self.number(measure, value, score);

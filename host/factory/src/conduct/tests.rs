@@ -487,7 +487,7 @@ fn what_a_served_model_does_is_judged_and_trusts_nobody() {
         trust_after: 2,
         ..ConductSection::default()
     };
-    let tell = |stretch: &RunId, calls: &[(&str, u64)], seconds: f64| {
+    let tell = |stretch: &RunId, calls: &[(&str, u64)], (bytes_in, seconds): (u64, f64)| {
         bench.append(Event::CallsServed {
             run: stretch.clone(),
             model: "loans".to_owned(),
@@ -498,7 +498,7 @@ fn what_a_served_model_does_is_judged_and_trusts_nobody() {
             rows: 40,
             outcomes: [("finished".to_owned(), 40)].into(),
             host_calls: calls.iter().map(|(f, n)| ((*f).to_owned(), *n)).collect(),
-            bytes_in: 4_000,
+            bytes_in,
             bytes_out: 400,
             guest_seconds: seconds,
             peak_memory_bytes: 1 << 20,
@@ -510,7 +510,7 @@ fn what_a_served_model_does_is_judged_and_trusts_nobody() {
     };
     let serve = |calls: &[(&str, u64)]| {
         let stretch = RunId::generate();
-        tell(&stretch, calls, 0.01);
+        tell(&stretch, calls, (4_000, 0.01));
         stretch
     };
     let judge = |stretch: &RunId| {
@@ -546,16 +546,23 @@ fn what_a_served_model_does_is_judged_and_trusts_nobody() {
     let again = serve(&usual);
     judge(&again);
     let before = conduct.seen_in(&again).expect("readable");
-    tell(&again, &usual, 0.01);
+    tell(&again, &usual, (4_000, 0.01));
     let after = conduct.seen_in(&again).expect("readable");
     assert_eq!(after, before);
+
+    // Who asks says how large what is read is: that is not held against the adapter.
+    for bytes in [400_000_000, 4] {
+        let large = RunId::generate();
+        tell(&large, &usual, (bytes, 0.01));
+        assert!(judge(&large).warnings().is_empty(), "{bytes}");
+    }
 
     // What nobody can add up is judged like the rest.
     let (lies, most) = (RunId::generate(), u64::MAX);
     tell(
         &lies,
         &[("batch.column", most), ("session.infer", most)],
-        f64::MAX,
+        (most, f64::MAX),
     );
     let judged = conduct.judge_served(&lies, &rules, Response::Alert);
     let warnings = judged.expect("it is a number").warnings();

@@ -2,7 +2,7 @@
 //! next: added up, written down, and held against what it usually does.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sandcast_audit::{AuditError, AuditLog, Event, RunId};
 use sandcast_sandbox::{Bounds, CallContext, Plugin, Role, Sum, Tally};
@@ -28,6 +28,8 @@ pub(super) struct Conducted {
 struct Stretch {
     id: RunId,
     began: Instant,
+    /// How long it was, once it is over.
+    took: Duration,
     tally: Arc<Tally>,
 }
 
@@ -44,6 +46,7 @@ impl Stretch {
         Self {
             id: RunId::generate(),
             began: Instant::now(),
+            took: Duration::ZERO,
             tally: Arc::default(),
         }
     }
@@ -121,7 +124,8 @@ impl Conducted {
         // Nobody who asks waits for the disk.
         let mut waiting = {
             let mut stretches = self.stretches();
-            let over = std::mem::replace(&mut stretches.current, Stretch::begin());
+            let mut over = std::mem::replace(&mut stretches.current, Stretch::begin());
+            over.took = over.began.elapsed();
             let mut waiting = std::mem::take(&mut stretches.over);
             if over.is_under_way() || !over.tally.is_empty() {
                 waiting.push(over);
@@ -158,7 +162,7 @@ impl Conducted {
             version: self.version.version,
             plugin: self.version.adapter.clone(),
             stage: STAGE.to_owned(),
-            seconds: stretch.began.elapsed().as_secs_f64(),
+            seconds: stretch.took.as_secs_f64(),
             rows: sum.rows,
             outcomes: sum.outcomes,
             host_calls: sum.usage.host_calls,

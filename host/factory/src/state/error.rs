@@ -39,6 +39,18 @@ pub enum StateError {
         /// The latest version that this program knows.
         known: i64,
     },
+    /// An earlier version left events that are to go into the audit log, and did not seal them.
+    #[error(
+        "{waiting} events of an earlier version wait in the state at {} for the audit log; run anything with the \
+         version that wrote them, then come back",
+        path.display()
+    )]
+    Waiting {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        waiting: i64,
+    },
     /// The disk is full. What was being written was left out as a whole.
     #[error("cannot {what}: the disk is full; nothing was half-written, make room and run again")]
     Full {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StateError;
 
 /// One step for each version, in order. A step that was released is never changed.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     "
     CREATE TABLE runs (
         id        TEXT PRIMARY KEY,
@@ -111,7 +111,22 @@ const STEPS: [&str; 5] = [
     -- stages are done again.
     ALTER TABLE stage_outputs ADD COLUMN seal TEXT NOT NULL DEFAULT '';
     ",
+    "
+    -- A seal is not left out: an earlier version that still runs cannot put anything in without one.
+    CREATE TABLE sealed_outbox (
+        id        INTEGER PRIMARY KEY AUTOINCREMENT,
+        posted    TEXT NOT NULL,
+        event     TEXT NOT NULL,
+        seal      TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO sealed_outbox SELECT id, posted, event, seal FROM outbox;
+    DROP TABLE outbox;
+    ALTER TABLE sealed_outbox RENAME TO outbox;
+    ",
 ];
+
+/// Up to this version what waits for the audit log has no seals.
+const UNSEALED: i64 = 2;
 
 /// The version that this program writes.
 const KNOWN: i64 = STEPS.len() as i64;
@@ -145,6 +160,16 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
     let found: i64 = transaction
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(wrap)?;
+    if (1..=UNSEALED).contains(&found) {
+        let count = "SELECT count(*) FROM outbox";
+        let waiting: i64 = transaction
+            .query_row(count, [], |row| row.get(0))
+            .map_err(wrap)?;
+        if waiting > 0 {
+            let path = path.to_path_buf();
+            return Err(StateError::Waiting { path, waiting });
+        }
+    }
     for step in STEPS.iter().skip(found as usize) {
         transaction.execute_batch(step).map_err(wrap)?;
     }

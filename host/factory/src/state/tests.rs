@@ -277,6 +277,36 @@ fn outputs_from_before_there_were_seals_are_not_taken() {
 }
 
 #[test]
+fn what_waits_unsealed_from_an_earlier_version_is_left_to_that_version() {
+    let (folder, state) = opened();
+    let back =
+        "ALTER TABLE stage_outputs DROP COLUMN seal; DROP TABLE on_record; DROP TABLE outbox;
+                CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, posted TEXT NOT NULL,
+                    event TEXT NOT NULL) STRICT;
+                INSERT INTO outbox (posted, event) VALUES ('2026-01-01T00:00:00.000Z', '{}');
+                PRAGMA user_version = 2";
+    state
+        .write("go back some versions", |transaction| {
+            transaction.execute_batch(back)
+        })
+        .expect("the state writes");
+    drop(state);
+    let error = State::open(folder.path()).err().expect("somebody waits");
+    assert!(
+        matches!(error, StateError::Waiting { waiting: 1, .. }),
+        "{error}"
+    );
+    // It is as it was, for the version that wrote it.
+    let connection = rusqlite::Connection::open(folder.path().join(STATE_FILE)).expect("a file");
+    let emptied = connection.execute("DELETE FROM outbox", []);
+    assert_eq!(emptied.expect("it is there"), 1);
+    State::open(folder.path()).expect("nothing waits any more");
+    let unsealed = "INSERT INTO outbox (posted, event) VALUES ('now', '{}')";
+    let refused = connection.execute(unsealed, []);
+    refused.expect_err("an earlier version cannot put it there");
+}
+
+#[test]
 fn a_state_of_a_later_version_is_left_alone() {
     let (folder, state) = opened();
     let set = |version: i64| {
