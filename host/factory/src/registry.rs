@@ -36,6 +36,15 @@ pub struct Registry {
     record: Arc<Mutex<OnRecord>>,
 }
 
+/// The version in the place that a run wants for its model.
+#[derive(Debug)]
+pub(crate) enum Incumbent {
+    Known(Box<ModelVersion>),
+    /// The very model that the run came to, by the audit log. What the state keeps with it was changed; the
+    /// run writes it anew.
+    Same(u64),
+}
+
 /// What came of registering.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Registration {
@@ -109,6 +118,23 @@ impl Registry {
             Ok(version) => Ok(Some(version)),
             Err(RegistryError::NoModel { .. } | RegistryError::NoAlias { .. }) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The same for a run that came to a model.
+    pub(crate) fn incumbent(
+        &self,
+        model: &str,
+        alias: &str,
+        artifact: Digest,
+    ) -> Result<Option<Incumbent>, RegistryError> {
+        match self.at_alias(model, alias) {
+            Err(RegistryError::VersionChanged { version, .. })
+                if self.on_record_now()?.artifact(model, version) == Some(artifact) =>
+            {
+                Ok(Some(Incumbent::Same(version)))
+            }
+            found => Ok(found?.map(|version| Incumbent::Known(Box::new(version)))),
         }
     }
 

@@ -185,6 +185,11 @@ impl OnRecord {
         self.aliases.get(&key).map(|moved| moved.to)
     }
 
+    /// The model file of a version.
+    pub(crate) fn artifact(&self, model: &str, version: u64) -> Option<Digest> {
+        self.version(model, version).map(|known| known.artifact)
+    }
+
     /// All aliases, by model and name.
     pub(crate) fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
         let keys = self.aliases.keys();

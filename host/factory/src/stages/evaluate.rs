@@ -17,7 +17,7 @@ use crate::metrics::{
     self, Anomaly, Binary, Clustering, EvaluateOptions, Evaluation, Lengths, Metric, Multiclass,
     Outcomes, Regression, Text,
 };
-use crate::registry::{DEFAULT_ALIAS, ModelVersion};
+use crate::registry::{DEFAULT_ALIAS, Incumbent, ModelVersion};
 use crate::report;
 
 /// The name of the stage.
@@ -60,11 +60,18 @@ pub(crate) async fn evaluate(line: &Line<'_>, mut trained: Trained) -> Result<Ev
         .stage(STAGE, async {
             let register = &line.sections().register;
             let alias = register.alias.as_deref().unwrap_or(DEFAULT_ALIAS);
-            let champion = line.workspace.registry().at_alias(&register.model, alias)?;
+            let registry = line.workspace.registry();
+            let champion = registry.incumbent(&register.model, alias, trained.output.artifact)?;
             let (kept, key) = own(line, &mut trained).await?;
             let evaluation = kept.output.evaluation;
             let champion = match champion {
-                Some(version) => Some(challenge(line, &mut trained, &version).await?),
+                Some(Incumbent::Known(version)) => {
+                    Some(challenge(line, &mut trained, &version).await?)
+                }
+                Some(Incumbent::Same(version)) => Some(Champion {
+                    version,
+                    evaluation: Some(evaluation.clone()),
+                }),
                 None => None,
             };
             line.write_report(|report| {

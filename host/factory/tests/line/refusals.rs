@@ -88,6 +88,33 @@ async fn a_number_that_is_changed_by_hand_gets_nothing_past_the_gate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_champion_that_is_changed_by_hand_is_written_anew_by_the_run_that_comes_to_it() {
+    let bench = Bench::new();
+    let version = bench.completes().await.version;
+    let database = rusqlite::Connection::open(bench.path("state/state.sqlite"));
+    let change = "UPDATE model_versions
+                  SET document = json_set(document, '$.grants.clock', json('true'))";
+    let changed = database.expect("it is there").execute(change, []);
+    assert_eq!(changed, Ok(1));
+    let model = version.model.as_str();
+    let workspace = bench.workspace();
+    let asked = workspace.registry().resolve(model, None);
+    let error = asked
+        .expect_err("it is not what was registered")
+        .to_string();
+    assert!(error.contains("run the pipeline again"), "{error}");
+
+    // As it says.
+    let again = bench.completes().await;
+    assert_eq!((again.version.version, again.new), (1, false));
+    let found = workspace
+        .registry()
+        .resolve(model, None)
+        .expect("as it was");
+    assert_eq!(found.grants, version.grants);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rule_that_fails_is_named_with_its_numbers() {
     let bench = Bench::new();
     bench.change("mostly: 0.98", "mostly: 0.999");
