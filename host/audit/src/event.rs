@@ -333,6 +333,9 @@ pub enum Event {
         seconds: f64,
         /// The most bytes of tensors, weights and working memory that were held at one time.
         peak_bytes: u64,
+        /// Floating-point operations that its programs were planned to take.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        flops: u64,
     },
     /// What an instance of a plugin was asked and answered was kept, so that it can be replayed.
     Recorded {

@@ -550,13 +550,8 @@ impl Instance {
             exchanges: state.exchanges.clone(),
         });
         let usage = usage_of(state);
-        let (programs, took, peak_bytes) = state.compute.budget.used();
-        let computed = (peak_bytes > 0).then_some(Computed {
-            programs,
-            took,
-            peak_bytes,
-        });
         let device = state.compute.device.kind();
+        let computed = state.compute.budget.used();
         let computed = computed.map(|computed| (device, computed));
         self.record_end(&state.actor, computed, &usage, outcome);
         let memory_bytes = usage.peak_memory_bytes;
@@ -605,6 +600,7 @@ impl Instance {
             programs: computed.programs,
             seconds: computed.took.as_secs_f64(),
             peak_bytes: computed.peak_bytes,
+            flops: computed.flops,
         });
         let ended = Event::CallsFinished {
             run: run(),

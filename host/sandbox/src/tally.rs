@@ -32,11 +32,12 @@ pub struct Sum {
 }
 
 /// What the tensor programs of an instance came to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Computed {
     pub(crate) programs: u32,
     pub(crate) took: Duration,
     pub(crate) peak_bytes: u64,
+    pub(crate) flops: u64,
 }
 
 impl Tally {
@@ -125,6 +126,7 @@ mod tests {
             programs: 1,
             took: Duration::from_millis(2),
             peak_bytes,
+            flops: 0,
         };
         tally.count_rows(3);
         assert!(!tally.is_empty(), "somebody asks");

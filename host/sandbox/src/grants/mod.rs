@@ -302,6 +302,9 @@ pub struct ComputeGrant {
     pub programs: u32,
     /// Programs, sessions and tensors that an instance holds at one time.
     pub handles: u32,
+    /// Floating-point operations over the life of an instance, as its runs, trainings and answers are
+    /// planned before they begin.
+    pub flops: u64,
 }
 
 impl Default for ComputeGrant {
@@ -311,6 +314,8 @@ impl Default for ComputeGrant {
             time: TimeSpan::from_secs(600),
             programs: 16,
             handles: 1024,
+            // An hour of a fast GPU.
+            flops: 1_000_000_000_000_000_000,
         }
     }
 }

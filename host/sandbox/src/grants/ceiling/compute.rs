@@ -9,9 +9,11 @@ pub(super) fn compare(asked: &ComputeGrant, most: &ComputeGrant, found: &mut Fou
         time,
         programs,
         handles,
+        flops,
     } = asked;
     found.at_most::<ByteSize>("compute.memory", *memory, most.memory);
     found.at_most::<TimeSpan>("compute.time", *time, most.time);
     found.at_most("compute.programs", *programs, most.programs);
     found.at_most("compute.handles", *handles, most.handles);
+    found.at_most("compute.flops", *flops, most.flops);
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::grants::ComputeGrant;
+use crate::tally::Computed;
 
 /// A budget that is used up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(crate) struct Budget {
     programs: u32,
     handles_limit: u32,
     handles: u32,
+    flops_limit: u64,
+    flops: u64,
 }
 
 impl Budget {
@@ -41,6 +44,8 @@ impl Budget {
             programs: 0,
             handles_limit: grant.map_or(0, |grant| grant.handles),
             handles: 0,
+            flops_limit: grant.map_or(0, |grant| grant.flops),
+            flops: 0,
         }
     }
 
@@ -71,6 +76,11 @@ impl Budget {
         self.memory = self.memory.saturating_sub(bytes);
     }
 
+    #[cfg(test)]
+    pub(super) fn limit_flops(&mut self, flops: u64) {
+        self.flops_limit = flops;
+    }
+
     /// Takes a handle, until it is given back.
     pub(crate) fn take_handle(&mut self) -> Result<(), Overdrawn> {
         if self.handles >= self.handles_limit {
@@ -99,6 +109,23 @@ impl Budget {
         Ok(())
     }
 
+    /// Takes bytes, until they are given back, and operations, for good.
+    pub(crate) fn take_run(&mut self, bytes: u64, flops: u64) -> Result<(), Overdrawn> {
+        let total = self.flops.saturating_add(flops);
+        if total > self.flops_limit {
+            return Err(Overdrawn {
+                key: "flops",
+                detail: format!(
+                    "wants {flops} floating-point operations on top of {}, of {} in all",
+                    self.flops, self.flops_limit
+                ),
+            });
+        }
+        self.take_memory(bytes)?;
+        self.flops = total;
+        Ok(())
+    }
+
     /// Whether there is time to compute at all.
     pub(crate) fn check_time(&self) -> Result<(), Overdrawn> {
         if self.time_left().is_zero() {
@@ -114,9 +141,14 @@ impl Budget {
         self.time = self.time.saturating_add(time);
     }
 
-    /// Programs compiled, the time that was computed, and the most bytes that were held.
-    pub(crate) fn used(&self) -> (u32, Duration, u64) {
-        (self.programs, self.time, self.peak_memory)
+    /// What was used of it; nothing where no byte was ever held.
+    pub(crate) fn used(&self) -> Option<Computed> {
+        (self.peak_memory > 0).then_some(Computed {
+            programs: self.programs,
+            took: self.time,
+            peak_bytes: self.peak_memory,
+            flops: self.flops,
+        })
     }
 
     pub(crate) fn time_left(&self) -> Duration {
@@ -135,6 +167,7 @@ mod tests {
             time: TimeSpan::from_millis(10),
             programs: 1,
             handles: 2,
+            flops: 1000,
         }))
     }
 
@@ -161,9 +194,23 @@ mod tests {
     }
 
     #[test]
+    fn operations_are_spent_where_their_bytes_are_there() {
+        let mut budget = budget();
+        assert_eq!(budget.used(), None);
+        budget.take_run(10, 600).expect("600 of 1000");
+        assert_eq!(budget.take_run(10, 401).expect_err("1001").key, "flops");
+        assert_eq!(budget.take_run(100, 400).expect_err("110").key, "memory");
+        budget.take_run(0, 400).expect("all of them");
+        assert_eq!(budget.take_run(0, u64::MAX).expect_err("more").key, "flops");
+        let used = budget.used().expect("something was held");
+        assert_eq!((used.flops, used.peak_bytes), (1000, 10));
+    }
+
+    #[test]
     fn without_a_grant_nothing_may_be_spent() {
         let mut budget = Budget::new(None);
         assert!(budget.take_memory(1).is_err());
+        assert!(budget.take_run(0, 1).is_err());
         assert!(budget.take_handle().is_err());
         assert!(budget.take_program().is_err());
         assert!(budget.check_time().is_err());

@@ -194,13 +194,14 @@ impl compute::HostForest for ComputeView<'_> {
         let rows = size.rows.saturating_add(size.validation_rows);
         let scratch = encode::bytes(&bindings, &names(&bindings), rows)
             .saturating_add(plan.training_bytes(size));
+        let flops = training_flops(&plan, size);
         let budget = &mut self.0.compute.budget;
         let taken = budget
             .check_time()
             .and_then(|()| budget.take_handle())
             .and_then(|()| {
                 budget
-                    .take_memory(scratch)
+                    .take_run(scratch, flops)
                     .inspect_err(|_| budget.give_handle())
             });
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
@@ -285,19 +286,19 @@ impl compute::HostForest for ComputeView<'_> {
             .saturating_mul(4 * PREDICTION_COPIES);
         let scratch =
             encode::bytes(&bindings, &names(&bindings), rows as u64).saturating_add(answers);
+        // A tree is gone down from step to step, which takes longer than an operation.
+        let operations = (rows as u64)
+            .saturating_mul(trees)
+            .saturating_mul(OPERATIONS_OF_TREE);
         let budget = &mut self.0.compute.budget;
         let taken = budget
             .check_time()
-            .and_then(|()| budget.take_memory(scratch));
+            .and_then(|()| budget.take_run(scratch, operations));
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         let workers = self.0.compute.workers.clone();
         let started = Instant::now();
         let (watch, cancel) = RunWatch::new(self.0);
         let work = move || predict(&forest, &columns, &bindings, batch, &workers, &watch);
-        // A tree is gone down from step to step, which takes longer than an operation.
-        let operations = (rows as u64)
-            .saturating_mul(trees)
-            .saturating_mul(OPERATIONS_OF_TREE);
         let predicted = if rows <= INLINE_ROWS && operations <= INLINE_OPERATIONS {
             work()
         } else {
@@ -425,6 +426,20 @@ fn predict(
         width = 2;
     }
     Tensor::from_f32(vec![encoded.rows, width], answers).map_err(invalid)
+}
+
+/// The operations of a training, at most: each row's gradients are added into the bins of each column, once
+/// for each level that trees of so many leaves need.
+fn training_flops(plan: &ForestPlan, size: TableSize) -> u64 {
+    let columns = size.numbers.saturating_add(size.categories);
+    let levels = u64::from(u32::BITS - plan.max_leaves.leading_zeros());
+    let round = size
+        .rows
+        .saturating_mul(columns)
+        .saturating_mul(levels)
+        .saturating_mul(2);
+    let rounds = u64::from(plan.rounds).saturating_mul(plan.objective.outputs() as u64);
+    round.saturating_mul(rounds)
 }
 
 /// What a forest may ask for under a budget of so many bytes.

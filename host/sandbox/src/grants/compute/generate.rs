@@ -74,10 +74,14 @@ pub(super) async fn generate(
     }
     // A token is kept with its sequence, in the completion, and on its way back to the guest.
     let tokens = prompts.iter().map(length).fold(0, usize::saturating_add) as u64;
+    // As if each waited until the longest before it had ended.
+    let turns = prompts.len().div_ceil(slots.max(1));
+    let steps = longest.saturating_mul(turns) as u64;
+    let flops = cost.flops_of_step.saturating_mul(steps);
     let scratch = cost.peak_bytes.saturating_add(tokens.saturating_mul(16));
     let taken = budget
         .check_time()
-        .and_then(|()| budget.take_memory(scratch));
+        .and_then(|()| budget.take_run(scratch, flops));
     or_answer!(taken.map_err(|overdrawn| state.overdrawn(overdrawn)));
 
     let prompts: Vec<Prompt> = prompts.into_iter().map(prompt).collect();

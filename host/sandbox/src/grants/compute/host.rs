@@ -595,7 +595,7 @@ impl ComputeView<'_> {
         let budget = &mut self.0.compute.budget;
         let taken = budget
             .check_time()
-            .and_then(|()| budget.take_memory(scratch_bytes));
+            .and_then(|()| budget.take_run(scratch_bytes, price.flops));
         or_answer!(taken.map_err(|overdrawn| self.0.overdrawn(overdrawn)));
         let started = Instant::now();
         let (watch, cancel) = RunWatch::new(self.0);

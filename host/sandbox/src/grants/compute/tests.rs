@@ -371,6 +371,22 @@ async fn a_run_of_few_rows_and_much_work_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn runs_are_refused_once_their_operations_are_spent() {
+    let mut lab = Lab::patient();
+    let session = lab.session(Text::deep());
+    lab.run(&session, 4).await.expect("there are enough");
+    let one = lab.budget().used().expect("it ran").flops;
+    assert!(one > 0);
+    lab.budget().limit_flops(one * 2);
+    lab.run(&session, 4).await.expect("as many again");
+    let refused = lab.run(&session, 4).await.expect_err("they are spent");
+    assert_eq!(refused.code, FailureCode::Exhausted, "{}", refused.message);
+    assert_eq!(lab.denied(), ["flops"]);
+    assert_eq!(lab.budget().used().expect("it ran").flops, one * 2);
+    lab.end(session);
+}
+
+#[tokio::test]
 async fn a_run_that_nobody_waits_for_is_stopped() {
     let mut lab = Lab::patient();
     let state = lab.store.data_mut();

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
 use sandcast_kernels::{
-    Feeds, Progress, RunError, Schedule, Session, StopReason, Tensor, TrainPlan,
+    Feeds, Program, Progress, RunError, RunPrice, Schedule, Session, StopReason, Tensor, TrainPlan,
 };
 use wasmtime::component::Resource;
 
@@ -48,13 +48,14 @@ pub(super) async fn train(
     let rows = rows_of(&training.batches).saturating_add(judged);
     let scratch = encode::bytes(&bindings, &inputs, rows)
         .saturating_add(peak_bytes(&program, LOSS_ENTRY).max(price.bytes));
+    let flops = flops_of(&plan, rows_of(&training.batches), &program, price);
     let material = Material::Rows {
         bindings,
         inputs,
         training: training.batches,
         validation: validation.map(|dataset| dataset.batches),
     };
-    work(state, session, material, scratch, &plan).await
+    work(state, session, material, (scratch, flops), &plan).await
 }
 
 /// Trains a session on given inputs.
@@ -92,11 +93,12 @@ pub(super) async fn train_on(
         .saturating_add(judged)
         .saturating_add(rows.saturating_mul(8))
         .saturating_add(peak_bytes(&program, LOSS_ENTRY).max(price.bytes));
+    let flops = flops_of(&plan, rows, &program, price);
     let material = Material::Feeds {
         training,
         validation,
     };
-    work(state, session, material, scratch, &plan).await
+    work(state, session, material, (scratch, flops), &plan).await
 }
 
 /// Trains on a thread of its own, within the budget.
@@ -104,13 +106,13 @@ async fn work(
     state: &mut State,
     session: &Resource<SessionHandle>,
     material: Material,
-    scratch: u64,
+    (scratch, flops): (u64, u64),
     plan: &compute::TrainPlan,
 ) -> wasmtime::Result<Result<compute::TrainReport, Failure>> {
     let budget = &mut state.compute.budget;
     let taken = budget
         .check_time()
-        .and_then(|()| budget.take_memory(scratch));
+        .and_then(|()| budget.take_run(scratch, flops));
     or_answer!(taken.map_err(|overdrawn| state.overdrawn(overdrawn)));
 
     // The session moves to the other thread and back. Nobody else can hold it: it is shared only
@@ -260,6 +262,16 @@ impl Job {
             Err(error) => Err(Stopped::Failed(run_failure(&error))),
         }
     }
+}
+
+/// The operations of a training that goes on to the end of its plan.
+fn flops_of(plan: &compute::TrainPlan, rows: u64, program: &Program, judging: RunPrice) -> u64 {
+    let step = program.costs().iter().find(|cost| cost.entry == LOSS_ENTRY);
+    let rows = plan.epoch_rows.map_or(rows, u64::from);
+    let batches = rows.div_ceil(u64::from(plan.batch_rows).max(1));
+    let epoch = step.map_or(0, |step| step.flops.saturating_mul(batches));
+    let epoch = epoch.saturating_add(judging.flops);
+    epoch.saturating_mul(u64::from(plan.epochs))
 }
 
 fn no_loss() -> Failure {
