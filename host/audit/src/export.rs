@@ -481,6 +481,7 @@ What a plugin could do, did, and who allowed it, and a decision shown again:
     sandcast audit who --from THIS-FOLDER --key KEY
     sandcast replay --from THIS-FOLDER --key KEY
 
+Where the first entry is not 1, what was loaded, approved and allowed before it is not here.
 A leaf of the tree is a line of log.jsonl without its newline. The specifications:
 https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint, https://c2sp.org/tlog-tiles and RFC 6962.
 "

@@ -516,6 +516,78 @@ fn an_export_says_what_a_plugin_could_do_did_and_who_allowed_it() {
 }
 
 #[test]
+fn an_export_that_begins_late_says_that_it_does() {
+    let (folder, state) = state();
+    let log = AuditLog::open(&state.join("audit")).expect("opens");
+    let plugin = PluginRef {
+        id: "acme/rules".to_owned(),
+        version: "1.0.0".to_owned(),
+        role: "validator".to_owned(),
+        digest: Digest::of(b"rules"),
+    };
+    let trusted = |reason: &str| Event::StandingChanged {
+        plugin: plugin.clone(),
+        from: None,
+        to: sandcast_audit::Standing::Trusted,
+        throttled: false,
+        accepts: false,
+        operator: Some("bob".to_owned()),
+        reason: reason.to_owned(),
+        run: None,
+        approval: None,
+    };
+    log.append(trusted("ticket 1")).expect("appends");
+    std::thread::sleep(Duration::from_millis(2));
+    let since = Timestamp::now().to_string();
+    std::thread::sleep(Duration::from_millis(2));
+    for event in [
+        Event::CallsFinished {
+            run: None,
+            plugin: plugin.clone(),
+            stage: "validate".to_owned(),
+            host_calls: [("columns.read".to_owned(), 1)].into(),
+            bytes_in: 0,
+            bytes_out: 0,
+            guest_seconds: 0.5,
+            peak_memory_bytes: 1 << 20,
+            outcome: "finished".to_owned(),
+        },
+        trusted("ticket 2"),
+    ] {
+        log.append(event).expect("appends");
+    }
+    drop(log);
+    let key = done(&state, &["key", "show"]).trim().to_owned();
+    let (whole, late) = (folder.path().join("whole"), folder.path().join("late"));
+    done(&state, &["export", text(&whole)]);
+    let exported = json(
+        &state,
+        &["export", text(&late), "--since", &since, "--json"],
+    );
+    assert_eq!(exported["first"], 8);
+
+    let nowhere = folder.path().join("nowhere");
+    for what in ["plugin", "who"] {
+        for (export, begins) in [(&whole, 1), (&late, 8)] {
+            let arguments = [what, "acme/rules", "--from", text(export), "--key", &key];
+            let told = run(&nowhere, &arguments);
+            assert_eq!(told.status.code(), Some(0), "{told:?}");
+            let noted = String::from_utf8_lossy(&told.stderr).into_owned();
+            assert_eq!(
+                noted.contains("this export begins with entry 8: what was loaded"),
+                begins == 8,
+                "{noted}"
+            );
+            let said = String::from_utf8_lossy(&told.stdout).into_owned();
+            assert!(said.contains("ticket 2"), "{said}");
+            assert_eq!(said.contains("ticket 1"), begins == 1, "{said}");
+            let all = json(&nowhere, &[&arguments[..], &["--json"]].concat());
+            assert_eq!(all[0]["record_begins"], begins, "{all}");
+        }
+    }
+}
+
+#[test]
 fn old_entries_leave_for_an_archive_and_everything_still_checks() {
     let (folder, state) = state();
     let log = AuditLog::open(&state.join("audit")).expect("opens");

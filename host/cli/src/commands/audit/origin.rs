@@ -1,6 +1,6 @@
 //! Which log is read: that of the state, or one that somebody was handed, which is verified first.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sandcast_audit::{Entry, SignedCheckpoint, Trust, VerifierKey};
@@ -60,31 +60,67 @@ impl OriginArguments {
         Ok(folder.clone())
     }
 
-    /// All entries of the log, and its folder.
-    pub(super) fn entries(
+    /// All entries of the log that are there.
+    pub(super) fn record(
         &self,
         global: &GlobalArguments,
         output: &Output,
-    ) -> Result<(PathBuf, Vec<Entry>), Failure> {
+    ) -> Result<Record, Failure> {
         let folder = self.folder(global, output)?;
         let entries = sandcast_audit::read(&folder).or_reject()?;
-        Ok((folder, entries.collect::<Result<_, _>>().or_reject()?))
+        Ok(Record {
+            entries: entries.collect::<Result<_, _>>().or_reject()?,
+            archived: sandcast_audit::archived_entries(&folder).or_reject()?,
+        })
     }
 
     /// Says what of the log is somewhere else by now.
-    pub(super) fn note_archived(
-        &self,
-        folder: &std::path::Path,
-        output: &Output,
-    ) -> Result<(), Failure> {
-        let archived = sandcast_audit::archived_entries(folder).or_reject()?;
-        if archived > 0 {
+    pub(super) fn note_archived(&self, folder: &Path, output: &Output) -> Result<(), Failure> {
+        note_archived(
+            sandcast_audit::archived_entries(folder).or_reject()?,
+            output,
+        );
+        Ok(())
+    }
+}
+
+/// What is read of a log.
+pub(super) struct Record {
+    /// The entries that are there, oldest first.
+    pub(super) entries: Vec<Entry>,
+    /// How many came before them and were archived; a few of these are there all the same.
+    archived: u64,
+}
+
+impl Record {
+    /// The first entry from which on they are all there: 1 where nothing is missing before it.
+    pub(super) fn begins(&self) -> u64 {
+        match self.archived {
+            0 => self.entries.first().map_or(1, |entry| entry.sequence),
+            archived => archived + 1,
+        }
+    }
+
+    /// Says what came before, and is not told of.
+    pub(super) fn note_beginning(&self, output: &Output) {
+        let begins = self.begins();
+        if self.archived == 0 && begins > 1 {
             output.note(format_args!(
-                "entries 1 to {} were archived, and this is what came after them; an archive is read with \
-                 --from FOLDER --key KEY",
-                count(archived)
+                "this export begins with entry {}: what was loaded, approved and allowed before it is not in it, \
+                 so it is not told here; an export of the whole log has it",
+                count(begins)
             ));
         }
-        Ok(())
+        note_archived(self.archived, output);
+    }
+}
+
+fn note_archived(archived: u64, output: &Output) {
+    if archived > 0 {
+        output.note(format_args!(
+            "entries 1 to {} were archived, and this is what came after them; an archive is read with \
+             --from FOLDER --key KEY",
+            count(archived)
+        ));
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     hand_over::time,
-    origin::OriginArguments,
+    origin::{OriginArguments, Record},
     show::{describe, shown_time},
     who,
 };
@@ -49,6 +49,8 @@ impl PluginArguments {
 #[derive(Debug, Serialize)]
 struct Told {
     plugin: PluginRef,
+    /// The first entry of the record; what was before it is not told.
+    record_begins: u64,
     /// What it could do: each way in which it was loaded, the latest last.
     loaded: Vec<Loaded>,
     /// How often it was refused, by the reason.
@@ -120,8 +122,8 @@ pub(super) fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let (folder, entries) = arguments.origin.entries(global, output)?;
-    let told = tell_all(&entries, arguments);
+    let record = arguments.origin.record(global, output)?;
+    let told = tell_all(&record, arguments);
     if output.wants_json() {
         output.json(&told)?;
     } else {
@@ -129,10 +131,10 @@ pub(super) fn execute(
             if number > 0 {
                 output.line("")?;
             }
-            tell(told, &entries, output)?;
+            tell(told, &record.entries, output)?;
         }
     }
-    arguments.origin.note_archived(&folder, output)?;
+    record.note_beginning(output);
     if told.is_empty() {
         return Err(Failure::rejected_because(
             "no such plugin did anything on this record or was refused, or not in that time",
@@ -142,7 +144,8 @@ pub(super) fn execute(
     Ok(Exit::Done)
 }
 
-fn tell_all(entries: &[Entry], arguments: &PluginArguments) -> Vec<Told> {
+fn tell_all(record: &Record, arguments: &PluginArguments) -> Vec<Told> {
+    let (entries, begins) = (&record.entries[..], record.begins());
     let wanted = Wanted::new(entries, arguments.what.as_deref());
     let mut found: BTreeMap<Digest, Told> = BTreeMap::new();
     let mut refused: Vec<(&Digest, &String, &String)> = Vec::new();
@@ -174,7 +177,7 @@ fn tell_all(entries: &[Entry], arguments: &PluginArguments) -> Vec<Told> {
             continue;
         }
         let told = found.entry(plugin.digest);
-        let told = told.or_insert_with(|| Told::of(plugin.clone()));
+        let told = told.or_insert_with(|| Told::of(plugin.clone(), begins));
         if matches!(entry.event, Event::PluginLoaded { .. }) {
             told.load(entry, early);
         } else if !early {
@@ -189,7 +192,7 @@ fn tell_all(entries: &[Entry], arguments: &PluginArguments) -> Vec<Told> {
             Some(told) => told,
             None if wanted.is_refused(name, digest) => never_loaded
                 .entry((*digest, name.as_str()))
-                .or_insert_with(|| Told::of(never_seen(name, *digest))),
+                .or_insert_with(|| Told::of(never_seen(name, *digest), begins)),
             None => continue,
         };
         *told.refused.entry(reason.clone()).or_default() += 1;
@@ -339,9 +342,10 @@ fn run_of(event: &Event) -> Option<&str> {
 }
 
 impl Told {
-    fn of(plugin: PluginRef) -> Self {
+    fn of(plugin: PluginRef, record_begins: u64) -> Self {
         Self {
             plugin,
+            record_begins,
             loaded: Vec::new(),
             refused: BTreeMap::new(),
             did: Did::default(),

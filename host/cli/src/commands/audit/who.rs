@@ -37,6 +37,8 @@ impl WhoArguments {
 /// One answer, as `--json` prints it.
 #[derive(Serialize)]
 struct Told<'a> {
+    /// The first entry of the record; what was before it is not told.
+    record_begins: u64,
     entry: u64,
     time: &'a str,
     event: &'a Event,
@@ -47,18 +49,20 @@ pub(super) fn execute(
     global: &GlobalArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let (folder, entries) = arguments.origin.entries(global, output)?;
+    let record = arguments.origin.record(global, output)?;
+    let entries = &record.entries;
     let found = match &arguments.what {
         None => entries
             .iter()
             .filter(|entry| allows(&entry.event))
             .collect(),
-        Some(what) => about(&entries, what),
+        Some(what) => about(entries, what),
     };
     if output.wants_json() {
         let told: Vec<Told<'_>> = found
             .iter()
             .map(|entry| Told {
+                record_begins: record.begins(),
                 entry: entry.sequence,
                 time: &entry.time,
                 event: &entry.event,
@@ -75,7 +79,7 @@ pub(super) fn execute(
             ))?;
         }
     }
-    arguments.origin.note_archived(&folder, output)?;
+    record.note_beginning(output);
     if found.is_empty() {
         return Err(Failure::rejected_because(
             "nothing of that is on record here",
