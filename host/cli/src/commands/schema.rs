@@ -1,4 +1,4 @@
-//! `sandcast schema`: the JSON Schemas of the files that people write.
+//! `sandcast schema`: the JSON Schemas of the files that people write, and of the audit log that they read.
 
 use clap::{Args, ValueEnum};
 
@@ -12,6 +12,7 @@ Examples:
   sandcast schema > pipeline.schema.json
   sandcast schema ceiling > ceiling.schema.json
   sandcast schema trust > trust.schema.json
+  sandcast schema entry > entry.schema.json         a line of the audit log, with every event
 
 An editor with a YAML language server completes and checks pipeline files with it when their first
 line is:
@@ -34,6 +35,8 @@ enum Which {
     Ceiling,
     /// Who may sign plugins on a host
     Trust,
+    /// A line of the audit log
+    Entry,
 }
 
 pub(crate) fn execute(arguments: &SchemaArguments, output: &Output) -> Result<Exit, Failure> {
@@ -41,6 +44,7 @@ pub(crate) fn execute(arguments: &SchemaArguments, output: &Output) -> Result<Ex
         Which::Pipeline => sandcast_factory::config::schema(),
         Which::Ceiling => sandcast_factory::config::ceiling_schema(),
         Which::Trust => sandcast_factory::config::trust_schema(),
+        Which::Entry => sandcast_audit::entry_schema(),
     };
     output.json(&schema)?;
     Ok(Exit::Done)
