@@ -550,6 +550,7 @@ fn an_export_that_begins_late_says_that_it_does() {
             bytes_out: 0,
             guest_seconds: 0.5,
             peak_memory_bytes: 1 << 20,
+            denials: 0,
             outcome: "finished".to_owned(),
         },
         trusted("ticket 2"),

@@ -23,6 +23,7 @@ fn granted(isolation: Isolation) -> Grants {
             time: TimeSpan::from_millis(3_000),
             programs: 64,
             handles: 1_000,
+            ..ComputeGrant::default()
         }),
         limits: Limits {
             memory: ByteSize::from_mib(256),
