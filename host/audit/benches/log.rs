@@ -68,7 +68,7 @@ fn append(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// An entry that is pushed to the disk, as is its head, and a signed checkpoint.
+/// An entry that is pushed to the disk, its head, which is not, and a signed checkpoint.
 #[divan::bench(sample_count = 50, sample_size = 4)]
 fn append_boundary(bencher: Bencher<'_, '_>) {
     let (_dir, log) = log();
