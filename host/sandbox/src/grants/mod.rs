@@ -1,6 +1,9 @@
-//! What a plugin may use. One file per capability: its configuration, its check, its state in an
-//! instance, its linking, and the tests that it is allowed and that it is denied.
-//! What is not granted is not linked.
+//! What a plugin may use. One file or folder per capability: its configuration, its check, its state in
+//! an instance and its linking. The tests that it is allowed and that it is denied lie beside it, in
+//! `tests.rs` here and in `tests/tests/system`.
+//!
+//! What is not granted is not linked, but for what the standard library of a guest imports unasked:
+//! clocks, random numbers and folders are linked then and deny, and `wasi:cli` is linked to stubs.
 
 pub(crate) mod blob;
 mod ceiling;
