@@ -292,6 +292,7 @@ const GUESTS: &[Row] = &[
     row("hostile-adapter", "giant-windows", Class::Compute, Must::Failure),
     row("hostile-adapter", "giant-repetition", Class::Compute, Must::Failure),
     row("hostile-adapter", "train-on-forever", Class::Spin, Must::Failure),
+    row("hostile-adapter", "train-beyond-count", Class::Compute, Must::Failure),
     row("hostile-adapter", "train-on-tokens-outside", Class::Compute, Must::Failure),
     row("hostile-adapter", "giant-prompt", Class::HostMemory, Must::Failure),
     row("hostile-adapter", "prompt-outside", Class::Compute, Must::Failure),

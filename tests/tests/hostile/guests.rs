@@ -139,6 +139,8 @@ async fn policies() {
 /// What was tried and found good is held in production as anything else is.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_behaves_where_it_is_tried_passes_and_is_held_all_the_same() {
+    // No bomb of another test goes off meanwhile.
+    let yard = Yard::new("tried").await;
     let component = std::fs::read(built("tests/guests/hostile-policy")).expect("the guest");
     let options = TrialOptions {
         configuration: json!({ "behaviour": "once-let-in" }),
@@ -148,6 +150,7 @@ async fn one_that_behaves_where_it_is_tried_passes_and_is_held_all_the_same() {
     let examined = examine(&component, &options, |_| {}).await;
     let examination = examined.expect("it can be tried");
     assert!(examination.is_passed(), "{:#?}", examination.trials);
+    yard.finish();
     // `policies` has the row: in production it is stopped in time, and nobody else is.
 }
 

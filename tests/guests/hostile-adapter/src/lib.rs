@@ -105,6 +105,8 @@ enum Behaviour {
     GiantRepetition,
     /// Training on given inputs without end.
     TrainOnForever,
+    /// Training on given inputs that counts more operations than there are for it.
+    TrainBeyondCount,
     /// Training on tokens that are not in the vocabulary.
     TrainOnTokensOutside,
     /// A prompt longer than the context.
@@ -356,10 +358,14 @@ fn misuse(behaviour: Behaviour) -> Result<(), Failure> {
             let repeated = || Tensor::repeated(&values(16, 1), u32::MAX);
             session.train_on(both(&repeated)?, None, plan(behaviour))?;
         }
-        Behaviour::TrainOnForever | Behaviour::TrainOnTokensOutside => {
+        Behaviour::TrainOnForever
+        | Behaviour::TrainBeyondCount
+        | Behaviour::TrainOnTokensOutside => {
             let outside = behaviour == Behaviour::TrainOnTokensOutside;
             let token = if outside { -7 } else { 1 };
-            let windows = || Tensor::windows(&values(10_000, token), 16, 1);
+            let many = behaviour == Behaviour::TrainBeyondCount;
+            let count = if many { 10_000 } else { 2_000 };
+            let windows = || Tensor::windows(&values(count, token), 16, 1);
             session.train_on(both(&windows)?, None, plan(behaviour))?;
         }
         Behaviour::GiantPrompt => {
@@ -388,7 +394,7 @@ fn plan(behaviour: Behaviour) -> TrainPlan {
     TrainPlan {
         epochs: if matches!(
             behaviour,
-            Behaviour::TrainForever | Behaviour::TrainOnForever
+            Behaviour::TrainForever | Behaviour::TrainOnForever | Behaviour::TrainBeyondCount
         ) {
             u32::MAX
         } else {
@@ -531,6 +537,7 @@ impl Adapter for Hostile {
             | Behaviour::GiantWindows
             | Behaviour::GiantRepetition
             | Behaviour::TrainOnForever
+            | Behaviour::TrainBeyondCount
             | Behaviour::TrainOnTokensOutside
             | Behaviour::GiantPrompt
             | Behaviour::PromptOutside
