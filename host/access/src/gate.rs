@@ -188,7 +188,8 @@ impl Gate {
         };
         // Read for each call, so that a change holds from the next one on.
         let policies = Policies::of_state(guarded.store.folder());
-        let policy_set = policies.as_ref().ok().map(Policies::digest);
+        let text = policies.as_ref().ok().map(|it| it.text.as_bytes());
+        let policy_set = text.map(|text| self.audit.keep(text)).transpose()?;
         let decided = match policies {
             Ok(policies) => {
                 self.decide(&policies, token, action, resource, context)

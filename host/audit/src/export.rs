@@ -1,5 +1,6 @@
 //! A copy of a log for an auditor: the entries, the tree of all of them, and every checkpoint.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,10 +14,11 @@ use crate::batch::{Batch, Checked};
 use crate::checkpoint::{CHECKPOINTS_FILE, CheckpointReader, Next, SignedCheckpoint};
 use crate::entry::open_line;
 use crate::head::LOG_FILE;
+use crate::texts::{self, TEXTS_FOLDER};
 use crate::tiles::{Tile, Tiles, read_leaves};
 use crate::tree::TreeHash;
 use crate::verify::{Fault, Trust, VerifyError, VerifyReport, verify_with};
-use crate::{AuditError, AuditLog, entry_schema, small};
+use crate::{AuditError, AuditLog, Digest, entry_schema, small};
 
 /// The newest checkpoint of an export, alone.
 pub(crate) const CHECKPOINT_FILE: &str = "checkpoint";
@@ -103,6 +105,8 @@ pub struct ExportReport {
     pub present: (u64, u64),
     /// How many files of tiles there are.
     pub tiles: u64,
+    /// How many texts that these entries name are with it.
+    pub texts: u64,
     /// What checking the export came to, by the log's own key.
     pub verified: VerifyReport,
 }
@@ -173,7 +177,7 @@ pub(crate) fn export_part(
         checkpoint,
     };
     let manifest = exporter.manifest(part)?;
-    let tiles = exporter.write(&manifest)?;
+    let Written { tiles, texts } = exporter.write(&manifest)?;
     let trust = Trust {
         keys: log.key().into_iter().collect(),
         checkpoints: Vec::new(),
@@ -183,6 +187,7 @@ pub(crate) fn export_part(
     Ok(ExportReport {
         present: (manifest.first, manifest.last),
         tiles,
+        texts,
         verified,
     })
 }
@@ -208,11 +213,19 @@ struct Passing<'a> {
     line: Option<(&'a [u8], &'a str)>,
     /// Its line, where it is about keys.
     key_line: Option<&'a [u8]>,
+    /// What kind of event it is; nothing for one that was archived.
+    name: &'a str,
     leaf: TreeHash,
 }
 
 fn changed(file: Unreadable) -> ExportError {
     ExportError::NotWhole(file.into())
+}
+
+/// How many files of two kinds there are.
+struct Written {
+    tiles: u64,
+    texts: u64,
 }
 
 struct Exporter {
@@ -300,6 +313,7 @@ impl Exporter {
                     sequence,
                     line: Some((checked.line, &entry.time)),
                     key_line: is_key.then_some(checked.line),
+                    name: &entry.event.name,
                     leaf: checked.leaf,
                 })?;
             }
@@ -334,6 +348,7 @@ impl Exporter {
                 sequence,
                 line: None,
                 key_line: line.as_deref().filter(|_| is_key),
+                name: "",
                 leaf,
             })
         };
@@ -346,7 +361,7 @@ impl Exporter {
         result
     }
 
-    fn write(&self, manifest: &Manifest) -> Result<u64, ExportError> {
+    fn write(&self, manifest: &Manifest) -> Result<Written, ExportError> {
         let create = |name: &str| {
             let path = self.to.join(name);
             match File::create_new(&path) {
@@ -362,11 +377,15 @@ impl Exporter {
         let mut keys = None;
         let mut tiles = Tiles::new(manifest.is_whole());
         let mut count = 0;
+        let mut named: BTreeSet<Digest> = BTreeSet::new();
         self.each(|passing| {
             let line = passing.line.map(|(line, _)| line);
             let is_in = (manifest.first..=manifest.last).contains(&passing.sequence);
             match (is_in, line, passing.key_line) {
-                (true, Some(line), _) => log.write_all(line).map_err(failed)?,
+                (true, Some(line), _) => {
+                    log.write_all(line).map_err(failed)?;
+                    named.extend(texts::named_in(passing.name, line));
+                }
                 // What was asked for by number was archived meanwhile.
                 (true, None, _) => return Err(ExportError::Empty),
                 (false, _, Some(line)) => {
@@ -407,6 +426,26 @@ impl Exporter {
             file.flush()
                 .and_then(|()| file.get_ref().sync_all())
                 .map_err(failed)?;
+        }
+        Ok(Written {
+            tiles: count,
+            texts: self.write_texts(&named)?,
+        })
+    }
+
+    /// Copies those of the named texts that are kept here: an earlier version kept none.
+    fn write_texts(&self, named: &BTreeSet<Digest>) -> Result<u64, ExportError> {
+        let folder = self.to.join(TEXTS_FOLDER);
+        let mut count = 0;
+        for digest in named {
+            let Some(text) = texts::held(&self.from, digest).map_err(ExportError::NotWhole)? else {
+                continue;
+            };
+            let path = texts::path_of(&self.to, digest);
+            fs::create_dir_all(&folder)
+                .and_then(|()| fs::write(&path, &text))
+                .map_err(|source| ExportError::File { path, source })?;
+            count += 1;
         }
         Ok(count)
     }
@@ -472,6 +511,8 @@ tile/entries/...   the entries again, in bundles of 256; only where all entries 
                    the bundle of an entry of more than 65,535 bytes
 keys.jsonl         entries about keys that are not in log.jsonl
 export.json        which entries are here
+texts/...          pipelines, ceilings, rules of trust, policies and models that entries name by a
+                   digest (BLAKE3), each file by it: `sandcast audit text` shows them
 recordings/...     what can be replayed, where it was asked for, each file by its digest (BLAKE3)
 
 This file and entry.schema.json are for people: no signature covers them. All others are checked.

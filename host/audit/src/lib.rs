@@ -32,6 +32,7 @@ mod seal;
 mod small;
 #[cfg(test)]
 mod testing;
+mod texts;
 mod tiles;
 mod tree;
 mod verify;
@@ -53,5 +54,6 @@ pub use proof::{
 pub use read::{Entries, Position, read, read_after};
 pub use run_id::{ParseRunIdError, RunId};
 pub use seal::{SealKey, private};
+pub use texts::text_of;
 pub use tree::{ParseTreeHashError, TreeHash};
 pub use verify::{CheckpointFault, Fault, Trust, VerifyError, VerifyReport, verify, verify_with};

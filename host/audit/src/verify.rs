@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Take};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use crate::event::rotation_text;
 use crate::export::{CHECKPOINT_FILE, KEYS_FILE, Manifest};
 use crate::head::{HEAD_FILE, Head, Heads, LOG_FILE};
 use crate::note::{Note, VerifierKey};
+use crate::texts;
 use crate::tiles::{Tile, Tiles, read_leaves};
 use crate::tree::{Frontier, TreeHash};
 use crate::{Digest, Entry, Event, small};
@@ -97,6 +99,8 @@ struct Verifier<'a> {
     trusted: u64,
     /// The last replacement of a key that nobody vouched for.
     replaced: Option<(u64, VerifierKey, String)>,
+    /// The texts that entries name.
+    texts: BTreeSet<Digest>,
     report: VerifyReport,
 }
 
@@ -176,6 +180,7 @@ impl<'a> Verifier<'a> {
             archiving_told: None,
             trusted: 0,
             replaced: None,
+            texts: BTreeSet::new(),
             report: VerifyReport::default(),
         };
         verifier.next_checkpoint()?;
@@ -447,6 +452,8 @@ impl<'a> Verifier<'a> {
         } else if entry.event.name.starts_with("key-") {
             return Err(self.line_fault(Fault::Key));
         }
+        self.texts
+            .extend(texts::named_in(&entry.event.name, checked.line));
         if entry.event.name == "log-repaired" {
             self.report.repairs.push(self.line);
         }
@@ -597,6 +604,12 @@ impl<'a> Verifier<'a> {
         let entries = self.tree.size();
         self.report.entries = entries;
         self.report.root = self.tree.root();
+        for digest in &self.texts {
+            match texts::held(self.dir, digest)? {
+                Some(_) => self.report.texts += 1,
+                None => self.report.texts_missing += 1,
+            }
+        }
         let beyond = |size| CheckpointFault::Beyond { size, entries };
         // It takes no key to write that entries were archived where it is not signed.
         let covered = match self.trust.keys.is_empty() {

@@ -156,24 +156,15 @@ impl GlobalArguments {
 
     /// Who may sign plugins, by the operator; nothing else of the rules.
     pub(crate) fn rules_of_trust(&self) -> Result<OperatorRules, Failure> {
-        let mut rules = OperatorRules::default();
         match &self.trust {
-            Some(path) => {
-                let signed = read_trust(path, &self.trust_key).or_reject()?;
-                rules.trust = signed.trust;
-                rules.trust_digest = Some(signed.digest);
-                rules.trust_signers = signed.signers;
-            }
-            None if !self.trust_key.is_empty() => {
-                return Err(Failure::rejected_because(
-                    "there is a key for the rules of trust (--trust-key or SANDCAST_TRUST_KEY), and \
-                     no rules",
-                    "name their file with --trust or SANDCAST_TRUST",
-                ));
-            }
-            None => {}
+            Some(path) => Ok(read_trust(path, &self.trust_key).or_reject()?.into()),
+            None if !self.trust_key.is_empty() => Err(Failure::rejected_because(
+                "there is a key for the rules of trust (--trust-key or SANDCAST_TRUST_KEY), and \
+                 no rules",
+                "name their file with --trust or SANDCAST_TRUST",
+            )),
+            None => Ok(OperatorRules::default()),
         }
-        Ok(rules)
     }
 
     /// A sandbox under the rules of the operator.

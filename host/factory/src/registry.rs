@@ -330,6 +330,7 @@ impl Registry {
         lineage: &Digest,
         record: &OnRecord,
     ) -> Result<(ModelVersion, bool), rusqlite::Error> {
+        self.keep(&version.lineage.text())?;
         let same = "SELECT version, document FROM model_versions WHERE model = ?1 AND lineage = ?2";
         let found = transaction
             .query_row(same, params![version.model, lineage.to_string()], |row| {
@@ -343,7 +344,7 @@ impl Registry {
             let known = known.filter(|known| record.hold(place, known, &document).is_ok());
             let Some(mut known) = known else {
                 version.version = number;
-                let document = keep_document(transaction, &version)?;
+                let document = self.replace_document(transaction, &version)?;
                 let event = registered(&version, lineage, document);
                 post(transaction, self.state.key(), &event)?;
                 return Ok((version, false));
@@ -355,7 +356,7 @@ impl Registry {
                     run: version.run,
                     model: version.model,
                     version: number,
-                    document: keep_document(transaction, &known)?,
+                    document: self.replace_document(transaction, &known)?,
                 };
                 post(transaction, self.state.key(), &event)?;
             }
@@ -377,9 +378,28 @@ impl Registry {
             document,
         ];
         transaction.execute(insert, values)?;
-        let event = registered(&version, lineage, Digest::of(document.as_bytes()));
+        let event = registered(&version, lineage, self.keep(document.as_bytes())?);
         post(transaction, self.state.key(), &event)?;
         Ok((version, true))
+    }
+
+    /// Writes what is kept with a version in place of what was, and gives back the digest of that.
+    fn replace_document(
+        &self,
+        transaction: &Transaction<'_>,
+        version: &ModelVersion,
+    ) -> Result<Digest, rusqlite::Error> {
+        let document = to_json(version)?;
+        let update = "UPDATE model_versions SET document = ?3 WHERE model = ?1 AND version = ?2";
+        let values = params![version.model, version.version as i64, document];
+        transaction.execute(update, values)?;
+        self.keep(document.as_bytes())
+    }
+
+    /// Keeps what an entry about a version names by this digest.
+    fn keep(&self, text: &[u8]) -> Result<Digest, rusqlite::Error> {
+        let kept = self.audit.keep(text);
+        kept.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
     }
 
     /// Moves an alias, and says where it pointed before.
@@ -433,18 +453,6 @@ fn document_of(
     connection
         .query_row(statement, params![model, version as i64], |row| row.get(0))
         .optional()
-}
-
-/// Writes what is kept with a version in place of what was, and gives back the digest of that.
-fn keep_document(
-    transaction: &Transaction<'_>,
-    version: &ModelVersion,
-) -> Result<Digest, rusqlite::Error> {
-    let document = to_json(version)?;
-    let update = "UPDATE model_versions SET document = ?3 WHERE model = ?1 AND version = ?2";
-    let values = params![version.model, version.version as i64, document];
-    transaction.execute(update, values)?;
-    Ok(Digest::of(document.as_bytes()))
 }
 
 fn registered(version: &ModelVersion, lineage: &Digest, document: Digest) -> Event {

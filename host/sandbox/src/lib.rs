@@ -60,10 +60,10 @@ pub use diff::{Changes, FactChange, InspectionDiff, Side, diff};
 pub use fairness::Fairness;
 pub use grants::{
     Access, BlobGrant, BlobStore, ByteSize, Capability, Ceiling, CeilingVersion, Checkpointing,
-    ComputeGrant, Excess, FileGrant, FileQuota, Grants, HttpCredential, HttpGrant, HttpMethod,
-    HttpScheme, Isolation, KeptBucket, KeptError, KeptPair, KeptState, Limits, LogGrant, LogLevel,
-    PostgresServer, RandomGrant, RecordingGrant, SecretSource, SqlAccess, SqlConnection, SqlGrant,
-    StateGrant, StoreCredentials, StoreUrl, TimeSpan,
+    ComputeDevice, ComputeGrant, Excess, FileGrant, FileQuota, Grants, HttpCredential, HttpGrant,
+    HttpMethod, HttpScheme, Isolation, KeptBucket, KeptError, KeptPair, KeptState, Limits,
+    LogGrant, LogLevel, PostgresServer, RandomGrant, RecordingGrant, SecretSource, SqlAccess,
+    SqlConnection, SqlGrant, StateGrant, StoreCredentials, StoreUrl, TimeSpan,
 };
 pub use inspect::{Import, Inspection, inspect};
 pub use instance::STRAYED;

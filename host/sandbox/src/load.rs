@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sandcast_audit::{Event, PluginRef};
+use sandcast_audit::{AuditError, Digest, Event, PluginRef};
 use thiserror::Error;
 use wasmtime::component::{Component, Linker};
 
@@ -10,7 +10,7 @@ use crate::bindings::{adapter, connector, policy, validator};
 use crate::cache;
 use crate::code;
 use crate::contract::{CONTRACT_VERSION, is_tool_export, role_export};
-use crate::grants::http::Lookups;
+use crate::grants::http::{Lookups, Rates};
 use crate::grants::{
     Capability, Excess, Grants, Isolation, blob, clock, compute, config, files, http, log, noise,
     random, sql, state,
@@ -250,6 +250,10 @@ pub(crate) async fn load(
     origin: Origin<'_>,
 ) -> Result<Plugin, LoadError> {
     let rules = sandbox.operator();
+    let (ceiling, trust) = keep_rules(sandbox, &rules).map_err(|error| LoadError::Audit {
+        name: name.to_owned(),
+        reason: error.to_string(),
+    })?;
     let outcome = check_and_compile(sandbox, &rules, name, bytes, role, grants, origin).await;
     let event = match &outcome {
         Ok(plugin) => Event::PluginLoaded {
@@ -257,11 +261,11 @@ pub(crate) async fn load(
             plugin: plugin.reference().clone(),
             name: name.to_owned(),
             grants: serde_json::to_value(plugin.grants()).unwrap_or_default(),
-            ceiling: sandbox.ceiling_digest(),
+            ceiling,
             ceiling_signers: rules.ceiling_signers.clone(),
             signers: plugin.signers().keys.clone(),
             identities: plugin.signers().identities.clone(),
-            trust: rules.trust_digest,
+            trust,
             trust_signers: rules.trust_signers.clone(),
             imports: plugin
                 .inspection()
@@ -272,7 +276,7 @@ pub(crate) async fn load(
         },
         Err(error) => Event::PluginRefused {
             name: name.to_owned(),
-            digest: Some(sandcast_audit::Digest::of(bytes)),
+            digest: Some(Digest::of(bytes)),
             reason: error.to_string(),
         },
     };
@@ -285,6 +289,15 @@ pub(crate) async fn load(
         }),
         (outcome, _) => outcome,
     }
+}
+
+/// Keeps what the operator holds plugins to beside the log that names it.
+fn keep_rules(
+    sandbox: &Sandbox,
+    rules: &OperatorRules,
+) -> Result<(Option<Digest>, Option<Digest>), AuditError> {
+    let keep = |text: Option<Vec<u8>>| text.map(|text| sandbox.audit().keep(&text)).transpose();
+    Ok((keep(rules.ceiling_text())?, keep(rules.trust_text())?))
 }
 
 async fn check_and_compile(
@@ -337,6 +350,9 @@ async fn check_and_compile(
         grant: grant.to_owned(),
         reason,
     };
+    if let Some(grant) = &grants.compute {
+        compute::check(grant, sandbox.device()).map_err(|reason| bad("compute", reason))?;
+    }
     if let Some(grant) = &grants.state {
         let usable = state::check(grant).and_then(|()| sandbox.pairs().map(|_| ()));
         usable.map_err(|reason| bad("state", reason))?;
@@ -503,6 +519,7 @@ fn prepare(
     let identity = Identity {
         name: name.to_owned(),
         reference,
+        rates: Rates::of(&grants.http),
         grants,
         lookups: Lookups::default(),
     };

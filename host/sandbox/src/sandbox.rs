@@ -48,10 +48,28 @@ pub struct OperatorRules {
     pub ceiling_signers: Vec<VerifierKey>,
     /// Who may sign the plugins of a role, beside what a pipeline says of it.
     pub trust: BTreeMap<Role, TrustRule>,
-    /// The digest of the file with these rules, for records.
-    pub trust_digest: Option<Digest>,
-    /// The keys that signed that file, for records; checked by whoever read it.
+    /// The keys that signed the file with these rules, for records; checked by whoever read it.
     pub trust_signers: Vec<VerifierKey>,
+}
+
+impl OperatorRules {
+    /// What pipelines may grant at most, as records name it by its digest.
+    pub fn ceiling_text(&self) -> Option<Vec<u8>> {
+        self.ceiling.as_ref().map(Ceiling::text)
+    }
+
+    /// Who may sign plugins, as records name it by its digest: with the roots of trust that the rules
+    /// rest on.
+    pub fn trust_text(&self) -> Option<Vec<u8>> {
+        // Every part of it is text, numbers and lists.
+        let text = || serde_json::to_vec(&self.trust).unwrap_or_default();
+        (!self.trust.is_empty()).then(text)
+    }
+
+    /// The digest of that.
+    pub fn trust_digest(&self) -> Option<Digest> {
+        self.trust_text().map(|text| Digest::of(&text))
+    }
 }
 
 /// How a [`Sandbox`] is made.
@@ -149,7 +167,6 @@ struct Shared {
     /// What plugins keep, once one of them may.
     pairs: Mutex<Option<Arc<Pairs>>>,
     operator: RwLock<Arc<OperatorRules>>,
-    ceiling_digest: Option<Digest>,
     max_component_bytes: u64,
     compile_time: Duration,
     compile_timeout: Duration,
@@ -222,7 +239,6 @@ impl Sandbox {
                 recordings: config.recordings,
                 plugin_state: config.plugin_state,
                 pairs: Mutex::new(None),
-                ceiling_digest: config.operator.ceiling.as_ref().map(Ceiling::digest),
                 operator: RwLock::new(Arc::new(config.operator)),
                 max_component_bytes: config.max_component_bytes,
                 compile_time: config.compile_time,
@@ -311,11 +327,6 @@ impl Sandbox {
             ceiling_signers,
             ..rules
         });
-    }
-
-    /// The digest of what pipelines may grant at most.
-    pub(crate) fn ceiling_digest(&self) -> Option<Digest> {
-        self.shared.ceiling_digest
     }
 
     /// What is started for processes of their own.

@@ -18,7 +18,7 @@ use crate::grants::blob::BlobState;
 use crate::grants::compute::{Budget, ComputeState};
 use crate::grants::config::ConfigState;
 use crate::grants::files::FilesState;
-use crate::grants::http::{Exchanges, HttpState, Kept, Lookups};
+use crate::grants::http::{Exchanges, HttpState, Kept, Lookups, Rates};
 use crate::grants::log::LogState;
 use crate::grants::noise::Captured;
 use crate::grants::random::RandomState;
@@ -40,6 +40,7 @@ pub(crate) struct Identity {
     pub(crate) reference: PluginRef,
     pub(crate) grants: Grants,
     pub(crate) lookups: Lookups,
+    pub(crate) rates: Rates,
 }
 
 /// Something the host refused.

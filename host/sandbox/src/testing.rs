@@ -14,7 +14,7 @@ use wasmtime::Store;
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::Resolve;
 
-use crate::grants::http::Lookups;
+use crate::grants::http::{Lookups, Rates};
 use crate::limits;
 use crate::state::{Identity, State};
 use crate::{
@@ -240,6 +240,7 @@ pub(crate) fn store(bench: &Bench, grants: Grants) -> Store<State> {
             role: "none".into(),
             digest: Digest::of(b"test"),
         },
+        rates: Rates::of(&grants.http),
         grants,
         lookups: Lookups::default(),
     };

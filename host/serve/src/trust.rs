@@ -40,7 +40,7 @@ impl fmt::Debug for TrustWatch {
 impl TrustWatch {
     /// Of the rules that the workspace was opened under.
     pub(crate) fn new(workspace: Arc<Workspace>, read: ReadRules) -> Self {
-        let digest = workspace.sandbox().operator().trust_digest;
+        let digest = workspace.sandbox().operator().trust_digest();
         Self {
             workspace,
             read,
@@ -63,10 +63,10 @@ impl TrustWatch {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.looked.elapsed() >= INTERVAL {
             match (self.read)() {
-                Ok(rules) if rules.trust_digest == known.digest => known.fault = None,
+                Ok(rules) if rules.trust_digest() == known.digest => known.fault = None,
                 Ok(rules) => {
                     tracing::info!("the operator's rules of trust changed");
-                    known.digest = rules.trust_digest;
+                    known.digest = rules.trust_digest();
                     known.fault = None;
                     known.generation += 1;
                     self.workspace.sandbox().set_trust(rules);

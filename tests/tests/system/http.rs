@@ -571,6 +571,120 @@ async fn a_credential_goes_to_the_server_and_nowhere_else() {
     );
 }
 
+/// A server that repeats what it was sent, where the path says so.
+fn repeating(mut stream: TcpStream, heard: &Mutex<Vec<String>>) {
+    let head = head_of(&mut stream);
+    heard.lock().expect("no panic").push(head.clone());
+    let sent = head
+        .lines()
+        .find_map(|line| line.strip_prefix("authorization: "))
+        .unwrap_or_default();
+    let (first, second) = sent.split_at(sent.len() / 2);
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n";
+    let pieces = match path {
+        "/field" => vec![format!(
+            "HTTP/1.1 200 OK\r\nyou-sent: {sent}\r\ncontent-length: 0\r\n\r\n"
+        )],
+        "/body" => vec![format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\nyou sent {sent}",
+            sent.len() + 9
+        )],
+        "/pieces" => vec![
+            format!("{chunked}\r\n{}", chunk(first)),
+            format!("{}0\r\n\r\n", chunk(second)),
+        ],
+        "/trailer" => vec![format!(
+            "{chunked}trailer: sent\r\n\r\n{}0\r\nsent: {sent}\r\n\r\n",
+            chunk("x")
+        )],
+        // All but its end.
+        _ => vec![
+            format!("{chunked}\r\n{}", chunk(&sent[..sent.len() - 1])),
+            "0\r\n\r\n".to_owned(),
+        ],
+    };
+    for piece in pieces {
+        let _ = stream.write_all(piece.as_bytes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_repeats_the_credential_is_held_back() {
+    const SECRET: &str = "s3cret-of-the-host";
+    let (bench, server) = (Bench::new(), Server::start_with(repeating));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    fs::write(&file, SECRET).expect("a file");
+    let mut grant = server.grant();
+    grant.credential = Some(HttpCredential {
+        header: "authorization".into(),
+        prefix: "Bearer ".into(),
+        secret: SecretSource::File(file),
+    });
+    for path in ["/field", "/body", "/pieces", "/trailer"] {
+        let before = bench.denied().len();
+        let told = bench
+            .ask(grant.clone(), json!({ "url": server.url(path) }))
+            .await;
+        assert!(!told.contains(SECRET), "{path}: {told}");
+        let denied = bench.denied().split_off(before);
+        let is_told = |it: &String| {
+            it.contains("repeats the credential")
+                && it.contains("plugins.caller.grants.http[0].credential")
+        };
+        assert!(
+            denied.len() == 1 && denied.iter().all(is_told),
+            "{path}: {denied:?}"
+        );
+    }
+    let before = bench.denied().len();
+    let almost = bench
+        .ask(grant, json!({ "url": server.url("/almost") }))
+        .await;
+    let (all_but_its_end, _) = SECRET.split_at(SECRET.len() - 1);
+    assert!(
+        almost.ends_with(&format!(": Bearer {all_but_its_end}")),
+        "what is not the secret comes through to its end: {almost}"
+    );
+    assert_eq!(bench.denied().len(), before);
+    // It is asked for as it is: compressed, nobody would see it.
+    assert!(
+        server
+            .heard()
+            .iter()
+            .all(|it| it.contains("accept-encoding: identity\r\n"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_requests_of_a_minute_are_those_of_all_instances() {
+    let (bench, server) = (Bench::new(), Server::start());
+    let mut grant = server.grant();
+    grant.requests_per_minute = Some(3.try_into().expect("not 0"));
+    let plugin = bench.load(vec![grant]).await.expect("it loads");
+    let config = json!({ "url": server.url("/ok") });
+    for _ in 0..3 {
+        let told = content(&plugin, &config).await.expect("it may");
+        assert!(told.starts_with("200 "), "{told}");
+    }
+    content(&plugin, &config)
+        .await
+        .expect_err("another instance has its requests from the same minute");
+    assert_eq!(server.heard().len(), 3, "nothing more was sent");
+    let denied = bench.denied();
+    let [denied] = &denied[..] else {
+        panic!("{denied:?}")
+    };
+    assert!(
+        denied.contains("3 requests in a minute")
+            && denied.contains("plugins.caller.grants.http[0].requests_per_minute"),
+        "{denied}"
+    );
+}
+
 fn certificate(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/certificates")

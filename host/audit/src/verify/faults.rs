@@ -53,6 +53,10 @@ pub struct VerifyReport {
     pub signed: u64,
     /// The entries whose content is here; all of them, but for an export of some.
     pub present: (u64, u64),
+    /// How many of the texts that these entries name are here, each under its digest.
+    pub texts: u64,
+    /// How many are not: an earlier version kept none.
+    pub texts_missing: u64,
 }
 
 impl Default for VerifyReport {
@@ -72,6 +76,8 @@ impl Default for VerifyReport {
             checkpoints: 0,
             signed: 0,
             present: (0, 0),
+            texts: 0,
+            texts_missing: 0,
         }
     }
 }
@@ -193,6 +199,12 @@ pub enum VerifyError {
     /// A file of an export is not what the entries make.
     #[error("{} was changed or is missing: it is not what the entries of the log make; ask for the export again", path.display())]
     TileChanged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A text is not the one that entries name.
+    #[error("{} was changed: it is not the text that entries of the log name by this digest", path.display())]
+    TextChanged {
         /// The file.
         path: PathBuf,
     },

@@ -15,8 +15,8 @@ use sandcast_factory::{
     plan::{bundle_path, read_bundle, read_signature, signature_path},
 };
 use sandcast_sandbox::{
-    IdentityRule, Inspection, MAX_ROOT_BYTES, OperatorFile, Signatures, Signers, TrustRule,
-    check_trust, sign_operator_file,
+    IdentityRule, Inspection, MAX_ROOT_BYTES, OperatorFile, OperatorRules, Signatures, Signers,
+    TrustRule, check_trust, sign_operator_file,
 };
 use serde::Serialize;
 
@@ -186,7 +186,15 @@ fn sign_file(
     // What does not make sense is not signed.
     let digest: Digest = match kind {
         OperatorFile::Ceiling => read_ceiling(path, &[]).or_reject()?.ceiling.digest(),
-        OperatorFile::Trust => read_trust_to_sign(path).or_reject()?.digest,
+        OperatorFile::Trust => {
+            let rules = OperatorRules::from(read_trust_to_sign(path).or_reject()?);
+            rules.trust_digest().ok_or_else(|| {
+                Failure::rejected_because(
+                    format_args!("{} has a rule for no role, so it says nothing", shown(path)),
+                    "`sandcast schema trust` describes it",
+                )
+            })?
+        }
     };
     let earlier = read_signature(path).or_reject()?;
     let bytes = std::fs::read(path)?;

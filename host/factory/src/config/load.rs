@@ -65,14 +65,15 @@ impl Pipeline {
         let mut problems = references::check(&written, &source);
         let mut sections = written;
         problems.extend(includes::resolve(&mut sections, &folder, &source));
-        let digest = digest(&sections);
+        let canonical = canonical(&sections);
         problems.extend(grants::resolve(&mut sections, &folder, &source));
         if problems.is_empty() {
             Ok(Pipeline {
                 sections,
                 path,
                 folder,
-                digest,
+                digest: Digest::of(&canonical),
+                canonical: canonical.into(),
                 source,
             })
         } else {
@@ -90,11 +91,10 @@ impl Pipeline {
     }
 }
 
-/// The digest of what a file says. Maps are sorted, so the order of keys does not matter.
-fn digest(sections: &Sections) -> Digest {
+/// What a file says, in one form. Maps are sorted, so the order of keys does not matter.
+fn canonical(sections: &Sections) -> Vec<u8> {
     // A value of these types always has a JSON form: string keys, no infinite numbers from YAML.
-    let canonical = serde_json::to_vec(sections).unwrap_or_default();
-    Digest::of(&canonical)
+    serde_json::to_vec(sections).unwrap_or_default()
 }
 
 /// How YAML is read: no surprises, and no more than a pipeline needs.

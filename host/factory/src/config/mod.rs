@@ -16,6 +16,7 @@ mod spans;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sandcast_audit::Digest;
 use sandcast_sandbox::{
@@ -52,6 +53,8 @@ pub struct Pipeline {
     /// Digest of what the file says, comments and layout aside, with included files put in. Paths
     /// are as they are written, so that a pipeline that is moved is still the same pipeline.
     pub digest: Digest,
+    /// What the digest is of.
+    pub canonical: Arc<[u8]>,
     /// The text of the file and where everything is in it.
     pub source: Spans,
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use sandcast_audit::{Digest, VerifierKey};
 use sandcast_sandbox::{
-    Ceiling, CeilingVersion, IdentityRule, MAX_ROOT_BYTES, OperatorFile, OperatorFileError, Role,
-    TrustRule, verify_operator_file,
+    Ceiling, CeilingVersion, IdentityRule, MAX_ROOT_BYTES, OperatorFile, OperatorFileError,
+    OperatorRules, Role, TrustRule, verify_operator_file,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,10 +84,19 @@ pub struct SignedCeiling {
 pub struct SignedTrust {
     /// The rules, by role.
     pub trust: BTreeMap<Role, TrustRule>,
-    /// The digest of what is read for them: the file, and the roots of trust that it names.
-    pub digest: Digest,
     /// Those of the wanted keys that signed the file; none where none was wanted.
     pub signers: Vec<VerifierKey>,
+}
+
+impl From<SignedTrust> for OperatorRules {
+    /// These rules, and nothing else.
+    fn from(SignedTrust { trust, signers }: SignedTrust) -> Self {
+        Self {
+            trust,
+            trust_signers: signers,
+            ..Self::default()
+        }
+    }
 }
 
 /// Reads what pipelines may grant at most. Where keys are given, one of them must have signed the
@@ -151,8 +160,6 @@ fn rules_of(
     let (bytes, signers) = read_signed(kind, path, keys)?;
     let TrustFile { mut trust, .. } = parse(&bytes).map_err(invalid)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut digest = Digest::hasher();
-    digest.update_field(&bytes);
     for (role, rule) in &mut trust {
         if let Some(problem) = rule.problems(*role).into_iter().next() {
             let (path, message) = (problem.path, problem.message);
@@ -169,7 +176,6 @@ fn rules_of(
             invalid(format!("{path}: {message}; {}", problem.help))
         })?;
         for (index, identity) in rule.identities.iter().enumerate() {
-            digest.update_field(identity.trust_root.as_bytes());
             if in_other_files.contains(&index) {
                 unpinned.get_or_insert_with(|| {
                     format!(
@@ -184,11 +190,7 @@ fn rules_of(
     }
     match unpinned {
         Some(what) if must_be_whole || !keys.is_empty() => Err(invalid(what)),
-        _ => Ok(SignedTrust {
-            trust,
-            digest: digest.finish(),
-            signers,
-        }),
+        _ => Ok(SignedTrust { trust, signers }),
     }
 }
 
@@ -427,12 +429,12 @@ mod tests {
         refused("it is longer than 262144 bytes");
         std::fs::remove_file(folder.path().join("root.json")).expect("removed");
         refused("cannot read `root.json`");
-        // The digest is of all that was read.
+        // The root is a part of what records name.
         std::fs::write(folder.path().join("root.json"), &little).expect("written");
-        assert_eq!(
-            read_trust(&path, &keys).expect("signed").digest,
-            signed.digest
-        );
-        assert_ne!(signed.digest, plain.digest);
+        let again = read_trust(&path, &keys).expect("signed");
+        assert_eq!(again.trust, signed.trust);
+        let rules = OperatorRules::from(again);
+        let text = String::from_utf8(rules.trust_text().expect("there are rules")).expect("text");
+        assert!(text.contains("certificateAuthorities"), "{text}");
     }
 }

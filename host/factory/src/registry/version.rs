@@ -142,10 +142,15 @@ pub struct Lineage {
 }
 
 impl Lineage {
+    /// Its JSON form, in which keys have one order.
+    pub(crate) fn text(&self) -> Vec<u8> {
+        // Strings, numbers and sorted maps: this always has a JSON form.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
     /// The digest of the whole lineage.
     pub fn digest(&self) -> Digest {
-        // Strings, numbers and sorted maps: this always has a JSON form.
-        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
+        Digest::of(&self.text())
     }
 }
 

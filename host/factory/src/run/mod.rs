@@ -164,6 +164,7 @@ impl<'a> Attempt<'a> {
             version: None,
             stages: Vec::new(),
         };
+        workspace.audit().keep(&pipeline.canonical)?;
         workspace.state().begin_run(&record)?;
         workspace.state().empty_outbox(workspace.audit())?;
         Ok(Attempt {

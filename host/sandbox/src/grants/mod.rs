@@ -25,6 +25,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use sandcast_kernels::DeviceKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -308,6 +309,44 @@ pub struct ComputeGrant {
     /// Floating-point operations over the life of an instance, as its runs, trainings and answers are
     /// planned before they begin.
     pub flops: u64,
+    /// What its programs may run on. Where the host computes on something else, the plugin is not loaded.
+    pub devices: Vec<ComputeDevice>,
+}
+
+/// What tensor programs run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputeDevice {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA accelerator.
+    Cuda,
+}
+
+impl From<DeviceKind> for ComputeDevice {
+    fn from(kind: DeviceKind) -> Self {
+        match kind {
+            DeviceKind::Cpu => Self::Cpu,
+            DeviceKind::Cuda => Self::Cuda,
+        }
+    }
+}
+
+impl ComputeGrant {
+    /// The devices, in words.
+    pub(crate) fn device_names(&self) -> String {
+        let names: Vec<&str> = self.devices.iter().map(|it| it.name()).collect();
+        names.join(", ")
+    }
+}
+
+impl ComputeDevice {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
 }
 
 impl Default for ComputeGrant {
@@ -319,6 +358,7 @@ impl Default for ComputeGrant {
             handles: 1024,
             // An hour of a fast GPU.
             flops: 1_000_000_000_000_000_000,
+            devices: vec![ComputeDevice::Cpu, ComputeDevice::Cuda],
         }
     }
 }

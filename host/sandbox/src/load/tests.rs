@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::{Bench, PolicyText, configuring, context, encode, manifest, with_section};
-use crate::{ComputeGrant, FileGrant, RandomGrant, inspect};
+use crate::{ComputeDevice, ComputeGrant, FileGrant, RandomGrant, inspect};
 
 async fn refusal(bytes: &[u8], role: Role, grants: Grants) -> (LoadError, Bench) {
     let bench = Bench::new();
@@ -318,6 +318,35 @@ async fn a_grant_of_a_folder_that_is_not_there_is_refused() {
 }
 
 #[tokio::test]
+async fn a_plugin_is_not_loaded_where_the_host_computes_on_what_it_may_not_have() {
+    let granting = |devices: &[ComputeDevice]| Grants {
+        compute: Some(ComputeGrant {
+            devices: devices.to_vec(),
+            ..ComputeGrant::default()
+        }),
+        ..Grants::default()
+    };
+    for (devices, told) in [
+        (
+            &[ComputeDevice::Cuda][..],
+            "may run on cuda, and this host computes on cpu",
+        ),
+        (&[], "may run on nothing"),
+    ] {
+        let (error, _) = refusal(&configuring(""), Role::Policy, granting(devices)).await;
+        let LoadError::BadGrant { grant, reason, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(grant, "compute");
+        assert!(reason.contains(told), "{reason}");
+    }
+    let bench = Bench::new();
+    bench
+        .load(&configuring(""), granting(&[ComputeDevice::Cpu]))
+        .await;
+}
+
+#[tokio::test]
 async fn code_that_is_not_valid_is_refused_by_the_compiler() {
     // Structure and types are right, so only the compiler looks at the body.
     let good = configuring("(local.set $a (i32.const 1234567))");
@@ -337,7 +366,7 @@ async fn a_second_load_does_not_compile() {
     let folder = tempfile::tempdir().expect("a folder");
     let bytes = configuring("");
     let cached = |bench: &Bench| {
-        let digest = sandcast_audit::Digest::of(&bytes).to_string();
+        let digest = Digest::of(&bytes).to_string();
         std::fs::read_dir(folder.path())
             .expect("the cache")
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))

@@ -69,6 +69,7 @@ pub(super) fn export(
             "root": report.verified.root,
             "key": report.verified.key,
             "tiles": report.tiles,
+            "texts": report.texts,
             "recordings": recordings,
         }))?;
         return Ok(Exit::Done);
@@ -80,6 +81,10 @@ pub(super) fn export(
         count(last),
         count(report.verified.entries),
         count(report.verified.checkpoints),
+    ))?;
+    output.line(format_args!(
+        "texts: {}, such as pipelines and policies that these entries name",
+        count(report.texts)
     ))?;
     if let Some(Copied {
         recordings,

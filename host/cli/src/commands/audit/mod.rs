@@ -6,6 +6,7 @@ mod origin;
 mod plugin;
 mod retain;
 mod show;
+mod text;
 pub(crate) mod verify;
 mod who;
 
@@ -37,6 +38,7 @@ Examples:
   sandcast audit who credit-risk@2               who allowed it, from the record alone
   sandcast audit plugin acme/fetch --since 2026-11-01    what it could do, did, and who allowed it
   sandcast audit plugin --from ../evidence --key sandcast/0a1b2c3d+1f2e3d4c+AQ... acme/fetch
+  sandcast audit text 4fd1e8                     the policies or the pipeline that an entry names
   sandcast audit forget --before 2026-08-01      recordings hold people's data; these are let go
   sandcast audit archive ../log-2026 --before 2027-01-01     old entries leave, and stay provable
   sandcast audit prove 42 > proof.json           one entry, shown to be in the log
@@ -71,6 +73,8 @@ enum AuditAction {
     Forget(retain::ForgetArguments),
     /// Take the entries from before a day out of the log, into a folder that can be checked
     Archive(retain::ArchiveArguments),
+    /// Print what entries name by a digest: a pipeline, the ceiling, rules of trust, policies, a model
+    Text(text::TextArguments),
     /// Say who allowed what, when, and by which policy or approval
     Who(who::WhoArguments),
     /// Say what plugins could do, what they did, and who allowed it
@@ -84,10 +88,12 @@ impl AuditArguments {
         let action = match &self.action {
             // What somebody was given is theirs to check.
             AuditAction::Verify(arguments) if arguments.is_elsewhere() => return None,
+            AuditAction::Text(arguments) if arguments.is_elsewhere() => return None,
             AuditAction::Who(arguments) if arguments.is_elsewhere() => return None,
             AuditAction::Show(arguments) if arguments.is_elsewhere() => return None,
             AuditAction::Plugin(arguments) if arguments.is_elsewhere() => return None,
             AuditAction::Verify(_)
+            | AuditAction::Text(_)
             | AuditAction::Who(_)
             | AuditAction::Show(_)
             | AuditAction::Plugin(_)
@@ -118,6 +124,7 @@ pub(crate) async fn execute(
     // An export or a proof is checked where there is no state.
     match &arguments.action {
         AuditAction::Verify(arguments) => return verify::execute(arguments, global, output),
+        AuditAction::Text(arguments) => return text::execute(arguments, global, output),
         AuditAction::Who(arguments) => return who::execute(arguments, global, output),
         AuditAction::Show(arguments) => return show::execute(arguments, global, output),
         AuditAction::Plugin(arguments) => return plugin::execute(arguments, global, output),
@@ -128,6 +135,7 @@ pub(crate) async fn execute(
     };
     match &arguments.action {
         AuditAction::Verify(_)
+        | AuditAction::Text(_)
         | AuditAction::Who(_)
         | AuditAction::Show(_)
         | AuditAction::Plugin(_) => Ok(Exit::Done),

@@ -133,6 +133,13 @@ pub(super) fn execute(
             count(*aliases)
         ))?;
     }
+    if report.texts + report.texts_missing > 0 {
+        output.line(format_args!(
+            "texts: {} of {} that entries name, each under its digest",
+            count(report.texts),
+            count(report.texts + report.texts_missing)
+        ))?;
+    }
     if let Some(recordings) = &recordings {
         recordings.tell(output)?;
     }

@@ -32,6 +32,7 @@ pub(super) fn covers(most: &HttpGrant, asked: &HttpGrant) -> bool {
         credential,
         certificate_authority,
         requests,
+        requests_per_minute,
         at_once,
         request_bytes,
         response_bytes,
@@ -74,6 +75,7 @@ pub(super) fn covers(most: &HttpGrant, asked: &HttpGrant) -> bool {
         // Another authority could speak for the host; only the operator's own may.
         && *certificate_authority == most.certificate_authority
         && requests <= &most.requests
+        && most.requests_per_minute.is_none_or(|most| requests_per_minute.is_some_and(|it| it <= most))
         && at_once <= &most.at_once
         && request_bytes <= &most.request_bytes
         && response_bytes <= &most.response_bytes

@@ -124,10 +124,15 @@ impl Ceiling {
         Ok(())
     }
 
-    /// Its digest, for records: of its JSON form, in which keys have one order.
-    pub fn digest(&self) -> Digest {
+    /// Its JSON form, in which keys have one order.
+    pub fn text(&self) -> Vec<u8> {
         // Every part of it is text, numbers and lists.
-        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The digest of that, for records.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.text())
     }
 
     /// Every part of a plugin's grants that is over its ceiling, or that it demands and is not there.

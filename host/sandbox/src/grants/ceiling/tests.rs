@@ -212,6 +212,36 @@ fn what_is_within_passes_and_what_is_over_is_named() {
 }
 
 #[test]
+fn devices_and_rates_are_held_to_what_is_named() {
+    let ceiling = ceiling(json!({ "acme/*": {
+        "compute": { "devices": ["cpu"] },
+        "http": [{ "host": "a.example.com", "requests_per_minute": 60 }],
+    } }));
+    let compute = |devices| keys(&ceiling, json!({ "compute": devices }));
+    assert_eq!(compute(json!({ "devices": ["cpu"] })), Vec::<String>::new());
+    assert_eq!(compute(json!({ "devices": [] })), Vec::<String>::new());
+    for devices in [
+        json!({}),
+        json!({ "devices": ["cuda"] }),
+        json!({ "devices": ["cpu", "cuda"] }),
+    ] {
+        assert_eq!(compute(devices), ["compute.devices"]);
+    }
+    let rate = |a_minute| {
+        let mut http = json!({ "host": "a.example.com" });
+        http["requests_per_minute"] = a_minute;
+        keys(&ceiling, json!({ "http": [http] }))
+    };
+    assert_eq!(rate(json!(60)), Vec::<String>::new());
+    assert_eq!(rate(json!(61)), ["http[0]"]);
+    assert_eq!(
+        rate(json!(null)),
+        ["http[0]"],
+        "without bound is more than 60"
+    );
+}
+
+#[test]
 fn state_and_questions_are_held_to_their_bounds_and_to_where_they_lead() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str| {

@@ -168,6 +168,7 @@ mod tests {
             programs: 1,
             handles: 2,
             flops: 1000,
+            ..ComputeGrant::default()
         }))
     }
 

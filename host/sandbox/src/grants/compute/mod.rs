@@ -37,9 +37,26 @@ pub(crate) use graph::{from_wire, inputs};
 use crate::bindings::adapter::sandcast::plugin::{compute, models as models_interface, types};
 use crate::cache::Cache;
 use crate::columns::Dataset;
+use crate::grants::ComputeGrant;
 use crate::model::{Model, Task};
 use crate::roles::{ProgressSink, TextSink, TrainReport};
 use crate::state::State;
+
+/// Says whether programs may run where the host computes.
+pub(crate) fn check(grant: &ComputeGrant, device: &Device) -> Result<(), String> {
+    let kind = device.kind();
+    match grant.devices.contains(&kind.into()) {
+        true => Ok(()),
+        false => Err(format!(
+            "its programs may run on {}, and this host computes on {kind}; start it with another \
+             `--device`, or add `{kind}` to `compute.devices`",
+            match grant.devices.is_empty() {
+                true => "nothing".to_owned(),
+                false => grant.device_names(),
+            }
+        )),
+    }
+}
 
 /// Rows that are computed on the calling thread; more go to a thread of their own, so that other
 /// tasks are not held up.

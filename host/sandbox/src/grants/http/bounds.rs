@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use super::secrecy::{Repeated, Seeker};
 use super::target::Target;
 use super::{HttpGrant, MAX_TARGET_BYTES};
 use crate::effect::{Actor, Effect};
@@ -55,6 +56,14 @@ impl Terms {
         let detail = text::sentence(&format!("{}: {what}", self.target), MAX_TARGET_BYTES);
         self.actor
             .deny_with(Capability::Http.as_str(), detail, line);
+    }
+
+    /// Puts on record that a server repeated the credential.
+    pub(super) fn repeated(&self) -> Error {
+        let what = "its answer repeats the credential, so it is held back; grant one only for servers \
+                    that keep it to themselves";
+        self.deny("credential", what);
+        Error::HttpRequestDenied
     }
 
     pub(super) fn too_late(&self) {
@@ -137,6 +146,8 @@ pub(super) struct Bounded {
     /// When the next bytes must be there, while somebody waits for them.
     next: Option<Pin<Box<Sleep>>>,
     effect: Effect,
+    /// Looks for the credential.
+    seeker: Option<Seeker>,
     _place: Arc<OwnedSemaphorePermit>,
 }
 
@@ -148,6 +159,7 @@ impl Bounded {
         pause: Duration,
         terms: Terms,
         effect: Effect,
+        seeker: Option<Seeker>,
         place: Arc<OwnedSemaphorePermit>,
     ) -> Self {
         Self {
@@ -158,8 +170,40 @@ impl Bounded {
             pause,
             next: None,
             effect,
+            seeker,
             _place: place,
         }
+    }
+
+    /// A piece of the answer as the guest may have it; None where there is none of it yet.
+    fn pass(&mut self, frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, Error> {
+        let frame = match frame.into_data() {
+            Err(trailers) => {
+                let seeker = self.seeker.as_ref();
+                let fields = trailers.trailers_ref();
+                if seeker.zip(fields).is_some_and(|(it, of)| it.is_in(of)) {
+                    return Err(self.terms.repeated());
+                }
+                return Ok(Some(trailers));
+            }
+            Ok(data) => data,
+        };
+        let bytes = frame.len() as u64;
+        let Some(left) = self.left.checked_sub(bytes) else {
+            let most = self.terms.grant().response_bytes;
+            let what = format!("the body of the answer is over {most}");
+            self.terms.deny("response_bytes", &what);
+            return Err(Error::HttpResponseBodySize(None));
+        };
+        self.left = left;
+        self.effect.bytes_in += bytes;
+        let Some(seeker) = &mut self.seeker else {
+            return Ok(Some(Frame::data(frame)));
+        };
+        let passed = seeker
+            .pass(frame)
+            .map_err(|Repeated| self.terms.repeated())?;
+        Ok((!passed.is_empty()).then(|| Frame::data(passed)))
     }
 
     fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
@@ -181,45 +225,46 @@ impl Body for Bounded {
             this.terms.too_late();
             return this.fail(Error::HttpResponseTimeout);
         }
-        match Pin::new(&mut this.incoming).poll_frame(context) {
-            Poll::Pending => {
-                let pause = this.pause;
-                let next = this
-                    .next
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
-                match next.as_mut().poll(context) {
-                    // As long as the guest wanted to wait: the deadline is before the longest pause.
-                    Poll::Ready(()) => this.fail(Error::ConnectionReadTimeout),
-                    Poll::Pending => Poll::Pending,
+        loop {
+            match Pin::new(&mut this.incoming).poll_frame(context) {
+                Poll::Pending => {
+                    let pause = this.pause;
+                    let next = this
+                        .next
+                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+                    return match next.as_mut().poll(context) {
+                        // As long as the guest wanted to wait: the deadline is before the longest pause.
+                        Poll::Ready(()) => this.fail(Error::ConnectionReadTimeout),
+                        Poll::Pending => Poll::Pending,
+                    };
                 }
-            }
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Ready(Some(Err(error))) => this.fail(error.into()),
-            Poll::Ready(Some(Ok(frame))) => {
-                this.next = None;
-                if let Some(data) = frame.data_ref() {
-                    let bytes = data.len() as u64;
-                    match this.left.checked_sub(bytes) {
-                        Some(left) => this.left = left,
-                        None => {
-                            let most = this.terms.grant().response_bytes;
-                            let what = format!("the body of the answer is over {most}");
-                            this.terms.deny("response_bytes", &what);
-                            return this.fail(Error::HttpResponseBodySize(None));
-                        }
+                Poll::Ready(None) => {
+                    let rest = this.seeker.as_mut().map(Seeker::end).unwrap_or_default();
+                    let rest = (!rest.is_empty()).then(|| Ok(Frame::data(rest)));
+                    return Poll::Ready(rest);
+                }
+                Poll::Ready(Some(Err(error))) => return this.fail(error.into()),
+                Poll::Ready(Some(Ok(frame))) => {
+                    this.next = None;
+                    match this.pass(frame) {
+                        Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                        Ok(None) => {}
+                        Err(error) => return this.fail(error),
                     }
-                    this.effect.bytes_in += bytes;
                 }
-                Poll::Ready(Some(Ok(frame)))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        // Where something is sought, some of the end may be held back.
+        self.seeker.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match self.seeker {
+            None => self.incoming.size_hint(),
+            Some(_) => SizeHint::default(),
+        }
     }
 }

@@ -9,6 +9,8 @@
 mod address;
 mod bounds;
 mod exchange;
+mod rate;
+mod secrecy;
 mod send;
 mod target;
 
@@ -32,6 +34,7 @@ use crate::text;
 pub(crate) use address::Lookups;
 pub(super) use address::{is_public, look_up, plain};
 pub(crate) use exchange::{Exchange, Exchanges, Given, Kept};
+pub(crate) use rate::Rates;
 use send::Sender;
 pub(super) use send::{Destination, connect, roots};
 pub(super) use target::host_of;
@@ -74,6 +77,9 @@ pub struct HttpGrant {
     /// Requests of one instance.
     #[serde(default = "many_requests")]
     pub requests: NonZeroU32,
+    /// Requests in a minute, of all instances of the plugin together; not bounded unless it is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<NonZeroU32>,
     /// Requests of one instance that are under way at one time.
     #[serde(default = "few_at_once")]
     pub at_once: NonZeroU32,

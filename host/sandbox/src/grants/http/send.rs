@@ -29,6 +29,7 @@ use wasmtime_wasi_http::{
 use super::address::{Lookups, is_public, look_up, plain};
 use super::bounds::{Bounded, Counted, Terms};
 use super::exchange::Exchanges;
+use super::secrecy::Seeker;
 use super::target::Target;
 use super::{
     HttpCredential, HttpGrant, HttpScheme, MAX_FIELD_BYTES, MAX_TARGET_BYTES, sentence_of,
@@ -36,6 +37,7 @@ use super::{
 use crate::conduct::Watch;
 use crate::effect::{Act, Actor, Effect};
 use crate::grants::Capability;
+use crate::grants::secrets::Secret;
 use crate::text;
 
 /// Fields of an answer.
@@ -128,6 +130,12 @@ impl Sender {
             return Err(over(
                 "requests",
                 format!("it has sent {sent} requests already"),
+            ));
+        }
+        if let Err(a_minute) = actor.identity.rates.take(index) {
+            return Err(over(
+                "requests_per_minute",
+                format!("{a_minute} requests in a minute are sent already"),
             ));
         }
         let Ok(place) = Arc::clone(places).try_acquire_owned() else {
@@ -251,12 +259,20 @@ async fn send(
         }
     };
     match sent {
-        Ok((response, connection)) => {
+        Ok((response, connection, seeker)) => {
+            if seeker
+                .as_ref()
+                .is_some_and(|it| it.is_in(response.headers()))
+            {
+                let error = terms.repeated();
+                effect.outcome = error.to_string();
+                return Err(error);
+            }
             effect.outcome = response.status().as_u16().to_string();
             let pause = options.between_bytes_timeout.unwrap_or(Duration::MAX);
             let pause = pause.min(grant.timeout.duration());
             let (parts, incoming) = response.into_parts();
-            let bounded = Bounded::new(incoming, deadline, pause, terms, effect, place);
+            let bounded = Bounded::new(incoming, deadline, pause, terms, effect, seeker, place);
             let body = bounded.boxed_unsync();
             Ok((Response::from_parts(parts, body), connection))
         }
@@ -271,6 +287,13 @@ async fn send(
     }
 }
 
+/// The beginning of an answer, what drives the connection, and what looks for the credential in it.
+type Answering = (
+    Response<Incoming>,
+    Box<dyn Future<Output = Result<(), Error>> + Send>,
+    Option<Seeker>,
+);
+
 /// One request and the beginning of its answer.
 async fn exchange(
     target: &Target,
@@ -279,14 +302,12 @@ async fn exchange(
     request: Request<WasiBody>,
     options: RequestOptions,
     effect: &mut Effect,
-) -> Result<
-    (
-        Response<Incoming>,
-        Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ),
-    Error,
-> {
-    let (request, is_over) = prepare(target, terms, request, effect)?;
+) -> Result<Answering, Error> {
+    let Prepared {
+        request,
+        is_over,
+        seeker,
+    } = prepare(target, terms, request, effect)?;
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_headers(MAX_FIELDS)
         .max_buf_size(MAX_FIELD_BYTES)
@@ -320,17 +341,26 @@ async fn exchange(
         }
         Ok(())
     };
-    Ok((response, Box::new(rest)))
+    Ok((response, Box::new(rest), seeker))
+}
+
+/// A request that is to be sent.
+struct Prepared {
+    request: Request<WasiBody>,
+    /// Whether its body turned out too long.
+    is_over: Arc<AtomicBool>,
+    /// Looks for the credential in its answer.
+    seeker: Option<Seeker>,
 }
 
 /// The request as it goes out: in origin form (RFC 9112, 3.2.1), with its one host, a bounded body
-/// and the credential; and whether its body turned out too long.
+/// and the credential.
 fn prepare(
     target: &Target,
     terms: &Terms,
     request: Request<WasiBody>,
     effect: &mut Effect,
-) -> Result<(Request<WasiBody>, Arc<AtomicBool>), Error> {
+) -> Result<Prepared, Error> {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = Uri::builder()
@@ -347,21 +377,30 @@ fn prepare(
     };
     let host = HeaderValue::try_from(host).map_err(|_| Error::HttpRequestUriInvalid)?;
     parts.headers.insert(http::header::HOST, host);
+    let mut seeker = None;
     if let Some(credential) = &terms.grant().credential {
-        let (name, value) = field_of(credential).map_err(|what| {
+        let (name, value, secret) = field_of(credential).map_err(|what| {
             tracing::warn!(%what, "a credential cannot be used");
             Error::ConfigurationError
         })?;
         parts.headers.insert(name, value);
+        // In what is compressed it would not be found.
+        let plain = HeaderValue::from_static("identity");
+        parts.headers.insert(http::header::ACCEPT_ENCODING, plain);
+        seeker = Seeker::of(secret);
     }
     let body = Counted::new(body, terms.clone(), Arc::clone(&effect.bytes_out));
     let is_over = body.is_over();
     let request = Request::from_parts(parts, body.boxed_unsync());
-    Ok((request, is_over))
+    Ok(Prepared {
+        request,
+        is_over,
+        seeker,
+    })
 }
 
-/// The field that a credential is sent in.
-fn field_of(credential: &HttpCredential) -> Result<(HeaderName, HeaderValue), String> {
+/// The field that a credential is sent in, and the secret alone.
+fn field_of(credential: &HttpCredential) -> Result<(HeaderName, HeaderValue, Secret), String> {
     let name = credential
         .header
         .parse()
@@ -381,7 +420,7 @@ fn field_of(credential: &HttpCredential) -> Result<(HeaderName, HeaderValue), St
         )
     })?;
     field.set_sensitive(true);
-    Ok((name, field))
+    Ok((name, field, secret))
 }
 
 /// Says whether a credential can be sent.
