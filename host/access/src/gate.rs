@@ -192,12 +192,15 @@ impl Gate {
         let policy_set = text.map(|text| self.audit.keep(text)).transpose()?;
         let decided = match policies {
             Ok(policies) => {
-                self.decide(&policies, token, action, resource, context)
+                self.decide(&policies, token, action, resource, context, true)
                     .await
             }
             Err(error) => Err(error.into()),
         };
-        let record = |principal: String, token: Option<TokenId>, verdict: Verdict| {
+        let record = |principal: String,
+                      token: Option<TokenId>,
+                      verdict: Verdict,
+                      recording: Option<Digest>| {
             let mut reasons = verdict.reasons;
             reasons.truncate(MAX_REASONS);
             for reason in &mut reasons {
@@ -214,6 +217,7 @@ impl Gate {
                 reasons,
                 policy_set,
                 engine: Some(guarded.judge.engine()),
+                recording,
             })
         };
         let no = |reason: String| Verdict {
@@ -226,11 +230,19 @@ impl Gate {
                 principal,
                 token,
                 verdict,
+                recorded,
             }) => {
+                let recording = match &recorded {
+                    Some(Event::Recorded { recording, .. }) => Some(*recording),
+                    _ => None,
+                };
+                if let Some(recorded) = recorded {
+                    self.audit.append(recorded)?;
+                }
                 let allowed = verdict.allowed;
                 let why = verdict.reasons.join("; ");
                 let id = principal.id.to_string();
-                let entry = record(id.clone(), Some(token.clone()), verdict)?;
+                let entry = record(id.clone(), Some(token.clone()), verdict, recording)?;
                 if !allowed {
                     return Err(GateError::Refused(Refusal::Denied {
                         principal: id,
@@ -260,7 +272,7 @@ impl Gate {
                     _ => (None, None),
                 };
                 let principal = principal.unwrap_or_else(|| "unknown".to_owned());
-                record(principal, token, no(error.to_string()))?;
+                record(principal, token, no(error.to_string()), None)?;
                 Err(error)
             }
         }
@@ -289,8 +301,9 @@ impl Gate {
             principal,
             token,
             verdict,
+            ..
         } = self
-            .decide(&policies, token, action, resource, BTreeMap::new())
+            .decide(&policies, token, action, resource, BTreeMap::new(), false)
             .await?;
         match verdict.allowed {
             true => Ok(Permit {
@@ -396,6 +409,7 @@ impl Gate {
         action: Action,
         resource: &Resource,
         context: BTreeMap<String, String>,
+        on_record: bool,
     ) -> Result<Decided, GateError> {
         let (principal, token) = self.authenticate(token, Timestamp::now())?;
         let Some(guarded) = &self.guarded else {
@@ -408,11 +422,15 @@ impl Gate {
             resource: resource.clone(),
             context,
         };
-        let verdict = guarded.judge.judge(policies, &question).await?;
+        let (verdict, recorded) = match on_record {
+            true => guarded.judge.judge_on_record(policies, &question).await?,
+            false => (guarded.judge.judge(policies, &question).await?, None),
+        };
         Ok(Decided {
             principal,
             token,
             verdict,
+            recorded,
         })
     }
 
@@ -437,6 +455,7 @@ impl Gate {
                 reasons: vec!["access is not set up".to_owned()],
                 policy_set: None,
                 engine: None,
+                recording: None,
             })?),
         };
         Ok(Permit {
@@ -452,6 +471,8 @@ struct Decided {
     principal: Principal,
     token: TokenId,
     verdict: Verdict,
+    /// The entry about its recording.
+    recorded: Option<Event>,
 }
 
 #[cfg(test)]

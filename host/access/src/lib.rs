@@ -22,7 +22,8 @@ pub use approval::{Approval, ApprovalStatus, Subject, Widened};
 pub use budget::Budget;
 pub use gate::{Gate, GateError, Permit, Refusal};
 pub use policy::{
-    DEFAULT_POLICIES, Judge, JudgeError, Judging, Policies, Question, SCHEMA, Verdict,
+    DEFAULT_POLICIES, Judge, JudgeError, Judging, JudgingOnRecord, Policies, Question, SCHEMA,
+    Verdict,
 };
 pub use principal::{ParsePrincipalError, Principal, PrincipalId, Role, local_user};
 pub use store::{

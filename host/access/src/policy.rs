@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
-use sandcast_audit::Digest;
+use sandcast_audit::{Digest, Event};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -162,6 +162,10 @@ pub enum JudgeError {
 /// A verdict to come.
 pub type Judging<'a> = Pin<Box<dyn Future<Output = Result<Verdict, JudgeError>> + Send + 'a>>;
 
+/// A verdict that was kept, to come: with the entry about its recording, where there is one.
+pub type JudgingOnRecord<'a> =
+    Pin<Box<dyn Future<Output = Result<(Verdict, Option<Event>), JudgeError>> + Send + 'a>>;
+
 /// What evaluates policies.
 pub trait Judge: Send + Sync {
     /// The digest of the component that evaluates, as records name it.
@@ -169,6 +173,15 @@ pub trait Judge: Send + Sync {
 
     /// Asks policies a question.
     fn judge<'a>(&'a self, policies: &'a Policies, question: &'a Question) -> Judging<'a>;
+
+    /// The same, kept so that it can be shown again, by whoever can keep it.
+    fn judge_on_record<'a>(
+        &'a self,
+        policies: &'a Policies,
+        question: &'a Question,
+    ) -> JudgingOnRecord<'a> {
+        Box::pin(async move { Ok((self.judge(policies, question).await?, None)) })
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ fn calls(number: u64) -> Event {
         },
         stage: "connect branch".to_owned(),
         host_calls: [("tabular.next".to_owned(), number)].into(),
+        host_use: Default::default(),
         bytes_in: 4096,
         bytes_out: 4096,
         guest_seconds: 0.125,

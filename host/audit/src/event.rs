@@ -163,6 +163,10 @@ pub enum Event {
         stage: String,
         /// Calls from the plugin into the host, by function.
         host_calls: BTreeMap<String, u64>,
+        /// What these calls took, by function; `other` are those to WASI that are not told apart, such as
+        /// waiting.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        host_use: BTreeMap<String, HostUse>,
         /// Bytes copied into the plugin.
         bytes_in: u64,
         /// Bytes copied out of it.
@@ -199,6 +203,10 @@ pub enum Event {
         outcomes: BTreeMap<String, u64>,
         /// Calls from them into the host, by function.
         host_calls: BTreeMap<String, u64>,
+        /// What these calls took, by function; `other` are those to WASI that are not told apart, such as
+        /// waiting.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        host_use: BTreeMap<String, HostUse>,
         /// Bytes copied into them.
         bytes_in: u64,
         /// Bytes copied out of them.
@@ -458,6 +466,9 @@ pub enum Event {
         /// The digest of the component that evaluated them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         engine: Option<Digest>,
+        /// The recording of it, by which it can be shown again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recording: Option<Digest>,
     },
     /// Who may do what was changed: a principal, a token, or what was settled.
     AccessChanged {
@@ -667,6 +678,31 @@ pub struct CertifiedSigner {
     pub statement: Option<String>,
     /// The digest of the root of trust that all of it held under.
     pub trust_root: Digest,
+}
+
+/// What calls of one function of the host took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostUse {
+    /// How many calls there were.
+    pub calls: u64,
+    /// Wall time inside of them, waiting included.
+    pub seconds: f64,
+    /// Bytes copied into the plugin.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_in: u64,
+    /// Bytes copied out of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_out: u64,
+}
+
+impl std::ops::AddAssign for HostUse {
+    fn add_assign(&mut self, more: Self) {
+        self.calls = self.calls.saturating_add(more.calls);
+        self.seconds += more.seconds;
+        self.bytes_in = self.bytes_in.saturating_add(more.bytes_in);
+        self.bytes_out = self.bytes_out.saturating_add(more.bytes_out);
+    }
 }
 
 /// How far a component is trusted.

@@ -42,7 +42,7 @@ pub use checkpoint::{Checkpoint, SignedCheckpoint};
 pub use digest::{Digest, DigestHasher, ParseDigestError};
 pub use entry::{Entry, entry_schema};
 pub use envelope::{Envelope, EnvelopeFault};
-pub use event::{CertifiedSigner, Event, GateCheck, MostOfOne, PluginRef, Standing};
+pub use event::{CertifiedSigner, Event, GateCheck, HostUse, MostOfOne, PluginRef, Standing};
 pub use export::{ExportError, ExportReport, Period, export};
 pub use log::{AuditError, AuditLog, local_key};
 // What signs the log signs plugins, too: the same forms, so that an auditor needs to know one.

@@ -9,13 +9,13 @@ use std::{
 
 use sandcast_access::{
     ACCESS_FOLDER, AccessError, Action, FourEyes, Gate, GateError, Judge, JudgeError, Judging,
-    Permit, Policies, Question, Refusal, Resource, Store, Verdict, local_user,
+    JudgingOnRecord, Permit, Policies, Question, Refusal, Resource, Store, Verdict, local_user,
 };
-use sandcast_audit::{AuditLog, Digest};
+use sandcast_audit::{AuditLog, Digest, Event};
 use sandcast_factory::WorkspaceError;
 use sandcast_sandbox::{
-    CallContext, CallError, ControlPoint, Effect, FailureCode, Grants, Plugin, Pooling, Request,
-    Role, Sandbox, SandboxConfig,
+    CallContext, CallError, ControlPoint, Decision, Effect, FailureCode, Grants, Plugin, Pooling,
+    RecordingGrant, Recordings, Request, Role, Sandbox, SandboxConfig,
 };
 use tokio::sync::Mutex;
 
@@ -264,7 +264,19 @@ pub(crate) struct CedarJudge {
     component: Arc<Vec<u8>>,
     digest: Digest,
     cache: Option<PathBuf>,
-    loaded: Mutex<Option<(Plugin, u32)>>,
+    /// Where decisions are kept that are on record.
+    recordings: Option<Recordings>,
+    loaded: Mutex<Option<Loaded>>,
+}
+
+/// The component, loaded.
+struct Loaded {
+    plugin: Plugin,
+    /// What it did.
+    record: AuditLog,
+    decisions: u32,
+    /// Whether what it does is kept.
+    is_recorded: bool,
 }
 
 impl CedarJudge {
@@ -274,6 +286,7 @@ impl CedarJudge {
             digest: Digest::of(&component),
             component: Arc::new(component),
             cache,
+            recordings: None,
             loaded: Mutex::new(None),
         }
     }
@@ -284,7 +297,8 @@ impl CedarJudge {
         let component = std::fs::read(&path).map_err(|error| {
             JudgeError::Engine(format!("cannot read {}: {error}", path.display()))
         })?;
-        let judge = Self::new(component, Some(folder.join("cache")));
+        let mut judge = Self::new(component, Some(folder.join("cache")));
+        judge.recordings = Some(Recordings::at(folder.join("recordings")));
         if judge.digest != wanted {
             return Err(JudgeError::Engine(format!(
                 "{} is not the component that access was set up with, {}",
@@ -296,32 +310,95 @@ impl CedarJudge {
         Ok(judge)
     }
 
-    async fn plugin(&self) -> Result<Plugin, JudgeError> {
+    /// The component, and the record that it has of its own.
+    async fn plugin(&self, is_recorded: bool) -> Result<(Plugin, AuditLog), JudgeError> {
         let mut loaded = self.loaded.lock().await;
-        if let Some((plugin, decisions)) = loaded.as_mut()
-            && *decisions < DECISIONS_EACH
+        if let Some(loaded) = loaded.as_mut()
+            && loaded.decisions < DECISIONS_EACH
+            && loaded.is_recorded == is_recorded
         {
-            *decisions += 1;
-            return Ok(plugin.clone());
+            loaded.decisions += 1;
+            return Ok((loaded.plugin.clone(), loaded.record.clone()));
         }
         let engine = |error: &dyn std::fmt::Display| JudgeError::Engine(error.to_string());
-        // The entry of each call names the component, so its loads need no log of their own.
+        // The entry of each call names the component, so its loads need no entries there.
+        let record = AuditLog::in_memory();
         let sandbox = Sandbox::new(
             SandboxConfig {
                 cache_dir: self.cache.clone(),
                 pooling: Pooling::Off,
+                recordings: self.recordings.clone(),
                 ..SandboxConfig::default()
             },
-            AuditLog::in_memory(),
+            record.clone(),
         )
         .map_err(|error| engine(&error))?;
+        let grants = Grants {
+            recording: is_recorded.then(RecordingGrant::default),
+            ..Grants::default()
+        };
         let plugin = sandbox
-            .load("access", &self.component, Role::Policy, Grants::default())
+            .load("access", &self.component, Role::Policy, grants)
             .await
             .map_err(|error| engine(&error))?;
-        *loaded = Some((plugin.clone(), 1));
-        Ok(plugin)
+        *loaded = Some(Loaded {
+            plugin: plugin.clone(),
+            record: record.clone(),
+            decisions: 1,
+            is_recorded,
+        });
+        Ok((plugin, record))
     }
+
+    /// What the policies say, with the entry about the recording of it.
+    async fn decide(
+        &self,
+        policies: &Policies,
+        question: &Question,
+        is_recorded: bool,
+    ) -> Result<(Verdict, Option<Event>), JudgeError> {
+        let (plugin, record) = self.plugin(is_recorded).await?;
+        let context = CallContext::new(None, "access");
+        let mut instance = plugin
+            .policy(&context, &question.configuration(policies))
+            .await
+            .map_err(not_a_verdict)?;
+        let request = Request {
+            control_point: control_point(question.action),
+            principal: format!("principal:{}", question.principal),
+            action: question.action.to_string(),
+            resource: question.resource.to_string(),
+            context: serde_json::json!(question.context),
+        };
+        let verdict = match instance.decide(&request).await {
+            Ok(decision) => verdict_of(decision),
+            // An action that does not go with such a resource.
+            Err(CallError::Failed { failure, .. }) if failure.code == FailureCode::InvalidInput => {
+                Verdict::of_reasons(false, vec![failure.message])
+            }
+            Err(error) => return Err(not_a_verdict(error)),
+        };
+        let recording = instance.finish().map_err(not_a_verdict)?.recording;
+        let entries = record.entries();
+        let mut entries = entries.map_err(|error| JudgeError::Engine(error.to_string()))?;
+        // The newest of it: others may be asked at the same time.
+        let is_of_it = |event: &Event| matches!(event, Event::Recorded { recording: it, .. } if Some(*it) == recording);
+        let place = entries.iter().rposition(|entry| is_of_it(&entry.event));
+        Ok((verdict, place.map(|place| entries.swap_remove(place).event)))
+    }
+}
+
+/// What a decision of the component comes to.
+fn verdict_of(decision: Decision) -> Verdict {
+    let mut reasons = decision.reasons;
+    // Conditions cannot be met here, so they are a no.
+    let conditions = decision
+        .obligations
+        .iter()
+        .map(|obligation| format!("it wants `{}`, which is not done here", obligation.kind));
+    reasons.extend(conditions);
+    let allowed = decision.effect == Effect::Allow && decision.obligations.is_empty();
+    Verdict::of_reasons(allowed, reasons)
 }
 
 impl Judge for CedarJudge {
@@ -330,39 +407,15 @@ impl Judge for CedarJudge {
     }
 
     fn judge<'a>(&'a self, policies: &'a Policies, question: &'a Question) -> Judging<'a> {
-        Box::pin(async move {
-            let plugin = self.plugin().await?;
-            let context = CallContext::new(None, "access");
-            let mut instance = plugin
-                .policy(&context, &question.configuration(policies))
-                .await
-                .map_err(not_a_verdict)?;
-            let request = Request {
-                control_point: control_point(question.action),
-                principal: format!("principal:{}", question.principal),
-                action: question.action.to_string(),
-                resource: question.resource.to_string(),
-                context: serde_json::json!(question.context),
-            };
-            let decision = match instance.decide(&request).await {
-                Ok(decision) => decision,
-                // An action that does not go with such a resource.
-                Err(CallError::Failed { failure, .. })
-                    if failure.code == FailureCode::InvalidInput =>
-                {
-                    return Ok(Verdict::of_reasons(false, vec![failure.message]));
-                }
-                Err(error) => return Err(not_a_verdict(error)),
-            };
-            let mut reasons = decision.reasons;
-            // Conditions cannot be met here, so they are a no.
-            let conditions = decision.obligations.iter().map(|obligation| {
-                format!("it wants `{}`, which is not done here", obligation.kind)
-            });
-            reasons.extend(conditions);
-            let allowed = decision.effect == Effect::Allow && decision.obligations.is_empty();
-            Ok(Verdict::of_reasons(allowed, reasons))
-        })
+        Box::pin(async move { Ok(self.decide(policies, question, false).await?.0) })
+    }
+
+    fn judge_on_record<'a>(
+        &'a self,
+        policies: &'a Policies,
+        question: &'a Question,
+    ) -> JudgingOnRecord<'a> {
+        Box::pin(self.decide(policies, question, self.recordings.is_some()))
     }
 }
 

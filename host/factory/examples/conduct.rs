@@ -135,6 +135,7 @@ fn write_run(audit: &AuditLog, run: &RunId, ended: bool) -> Result<u64, Failure>
                     ("config.get".to_owned(), 4),
                     ("files.read".to_owned(), 40),
                 ]),
+                host_use: Default::default(),
                 bytes_in: 1 << 20,
                 bytes_out: 1 << 19,
                 guest_seconds: 0.02,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sandcast_audit::{AuditError, AuditLog, RunId};
+use sandcast_audit::{AuditError, AuditLog, RunId, VerifyError};
 use sandcast_estate::Estate;
 use sandcast_sandbox::{OperatorRules, Recordings, Sandbox, SandboxConfig, SandboxError};
 use thiserror::Error;
@@ -85,6 +85,9 @@ pub enum WorkspaceError {
     /// The audit log could not be opened.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The audit log is not as it was written.
+    #[error("the audit log was changed, so nothing is run: {0}")]
+    Log(VerifyError),
     /// Events that an earlier process left behind could not be put into the audit log.
     #[error("an earlier effect could not be put into the audit log: {0}")]
     Outbox(#[from] OutboxError),
@@ -97,6 +100,26 @@ pub enum WorkspaceError {
     /// The engine could not be started.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+}
+
+/// Bytes of a log that is read as a whole before anything is run: a tenth of a second. Of a longer one the
+/// end was looked at when it was opened, and `sandcast audit verify` looks at all of it.
+const MAX_HELD_BYTES: u64 = 32 << 20;
+
+/// Checks every entry of a log that is not too long for that.
+fn hold(audit: &AuditLog) -> Result<(), WorkspaceError> {
+    let Some(folder) = audit.dir() else {
+        return Ok(());
+    };
+    let length = folder.join("log.jsonl").metadata().map(|it| it.len());
+    if length.is_ok_and(|length| length > MAX_HELD_BYTES) {
+        tracing::info!("the audit log is long, so only its end was looked at");
+        return Ok(());
+    }
+    match sandcast_audit::verify(&folder) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(WorkspaceError::Log(error)),
+    }
 }
 
 impl Workspace {
@@ -125,6 +148,7 @@ impl Workspace {
         std::fs::create_dir_all(&folder).map_err(wrap)?;
         let state = State::open(&folder)?;
         let audit = AuditLog::open(&folder.join("audit"))?;
+        hold(&audit)?;
         state.empty_outbox(&audit)?;
         let conduct = Conduct::open(&folder, audit.clone())?;
         let estate = Estate::open(&folder)?;

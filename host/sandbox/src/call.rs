@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use sandcast_audit::Digest;
+use sandcast_audit::{Digest, HostUse};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -59,6 +59,9 @@ pub struct Failure {
 pub struct Usage {
     /// Calls into the host by name.
     pub host_calls: BTreeMap<String, u64>,
+    /// What these took, by name.
+    #[serde(default)]
+    pub host_use: BTreeMap<String, HostUse>,
     /// Bytes that went into the guest.
     pub bytes_in: u64,
     /// Bytes that came out of the guest.

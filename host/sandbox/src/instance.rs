@@ -607,6 +607,7 @@ impl Instance {
             plugin: plugin(),
             stage: stage(),
             host_calls: usage.host_calls.clone(),
+            host_use: usage.host_use.clone(),
             bytes_in: usage.bytes_in,
             bytes_out: usage.bytes_out,
             guest_seconds: usage.guest_seconds,
@@ -628,6 +629,7 @@ fn usage_of(state: &State) -> Usage {
     }
     Usage {
         host_calls,
+        host_use: state.ledger.spent(),
         bytes_in: state.ledger.bytes_in(),
         bytes_out: state.ledger.bytes_out(),
         guest_seconds: state.clock.guest_seconds(),

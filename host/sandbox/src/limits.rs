@@ -293,12 +293,16 @@ impl CallClock {
     }
 }
 
-/// Puts the limits on a store: memory, handles, bytes per host call, and a look at the clock with
-/// every tick, at which other tasks get their turn.
+/// Puts the limits on a store: memory, handles, bytes per host call, a ledger of each call into the
+/// host, and a look at the clock with every tick, at which other tasks get their turn.
 pub(crate) fn enforce(store: &mut Store<State>, limits: &Limits) {
     store.limiter(|state| &mut state.meter);
     store.set_hostcall_fuel(limits.output_bytes.to_usize());
     store.set_max_component_handles(limits.resources as usize);
+    store.call_hook(|mut store, hook| {
+        store.data_mut().ledger.crossed(hook);
+        Ok(())
+    });
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|mut store| {
         let state = store.data_mut();

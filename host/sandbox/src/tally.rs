@@ -86,6 +86,12 @@ impl Tally {
                 None => drop(all.host_calls.insert(function.clone(), *calls)),
             }
         }
+        for (function, used) in &usage.host_use {
+            match all.host_use.get_mut(function) {
+                Some(sum) => *sum += *used,
+                None => drop(all.host_use.insert(function.clone(), *used)),
+            }
+        }
         all.bytes_in = all.bytes_in.saturating_add(usage.bytes_in);
         all.bytes_out = all.bytes_out.saturating_add(usage.bytes_out);
         all.guest_seconds += usage.guest_seconds;
@@ -104,6 +110,8 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use sandcast_audit::HostUse;
+
     use super::*;
 
     #[test]
@@ -115,6 +123,15 @@ mod tests {
                 ("batch.column".to_owned(), calls),
                 ("log.log".to_owned(), 1),
             ]),
+            host_use: BTreeMap::from([(
+                "log.log".to_owned(),
+                HostUse {
+                    calls: 1,
+                    seconds: 0.25,
+                    bytes_in: 0,
+                    bytes_out: u64::MAX,
+                },
+            )]),
             bytes_in: bytes,
             bytes_out: u64::MAX,
             guest_seconds: 0.5,
@@ -141,6 +158,9 @@ mod tests {
         );
         assert_eq!(sum.usage.host_calls["batch.column"], 7);
         assert_eq!(sum.usage.host_calls["log.log"], 3);
+        let logged = sum.usage.host_use["log.log"];
+        assert_eq!((logged.calls, logged.seconds), (3, 0.75));
+        assert_eq!(logged.bytes_out, u64::MAX);
         assert_eq!((sum.usage.bytes_in, sum.usage.bytes_out), (40, u64::MAX));
         assert_eq!(
             (sum.usage.guest_seconds, sum.usage.peak_memory_bytes),

@@ -203,7 +203,7 @@ pub enum VerifyError {
         path: PathBuf,
     },
     /// A text is not the one that entries name.
-    #[error("{} was changed: it is not the text that entries of the log name by this digest", path.display())]
+    #[error("{} was changed: it is not the text that entries of the log name by this digest; keep it as evidence somewhere else, since one that is not there is no fault", path.display())]
     TextChanged {
         /// The file.
         path: PathBuf,

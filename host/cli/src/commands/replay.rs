@@ -262,6 +262,20 @@ fn find_all(log: &Path) -> Result<Vec<Found>, Failure> {
                     found.decision = Some((sequence, said));
                 }
             }
+            Event::AccessDecided {
+                recording: Some(recording),
+                principal,
+                action,
+                resource,
+                allowed,
+                ..
+            } => {
+                if let Some(found) = places.get(&recording).and_then(|place| all.get_mut(*place)) {
+                    let verdict = if allowed { "allow" } else { "deny" };
+                    let said = format!("access: may {principal} {action} {resource}? {verdict}");
+                    found.decision = Some((sequence, said));
+                }
+            }
             _ => {}
         }
     }
@@ -323,6 +337,12 @@ fn not_recorded(log: &Path, number: u64) -> Result<Failure, Failure> {
         let value = serde_json::to_value(&entry.event)?;
         let kind = value["event"].as_str().unwrap_or_default().to_owned();
         return Ok(match entry.event {
+            Event::AccessDecided { .. } => Failure::rejected_because(
+                format_args!(
+                    "no policy was asked in entry {number}, or what it said was not recorded"
+                ),
+                "what access allows or refuses by its policies is recorded where access is set up",
+            ),
             Event::Decided { .. } => Failure::rejected_because(
                 format_args!("the decision in entry {number} was not recorded"),
                 "record the policy from now on: `grants: { recording: {} }` in the pipeline",

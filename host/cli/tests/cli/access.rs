@@ -488,6 +488,67 @@ fn an_operators_own_policies_hold_from_the_next_command_on() {
     );
 }
 
+/// The state is gone when the auditor looks: what the policies said, which they were, and that they say
+/// it again.
+#[test]
+fn a_decision_of_access_is_shown_again_from_an_export() {
+    let place = Place::new("shown-again");
+    place.add("eve", "auditor");
+    let own = "@id(\"nobody-else\") permit (principal, action, resource) when { principal in Role::\"operator\" };\n\
+               @id(\"auditors-look\") permit (principal in Role::\"auditor\", action == Action::\"audit-read\", resource);\n";
+    fs::write(place.state.join("access/policies.cedar"), own).expect("written");
+    place.said("eve", &["audit", "verify"]);
+    let allowed = place.last_decision();
+    place.refused(
+        "eve",
+        &[
+            "access",
+            "principals",
+            "add",
+            "mallory",
+            "--role",
+            "operator",
+        ],
+    );
+    let denied = place.last_decision();
+    for decision in [&allowed, &denied] {
+        assert!(decision["recording"].is_string(), "{decision}");
+    }
+    let evidence = place.state.with_file_name("evidence");
+    let to = evidence.to_str().expect("a path in UTF-8");
+    place.said("ann", &["audit", "export", "--recordings", to]);
+    let key = place.by("ann", &["audit", "key", "show"]);
+    let key = String::from_utf8(key.stdout).expect("a key");
+    let key = key.trim();
+    fs::remove_dir_all(&place.state).expect("it can be removed");
+
+    let from = ["--from", to, "--key", key];
+    let asked = |what: &[&str]| place.said("", &[what, &from].concat());
+    let whole = place.said("", &["audit", "verify", to, "--key", key]);
+    assert_eq!(whole["texts_missing"], 0, "{whole}");
+    let policies = denied["policy_set"].as_str().expect("a digest");
+    let shown = asked(&["audit", "text", policies]);
+    assert_eq!(
+        (&shown["kind"], &shown["text"]),
+        (&json!("policies"), &json!(own))
+    );
+    let log = fs::read_to_string(evidence.join("log.jsonl")).expect("the log");
+    let entry_of = |decision: &Value| {
+        let entries = log
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let mut found = entries.filter(|entry| entry["event"] == *decision);
+        found.next().expect("it is there")["sequence"].to_string()
+    };
+    for (decision, effect) in [(&allowed, "allow"), (&denied, "deny")] {
+        let again = asked(&["replay", &entry_of(decision)]);
+        assert_eq!(again[0]["same"], true, "{again}");
+        assert_eq!(again[0]["plugin"]["id"], "sandcast/policy-cedar", "{again}");
+        let said = again[0]["decision"].to_string();
+        assert!(said.contains(effect), "{said}");
+    }
+}
+
 #[test]
 fn a_second_person_approves_what_takes_two() {
     let place = Place::new("access-approvals");

@@ -350,6 +350,7 @@ fn an_export_says_what_a_plugin_could_do_did_and_who_allowed_it() {
         reasons: Vec::new(),
         policy_set: None,
         engine: None,
+        recording: None,
     };
     let loaded = |name: &str, http: Value| Event::PluginLoaded {
         run: None,
@@ -417,6 +418,7 @@ fn an_export_says_what_a_plugin_could_do_did_and_who_allowed_it() {
             plugin: of,
             stage,
             host_calls: [("http.handle".to_owned(), 2)].into(),
+            host_use: Default::default(),
             bytes_in: 0,
             bytes_out: 0,
             guest_seconds: 0.5,
@@ -546,6 +548,7 @@ fn an_export_that_begins_late_says_that_it_does() {
             plugin: plugin.clone(),
             stage: "validate".to_owned(),
             host_calls: [("columns.read".to_owned(), 1)].into(),
+            host_use: Default::default(),
             bytes_in: 0,
             bytes_out: 0,
             guest_seconds: 0.5,

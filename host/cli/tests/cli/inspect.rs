@@ -154,6 +154,7 @@ fn used(folder: &Path, digest: Digest) {
             plugin: plugin.clone(),
             stage: "connect rows".to_owned(),
             host_calls: [("files.read".to_owned(), 1204)].into(),
+            host_use: Default::default(),
             bytes_in: 0,
             bytes_out: 0,
             guest_seconds: 0.5,

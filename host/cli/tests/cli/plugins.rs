@@ -72,6 +72,7 @@ fn run(log: &AuditLog, plugin: &PluginRef, run: &str, bytes_out: u64) {
                 ("batch.from-columns".to_owned(), 2),
             ]
             .into(),
+            host_use: Default::default(),
             bytes_in: 40_000,
             bytes_out,
             guest_seconds: 0.004,

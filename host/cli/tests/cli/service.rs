@@ -193,6 +193,26 @@ fn an_auditor_is_answered(state: &Path, folder: &Path) {
         assert!(is_there, "{role}: {shown:?}");
     }
 
+    // What was run is there in words, under the digest that the log has.
+    assert_eq!(whole["texts_missing"], 0, "{whole}");
+    let texts = asked(&["audit", "text"]);
+    let texts = texts.as_array().expect("texts");
+    let text = |kind: &str| {
+        let found = texts.iter().find(|text| text["kind"] == kind);
+        let found = found.unwrap_or_else(|| panic!("no {kind}: {texts:?}"));
+        let digest = found["digest"].as_str().expect("a digest").to_owned();
+        (
+            asked(&["audit", "text", &digest[..12]])["text"].clone(),
+            digest,
+        )
+    };
+    let (pipeline, config) = text("pipeline");
+    assert_eq!(pipeline["name"], "credit-risk", "{pipeline}");
+    assert_eq!(pipeline["conduct"]["isolate"], "probation", "{pipeline}");
+    let (model, _) = text("model");
+    assert_eq!(model["lineage"], text("lineage").0, "{model}");
+    assert_eq!(model["lineage"]["config"], config.as_str(), "{model}");
+
     // Without the key the folder is nobody's, and what was changed in it is named.
     let unasked = output(state, &["replay", "--from", to, "all"]);
     assert_eq!(unasked.status.code(), Some(2), "{unasked:?}");
@@ -201,6 +221,7 @@ fn an_auditor_is_answered(state: &Path, folder: &Path) {
     let recordings = evidence.join("recordings");
     for file in [
         recordings.join(&recording[..2]).join(recording),
+        evidence.join("texts").join(&config),
         evidence.join("log.jsonl"),
     ] {
         let bytes = std::fs::read(&file).expect("it is there");
@@ -329,6 +350,35 @@ fn what_is_changed_past_the_log_does_not_answer(state: &Path) {
             .status
             .success()
     );
+    said(state, &["audit", "verify"]);
+
+    // The log itself, somewhere in its middle: nothing runs beside it.
+    let log = state.join("audit/log.jsonl");
+    let written = std::fs::read_to_string(&log).expect("the log");
+    let changed = written.replacen("\"outcome\":\"finished\"", "\"outcome\":\"finishes\"", 1);
+    assert_ne!(changed, written);
+    std::fs::write(&log, &changed).expect("it is written");
+    let example: &[&str] = &["run", "examples/credit-risk"];
+    let serving: &[&str] = &["serve", "--address", "127.0.0.1:0", "credit-risk@stable"];
+    for command in [example, serving, &predict("credit-risk@stable")] {
+        let refused = output(state, command);
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{command:?}: {told}");
+        assert!(
+            told.contains("the audit log was changed, so nothing is run"),
+            "{told}"
+        );
+    }
+    // Whatever was appended to it meanwhile is about these calls alone.
+    let longer = std::fs::read_to_string(&log).expect("the log");
+    for line in longer.strip_prefix(&changed).expect("it goes on").lines() {
+        assert!(line.contains("\"access-decided\""), "{line}");
+    }
+    std::fs::write(
+        &log,
+        longer.replacen("\"outcome\":\"finishes\"", "\"outcome\":\"finished\"", 1),
+    )
+    .expect("it is written");
     said(state, &["audit", "verify"]);
 
     past_the_log(state, "DELETE FROM aliases WHERE alias = 'champion'");

@@ -40,16 +40,23 @@ impl<'t> Folding<'t> {
     /// Writes what entries have changed, and lets it go.
     pub(crate) fn flush(&mut self) -> Sql<()> {
         let mut pipelines: Vec<String> = Vec::new();
-        for run in std::mem::take(&mut self.begun) {
+        let begun = std::mem::take(&mut self.begun);
+        // Looked up once: it is a look at every run that is kept.
+        let last = "SELECT coalesce(max(sequence), 0) FROM runs";
+        let last: i64 = match begun.is_empty() {
+            true => 0,
+            false => self.transaction.query_row(last, [], |row| row.get(0))?,
+        };
+        for (run, sequence) in begun.into_iter().zip(last + 1..) {
             if let Some(Some(facts)) = self.runs.get(&run) {
                 pipelines.push(facts.pipeline.clone());
             }
             let statement =
                 "INSERT OR REPLACE INTO runs (run, pipeline, sequence, is_open, document)
-                 VALUES (?1, '', (SELECT coalesce(max(sequence), 0) + 1 FROM runs), 1, '')";
+                 VALUES (?1, '', ?2, 1, '')";
             self.transaction
                 .prepare(statement)?
-                .execute([run.as_str()])?;
+                .execute((run.as_str(), sequence))?;
         }
         for (run, facts) in self.runs.drain() {
             let Some(facts) = facts else { continue };

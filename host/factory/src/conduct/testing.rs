@@ -132,6 +132,7 @@ impl Bench {
                     0 => did.calls.clone(),
                     _ => BTreeMap::new(),
                 },
+                host_use: Default::default(),
                 bytes_in: part(did.bytes_in),
                 bytes_out: part(did.bytes_out),
                 guest_seconds: if instance == 0 { did.seconds } else { 0.0 },

@@ -498,6 +498,7 @@ fn what_a_served_model_does_is_judged_and_trusts_nobody() {
             rows: 40,
             outcomes: [("finished".to_owned(), 40)].into(),
             host_calls: calls.iter().map(|(f, n)| ((*f).to_owned(), *n)).collect(),
+            host_use: Default::default(),
             bytes_in,
             bytes_out: 400,
             guest_seconds: seconds,

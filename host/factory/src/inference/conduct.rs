@@ -166,6 +166,7 @@ impl Conducted {
             rows: sum.rows,
             outcomes: sum.outcomes,
             host_calls: sum.usage.host_calls,
+            host_use: sum.usage.host_use,
             bytes_in: sum.usage.bytes_in,
             bytes_out: sum.usage.bytes_out,
             guest_seconds: sum.usage.guest_seconds,

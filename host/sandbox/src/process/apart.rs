@@ -12,6 +12,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sandcast_audit::HostUse;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -575,6 +576,19 @@ fn read_reply(said: &[u8], most_words: u64) -> io::Result<(Reply, Vec<u8>)> {
     let possible = |number: u64| number.min(MOST_COUNTED);
     let known = known.map(|(name, calls)| (name, possible(calls)));
     reply.usage.host_calls = known.take(MAX_FUNCTIONS).collect();
+    let spent = reply.usage.host_use.into_iter();
+    let spent = spent.filter(|(name, _)| name.len() <= MAX_FUNCTION_BYTES);
+    let spent = spent.map(|(name, used)| {
+        let used = HostUse {
+            calls: possible(used.calls),
+            // JSON has no other numbers than numbers.
+            seconds: used.seconds.clamp(0.0, MOST_SECONDS),
+            bytes_in: possible(used.bytes_in),
+            bytes_out: possible(used.bytes_out),
+        };
+        (name, used)
+    });
+    reply.usage.host_use = spent.take(MAX_FUNCTIONS).collect();
     reply.host_calls = possible(reply.host_calls);
     let usage = &mut reply.usage;
     for number in [
@@ -585,7 +599,6 @@ fn read_reply(said: &[u8], most_words: u64) -> io::Result<(Reply, Vec<u8>)> {
     ] {
         *number = possible(*number);
     }
-    // JSON has no other numbers than numbers.
     usage.guest_seconds = usage.guest_seconds.clamp(0.0, MOST_SECONDS);
     for denial in &mut reply.denials {
         denial.capability = text::sentence(&denial.capability, 64);

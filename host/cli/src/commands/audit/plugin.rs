@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::Args;
 use console::style;
 use jiff::Timestamp;
-use sandcast_audit::{Digest, Entry, Event, PluginRef};
+use sandcast_audit::{Digest, Entry, Event, HostUse, PluginRef};
 use sandcast_sandbox::{Capability, Grants, sentence};
 use serde::Serialize;
 
@@ -87,6 +87,8 @@ struct Did {
     instances: u64,
     /// Calls into the host, by function.
     calls: BTreeMap<String, u64>,
+    /// What these took, by function; `other` are those to WASI that are not told apart.
+    host_use: BTreeMap<String, HostUse>,
     /// What was done outside, with what it came to.
     effects: BTreeMap<String, Outside>,
     /// What it was denied, in words, and how often.
@@ -402,14 +404,41 @@ impl Did {
     fn used(
         &mut self,
         host_calls: &BTreeMap<String, u64>,
+        host_use: &BTreeMap<String, HostUse>,
         guest_seconds: f64,
         peak_memory_bytes: u64,
     ) {
         for (function, calls) in host_calls {
             *self.calls.entry(function.clone()).or_default() += calls;
         }
+        for (function, used) in host_use {
+            *self.host_use.entry(function.clone()).or_default() += *used;
+        }
         self.guest_seconds += guest_seconds;
         self.peak_memory_bytes = self.peak_memory_bytes.max(peak_memory_bytes);
+    }
+
+    /// Calls into the host, with what they took where that is known.
+    fn calls_in_words(&self) -> BTreeMap<String, u64> {
+        let mut told: BTreeMap<String, u64> = BTreeMap::new();
+        for (function, used) in &self.host_use {
+            let mut what = format!("{function} ({}", seconds(used.seconds));
+            for (bytes_of, way) in [(used.bytes_in, "in"), (used.bytes_out, "out")] {
+                if bytes_of > 0 {
+                    what.push_str(&format!(", {} {way}", bytes(bytes_of)));
+                }
+            }
+            what.push(')');
+            let calls = self.calls.get(function).copied();
+            told.insert(what, calls.unwrap_or(used.calls));
+        }
+        // What was done before times were kept.
+        for (function, calls) in &self.calls {
+            if !self.host_use.contains_key(function) {
+                told.insert(function.clone(), *calls);
+            }
+        }
+        told
     }
 
     fn ended(&mut self, outcome: &str, instances: u64) {
@@ -431,12 +460,13 @@ impl Did {
         match &entry.event {
             Event::CallsFinished {
                 host_calls,
+                host_use,
                 guest_seconds,
                 peak_memory_bytes,
                 outcome,
                 ..
             } => {
-                self.used(host_calls, *guest_seconds, *peak_memory_bytes);
+                self.used(host_calls, host_use, *guest_seconds, *peak_memory_bytes);
                 self.ended(outcome, 1);
             }
             Event::CallsServed {
@@ -444,6 +474,7 @@ impl Did {
                 rows,
                 outcomes,
                 host_calls,
+                host_use,
                 guest_seconds,
                 peak_memory_bytes,
                 compute_seconds,
@@ -452,7 +483,7 @@ impl Did {
                 self.served.insert(run.as_str().to_owned());
                 self.served_rows = self.served_rows.saturating_add(*rows);
                 self.compute_seconds += compute_seconds;
-                self.used(host_calls, *guest_seconds, *peak_memory_bytes);
+                self.used(host_calls, host_use, *guest_seconds, *peak_memory_bytes);
                 for (outcome, instances) in outcomes {
                     self.ended(outcome, *instances);
                 }
@@ -542,7 +573,7 @@ fn tell(told: &Told, entries: &[Entry], output: &Output) -> Result<(), Failure> 
         head.push_str(&format!(", recordings {}", count(did.recordings)));
     }
     output.line(head)?;
-    list("calls into the host", &did.calls, output)?;
+    list("calls into the host", &did.calls_in_words(), output)?;
     let effects: BTreeMap<String, u64> = did
         .effects
         .iter()

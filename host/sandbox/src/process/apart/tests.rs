@@ -5,7 +5,7 @@ use std::thread;
 
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::record_batch::RecordBatch;
-use sandcast_audit::{Digest, PluginRef};
+use sandcast_audit::{Digest, HostUse, PluginRef};
 use serde_json::json;
 use wasmtime::component::Resource;
 
@@ -81,6 +81,16 @@ fn what_a_process_says_it_used_can_be_added_up() {
             lines: Vec::new(),
             usage: crate::call::Usage {
                 host_calls: [("log.log".to_owned(), number)].into(),
+                host_use: [(
+                    "log.log".to_owned(),
+                    HostUse {
+                        calls: number,
+                        seconds,
+                        bytes_in: number,
+                        bytes_out: number,
+                    },
+                )]
+                .into(),
                 bytes_in: number,
                 bytes_out: number,
                 guest_seconds: seconds,
@@ -100,6 +110,10 @@ fn what_a_process_says_it_used_can_be_added_up() {
         assert_eq!(reply.usage.guest_seconds, most);
         assert_eq!(reply.host_calls, MOST_COUNTED);
         assert_eq!(reply.usage.host_calls["log.log"], MOST_COUNTED);
+        let logged = reply.usage.host_use["log.log"];
+        assert_eq!(logged.seconds, most);
+        let counted = [logged.calls, logged.bytes_in, logged.bytes_out];
+        assert_eq!(counted, [MOST_COUNTED; 3]);
         let usage = &reply.usage;
         let told = [
             usage.bytes_in,
