@@ -41,7 +41,7 @@ pub enum Action {
     PluginRelease,
     /// Widen what a pipeline grants its plugins.
     GrantWiden,
-    /// Have the key of the audit log give way to another.
+    /// Have the key of the audit log, or that of access, give way to another.
     KeyRotate,
     /// Replace the key of the audit log without its signature.
     KeyNew,

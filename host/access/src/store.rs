@@ -6,6 +6,7 @@
 //! changed by hand is found out by everybody who cannot read that key too.
 
 mod error;
+mod key;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use sandcast_audit::{AuditLog, Digest, Entry, Event, Position, SealKey, private}
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use error::AccessError;
+use key::Held;
 pub(crate) use rows::{Change, Reading};
 
 use crate::{Budget, IssuedToken, Principal, PrincipalId, Role, TokenId, TokenRecord};
@@ -130,7 +132,7 @@ struct KeptToken {
 #[derive(Clone)]
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
-    key: Arc<SealKey>,
+    key: Arc<Mutex<Held>>,
     folder: PathBuf,
     /// A place of the audit log before which nothing that is in the outbox can be.
     emptied: Arc<Mutex<Option<Position>>>,
@@ -257,7 +259,7 @@ impl Store {
         }
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
-            key: Arc::new(key),
+            key: Arc::new(Mutex::new(Held::new(key))),
             folder: folder.to_path_buf(),
             emptied: Arc::default(),
         })
@@ -650,9 +652,11 @@ impl Store {
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(wrap)?;
+        let key = self.key_in_force(&transaction)?;
+        self.settle_key()?;
         let change = Change {
             transaction,
-            key: &self.key,
+            key: &key,
             what,
         };
         let done = work(&change)?;
@@ -665,9 +669,10 @@ impl Store {
         work: impl FnOnce(&Reading<'_>) -> Result<T, AccessError>,
     ) -> Result<T, AccessError> {
         let connection = self.lock();
+        let key = self.key_in_force(&connection)?;
         work(&Reading {
             connection: &connection,
-            key: &self.key,
+            key: &key,
         })
     }
 

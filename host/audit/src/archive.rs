@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::archived::{Archived, is_kept};
 use crate::batch::Batch;
-use crate::export::{ExportError, ExportReport, Part, export_part};
+use crate::export::{ExportError, ExportReport, MANIFEST_FILE, Manifest, Part, export_part};
 use crate::head::LOG_FILE;
 use crate::tiles::{self, TILE_WIDTH};
 use crate::tree::Frontier;
@@ -134,6 +134,19 @@ pub fn archive(
 /// When there is no log, or what is kept of them was changed.
 pub fn archived_entries(dir: &Path) -> Result<u64, AuditError> {
     Ok(Archived::of(dir)?.map_or(0, |archived| archived.last))
+}
+
+/// The number of the entry from which on all of a log or an export are there.
+///
+/// # Errors
+/// As [`archived_entries`], and when the export does not say.
+pub fn first_entry(dir: &Path) -> Result<u64, AuditError> {
+    let path = dir.join(MANIFEST_FILE);
+    match Manifest::load(dir) {
+        Ok(Some(manifest)) => Ok(manifest.first),
+        Ok(None) => Ok(archived_entries(dir)? + 1),
+        Err(source) => Err(AuditError::Read { path, source }),
+    }
 }
 
 fn folder_of(log: &AuditLog) -> Result<PathBuf, ArchiveError> {

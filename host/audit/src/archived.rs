@@ -192,6 +192,26 @@ pub(crate) fn is_kept(event: &str) -> bool {
     event.starts_with("key-") || KEPT.contains(&event)
 }
 
+/// Whether an entry from before those of an export goes along with it: what says what plugins could do,
+/// how far they are trusted, who approved what, and which models there are.
+pub(crate) fn goes_along(event: &str) -> bool {
+    const ALONG: [&str; 9] = [
+        PLUGIN_LOADED,
+        "standing-changed",
+        "access-changed",
+        "approval-requested",
+        "approval-decided",
+        "approval-carried-out",
+        "registered",
+        "version-renewed",
+        "alias-moved",
+    ];
+    ALONG.contains(&event)
+}
+
+/// Of these only the last goes along for each way in which a component was loaded.
+pub(crate) const PLUGIN_LOADED: &str = "plugin-loaded";
+
 /// The file with lines of entries that come before those of the log or export in a folder.
 pub(crate) fn earlier_lines(dir: &Path) -> Result<Option<PathBuf>, Unreadable> {
     if dir.join(MANIFEST_FILE).exists() {
@@ -210,9 +230,20 @@ pub(crate) struct KeptLines {
     /// The line of the file that was taken last, from 1.
     pub(crate) line: u64,
     is_malformed: bool,
+    /// Whether all of them are about keys.
+    pub(crate) is_of_keys: bool,
 }
 
 impl KeptLines {
+    /// Those of a file with entries about keys and no others.
+    pub(crate) fn of_keys(path: PathBuf) -> Result<Self, Unreadable> {
+        let lines = Self::open(path)?;
+        Ok(Self {
+            is_of_keys: true,
+            ..lines
+        })
+    }
+
     pub(crate) fn open(path: PathBuf) -> Result<Self, Unreadable> {
         let reader = match File::open(&path) {
             Ok(file) => Some(BufReader::new(file)),
@@ -225,6 +256,7 @@ impl KeptLines {
             next: None,
             line: 0,
             is_malformed: false,
+            is_of_keys: false,
         };
         lines.advance()?;
         Ok(lines)

@@ -1,6 +1,6 @@
 //! A copy of a log for an auditor: the entries, the tree of all of them, and every checkpoint.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::archived::{Archived, KeptLines, Unreadable};
+use crate::archived::{Archived, KeptLines, PLUGIN_LOADED, Unreadable, goes_along};
 use crate::batch::{Batch, Checked};
 use crate::checkpoint::{CHECKPOINTS_FILE, CheckpointReader, Next, SignedCheckpoint};
 use crate::entry::open_line;
@@ -18,12 +18,14 @@ use crate::texts::{self, TEXTS_FOLDER};
 use crate::tiles::{Tile, Tiles, read_leaves};
 use crate::tree::TreeHash;
 use crate::verify::{Fault, Trust, VerifyError, VerifyReport, verify_with};
-use crate::{AuditError, AuditLog, Digest, entry_schema, small};
+use crate::{AuditError, AuditLog, Digest, Entry, Event, entry_schema, small};
 
 /// The newest checkpoint of an export, alone.
 pub(crate) const CHECKPOINT_FILE: &str = "checkpoint";
 /// Entries about keys that are not among the exported ones.
 pub(crate) const KEYS_FILE: &str = "keys.jsonl";
+/// Entries from before the exported ones that say what those rest upon.
+pub(crate) const EARLIER_FILE: &str = "earlier.jsonl";
 /// What the folder holds; a folder with this file is an export.
 pub(crate) const MANIFEST_FILE: &str = "export.json";
 const SCHEMA_FILE: &str = "entry.schema.json";
@@ -107,6 +109,8 @@ pub struct ExportReport {
     pub tiles: u64,
     /// How many texts that these entries name are with it.
     pub texts: u64,
+    /// How many entries from before these are with it, because these rest upon them.
+    pub earlier: u64,
     /// What checking the export came to, by the log's own key.
     pub verified: VerifyReport,
 }
@@ -177,7 +181,7 @@ pub(crate) fn export_part(
         checkpoint,
     };
     let manifest = exporter.manifest(part)?;
-    let Written { tiles, texts } = exporter.write(&manifest)?;
+    let written = exporter.write(&manifest)?;
     let trust = Trust {
         keys: log.key().into_iter().collect(),
         checkpoints: Vec::new(),
@@ -186,8 +190,9 @@ pub(crate) fn export_part(
     fs::rename(&partial.0, &folder).map_err(failed(&folder))?;
     Ok(ExportReport {
         present: (manifest.first, manifest.last),
-        tiles,
-        texts,
+        tiles: written.tiles,
+        texts: written.texts,
+        earlier: written.earlier,
         verified,
     })
 }
@@ -211,9 +216,9 @@ struct Passing<'a> {
     sequence: u64,
     /// Its line and its time, unless it was archived.
     line: Option<(&'a [u8], &'a str)>,
-    /// Its line, where it is about keys.
-    key_line: Option<&'a [u8]>,
-    /// What kind of event it is; nothing for one that was archived.
+    /// Its line where that stayed, although it was archived.
+    kept: Option<&'a [u8]>,
+    /// What kind of event it is; nothing where there is no line.
     name: &'a str,
     leaf: TreeHash,
 }
@@ -222,10 +227,11 @@ fn changed(file: Unreadable) -> ExportError {
     ExportError::NotWhole(file.into())
 }
 
-/// How many files of two kinds there are.
+/// How much there is of each kind.
 struct Written {
     tiles: u64,
     texts: u64,
+    earlier: u64,
 }
 
 struct Exporter {
@@ -308,11 +314,10 @@ impl Exporter {
                     })
                 };
                 let entry = checked.entry.map_err(fault)?;
-                let is_key = entry.event.name.starts_with("key-");
                 work(&Passing {
                     sequence,
                     line: Some((checked.line, &entry.time)),
-                    key_line: is_key.then_some(checked.line),
+                    kept: None,
                     name: &entry.event.name,
                     leaf: checked.leaf,
                 })?;
@@ -338,8 +343,9 @@ impl Exporter {
         let mut result = Ok(());
         let mut pass = |sequence, leaf| {
             let mut line = kept.take(sequence).map_err(changed)?;
-            let is_key = line.as_deref().is_some_and(|line| {
-                open_line(line).is_ok_and(|entry| entry.event.name.starts_with("key-"))
+            let name = line.as_deref().and_then(|line| {
+                let entry = open_line(line).ok()?;
+                Some(entry.event.name.into_owned())
             });
             if let Some(line) = &mut line {
                 line.push(b'\n');
@@ -347,8 +353,8 @@ impl Exporter {
             work(&Passing {
                 sequence,
                 line: None,
-                key_line: line.as_deref().filter(|_| is_key),
-                name: "",
+                kept: line.as_deref(),
+                name: name.as_deref().unwrap_or_default(),
                 leaf,
             })
         };
@@ -374,29 +380,29 @@ impl Exporter {
             source,
         };
         let mut log = create(LOG_FILE)?;
-        let mut keys = None;
+        let along = self.along(manifest)?;
+        let (mut keys, mut earlier) = (None, None);
         let mut tiles = Tiles::new(manifest.is_whole());
         let mut count = 0;
         let mut named: BTreeSet<Digest> = BTreeSet::new();
         self.each(|passing| {
             let line = passing.line.map(|(line, _)| line);
             let is_in = (manifest.first..=manifest.last).contains(&passing.sequence);
-            match (is_in, line, passing.key_line) {
-                (true, Some(line), _) => {
+            match (is_in, line.or(passing.kept)) {
+                (true, _) => {
+                    // What was asked for by number was archived meanwhile.
+                    let line = line.ok_or(ExportError::Empty)?;
                     log.write_all(line).map_err(failed)?;
                     named.extend(texts::named_in(passing.name, line));
                 }
-                // What was asked for by number was archived meanwhile.
-                (true, None, _) => return Err(ExportError::Empty),
-                (false, _, Some(line)) => {
-                    if keys.is_none() {
-                        keys = Some(create(KEYS_FILE)?);
-                    }
-                    if let Some(keys) = &mut keys {
-                        keys.write_all(line).map_err(failed)?;
-                    }
+                (false, Some(line)) if passing.name.starts_with("key-") => {
+                    beside(&mut keys, || create(KEYS_FILE), line, failed)?;
                 }
-                (false, _, None) => {}
+                (false, Some(line)) if along.contains(&passing.sequence) => {
+                    beside(&mut earlier, || create(EARLIER_FILE), line, failed)?;
+                    named.extend(texts::named_in(passing.name, line));
+                }
+                (false, _) => {}
             }
             let entry = line.and_then(|line| line.strip_suffix(b"\n"));
             for tile in tiles.push(passing.leaf, entry) {
@@ -422,7 +428,10 @@ impl Exporter {
         for (name, text) in texts {
             create(name)?.write_all(text.as_bytes()).map_err(failed)?;
         }
-        for mut file in [Some(log), keys, Some(checkpoints)].into_iter().flatten() {
+        for mut file in [Some(log), keys, earlier, Some(checkpoints)]
+            .into_iter()
+            .flatten()
+        {
             file.flush()
                 .and_then(|()| file.get_ref().sync_all())
                 .map_err(failed)?;
@@ -430,7 +439,41 @@ impl Exporter {
         Ok(Written {
             tiles: count,
             texts: self.write_texts(&named)?,
+            earlier: along.len() as u64,
         })
+    }
+
+    /// The entries from before the exported ones that go along.
+    fn along(&self, manifest: &Manifest) -> Result<BTreeSet<u64>, ExportError> {
+        let mut along = BTreeSet::new();
+        if manifest.first == 1 {
+            return Ok(along);
+        }
+        // By the digest of all that a load says of a plugin, whenever and for whatever run.
+        let mut loads: HashMap<Digest, u64> = HashMap::new();
+        self.each(|passing| {
+            let line = passing.line.map(|(line, _)| line).or(passing.kept);
+            let Some(line) = line.filter(|_| passing.sequence < manifest.first) else {
+                return Ok(());
+            };
+            if !goes_along(passing.name) {
+                return Ok(());
+            }
+            if passing.name == PLUGIN_LOADED
+                && let Ok(Entry { mut event, .. }) = serde_json::from_slice(line)
+            {
+                if let Event::PluginLoaded { run, .. } = &mut event {
+                    *run = None;
+                }
+                let said = serde_json::to_vec(&event).unwrap_or_default();
+                if let Some(before) = loads.insert(Digest::of(&said), passing.sequence) {
+                    along.remove(&before);
+                }
+            }
+            along.insert(passing.sequence);
+            Ok(())
+        })?;
+        Ok(along)
     }
 
     /// Copies those of the named texts that are kept here: an earlier version kept none.
@@ -485,6 +528,20 @@ impl Exporter {
     }
 }
 
+/// Adds a line to a file that is made with its first.
+fn beside<W: io::Write>(
+    file: &mut Option<W>,
+    create: impl FnOnce() -> Result<W, ExportError>,
+    line: &[u8],
+    failed: impl FnOnce(io::Error) -> ExportError,
+) -> Result<(), ExportError> {
+    let file = match file {
+        Some(file) => file,
+        None => file.insert(create()?),
+    };
+    file.write_all(line).map_err(failed)
+}
+
 fn readme(manifest: &Manifest) -> String {
     let Manifest {
         first,
@@ -510,6 +567,8 @@ tile/<level>/...   the Merkle tree (RFC 6962, SHA-256) in the layout of C2SP tlo
 tile/entries/...   the entries again, in bundles of 256; only where all entries are here, and without
                    the bundle of an entry of more than 65,535 bytes
 keys.jsonl         entries about keys that are not in log.jsonl
+earlier.jsonl      of the entries before them: how plugins were loaded last, standings, who has access,
+                   approvals and models, as far as the log still has them
 export.json        which entries are here
 texts/...          pipelines, ceilings, rules of trust, policies and models that entries name by a
                    digest (BLAKE3), each file by it: `sandcast audit text` shows them
@@ -522,7 +581,7 @@ What a plugin could do, did, and who allowed it, and a decision shown again:
     sandcast audit who --from THIS-FOLDER --key KEY
     sandcast replay --from THIS-FOLDER --key KEY
 
-Where the first entry is not 1, what was loaded, approved and allowed before it is not here.
+Where the first entry is not 1, calls, effects, denials and decisions from before it are not here.
 A leaf of the tree is a line of log.jsonl without its newline. The specifications:
 https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint, https://c2sp.org/tlog-tiles and RFC 6962.
 "

@@ -37,7 +37,9 @@ mod tiles;
 mod tree;
 mod verify;
 
-pub use archive::{Archivable, ArchiveError, ArchiveReport, archivable, archive, archived_entries};
+pub use archive::{
+    Archivable, ArchiveError, ArchiveReport, archivable, archive, archived_entries, first_entry,
+};
 pub use checkpoint::{Checkpoint, SignedCheckpoint};
 pub use digest::{Digest, DigestHasher, ParseDigestError};
 pub use entry::{Entry, entry_schema};

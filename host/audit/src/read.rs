@@ -1,13 +1,14 @@
 //! Reading entries, from the start or from where somebody stopped.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Cursor, Seek as _, SeekFrom};
+use std::io::{self, BufRead as _, BufReader, Cursor, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::archived::Archived;
 use crate::entry::open_line;
+use crate::export::{EARLIER_FILE, MANIFEST_FILE};
 use crate::head::LOG_FILE;
 use crate::{AuditError, Digest, Entry};
 
@@ -62,13 +63,21 @@ impl Position {
 
 /// Reads the log in a folder without opening it for writing. Each line is checked against its
 /// digest; the chain between lines is not, that is [`verify`](fn@crate::verify)'s work. Of entries
-/// that were archived there come those whose lines were kept.
+/// that were archived, or come before those of an export, there come those whose lines were kept.
 ///
 /// # Errors
 /// When there is no log or it cannot be read; the iterator, when a line is damaged.
 pub fn read(dir: &Path) -> Result<Entries, AuditError> {
     let log = Log::open(dir)?;
     let kept = match &log.archived {
+        None if dir.join(MANIFEST_FILE).exists() => {
+            let path = dir.join(EARLIER_FILE);
+            match crate::small::read(&path) {
+                Ok(lines) => Some(Cursor::new(lines)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(source) => return Err(AuditError::Read { path, source }),
+            }
+        }
         None => None,
         Some(archived) => {
             let path = Archived::kept_path(dir, archived.last);

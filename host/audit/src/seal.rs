@@ -60,6 +60,15 @@ impl SealKey {
         Ok(Self(key))
     }
 
+    /// Moves the file of a key to where another one lies, which is gone then.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be moved.
+    pub fn put_in_place(next: &Path, path: &Path) -> io::Result<()> {
+        fs::rename(next, path)?;
+        key_file::push_folder_of(path)
+    }
+
     /// The seal of a row: of its table, its key and everything in it.
     #[must_use]
     pub fn seal(&self, table: &str, id: &str, document: &str) -> Hash {

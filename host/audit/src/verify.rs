@@ -8,7 +8,7 @@ use crate::batch::{Batch, Checked};
 use crate::checkpoint::{CHECKPOINTS_FILE, CheckpointReader, Next, SignedCheckpoint};
 use crate::entry::open_line;
 use crate::event::rotation_text;
-use crate::export::{CHECKPOINT_FILE, KEYS_FILE, Manifest};
+use crate::export::{CHECKPOINT_FILE, EARLIER_FILE, KEYS_FILE, Manifest};
 use crate::head::{HEAD_FILE, Head, Heads, LOG_FILE};
 use crate::note::{Note, VerifierKey};
 use crate::texts;
@@ -250,8 +250,9 @@ impl<'a> Verifier<'a> {
             Ok(bytes) if Digest::of(&bytes) == archived.kept => {}
             _ => return Err(changed(&kept)),
         }
-        let mut lines = KeptLines::open(kept)?;
+        let mut lines = [KeptLines::open(kept)?];
         self.hashes(archived.last, archived.last, &mut None, &mut lines)?;
+        let [lines] = lines;
         if !lines.is_used_up() {
             return Err(changed(&lines.path));
         }
@@ -270,8 +271,14 @@ impl<'a> Verifier<'a> {
         self.heads.clear();
         let mut tiles = Some(Tiles::new(manifest.is_whole()));
         self.archived = None;
-        let mut keys = KeptLines::open(self.dir.join(KEYS_FILE))?;
-        self.hashes(manifest.first - 1, manifest.size, &mut tiles, &mut keys)?;
+        let keys = KeptLines::of_keys(self.dir.join(KEYS_FILE))?;
+        let mut kept = [keys, KeptLines::open(self.dir.join(EARLIER_FILE))?];
+        self.hashes(manifest.first - 1, manifest.size, &mut tiles, &mut kept)?;
+        let [_, earlier] = &kept;
+        if !earlier.is_used_up() {
+            let path = earlier.path.clone();
+            return Err(VerifyError::ExportChanged { path });
+        }
         if manifest.last >= manifest.first {
             self.lines(manifest.last, &mut tiles)?;
             // What is missing at the end of the lines is a cut, not an omission.
@@ -283,14 +290,22 @@ impl<'a> Verifier<'a> {
                 });
             }
         }
-        let rest = match self.log.fill_buf() {
-            Ok(rest) => rest.len(),
-            Err(source) => return Err(self.cannot_read(source)),
-        };
-        if rest > 0 {
-            return Err(self.line_fault(Fault::Malformed));
+        let mut rest = Vec::new();
+        self.log
+            .read_until(b'\n', &mut rest)
+            .map_err(|source| self.cannot_read(source))?;
+        if !rest.is_empty() {
+            // One entry more than the export says there are, or no entry.
+            let body = rest.strip_suffix(b"\n").unwrap_or(&rest);
+            return Err(match open_line(body) {
+                Ok(_) => VerifyError::ExportChanged {
+                    path: self.dir.join(crate::export::MANIFEST_FILE),
+                },
+                Err(_) => self.line_fault(Fault::Malformed),
+            });
         }
-        self.hashes(manifest.size, manifest.size, &mut tiles, &mut keys)?;
+        self.hashes(manifest.size, manifest.size, &mut tiles, &mut kept)?;
+        let [keys, _] = kept;
         if !keys.is_used_up() {
             return Err(VerifyError::ExportChanged { path: keys.path });
         }
@@ -362,7 +377,7 @@ impl<'a> Verifier<'a> {
         up_to: u64,
         size: u64,
         tiles: &mut Option<Tiles>,
-        kept: &mut KeptLines,
+        kept: &mut [KeptLines],
     ) -> Result<(), VerifyError> {
         let first = self.tree.size() + 1;
         if first > up_to {
@@ -377,21 +392,27 @@ impl<'a> Verifier<'a> {
         result
     }
 
-    /// One leaf of which only the hash is here, unless its line was kept. Of an export that is so
-    /// for entries about keys and no others.
+    /// One leaf of which only the hash is here, unless its line was kept.
     fn hash(
         &mut self,
         leaf: TreeHash,
         tiles: &mut Option<Tiles>,
-        kept: &mut KeptLines,
+        kept: &mut [KeptLines],
     ) -> Result<(), VerifyError> {
         let sequence = self.tree.size() + 1;
         self.tree.push(leaf);
-        if let Some(line) = kept.take(sequence)? {
+        for kept in kept {
+            let Some(line) = kept.take(sequence)? else {
+                continue;
+            };
             let is_entry = TreeHash::leaf(&line) == leaf;
             let entry = open_line(&line).ok().filter(|_| is_entry);
             let event = entry.as_ref().and_then(|entry| entry.key_event(&line));
-            let is_other = entry.is_some() && self.archived.is_some();
+            let is_other = entry.is_some() && !kept.is_of_keys;
+            if let Some(entry) = &entry {
+                let named = texts::named_in(&entry.event.name, &line);
+                self.texts.extend(named);
+            }
             match (event, entry) {
                 (Some(event), Some(entry)) => {
                     self.key_event(event, &entry.previous)

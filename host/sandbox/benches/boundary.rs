@@ -255,6 +255,39 @@ mod host_calls {
     }
 }
 
+/// Whether a request is granted, before a name is looked up or anything is sent: the address taken apart
+/// and held to the grants. The last of them covers it, or none.
+#[divan::bench_group(sample_count = 1000, sample_size = 100)]
+mod authorised {
+    use sandcast_sandbox::{HttpGrant, fuzzing};
+
+    use super::*;
+
+    const GRANTS: [usize; 3] = [1, 8, 64];
+
+    fn ask(bencher: Bencher<'_, '_>, grants: usize, host: &str) {
+        let hosts = (1..=grants).map(|number| format!("api-{number}.example.com"));
+        let grants: Vec<HttpGrant> = hosts
+            .map(|host| serde_json::from_value(json!({ "host": host, "path": "/v1" })))
+            .collect::<Result<_, _>>()
+            .expect("grants");
+        let uri = format!("https://{host}/v1/people/42?since=2026-11-01");
+        let uri: http::Uri = uri.parse().expect("an address");
+        let method = http::Method::GET;
+        bencher.bench(|| fuzzing::http_target(&grants, &method, divan::black_box(&uri)));
+    }
+
+    #[divan::bench(args = GRANTS)]
+    fn http_allowed(bencher: Bencher<'_, '_>, grants: usize) {
+        ask(bencher, grants, &format!("api-{grants}.example.com"));
+    }
+
+    #[divan::bench(args = GRANTS)]
+    fn http_denied(bencher: Bencher<'_, '_>, grants: usize) {
+        ask(bencher, grants, "api-0.example.com");
+    }
+}
+
 /// An instance made, configured and let go of, with its line in the audit log.
 #[divan::bench(sample_count = 200, sample_size = 20)]
 fn instance(bencher: Bencher<'_, '_>) {

@@ -9,7 +9,7 @@ use arrow::buffer::Buffer;
 use crate::bindings::adapter::sandcast::plugin::{compute, models, sql, types};
 use crate::columns::list::{Element, List};
 use crate::columns::{Batch, lift, lower};
-use crate::grants::{Limits, blob};
+use crate::grants::{HttpGrant, Limits, blob, http};
 use crate::process::{Wire, bytes_of, value_of};
 use crate::recording::rows_of_bytes;
 
@@ -53,6 +53,19 @@ pub fn columns(bytes: &[u8]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether grants cover a request, by what it says of itself: the method, the scheme, the host, the port
+/// and the path. Which of them does.
+///
+/// # Errors
+/// When none does, with what the guest is told.
+pub fn http_target(
+    grants: &[HttpGrant],
+    method: &::http::Method,
+    uri: &::http::Uri,
+) -> Result<usize, String> {
+    http::covering(grants, method, uri)
 }
 
 /// What a guest in a process of its own asks with, which is that process's word: the first byte says for which

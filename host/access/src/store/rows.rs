@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{AccessError, KeptToken, LONGEST_LIFETIME_DAYS, MOST_ROWS};
 use crate::{Budget, IssuedToken, Principal, PrincipalId, Role, Token, TokenId, TokenRecord};
 
-const OUTBOX: &str = "outbox";
+pub(super) const OUTBOX: &str = "outbox";
 
 /// Rows, each held to its seal.
 pub(crate) struct Reading<'a> {
@@ -96,7 +96,7 @@ impl Reading<'_> {
     }
 
     /// Whether a seal is that of a row.
-    fn holds(&self, table: &str, id: &str, document: &str, seal: &str) -> bool {
+    pub(super) fn holds(&self, table: &str, id: &str, document: &str, seal: &str) -> bool {
         // Hashes are compared in constant time.
         Hash::from_hex(seal).is_ok_and(|seal| self.key.seal(table, id, document) == seal)
     }

@@ -439,3 +439,110 @@ fn a_budget_is_kept_with_its_principal_and_is_on_record() {
     let times = told.iter().filter(|(what, _)| what == "principal-budget");
     assert_eq!(times.count(), 1, "nothing is told twice");
 }
+
+#[test]
+fn another_key_takes_over_and_the_old_one_is_worth_nothing() {
+    let place = Place::new();
+    let key = || fs::read(place.path().join(KEY)).expect("a key");
+    let before = key();
+    // A server that has the store open while the key changes.
+    let server = Store::open(place.path(), &place.audit).expect("it opens");
+    let server = server.expect("it is set up");
+    place
+        .store
+        .rotate_key(&place.audit, "ann")
+        .expect("rotated");
+    assert_ne!(key(), before);
+    assert!(!place.path().join("access.key.next").exists());
+    let told = changes(&place).pop();
+    assert_eq!(
+        told,
+        Some(("key-rotated".to_owned(), "state:here".to_owned()))
+    );
+    let token = &place.ann.record.id;
+    assert!(server.kept(token).expect("it reads on").is_some());
+    server
+        .add_principal(
+            &place.audit,
+            &id("bob"),
+            [Role::Auditor].into(),
+            at("2026-11-22T00:00:00Z"),
+            "ann",
+        )
+        .expect("it writes on");
+    assert_eq!(place.store.principals().expect("a list").len(), 2);
+    place.store.rotate_key(&place.audit, "ann").expect("again");
+    let opened = Store::open(place.path(), &place.audit).expect("it opens");
+    assert!(
+        opened
+            .expect("it is set up")
+            .kept(token)
+            .expect("it reads")
+            .is_some()
+    );
+    // With the old key nothing can be sealed that counts.
+    fs::write(place.path().join(KEY), &before).expect("written");
+    let refused = Store::open(place.path(), &place.audit).map(|_| ());
+    assert!(
+        matches!(refused, Err(AccessError::Tampered { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn whoever_is_cut_off_while_the_key_changes_leaves_one_that_holds() {
+    let place = Place::new();
+    let next = place.path().join("access.key.next");
+    let path = place.path().join(KEY);
+    let old = fs::read(&path).expect("a key");
+    place
+        .store
+        .rotate_key(&place.audit, "ann")
+        .expect("rotated");
+    let new = fs::read(&path).expect("a key");
+    // As after the transaction, before the file was moved.
+    fs::write(&next, &new).expect("written");
+    fs::write(&path, &old).expect("written");
+    let opened = Store::open(place.path(), &place.audit).expect("it opens");
+    let opened = opened.expect("it is set up");
+    assert_eq!(opened.principals().expect("a list").len(), 1);
+    opened
+        .add_principal(
+            &place.audit,
+            &id("bob"),
+            [Role::Auditor].into(),
+            at("2026-11-22T00:00:00Z"),
+            "ann",
+        )
+        .expect("it writes, and the key is moved");
+    assert_eq!(fs::read(&path).expect("a key"), new);
+    assert!(!next.exists());
+    // As before the transaction: the new key seals nothing.
+    fs::write(&next, &old).expect("written");
+    let opened = Store::open(place.path(), &place.audit).expect("it opens");
+    assert_eq!(
+        opened
+            .expect("it is set up")
+            .principals()
+            .expect("a list")
+            .len(),
+        2
+    );
+    place
+        .store
+        .rotate_key(&place.audit, "ann")
+        .expect("rotated");
+    assert!(!next.exists());
+    // A row that somebody changed is not sealed for them.
+    let database = Connection::open(place.path().join(DATABASE)).expect("it opens");
+    let change = "UPDATE principals SET document = replace(document, 'auditor', 'operator') WHERE id = 'bob'";
+    assert_eq!(database.execute(change, []).expect("changed"), 1);
+    let refused = place.store.rotate_key(&place.audit, "ann");
+    assert!(
+        matches!(refused, Err(AccessError::Tampered { .. })),
+        "{refused:?}"
+    );
+    let kept = fs::read(&path).expect("a key");
+    place.store.settings().expect("the old key stays in force");
+    assert_eq!(fs::read(&path).expect("a key"), kept);
+}

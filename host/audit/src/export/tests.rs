@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::testing::{Folder, event, folder, key, small_event};
-use crate::{AuditLog, VerifierKey, verify};
+use crate::{AuditLog, Digest, PluginRef, RunId, VerifierKey, verify};
 
 fn log_of(entries: u64) -> (Folder, AuditLog) {
     let dir = folder();
@@ -287,4 +287,100 @@ proptest! {
         }
         verify_with(&to, &trust).expect("is whole again");
     }
+}
+
+#[test]
+fn what_the_exported_entries_rest_upon_goes_along_and_is_held_to_the_tree() {
+    let (dir, log) = log_of(5);
+    let plugin = PluginRef {
+        id: "acme/rules".to_owned(),
+        version: "1.0.0".to_owned(),
+        role: "validator".to_owned(),
+        digest: Digest::of(b"rules"),
+    };
+    let loaded = |name: &str| Event::PluginLoaded {
+        run: Some(RunId::generate()),
+        plugin: plugin.clone(),
+        name: name.to_owned(),
+        grants: serde_json::json!({ "clock": true }),
+        ceiling: None,
+        ceiling_signers: Vec::new(),
+        signers: Vec::new(),
+        identities: Vec::new(),
+        trust: None,
+        trust_signers: Vec::new(),
+        imports: Vec::new(),
+    };
+    let lineage = log.keep(b"a lineage").expect("kept");
+    let events = [
+        loaded("rules"),
+        loaded("other"),
+        loaded("rules"),
+        Event::Registered {
+            run: RunId::generate(),
+            model: "m".to_owned(),
+            version: 1,
+            model_digest: Digest::ZERO,
+            lineage,
+            document: None,
+        },
+    ];
+    for event in events {
+        log.append(event).expect("appends");
+    }
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    let since = Some(Timestamp::now());
+    for number in 0..3 {
+        log.append(small_event(number)).expect("appends");
+    }
+    let to = dir.state().join("late");
+    let period = Period { since, until: None };
+    let report = export(&log, &to, period).expect("exports");
+    assert_eq!(
+        (report.present, report.earlier, report.texts),
+        ((10, 12), 3, 1)
+    );
+    let numbers: Vec<u64> = crate::read(&to)
+        .expect("an export")
+        .map(|entry| entry.expect("an entry").sequence)
+        .collect();
+    assert_eq!(
+        numbers,
+        [7, 8, 9, 10, 11, 12],
+        "of two loads alike the last"
+    );
+    assert_eq!(crate::first_entry(&to).expect("it says"), 10);
+    let verified = verify_with(&to, &trust(key(&log))).expect("whole");
+    assert_eq!((verified.texts, verified.texts_missing), (1, 0));
+
+    let path = to.join(EARLIER_FILE);
+    let lines = fs::read_to_string(&path).expect("lines");
+    let swapped: String = lines.split_inclusive('\n').rev().collect();
+    let forged = lines.replacen("\"clock\":true", "\"clock\":null", 1);
+    let late = fs::read_to_string(to.join(LOG_FILE)).expect("lines");
+    for changed in [
+        swapped,
+        forged,
+        format!("{lines}{late}"),
+        format!("{lines}{{}}\n"),
+    ] {
+        fs::write(&path, changed).expect("writes");
+        let error = verify_with(&to, &trust(key(&log))).expect_err("it was changed");
+        assert!(error.to_string().contains(EARLIER_FILE), "{error}");
+    }
+    fs::write(&path, lines).expect("writes");
+    let text = texts::path_of(&to, &lineage);
+    fs::write(&text, "another lineage").expect("writes");
+    let error = verify_with(&to, &trust(key(&log))).expect_err("it was changed");
+    assert!(error.to_string().contains("is not the text"), "{error}");
+    fs::remove_file(text).expect("removed");
+    let verified = verify_with(&to, &trust(key(&log))).expect("missing is no fault");
+    assert_eq!((verified.texts, verified.texts_missing), (0, 1));
+    // One that was changed beside the log is not handed over.
+    fs::write(texts::path_of(dir.path(), &lineage), "another").expect("writes");
+    let refused = export(&log, &dir.state().join("again"), Period::default());
+    assert!(
+        matches!(refused, Err(ExportError::NotWhole(_))),
+        "{refused:?}"
+    );
 }

@@ -330,6 +330,20 @@ fn tokens_end_and_give_way_and_principals_are_disabled() {
         &["access", "init", "eve", "--cedar", "plugins/policy-cedar"],
     );
     assert!(again.contains("set up in"), "{again}");
+
+    // Another key seals all of that, and whoever had a token has it still.
+    place.add("olga", "auditor");
+    let refused = place.refused("olga", &["access", "key", "rotate"]);
+    assert!(refused.contains("may not key-rotate"), "{refused}");
+    let key = || fs::read(place.state.join("access.key")).expect("a key");
+    let before = key();
+    assert_eq!(
+        place.said("ann", &["access", "key", "rotate"])["rotated"],
+        true
+    );
+    assert_ne!(key(), before);
+    place.said("olga", &["audit", "verify"]);
+    place.said("ann", &["access", "principals", "list"]);
 }
 
 #[test]

@@ -30,6 +30,7 @@ Examples:
   sandcast access tokens issue bank-app --days 30 --to bank-app.token
   sandcast access can bank-app predict model:credit-risk
   sandcast access policies show > policies.cedar           a start for your own
+  sandcast access key rotate                               after somebody has seen access.key
   sandcast access tokens rotate 0a1b2c3d4e5f6071 --overlap-hours 24 --to new.token
 
 Until `init` a state belongs to whoever is at the machine. Then every command that looks into it or
@@ -58,10 +59,19 @@ enum AccessAction {
     /// What they may do
     #[command(subcommand)]
     Policies(policies::PoliciesAction),
+    /// The key that seals who may do what
+    #[command(subcommand)]
+    Key(KeyAction),
     /// Whose token this is
     Whoami,
     /// Whether somebody may do something; nothing is done and nothing recorded but the question
     Can(CanArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyAction {
+    /// Seal everything anew with another key; the old one is worth nothing then
+    Rotate,
 }
 
 #[derive(Debug, Args)]
@@ -85,6 +95,7 @@ pub(crate) async fn execute(
         AccessAction::Principals(action) => principals::execute(action, global, output).await,
         AccessAction::Tokens(action) => tokens::execute(action, global, output).await,
         AccessAction::Policies(action) => policies::execute(action, global, output).await,
+        AccessAction::Key(KeyAction::Rotate) => rotate_key(global, output).await,
         AccessAction::Whoami => who_am_i(global, output),
         AccessAction::Can(arguments) => can(arguments, global, output).await,
     }
@@ -184,6 +195,20 @@ async fn can(
         true => Exit::Done,
         false => Exit::Rejected,
     })
+}
+
+async fn rotate_key(global: &GlobalArguments, output: &Output) -> Result<Exit, Failure> {
+    let allowed = allowed(global, Action::KeyRotate, &Resource::state()).await?;
+    store(&allowed)?
+        .rotate_key(allowed.gate.audit(), allowed.who())
+        .map_err(failed)?;
+    if output.wants_json() {
+        output.json(&serde_json::json!({ "rotated": true }))?;
+    } else {
+        output.line("rotated: every row of access.sqlite is sealed with a new access.key")?;
+    }
+    output.note("keep a copy of access.key together with one of access.sqlite; earlier copies go together, too");
+    Ok(Exit::Done)
 }
 
 /// What is wrong with a call about access.

@@ -70,6 +70,7 @@ pub(super) fn export(
             "key": report.verified.key,
             "tiles": report.tiles,
             "texts": report.texts,
+            "earlier": report.earlier,
             "recordings": recordings,
         }))?;
         return Ok(Exit::Done);
@@ -86,6 +87,13 @@ pub(super) fn export(
         "texts: {}, such as pipelines and policies that these entries name",
         count(report.texts)
     ))?;
+    if report.earlier > 0 {
+        output.line(format_args!(
+            "earlier entries: {}, which say how plugins were loaded, who has access, what was approved, standings and \
+             models",
+            count(report.earlier)
+        ))?;
+    }
     if let Some(Copied {
         recordings,
         files,

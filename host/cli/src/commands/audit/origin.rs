@@ -71,6 +71,7 @@ impl OriginArguments {
         Ok(Record {
             entries: entries.collect::<Result<_, _>>().or_reject()?,
             archived: sandcast_audit::archived_entries(&folder).or_reject()?,
+            begins: sandcast_audit::first_entry(&folder).or_reject()?,
         })
     }
 
@@ -90,15 +91,14 @@ pub(super) struct Record {
     pub(super) entries: Vec<Entry>,
     /// How many came before them and were archived; a few of these are there all the same.
     archived: u64,
+    /// The first entry from which on they are all there: 1 where nothing is missing before it.
+    begins: u64,
 }
 
 impl Record {
-    /// The first entry from which on they are all there: 1 where nothing is missing before it.
+    /// The first entry from which on they are all there.
     pub(super) fn begins(&self) -> u64 {
-        match self.archived {
-            0 => self.entries.first().map_or(1, |entry| entry.sequence),
-            archived => archived + 1,
-        }
+        self.begins
     }
 
     /// Says what came before, and is not told of.
@@ -106,8 +106,9 @@ impl Record {
         let begins = self.begins();
         if self.archived == 0 && begins > 1 {
             output.note(format_args!(
-                "this export begins with entry {}: what was loaded, approved and allowed before it is not in it, \
-                 so it is not told here; an export of the whole log has it",
+                "this export begins with entry {}: of those before it there are only those that say how plugins were \
+                 loaded last, who has access, what was approved, standings and models; an export of the whole \
+                 log has the others",
                 count(begins)
             ));
         }

@@ -260,6 +260,15 @@ pub(crate) fn check_target(grant: &HttpGrant) -> Result<(), String> {
     Ok(())
 }
 
+/// Which grant covers a request, by its method and address.
+pub(crate) fn covering(
+    grants: &[HttpGrant],
+    method: &http::Method,
+    uri: &http::Uri,
+) -> Result<usize, String> {
+    target::Target::of(method, uri)?.covered_by(grants)
+}
+
 /// What an instance has of HTTP.
 pub(crate) struct HttpState {
     context: WasiHttpCtx,
