@@ -1,10 +1,11 @@
 //! What the tests that cross crates share: the repository's own plugins, built once, and pipelines
-//! laid out in a folder of their own; components written in text; an allocator that counts; and
+//! laid out in a folder of their own; components written in text; a server that repeats; an allocator that counts; and
 //! what reads bytes of somebody else, for fuzzing.
 
 pub mod allocator;
 pub mod components;
 pub mod fuzz;
+pub mod repeating;
 
 use std::path::{Path, PathBuf};
 

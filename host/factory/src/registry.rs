@@ -94,7 +94,7 @@ impl Registry {
     }
 
     /// A version of a model: by alias, by number, or, if neither is given, the one that
-    /// [`DEFAULT_ALIAS`] points to, else the latest. It is what the audit log says was registered, and the
+    /// [`DEFAULT_ALIAS`] points to. It is what the audit log says was registered, and the
     /// alias means what the log says.
     ///
     /// # Errors

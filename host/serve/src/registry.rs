@@ -7,7 +7,7 @@ use arrow::record_batch::RecordBatch;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sandcast_audit::AuditError;
-use sandcast_factory::registry::ModelVersion;
+use sandcast_factory::registry::{DEFAULT_ALIAS, ModelVersion};
 use sandcast_factory::{
     Generated, InferenceError, Predicted, RegistryError, ServedModel, Workspace,
 };
@@ -143,7 +143,11 @@ impl ModelSource for RegistrySource {
     fn names(&self) -> BoxFuture<'_, Result<Vec<String>, SourceError>> {
         let names = self.ask("*", |workspace| {
             let models = workspace.registry().models()?;
-            Ok(models.into_iter().map(|model| model.name).collect())
+            // The others have nothing that their name means.
+            let with_champion = models
+                .into_iter()
+                .filter(|it| it.aliases.contains_key(DEFAULT_ALIAS));
+            Ok(with_champion.map(|model| model.name).collect())
         });
         names.boxed()
     }

@@ -35,6 +35,7 @@ pub(crate) enum Class {
     Manifest,
     Compiler,
     Archive,
+    Secrets,
 }
 
 impl Class {
@@ -56,6 +57,7 @@ impl Class {
             Class::Manifest => "says of itself what is not so",
             Class::Compiler => "has the compiler work without end",
             Class::Archive => "is innocent, and reads a bomb",
+            Class::Secrets => "looks for secrets, and carries out what it knows",
         }
     }
 }
@@ -499,6 +501,19 @@ const MADE: &[Row] = &[
     told("bomb", "functions-as-many-as-allowed", Class::Compiler, Must::Harmless, "65,000 functions, which it may have").within(640),
     told("bomb", "function-as-large-as-allowed", Class::Compiler, Must::Harmless, "functions of 250 KiB, which it may have").within(640),
     told("bomb", "nesting-as-deep-as-allowed", Class::Compiler, Must::Harmless, "blocks in blocks, 9,900 deep, which it may have").within(640),
+    told("borrower", "repeated-in-a-field", Class::Secrets, Must::Failure, "asks a server that sends the credential back in a field"),
+    told("borrower", "repeated-in-the-body", Class::Secrets, Must::Failure, "asks one that sends it back in its answer"),
+    told("borrower", "repeated-in-pieces", Class::Secrets, Must::Failure, "asks one that sends it back cut in two"),
+    told("borrower", "repeated-in-a-trailer", Class::Secrets, Must::Failure, "asks one that sends it back behind its answer"),
+    told("borrower", "own-credential", Class::Secrets, Must::Failure, "puts a credential of its own in place of the host's"),
+    told("borrower", "secret-in-a-name", Class::Secrets, Must::Denied, "carries what it knows out in a name that is looked up"),
+    told("borrower", "secret-to-another-port", Class::Secrets, Must::Denied, "carries it to another port of the host that it is granted"),
+    told("borrower", "http-that-is-not-granted", Class::Secrets, Must::NotLoaded, "has a way to other hosts, and is granted none"),
+    told("borrower", "state-that-is-not-granted", Class::Secrets, Must::NotLoaded, "would leave it where another plugin finds it"),
+    told("borrower", "store-that-is-not-granted", Class::Secrets, Must::NotLoaded, "would put it into a store"),
+    told("borrower", "database-that-is-not-granted", Class::Secrets, Must::NotLoaded, "would ask a database with it"),
+    told("borrower", "file-that-is-not-granted", Class::Secrets, Must::Failure, "would write it into a file"),
+    told("borrower", "file-of-the-credential", Class::Secrets, Must::Failure, "reads the file that the credential is in"),
     told("connector-csv", "bomb-of-rows", Class::Archive, Must::Harmless, "256 MiB of rows in a quarter of a megabyte of gzip; read as far as they are wanted"),
     told("connector-csv", "bomb-of-one-line", Class::Archive, Must::Failure, "256 MiB of one line in gzip"),
     told("connector-csv", "bomb-of-one-field", Class::Archive, Must::Harmless, "256 MiB in quotes in gzip; set aside row by row, as far as it is read"),

@@ -12,6 +12,7 @@ mod components;
 mod exports;
 mod forger;
 mod guests;
+mod secrets;
 mod world;
 mod yard;
 
@@ -21,8 +22,9 @@ use sandcast_tests::allocator::Counting;
 static MEMORY: Counting = Counting::new();
 
 /// The guests whose rows are run.
-const RUN: [&str; 16] = [
+const RUN: [&str; 17] = [
     "bomb",
+    "borrower",
     "caller",
     "connector-csv",
     "forger",

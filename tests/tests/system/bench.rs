@@ -23,16 +23,28 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         let folder = TempDir::with_prefix("sandcast-bench-").expect("a folder");
-        Self::on(Arc::new(folder))
+        Self::on(Arc::new(folder), AuditLog::in_memory())
+    }
+
+    /// One whose log lies in its folder.
+    pub(crate) fn with_a_log_on_disk() -> Self {
+        let folder = TempDir::with_prefix("sandcast-bench-").expect("a folder");
+        let audit = AuditLog::open(&folder.path().join("audit")).expect("a log");
+        Self::on(Arc::new(folder), audit)
+    }
+
+    /// Takes that log away, as a disk that is full or broken does.
+    pub(crate) fn breaks_its_log(&self) {
+        let log = self.folder.path().join("audit/log.jsonl");
+        fs::write(log, b"").expect("it is there");
     }
 
     /// Another one on the same folder: another process, as far as what is kept there can tell.
     pub(crate) fn beside(&self) -> Self {
-        Self::on(Arc::clone(&self.folder))
+        Self::on(Arc::clone(&self.folder), AuditLog::in_memory())
     }
 
-    fn on(folder: Arc<TempDir>) -> Self {
-        let audit = AuditLog::in_memory();
+    fn on(folder: Arc<TempDir>, audit: AuditLog) -> Self {
         let recordings = Recordings::at(folder.path().join("recordings"));
         let config = SandboxConfig {
             cache_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),

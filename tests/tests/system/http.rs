@@ -15,7 +15,7 @@ use sandcast_sandbox::{
     ByteSize, CallContext, CallError, Grants, HttpCredential, HttpGrant, HttpMethod, HttpScheme,
     LoadError, Plugin, Role, Sandbox, SandboxConfig, ScanRequest, SecretSource, TimeSpan,
 };
-use sandcast_tests::built;
+use sandcast_tests::{built, repeating};
 use serde_json::{Value, json};
 
 /// A server that answers by the path it is asked for, and remembers what it was sent.
@@ -571,50 +571,10 @@ async fn a_credential_goes_to_the_server_and_nowhere_else() {
     );
 }
 
-/// A server that repeats what it was sent, where the path says so.
-fn repeating(mut stream: TcpStream, heard: &Mutex<Vec<String>>) {
-    let head = head_of(&mut stream);
-    heard.lock().expect("no panic").push(head.clone());
-    let sent = head
-        .lines()
-        .find_map(|line| line.strip_prefix("authorization: "))
-        .unwrap_or_default();
-    let (first, second) = sent.split_at(sent.len() / 2);
-    let path = head.split(' ').nth(1).unwrap_or_default();
-    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
-    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n";
-    let pieces = match path {
-        "/field" => vec![format!(
-            "HTTP/1.1 200 OK\r\nyou-sent: {sent}\r\ncontent-length: 0\r\n\r\n"
-        )],
-        "/body" => vec![format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\nyou sent {sent}",
-            sent.len() + 9
-        )],
-        "/pieces" => vec![
-            format!("{chunked}\r\n{}", chunk(first)),
-            format!("{}0\r\n\r\n", chunk(second)),
-        ],
-        "/trailer" => vec![format!(
-            "{chunked}trailer: sent\r\n\r\n{}0\r\nsent: {sent}\r\n\r\n",
-            chunk("x")
-        )],
-        // All but its end.
-        _ => vec![
-            format!("{chunked}\r\n{}", chunk(&sent[..sent.len() - 1])),
-            "0\r\n\r\n".to_owned(),
-        ],
-    };
-    for piece in pieces {
-        let _ = stream.write_all(piece.as_bytes());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_repeats_the_credential_is_held_back() {
     const SECRET: &str = "s3cret-of-the-host";
-    let (bench, server) = (Bench::new(), Server::start_with(repeating));
+    let (bench, server) = (Bench::new(), Server::start_with(repeating::answer));
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");
     fs::write(&file, SECRET).expect("a file");

@@ -3,6 +3,7 @@
 mod adult;
 mod bench;
 mod blob;
+mod full;
 mod grants;
 mod http;
 mod insider;

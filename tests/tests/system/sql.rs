@@ -1,7 +1,5 @@
 //! What a guest gets of databases: the connections it was granted, to read, as far as its bounds.
-//!
-//! PostgreSQL is tried where `SANDCAST_TEST_POSTGRES` names a server of this machine that may be written
-//! to, such as `postgres://tester@127.0.0.1:5432/tests`; a password is in `SANDCAST_TEST_POSTGRES_PASSWORD`.
+//! What a server of PostgreSQL gives is in `postgres`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -37,6 +37,17 @@ pub enum RegistryError {
         /// The nearest right one.
         hint: Option<String>,
     },
+    /// Its name alone means its champion, and it has none.
+    #[error(
+        "no version of the model `{model}` is its `champion`, so its name alone means none; name a version, such as \
+         `{model}@{latest}`, or have one answer: `sandcast models alias {model} champion {latest}`"
+    )]
+    NoChampion {
+        /// The model.
+        model: String,
+        /// The latest version.
+        latest: u64,
+    },
     /// The alias cannot be one.
     #[error(
         "`{alias}` cannot be an alias: use lower case letters, digits, `-` and `_`, and not only \

@@ -45,8 +45,14 @@ impl Registry {
         }
         let version = match (seen.version, which) {
             (Some(version), _) => version,
-            (None, which) => {
-                let alias = which.unwrap_or(DEFAULT_ALIAS);
+            // Nobody has said which one is to answer.
+            (None, None) => {
+                return Err(RegistryError::NoChampion {
+                    model: model.to_owned(),
+                    latest,
+                });
+            }
+            (None, Some(alias)) => {
                 let hint = nearest(alias, seen.aliases.keys().map(String::as_str));
                 return Err(RegistryError::NoAlias {
                     model: model.to_owned(),
@@ -55,13 +61,6 @@ impl Registry {
                 });
             }
         };
-        if which.is_none()
-            && !seen.aliases.contains_key(DEFAULT_ALIAS)
-            && let Some(registered) = record.latest(model)
-            && registered > latest
-        {
-            return Err(gone(registered));
-        }
         let Some(document) = seen.document else {
             let is_registered = record.versions().any(|known| known == (model, version));
             return Err(match is_registered {
@@ -86,7 +85,7 @@ impl Registry {
             let latest = latest.map(|latest| latest as u64);
             let aliases = aliases_of(connection, model)?;
             let version = match which {
-                None => aliases.get(DEFAULT_ALIAS).copied().or(latest),
+                None => aliases.get(DEFAULT_ALIAS).copied(),
                 Some(text) => text.parse().ok().or_else(|| aliases.get(text).copied()),
             };
             let document = match version {

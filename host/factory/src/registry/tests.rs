@@ -267,6 +267,18 @@ fn what_is_not_there_is_named_with_what_is_near() {
         said("loans", Some("champoin")),
         "the model `loans` has no alias `champoin`; did you mean `champion`?"
     );
+    place.register(
+        ModelVersion {
+            model: "other".to_owned(),
+            ..version("two")
+        },
+        Some("canary"),
+    );
+    assert_eq!(
+        said("other", None),
+        "no version of the model `other` is its `champion`, so its name alone means none; name a version, such as \
+         `other@1`, or have one answer: `sandcast models alias other champion 1`"
+    );
     assert_eq!(
         said("loans", Some("4")),
         "the model `loans` has no version 4; the latest is 1"

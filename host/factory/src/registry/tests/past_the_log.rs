@@ -108,17 +108,13 @@ fn versions_that_only_the_state_or_only_the_log_has_are_told() {
          SELECT model, 3, 'other', created, json_set(document, '$.version', 3)
          FROM model_versions WHERE version = 1",
     );
-    for which in [None, Some("3")] {
-        let told = place.refusal(which);
-        assert!(told.contains("the audit log has no such version"), "{told}");
-    }
+    let told = place.refusal(Some("3"));
+    assert!(told.contains("the audit log has no such version"), "{told}");
     place.past_the_log("DELETE FROM model_versions WHERE version = 3");
     place.past_the_log("DELETE FROM model_versions WHERE version = 2");
-    for which in [None, Some("2")] {
-        let told = place.refusal(which);
-        let gone = "version 2 of `loans` is registered by the audit log, and the latest in state.sqlite is version 1";
-        assert!(told.contains(gone), "{told}");
-    }
+    let told = place.refusal(Some("2"));
+    let gone = "version 2 of `loans` is registered by the audit log, and the latest in state.sqlite is version 1";
+    assert!(told.contains(gone), "{told}");
     assert_eq!(place.disagreements().len(), 1);
     place.past_the_log("DELETE FROM model_versions WHERE version = 1");
     assert!(place.refusal(None).contains("is nothing"));

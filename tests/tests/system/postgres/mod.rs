@@ -1,94 +1,21 @@
-//! What a guest gets of a server of PostgreSQL. Tried where `SANDCAST_TEST_POSTGRES` names one on this
-//! machine whose account may make tables, such as `postgres://tester@127.0.0.1:5432/tests`; its password is
-//! in `SANDCAST_TEST_POSTGRES_PASSWORD`. Where the server speaks TLS as `localhost`,
-//! `SANDCAST_TEST_POSTGRES_AUTHORITY` names the file of its authority.
+//! What a guest gets of a server of PostgreSQL. Where its programs are on this machine one is started for
+//! these tests. `SANDCAST_TEST_POSTGRES` names another one, whose account may make tables, such as
+//! `postgres://tester@127.0.0.1:5432/tests`; its password is in `SANDCAST_TEST_POSTGRES_PASSWORD`. Where that
+//! speaks TLS as `localhost`, `SANDCAST_TEST_POSTGRES_AUTHORITY` names the file of its authority.
+
+mod server;
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sandcast_sandbox::{Grants, RecordingGrant};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
-use tokio_postgres::config::Host;
-use tokio_postgres::{Client, Config, NoTls};
 
 use crate::bench::Bench;
 use crate::sql::{ask, granting, load, try_load};
-
-const PASSWORD: &str = "SANDCAST_TEST_POSTGRES_PASSWORD";
-
-/// A server to try things at.
-struct Server {
-    config: Config,
-    host: String,
-    port: u16,
-}
-
-impl Server {
-    /// The one that the environment names; else it is said that nothing was tried.
-    fn found() -> Option<Self> {
-        let Ok(address) = std::env::var("SANDCAST_TEST_POSTGRES") else {
-            #[expect(clippy::print_stderr, reason = "a test that tries nothing says so")]
-            {
-                eprintln!("SANDCAST_TEST_POSTGRES names no server, so PostgreSQL is not tried");
-            }
-            return None;
-        };
-        let mut config: Config = address.parse().expect("an address of PostgreSQL");
-        if let Ok(password) = std::env::var(PASSWORD) {
-            config.password(password);
-        }
-        let host = match config.get_hosts() {
-            [Host::Tcp(host)] => host.clone(),
-            other => panic!("one host is wanted, not {other:?}"),
-        };
-        let port = config.get_ports().first().copied().unwrap_or(5432);
-        Some(Self { config, host, port })
-    }
-
-    /// A connection that may write, for what is there to be read.
-    async fn writer(&self) -> Client {
-        let stream = tokio::net::TcpStream::connect((self.host.as_str(), self.port)).await;
-        let connected = self.config.connect_raw(stream.expect("it listens"), NoTls);
-        let (client, connection) = connected.await.expect("a connection");
-        tokio::spawn(connection);
-        client
-    }
-
-    fn grant(&self) -> Value {
-        let mut server = json!({
-            "host": self.host,
-            "port": self.port,
-            "database": self.config.get_dbname().expect("a database"),
-            "user": self.config.get_user().expect("an account"),
-            "tls": false,
-            "networks": ["127.0.0.0/8", "::1/128"],
-        });
-        if std::env::var_os(PASSWORD).is_some() {
-            server["password"] = json!({ "env": PASSWORD });
-        }
-        json!({ "connection": "people", "to": { "postgres": server }, "timeout": "20s" })
-    }
-
-    /// A table of people of a name of its own.
-    async fn people(&self, table: &str) {
-        let text = format!(
-            "DROP TABLE IF EXISTS {table}; \
-             CREATE TABLE {table} (id int PRIMARY KEY, name text, age smallint, height real, \
-               born date, seen timestamptz, grown boolean, paid numeric); \
-             INSERT INTO {table} VALUES \
-               (1, 'Ada', 36, 1.5, '1815-12-10', '2024-01-01 00:00:00+00', true, 1.10), \
-               (2, 'Bob', NULL, NULL, NULL, NULL, NULL, NULL), \
-               (3, 'O''Hara', 51, 1.75, '1970-01-02', '1999-12-31 23:59:59.5+00', false, 2.20);"
-        );
-        self.writer()
-            .await
-            .batch_execute(&text)
-            .await
-            .expect("its table");
-    }
-}
+use server::Server;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_come_as_columns_with_their_kinds() {
@@ -320,7 +247,7 @@ async fn the_password_is_the_hosts_alone() {
     fs::write(&wrong, "not the password").expect("written");
     grant["to"]["postgres"]["password"] = json!({ "file": wrong });
     let plugin = load(&bench, &grant).await;
-    if let Ok(password) = std::env::var(PASSWORD) {
+    if let Some(password) = &server.password {
         let said = ask(&plugin, "SELECT 1 AS one", json!([])).await;
         assert_eq!(
             said,
@@ -328,13 +255,10 @@ async fn the_password_is_the_hosts_alone() {
         );
         let log = format!("{:?}", bench.events());
         assert!(
-            !log.contains(&password) && !log.contains("not the password"),
+            !log.contains(&password.text) && !log.contains("not the password"),
             "{log}"
         );
-        assert!(
-            log.contains(&format!("env:{PASSWORD}")),
-            "its reference is: {log}"
-        );
+        assert!(log.contains(&password.reference), "its reference is: {log}");
     }
     // What TLS is asked of and does not speak is not spoken to in the clear.
     let mut grant = server.grant();
@@ -348,11 +272,11 @@ async fn the_password_is_the_hosts_alone() {
         said,
         ["FailureCode::Unavailable: the database does not answer"]
     );
-    let Some(authority) = std::env::var_os("SANDCAST_TEST_POSTGRES_AUTHORITY") else {
+    let Some(authority) = &server.authority else {
         return;
     };
     grant["to"]["postgres"]["host"] = json!("localhost");
-    grant["to"]["postgres"]["certificate_authority"] = json!(Path::new(&authority));
+    grant["to"]["postgres"]["certificate_authority"] = json!(authority);
     let plugin = load(&bench, &grant).await;
     let said = ask(
         &plugin,
