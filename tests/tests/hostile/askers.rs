@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rusqlite::Connection;
 use sandcast_audit::Digest;
 use sandcast_sandbox::{CallContext, Plugin, Role, SqlGrant};
 use sandcast_tests::built;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::catalogue::rows_of;
@@ -34,6 +35,15 @@ fn people(folder: &Path) {
         .expect("its tables");
 }
 
+/// Whom nobody asked for is not among the answers: as many rows as there must be, where it matters.
+fn rows_of_answer(behaviour: &str) -> Option<&'static str> {
+    match behaviour {
+        "quote-in-parameter" | "statement-in-parameter" | "listed-with-quote" => Some("0 rows"),
+        "write-in-comment" | "listed" => Some("1 rows"),
+        _ => None,
+    }
+}
+
 async fn ask(plugin: &Plugin, behaviour: &str) -> Outcome {
     let config = json!({ "behaviour": behaviour });
     let asking = async {
@@ -54,12 +64,21 @@ async fn askers() {
     let folder = TempDir::with_prefix("sandcast-hostile-").expect("a folder");
     people(folder.path());
     let file = folder.path().join("people.sqlite");
-    let grant: SqlGrant = serde_json::from_value(json!({
-        "connection": "people", "to": { "sqlite": &file }, "timeout": TIMEOUT, "bytes": "16MiB",
-    }))
-    .expect("a grant");
+    let grant = |connection: &str, statements: Value| -> SqlGrant {
+        let grant = json!({
+            "connection": connection, "to": { "sqlite": &file }, "statements": statements,
+            "timeout": TIMEOUT, "bytes": "16MiB",
+        });
+        serde_json::from_value(grant).expect("a grant")
+    };
     let mut with_people = grants(Role::Policy);
-    with_people.sql = vec![grant];
+    with_people.sql = vec![
+        grant("people", json!({})),
+        grant(
+            "listed",
+            json!({ "by_name": "SELECT id FROM people WHERE name = ?1" }),
+        ),
+    ];
     let loaded = yard
         .sandbox
         .load("asker", &component, Role::Policy, with_people);
@@ -67,8 +86,16 @@ async fn askers() {
     let digest = || Digest::of(&fs::read(&file).expect("the file"));
     let before = digest();
     for row in rows_of("hostile-asker") {
-        let attempt = ask(&plugin, row.behaviour);
+        let answer = Mutex::new(Vec::new());
+        let attempt = async {
+            let reasons = ask(&plugin, row.behaviour).await?;
+            answer.lock().expect("no panic").clone_from(&reasons);
+            Ok(reasons)
+        };
         yard.lets(&row, attempt, ask(&plugin, "behave")).await;
+        if let Some(rows) = rows_of_answer(row.behaviour) {
+            assert_eq!(*answer.lock().expect("no panic"), [rows], "{row}");
+        }
         assert_eq!(digest(), before, "{row}: the file was changed");
         let beside = fs::read_dir(folder.path()).expect("the folder").count();
         assert_eq!(beside, 1, "{row}: there is more than the file");
