@@ -113,7 +113,7 @@ pub(crate) fn request(of: &str) -> Request {
     }
 }
 
-async fn decide(plugin: &Plugin, behaviour: &str) -> Outcome {
+pub(crate) async fn decide(plugin: &Plugin, behaviour: &str) -> Outcome {
     let config = json!({ "behaviour": behaviour });
     let mut policy = plugin.policy(&context(), &config).await?;
     let decision = policy.decide(&request("production")).await?;

@@ -12,6 +12,7 @@ mod components;
 mod exports;
 mod forger;
 mod guests;
+mod keepers;
 mod secrets;
 mod world;
 mod yard;
@@ -22,7 +23,7 @@ use sandcast_tests::allocator::Counting;
 static MEMORY: Counting = Counting::new();
 
 /// The guests whose rows are run.
-const RUN: [&str; 17] = [
+const RUN: [&str; 18] = [
     "bomb",
     "borrower",
     "caller",
@@ -31,6 +32,7 @@ const RUN: [&str; 17] = [
     "hostile-adapter",
     "hostile-asker",
     "hostile-connector",
+    "hostile-keeper",
     "hostile-policy",
     "hostile-reader",
     "hostile-validator",
