@@ -86,7 +86,7 @@ async fn askers() {
     let digest = || Digest::of(&fs::read(&file).expect("the file"));
     let before = digest();
     for row in rows_of("hostile-asker") {
-        let answer = Mutex::new(Vec::new());
+        let answer = Mutex::new(Vec::<String>::new());
         let attempt = async {
             let reasons = ask(&plugin, row.behaviour).await?;
             answer.lock().expect("no panic").clone_from(&reasons);

@@ -14,6 +14,7 @@ mod forger;
 mod guests;
 mod keepers;
 mod secrets;
+mod stowers;
 mod world;
 mod yard;
 
@@ -23,7 +24,7 @@ use sandcast_tests::allocator::Counting;
 static MEMORY: Counting = Counting::new();
 
 /// The guests whose rows are run.
-const RUN: [&str; 18] = [
+const RUN: [&str; 19] = [
     "bomb",
     "borrower",
     "caller",
@@ -35,6 +36,7 @@ const RUN: [&str; 18] = [
     "hostile-keeper",
     "hostile-policy",
     "hostile-reader",
+    "hostile-stower",
     "hostile-validator",
     "liar",
     "noise",
