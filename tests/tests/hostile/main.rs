@@ -7,13 +7,13 @@
 
 mod archive;
 mod askers;
+mod borrowers;
 mod catalogue;
 mod components;
 mod exports;
 mod forger;
 mod guests;
 mod keepers;
-mod secrets;
 mod stowers;
 mod world;
 mod yard;
