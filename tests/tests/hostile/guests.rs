@@ -13,7 +13,7 @@ use sandcast_tests::built;
 use serde_json::json;
 
 use crate::catalogue::rows_of;
-use crate::yard::{Outcome, Yard};
+use crate::yard::{Outcome, PERSON, Yard};
 
 /// Chunks after which an endless source is believed to be one.
 const ENOUGH_CHUNKS: usize = 50;
@@ -100,6 +100,7 @@ async fn validators() {
         yard.lets(&row, attempt, check_all(&plugin.patient, "behave"))
             .await;
     }
+    yard.is_not_on_record(PERSON);
     insta::assert_snapshot!("validators", yard.finish());
 }
 
@@ -218,5 +219,6 @@ async fn adapters() {
         let afterwards = train_and_predict(&plugin.patient, "behave");
         yard.lets(&row, attempt, afterwards).await;
     }
+    yard.is_not_on_record(PERSON);
     insta::assert_snapshot!("adapters", yard.finish());
 }

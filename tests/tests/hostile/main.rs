@@ -14,6 +14,7 @@ mod exports;
 mod forger;
 mod guests;
 mod keepers;
+mod secrets;
 mod stowers;
 mod world;
 mod yard;
@@ -24,7 +25,7 @@ use sandcast_tests::allocator::Counting;
 static MEMORY: Counting = Counting::new();
 
 /// The guests whose rows are run.
-const RUN: [&str; 19] = [
+const RUN: [&str; 21] = [
     "bomb",
     "borrower",
     "caller",
@@ -37,6 +38,8 @@ const RUN: [&str; 19] = [
     "hostile-policy",
     "hostile-reader",
     "hostile-stower",
+    "hostile-teller",
+    "hostile-thief",
     "hostile-validator",
     "liar",
     "noise",

@@ -305,7 +305,7 @@ async fn callers() {
 }
 
 /// What the standard library of a guest sees of the host.
-async fn seen(plugin: &Plugin, config: &Value) -> Result<String, CallError> {
+pub(crate) async fn seen(plugin: &Plugin, config: &Value) -> Result<String, CallError> {
     let rows = features();
     let context = CallContext::new(None, "test");
     let mut validator = plugin.validator(&context, config, &rows.schema()).await?;

@@ -28,6 +28,9 @@ pub(crate) const COMPUTE_LIMIT: ByteSize = ByteSize::from_mib(64);
 /// Memory is counted over all threads, so one guest runs at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// A person whom guests name, where the log must not have it.
+pub(crate) const PERSON: &str = "mustermann-4711";
+
 /// A sandbox, with what was found out in it.
 pub(crate) struct Yard {
     pub(crate) sandbox: Sandbox,
@@ -210,6 +213,16 @@ impl Yard {
     pub(crate) fn events(&self) -> Vec<Event> {
         let entries = self.audit.entries().expect("a log in memory");
         entries.into_iter().map(|entry| entry.event).collect()
+    }
+
+    /// A text is in no entry of the log.
+    pub(crate) fn is_not_on_record(&mut self, text: &str) {
+        for event in self.events() {
+            let entry = serde_json::to_string(&event).expect("JSON");
+            if entry.contains(text) {
+                self.wrong.push(format!("{text} is in {entry}"));
+            }
+        }
     }
 
     /// Nothing that drives a terminal is in a text.

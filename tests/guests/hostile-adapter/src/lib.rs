@@ -165,6 +165,8 @@ enum Behaviour {
     CompileInPredict,
     /// Compiles a program while it predicts, but only where it is asked about thirteen rows at once.
     Turncoat,
+    /// Names a person in the state of its model.
+    PersonInModel,
 }
 
 #[derive(Debug, Deserialize)]
@@ -174,6 +176,9 @@ struct Hyperparameters {
 }
 
 struct Hostile;
+
+/// Whom it names.
+const PERSON: &str = "mustermann-4711";
 
 #[expect(clippy::empty_loop, reason = "what it is for")]
 fn spin() -> ! {
@@ -596,6 +601,9 @@ impl Adapter for Hostile {
         )?;
         let state = match behaviour {
             Behaviour::LongState => vec![0; 256 << 20],
+            Behaviour::PersonInModel => std::iter::once(behaviour as u8)
+                .chain(PERSON.bytes())
+                .collect::<Vec<u8>>(),
             _ => vec![behaviour as u8],
         };
         Ok(Trained::new(state, session))

@@ -65,6 +65,8 @@ enum Behaviour {
     EscapesInFailure,
     /// A rule about very many columns.
     ManyColumns,
+    /// Names a person in the description of a rule, in a finding and in a verdict.
+    PersonInMessage,
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,6 +84,9 @@ struct Hostile {
 /// Clears the screen, sets the title, goes up a line, hides what follows, and turns it around.
 const ESCAPES: &str =
     "\u{1b}[2J\u{1b}]0;owned\u{7}\u{1b}[1A\r\u{8}\u{9b}31m\u{202e}\u{2066}\u{0}passed\n";
+
+/// Whom it names.
+const PERSON: &str = "mustermann-4711";
 
 fn rule(id: &str, mostly: f64) -> Rule {
     Rule {
@@ -144,6 +149,10 @@ impl Validator for Hostile {
                 columns: vec![String::new(); 1_000_000],
                 ..rule("rule", 1.0)
             }],
+            Behaviour::PersonInMessage => vec![Rule {
+                description: PERSON.into(),
+                ..rule("rule", 1.0)
+            }],
             _ => vec![rule("rule", 1.0)],
         }
     }
@@ -198,6 +207,13 @@ impl Validator for Hostile {
                     ..finding(vec![0])
                 }]
             }
+            Behaviour::PersonInMessage => {
+                self.failed += 1;
+                vec![Finding {
+                    message: PERSON.into(),
+                    ..finding(vec![0])
+                }]
+            }
             Behaviour::EscapesInFailure => {
                 return Err(Failure::invalid_input(ESCAPES).hint(ESCAPES));
             }
@@ -226,6 +242,11 @@ impl Validator for Hostile {
             Behaviour::EscapesInMessage => vec![Verdict {
                 passed: false,
                 message: ESCAPES.into(),
+                ..verdict
+            }],
+            Behaviour::PersonInMessage => vec![Verdict {
+                passed: false,
+                message: PERSON.into(),
                 ..verdict
             }],
             Behaviour::ClaimRows => vec![Verdict {
