@@ -7,7 +7,7 @@ use crate::{Digest, RunId, TreeHash, VerifierKey};
 
 /// Something worth remembering. In JSON the name stands under `event`, in kebab case.
 ///
-/// No event carries payloads or secrets: names, counts, digests and reasons only.
+/// No event carries payloads or secrets: names, counts, digests, reasons, and what plugins say of their failures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::AsArray as _;
-use sandcast_sandbox::{CallContext, CallError, Grants, LoadError, Plugin, Role, ScanRequest};
+use sandcast_sandbox::{CallContext, CallError, LoadError, Plugin, Role, ScanRequest};
 use sandcast_tests::{built, repeating};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,7 +48,7 @@ async fn content(plugin: &Plugin, config: &Value) -> Result<String, CallError> {
 }
 
 /// What the guest is told to do.
-fn wanted(row: &Row, address: SocketAddr, file: &str) -> Value {
+fn wanted(row: &Row, address: SocketAddr) -> Value {
     let at = |path: &str| json!({ "url": format!("http://{address}{path}") });
     match row.behaviour {
         "repeated-in-a-field" => at("/field"),
@@ -63,8 +63,6 @@ fn wanted(row: &Row, address: SocketAddr, file: &str) -> Value {
             let other = if address.port() == 1 { 2 } else { 1 };
             json!({ "url": format!("http://{}:{other}/what-i-know", address.ip()) })
         }
-        "file-that-is-not-granted" => json!({ "behaviour": "write", "path": "what-i-know.txt" }),
-        "file-of-the-credential" => json!({ "path": file }),
         other => panic!("`{other}` is not known here"),
     }
 }
@@ -96,19 +94,16 @@ async fn borrowers() {
         }))
         .expect("a grant"),
     ];
-    let load = async |guest: &str, grants: Grants| {
-        let component = fs::read(built(&format!("tests/guests/{guest}"))).expect("the guest");
-        let loaded = yard
-            .sandbox
-            .load("borrower", &component, Role::Connector, grants);
-        loaded.await.expect("it loads")
-    };
-    let caller = load("caller", with_credential).await;
-    let reader = load("hostile-reader", grants(Role::Connector)).await;
+    let component = fs::read(built("tests/guests/caller")).expect("the guest");
+    let loaded = yard
+        .sandbox
+        .load("borrower", &component, Role::Connector, with_credential);
+    let caller = loaded.await.expect("it loads");
     let good = json!({ "url": format!("http://{address}/almost") });
     for row in rows_of("borrower") {
         let ungranted = match row.behaviour {
             "http-that-is-not-granted" => Some(("caller", Role::Connector)),
+            "file-that-is-not-granted" => Some(("hostile-reader", Role::Connector)),
             "state-that-is-not-granted" => Some(("keeper", Role::Policy)),
             "store-that-is-not-granted" => Some(("stower", Role::Policy)),
             "database-that-is-not-granted" => Some(("asker", Role::Policy)),
@@ -123,13 +118,9 @@ async fn borrowers() {
             yard.note(&row, found, &told, MEMORY.growth(before));
             continue;
         }
-        let plugin = match row.behaviour.starts_with("file-") {
-            true => &reader,
-            false => &caller,
-        };
-        let config = wanted(&row, address, path);
+        let config = wanted(&row, address);
         let attempt = async {
-            let seen = content(plugin, &config).await;
+            let seen = content(&caller, &config).await;
             let told = match &seen {
                 Ok(content) => content.clone(),
                 Err(error) => error.to_string(),

@@ -39,7 +39,6 @@ pub(crate) enum Class {
     Manifest,
     Compiler,
     Archive,
-    Secrets,
 }
 
 impl Class {
@@ -59,13 +58,14 @@ impl Class {
             Class::Database => "asks a database for more than its rows",
             Class::State => "keeps more than it may, or what is a neighbour's",
             Class::Objects => "looks in a store for objects that are not its own",
-            Class::Secrets => "looks for a secret of the host",
+            Class::Secrets => {
+                "looks for a secret of the host, and for a way to carry out what it knows"
+            }
             Class::Record => "names a person in every text that it has",
             Class::Fingerprint => "looks for what tells machines and moments apart",
             Class::Manifest => "says of itself what is not so",
             Class::Compiler => "has the compiler work without end",
             Class::Archive => "is innocent, and reads a bomb",
-            Class::Secrets => "looks for secrets, and carries out what it knows",
         }
     }
 }
@@ -642,7 +642,7 @@ const MADE: &[Row] = &[
     told("bomb", "functions-as-many-as-allowed", Class::Compiler, Must::Harmless, "65,000 functions, which it may have").within(640),
     told("bomb", "function-as-large-as-allowed", Class::Compiler, Must::Harmless, "functions of 250 KiB, which it may have").within(640),
     told("bomb", "nesting-as-deep-as-allowed", Class::Compiler, Must::Harmless, "blocks in blocks, 9,900 deep, which it may have").within(640),
-    told("borrower", "repeated-in-a-field", Class::Secrets, Must::Failure, "asks a server that sends the credential back in a field"),
+    told("borrower", "repeated-in-a-field", Class::Secrets, Must::Denied, "asks a server that sends the credential back in a field"),
     told("borrower", "repeated-in-the-body", Class::Secrets, Must::Failure, "asks one that sends it back in its answer"),
     told("borrower", "repeated-in-pieces", Class::Secrets, Must::Failure, "asks one that sends it back cut in two"),
     told("borrower", "repeated-in-a-trailer", Class::Secrets, Must::Failure, "asks one that sends it back behind its answer"),
@@ -653,8 +653,7 @@ const MADE: &[Row] = &[
     told("borrower", "state-that-is-not-granted", Class::Secrets, Must::NotLoaded, "would leave it where another plugin finds it"),
     told("borrower", "store-that-is-not-granted", Class::Secrets, Must::NotLoaded, "would put it into a store"),
     told("borrower", "database-that-is-not-granted", Class::Secrets, Must::NotLoaded, "would ask a database with it"),
-    told("borrower", "file-that-is-not-granted", Class::Secrets, Must::Failure, "would write it into a file"),
-    told("borrower", "file-of-the-credential", Class::Secrets, Must::Failure, "reads the file that the credential is in"),
+    told("borrower", "file-that-is-not-granted", Class::Secrets, Must::NotLoaded, "would write it into a file"),
     told("connector-csv", "bomb-of-rows", Class::Archive, Must::Harmless, "256 MiB of rows in a quarter of a megabyte of gzip; read as far as they are wanted"),
     told("connector-csv", "bomb-of-one-line", Class::Archive, Must::Failure, "256 MiB of one line in gzip"),
     told("connector-csv", "bomb-of-one-field", Class::Archive, Must::Harmless, "256 MiB in quotes in gzip; set aside row by row, as far as it is read"),

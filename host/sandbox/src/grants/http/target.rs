@@ -45,16 +45,22 @@ impl Target {
         };
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let Some((host, port)) = split_authority(authority) else {
-            let authority = text::sentence(authority, 128);
-            return Err(format!("`{authority}` is not a host with a port"));
+            // Whoever stands before an `@` is nobody's business.
+            let (user, host) = match authority.rsplit_once('@') {
+                None => ("", authority),
+                Some((_, host)) => ("somebody@", host),
+            };
+            let host = text::sentence(host, 128);
+            return Err(format!("`{user}{host}` is not a host with a port"));
         };
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        check_path(target)
-            .map_err(|what| format!("the path `{}` {what}", text::sentence(target, 128)))?;
         let (path, query) = match target.split_once('?') {
             None => (target, None),
             Some((path, query)) => (path, Some(query.to_owned())),
         };
+        // What is looked for is not told.
+        check_path(target)
+            .map_err(|what| format!("the path `{}` {what}", text::sentence(path, 128)))?;
         Ok(Target {
             method,
             scheme,
@@ -359,6 +365,27 @@ mod tests {
             assert!(check_path(path).is_err(), "{path}");
         }
         assert!(check_path(&format!("/{}", "a".repeat(MAX_PATH_BYTES))).is_err());
+    }
+
+    #[test]
+    fn who_asks_and_what_for_is_not_told_where_it_is_refused() {
+        let refused = |uri: &str| {
+            let uri = uri.parse().expect("an address");
+            Target::of(&http::Method::GET, &uri)
+                .map(|target| target.to_string())
+                .expect_err("refused")
+        };
+        assert_eq!(
+            refused("https://ann:word@api.example.com/v1"),
+            "`somebody@api.example.com` is not a host with a port"
+        );
+        let told = refused("https://api.example.com/%2e%2e/people?name=Mustermann");
+        assert_eq!(told, "the path `/%2e%2e/people` has a segment `.` or `..`");
+        let told = refused("https://api.example.com/people?name=\"Mustermann\"");
+        assert!(
+            told.starts_with("the path `/people` holds byte 0x22"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -416,7 +416,13 @@ fn trouble(error: &rusqlite::Error, bounds: &Bounds) -> Trouble {
             tracing::warn!(%error, "a file of SQLite does not answer");
             Trouble::Away("the database does not answer".to_owned())
         }
-        _ => Trouble::Wrong(error.to_string()),
+        _ => Trouble::Wrong(match error {
+            // With the whole statement, else, which may end in the reason of a failure.
+            rusqlite::Error::SqlInputError { msg, offset, .. } => {
+                format!("{msg}, at byte {offset} of the statement")
+            }
+            error => error.to_string(),
+        }),
     }
 }
 
