@@ -222,6 +222,12 @@ impl Resource {
         Self::of("principal", id.as_str())
     }
 
+    /// Whoever has a token that is not there: nobody is called so.
+    #[must_use]
+    pub fn holder_of(token: &crate::TokenId) -> Self {
+        Self::of("principal", &format!("holder of {token}"))
+    }
+
     /// A request for an approval.
     #[must_use]
     pub fn approval(id: &str) -> Self {

@@ -18,7 +18,7 @@ use std::{fs, io};
 use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
-use sandcast_audit::{AuditLog, Digest, Entry, Event, Position, SealKey, private};
+use sandcast_audit::{AuditLog, Digest, SealKey, Settled, private};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use error::AccessError;
@@ -135,7 +135,7 @@ pub struct Store {
     key: Arc<Mutex<Held>>,
     folder: PathBuf,
     /// A place of the audit log before which nothing that is in the outbox can be.
-    emptied: Arc<Mutex<Option<Position>>>,
+    emptied: Arc<Mutex<Option<Settled>>>,
 }
 
 impl Store {
@@ -588,7 +588,7 @@ impl Store {
     pub(crate) fn empty_outbox(&self, audit: &AuditLog) -> Result<(), AccessError> {
         const WHAT: &str = "empty the outbox of audit events";
         let wrap = |source| AccessError::Database { what: WHAT, source };
-        let place = audit.position();
+        let settled = audit.settled();
         let waiting: i64 = self
             .lock()
             .query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))
@@ -596,36 +596,20 @@ impl Store {
         let emptied = || self.emptied.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting == 0 {
             // Whatever comes into it from here on is put into the log after this place.
-            *emptied() = place;
+            *emptied() = settled;
             return Ok(());
         }
         let known = *emptied();
         // Inside the transaction no other process can do the same.
-        let place = self.transact(WHAT, |change| {
-            let waiting = change.waiting()?;
-            let is_of = |entry: &Entry, (posted, event): &(Timestamp, Event)| {
-                // The log is read under the lock of the database: times are taken apart last.
-                let is_later = || {
-                    let time = entry.time.parse::<Timestamp>();
-                    time.is_ok_and(|time| time.as_second() >= posted.as_second())
-                };
-                entry.event == *event && is_later()
-            };
-            let logged = audit.entries_after(known, |entry| {
-                waiting.iter().any(|waiting| is_of(entry, waiting))
-            })?;
-            for waiting in waiting {
-                if !logged.iter().any(|entry| is_of(entry, &waiting)) {
-                    audit.append(waiting.1)?;
-                }
-            }
+        let settled = self.transact(WHAT, |change| {
+            let settled = audit.append_waiting(change.waiting()?, known)?;
             change
                 .transaction
                 .execute("DELETE FROM outbox", [])
                 .map_err(wrap)?;
-            Ok(audit.position())
+            Ok(settled)
         })?;
-        *emptied() = place;
+        *emptied() = settled;
         Ok(())
     }
 

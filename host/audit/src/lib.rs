@@ -46,7 +46,7 @@ pub use entry::{Entry, entry_schema};
 pub use envelope::{Envelope, EnvelopeFault};
 pub use event::{CertifiedSigner, Event, GateCheck, HostUse, MostOfOne, PluginRef, Standing};
 pub use export::{ExportError, ExportReport, Period, export};
-pub use log::{AuditError, AuditLog, local_key};
+pub use log::{AuditError, AuditLog, Settled, Waiting, local_key};
 // What signs the log signs plugins, too: the same forms, so that an auditor needs to know one.
 pub use key_file::{load as load_key, store as store_key};
 pub use note::{LogKey, Note, NoteFault, ParseKeyError, VerifierKey};

@@ -222,6 +222,8 @@ fn outcome(outcome: &Outcome) -> String {
             model,
             version,
             alias,
+            // The command says that on a line of its own.
+            approval: _,
         } => {
             let alias = alias
                 .as_ref()

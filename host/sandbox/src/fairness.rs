@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -91,6 +91,20 @@ impl LongCalls {
             Some(runtime) => Ok(GoingOn(runtime.spawn(call))),
             None => Err(wasmtime::Error::msg("the host ends")),
         }
+    }
+
+    /// Drops there what takes long to drop, and waits until it is gone.
+    pub(crate) fn drop_there(&self, value: impl Send + 'static) {
+        let Some(runtime) = &self.runtime else {
+            return drop(value);
+        };
+        let (gone, wait) = mpsc::sync_channel::<()>(0);
+        runtime.spawn(async move {
+            drop(value);
+            drop(gone);
+        });
+        // Nothing is ever sent.
+        let _ = wait.recv();
     }
 
     /// Calls that go on there now.
@@ -398,6 +412,30 @@ mod tests {
         // What waited before is not this call's.
         share.begin();
         assert_eq!(share.longer(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_dropped_there_is_gone_and_was_dropped_there() {
+        struct Told(mpsc::Sender<Option<String>>);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                let name = thread::current().name().map(str::to_owned);
+                let _ = self.0.send(name);
+            }
+        }
+        let (tell, told) = mpsc::channel();
+        let mut long = LongCalls::start(NonZeroUsize::MIN).expect("threads");
+        long.drop_there(Told(tell.clone()));
+        let there = told.try_recv().expect("it is gone");
+        assert_eq!(there.as_deref(), Some("long-calls"));
+        // Where they are no more, it is gone all the same.
+        long.runtime
+            .take()
+            .expect("they are there")
+            .shutdown_background();
+        long.drop_there(Told(tell));
+        let here = told.try_recv().expect("it is gone");
+        assert_ne!(here.as_deref(), Some("long-calls"));
     }
 
     #[cfg(target_os = "linux")]

@@ -561,7 +561,10 @@ impl Instance {
         // Much memory takes some milliseconds to give back.
         match memory_bytes {
             ..=SMALL_MEMORY => drop(store),
-            _ => blocking(|| drop(store)),
+            _ => blocking(|| match &self.long {
+                Some(long) => long.drop_there(store),
+                None => drop(store),
+            }),
         }
         self.lost = actor.lost().map(str::to_owned);
         // A process whose instance did not end well ends with it.

@@ -55,6 +55,18 @@ struct Known {
 }
 
 impl Known {
+    /// Why it may not run, by what is known, if it may not.
+    fn refusal_now(&self) -> Option<String> {
+        let silence = self.answered.elapsed();
+        match &self.refusal {
+            None if self.is_looking && silence > STALE => Some(format!(
+                "whether its adapter may run could not be found out for {} s",
+                silence.as_secs()
+            )),
+            refusal => refusal.clone(),
+        }
+    }
+
     /// A look came back.
     fn answer(&mut self, refusal: Option<String>) {
         self.refusal = refusal;
@@ -109,20 +121,13 @@ impl StandingWatch {
                 self.watched.known().answer(Some(error.to_string()));
             }
         }
-        let known = self.watched.known();
-        let is_stale = known.is_looking && known.answered.elapsed() > STALE;
-        let refusal = match &known.refusal {
-            None if is_stale => format!(
-                "whether its adapter may run could not be found out for {} s",
-                known.answered.elapsed().as_secs()
-            ),
-            None => return Ok(()),
-            Some(refusal) => refusal.clone(),
-        };
-        Err(PredictError {
-            cause: FailureCause::Refused,
-            message: refusal,
-        })
+        match self.watched.known().refusal_now() {
+            None => Ok(()),
+            Some(message) => Err(PredictError {
+                cause: FailureCause::Refused,
+                message,
+            }),
+        }
     }
 }
 
@@ -178,5 +183,38 @@ impl Watched {
         let refusal = checked.err().map(|error| error.to_string());
         self.known().trusted = (generation, refusal.clone());
         refusal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_known_holds_while_somebody_looks_and_not_for_long() {
+        let now = Instant::now();
+        let ago = |time: Duration| now.checked_sub(time).expect("the machine is up so long");
+        let mut known = Known {
+            looked: now,
+            is_looking: true,
+            answered: ago(Duration::from_secs(1)),
+            refusal: None,
+            trusted: (0, None),
+        };
+        assert_eq!(known.refusal_now(), None, "the look is under way");
+        known.answered = ago(STALE + Duration::from_secs(1));
+        let refusal = known.refusal_now().expect("it does not come back");
+        assert!(
+            refusal.contains("could not be found out for 16 s"),
+            "{refusal}"
+        );
+        known.is_looking = false;
+        assert_eq!(known.refusal_now(), None, "nobody asked since");
+        known.is_looking = true;
+        known.answer(Some("it is quarantined".to_owned()));
+        known.answered = ago(STALE * 2);
+        assert_eq!(known.refusal_now().as_deref(), Some("it is quarantined"));
+        known.answer(None);
+        assert_eq!(known.refusal_now(), None, "it came back");
     }
 }

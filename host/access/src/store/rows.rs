@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
-use sandcast_audit::{Event, SealKey};
+use sandcast_audit::{Event, SealKey, Waiting};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{AccessError, KeptToken, LONGEST_LIFETIME_DAYS, MOST_ROWS};
@@ -194,7 +194,7 @@ impl Change<'_> {
 
     /// The events that wait, each as it was posted here; one that was not is an error, so that none
     /// of them is signed.
-    pub(super) fn waiting(&self) -> Result<Vec<(Timestamp, Event)>, AccessError> {
+    pub(super) fn waiting(&self) -> Result<Vec<Waiting>, AccessError> {
         let wrap = |source| self.wrap(source);
         let statement = "SELECT id, posted, event, seal FROM outbox ORDER BY id";
         let mut statement = self.transaction.prepare(statement).map_err(wrap)?;
@@ -222,7 +222,8 @@ impl Change<'_> {
             if !is_posted_here(&event) {
                 return Err(tampered());
             }
-            Ok((posted.parse().map_err(|_| tampered())?, event))
+            let posted = posted.parse().map_err(|_| tampered())?;
+            Ok(Waiting { posted, event })
         })
         .collect()
     }

@@ -6,6 +6,7 @@ mod keys;
 mod recovery;
 mod retire;
 mod signing;
+mod waiting;
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -22,6 +23,7 @@ use crate::verify::is_at;
 use crate::{Digest, Entry, Event, Position, VerifierKey, read, read_after};
 pub use error::AuditError;
 pub use keys::local_key;
+pub use waiting::{Settled, Waiting};
 
 /// The log of one state folder. Clones append to the same log; so may other processes.
 ///

@@ -941,6 +941,47 @@ fn what_came_after_a_place_is_read_without_the_rest() {
     );
 }
 
+#[test]
+fn what_waited_elsewhere_comes_into_the_log_once() {
+    let dir = folder();
+    let log = dir.open();
+    let waits = |numbers: &[u64]| -> Vec<Waiting> {
+        let waiting = |&number: &u64| Waiting {
+            posted: jiff::Timestamp::now(),
+            event: event(number),
+        };
+        numbers.iter().map(waiting).collect()
+    };
+    let logged = || predictions(&log.entries_after(None, |_| true).expect("reads"));
+    // The same was had before, and is had again.
+    log.append(event(1)).expect("appends");
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    let waiting = waits(&[1, 2]);
+    let settled = log.append_waiting(waiting.clone(), None).expect("appends");
+    assert_eq!(logged(), [1, 1, 2]);
+    // A process died before it could take them out, and one more came.
+    let more = [waiting.clone(), waits(&[3])].concat();
+    log.append_waiting(more, None).expect("appends");
+    assert_eq!(logged(), [1, 1, 2, 3]);
+    // Two that are the same, of which one is in the log.
+    let twice = waits(&[4, 4]);
+    log.append(event(4)).expect("appends");
+    log.append_waiting(twice, settled).expect("appends");
+    assert_eq!(logged(), [1, 1, 2, 3, 4, 4]);
+    // One of long ago that somebody put back is found before the place where all was settled.
+    let settled = log.settled();
+    let settled = log.append_waiting(waiting, settled).expect("appends");
+    assert_eq!(logged(), [1, 1, 2, 3, 4, 4]);
+    // And what is new is looked for behind it alone.
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    dir.change(LOG_FILE, |text| {
+        text.replacen("\"predictions\":3", "\"predictions\":9", 1)
+    });
+    log.append_waiting(waits(&[5]), settled).expect("appends");
+    log.append_waiting(waits(&[6]), None)
+        .expect_err("all of it was read");
+}
+
 /// What a loss of power leaves when the page of the head came to the disk and the entries after the last
 /// boundary did not.
 #[test]

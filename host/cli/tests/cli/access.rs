@@ -318,8 +318,28 @@ fn tokens_end_and_give_way_and_principals_are_disabled() {
             "{refused}"
         );
     }
-    let unknown = place.refused("ann", &["access", "tokens", "revoke", "00000000000000aa"]);
-    assert!(unknown.contains("there is no token `0"), "{unknown}");
+    // Who asks for a token that is not there is on record, and who may not ask is not told.
+    for (who, is_told) in [("ann", true), ("eve", false)] {
+        let unknown = place.refused(who, &["access", "tokens", "revoke", "00000000000000aa"]);
+        assert_eq!(
+            unknown.contains("there is no token `0"),
+            is_told,
+            "{unknown}"
+        );
+        let decision = place.last_decision();
+        assert_eq!(
+            (
+                &decision["principal"],
+                &decision["resource"],
+                &decision["allowed"]
+            ),
+            (
+                &json!(who),
+                &json!("principal:holder of 00000000000000aa"),
+                &json!(is_told)
+            )
+        );
+    }
 
     let mistyped = place.file("mistyped");
     fs::write(&mistyped, "sct_0000").expect("written");

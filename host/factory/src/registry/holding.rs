@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::RegistryError;
 use super::looking::{held, same_alias, unless_moving};
 use super::record::OnRecord;
-use crate::state::{OutboxError, State, Waiting, waiting};
+use crate::state::{OutboxError, State, waiting};
+use sandcast_audit::Waiting;
 
 /// What came of holding the models of a state against its log.
 #[derive(Debug, Default, Serialize)]

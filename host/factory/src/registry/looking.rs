@@ -9,7 +9,8 @@ use super::keeping::{keep, kept};
 use super::record::OnRecord;
 use super::{DEFAULT_ALIAS, ModelVersion, Registry, RegistryError, aliases_of, document_of};
 use crate::config::nearest;
-use crate::state::{OutboxError, Waiting, waiting};
+use crate::state::{OutboxError, waiting};
+use sandcast_audit::Waiting;
 
 impl Registry {
     pub(super) fn look_up(

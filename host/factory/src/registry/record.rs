@@ -8,14 +8,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sandcast_audit::{AuditError, AuditLog, Digest, Event, Position, read, read_after};
+use sandcast_audit::{AuditError, AuditLog, Digest, Event, Position, Waiting, read, read_after};
 
 use serde::{Deserialize, Serialize};
 
 use super::ModelVersion;
 use crate::clock;
 use crate::conduct::is_one_of;
-use crate::state::Waiting;
 
 /// The events that say something of models.
 const WANTED: [&[u8]; 3] = [b"registered\"", b"version-renewed\"", b"alias-moved\""];
@@ -117,6 +116,7 @@ impl OnRecord {
     pub(crate) fn with(&self, waiting: &[Waiting]) -> Self {
         let mut all = self.clone();
         for Waiting { posted, event } in waiting {
+            let posted = posted.to_string();
             let last = match event {
                 Event::Registered { model, version, .. }
                 | Event::VersionRenewed { model, version, .. } => {
@@ -128,8 +128,8 @@ impl OnRecord {
                 }
                 _ => continue,
             };
-            if last.is_none_or(|last| !clock::is_before(posted, last)) {
-                all.take(posted, event);
+            if last.is_none_or(|last| !clock::is_before(&posted, last)) {
+                all.take(&posted, event);
             }
         }
         all

@@ -42,6 +42,11 @@ fn when(timestamp: &str) -> String {
 
 fn verdict(outcome: &Outcome) -> Markup {
     match outcome {
+        Outcome::Approved {
+            approval: Some(_), ..
+        } => html! {
+            span.verdict.warn { (chart::mark(true)) "Approved by the gate, not promoted" }
+        },
         Outcome::Approved { .. } => html! { span.verdict.good { (chart::mark(true)) "Approved" } },
         Outcome::Refused { .. } => html! { span.verdict.bad { (chart::mark(false)) "Refused" } },
         Outcome::Failed { .. } => html! { span.verdict.warn { (chart::mark(false)) "Failed" } },
@@ -55,6 +60,7 @@ fn banner(outcome: &Outcome) -> Markup {
             model,
             version,
             alias,
+            approval,
         } => html! {
             div.banner.good {
                 p {
@@ -63,6 +69,12 @@ fn banner(outcome: &Outcome) -> Markup {
                         ", and " code { (clip(alias, CELL)) } " points to it now"
                     }
                     "."
+                }
+                @if let Some(approval) = approval {
+                    p {
+                        "It is not promoted until a second person approves that: "
+                        code { "sandcast approvals approve " (clip(approval, CELL)) " --reason TEXT" }
+                    }
                 }
             }
         },

@@ -60,6 +60,9 @@ pub enum Outcome {
         version: u64,
         /// The alias that points to it now.
         alias: Option<String>,
+        /// The request that a second person has to approve before the pipeline's alias points to it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approval: Option<String>,
     },
     /// The gate or a policy refused the model.
     Refused {

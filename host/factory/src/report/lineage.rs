@@ -148,12 +148,14 @@ fn outcome(outcome: &Outcome) -> Node {
             model,
             version,
             alias,
+            approval,
         } => node(
             format!("{} v{version}", clip(model, 18)),
-            alias.as_ref().map_or_else(
-                || "registered".to_owned(),
-                |alias| format!("registered as {}", clip(alias, 14)),
-            ),
+            match (alias, approval) {
+                (_, Some(_)) => "waits for approval".to_owned(),
+                (Some(alias), None) => format!("registered as {}", clip(alias, 14)),
+                (None, None) => "registered".to_owned(),
+            },
             "good",
         ),
         Outcome::Refused { .. } => node("refused".to_owned(), "not registered".to_owned(), "bad"),

@@ -519,6 +519,7 @@ fn approved() -> ReportInput {
         model: "credit-risk".to_owned(),
         version: 3,
         alias: Some("champion".to_owned()),
+        approval: None,
     };
     let evaluation = credit_evaluation(0.12);
     let gap = evaluation.slices["origin"]
@@ -599,6 +600,22 @@ fn an_approved_run_says_what_was_registered() {
     assert!(html.contains("Registered as <strong>credit-risk version 3</strong>"));
     assert!(html.contains("Every check held"));
     assert!(!html.contains("banner bad"));
+}
+
+#[test]
+fn a_run_whose_promotion_waits_says_for_whom() {
+    let mut input = approved();
+    input.outcome = Outcome::Approved {
+        model: "credit-risk".to_owned(),
+        version: 3,
+        alias: None,
+        approval: Some("a1b2".to_owned()),
+    };
+    let html = render(&input);
+    look_at("waits.html", &html);
+    assert!(html.contains("Registered as <strong>credit-risk version 3</strong>."));
+    assert!(html.contains("<code>sandcast approvals approve a1b2 --reason TEXT</code>"));
+    assert!(html.contains("not promoted") && html.contains("waits for approval"));
 }
 
 #[test]

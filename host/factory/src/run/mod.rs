@@ -415,6 +415,7 @@ fn told(result: &Result<Registered, Halt>) -> Outcome {
             model: registered.registration.version.model.clone(),
             version: registered.registration.version.version,
             alias: registered.alias.clone(),
+            approval: registered.approval.clone(),
         },
         Err(Halt {
             stage,

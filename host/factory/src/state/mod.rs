@@ -16,12 +16,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
-use sandcast_audit::{Position, SealKey};
+use sandcast_audit::{SealKey, Settled};
 
 pub use datasets::DatasetRecord;
 pub use error::StateError;
 pub use outbox::OutboxError;
-pub(crate) use outbox::{Waiting, post, waiting};
+pub(crate) use outbox::{post, waiting};
 pub use runs::{RunRecord, RunStatus, StageRecord, StageStatus};
 pub(crate) use stages::KeptOutput;
 
@@ -41,8 +41,8 @@ pub(crate) struct State {
     connection: Arc<Mutex<Connection>>,
     /// None where there is no key to be read: then nothing that is sealed is believed.
     key: Option<Arc<SealKey>>,
-    /// A place of the audit log, and a time: what is posted later is not in the log before that place.
-    emptied: Arc<Mutex<Option<(Position, String)>>>,
+    /// Where the audit log was when last nothing waited.
+    emptied: Arc<Mutex<Option<Settled>>>,
 }
 
 impl State {

@@ -2,22 +2,16 @@
 //! taken out. A process that is killed in between leaves the event here, and the next one that
 //! opens the state puts it into the log, once.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
-use sandcast_audit::{AuditError, AuditLog, Entry, Event, Position, SealKey};
+use sandcast_audit::{AuditError, AuditLog, Event, SealKey, Settled, Waiting};
 
 use super::{State, StateError, from_json, to_json};
 use crate::clock;
 
 const OUTBOX: &str = "outbox";
-
-/// An event that waits, and when it was posted.
-#[derive(Clone, Debug)]
-pub(crate) struct Waiting {
-    pub(crate) posted: String,
-    pub(crate) event: Event,
-}
 
 /// Writes an event along with its effect, sealed: what another hand puts there is not signed as if it had
 /// happened here.
@@ -43,57 +37,35 @@ impl State {
     /// process died before it could take it out, is not written again.
     pub(crate) fn empty_outbox(&self, audit: &AuditLog) -> Result<(), OutboxError> {
         const WHAT: &str = "empty the outbox of audit events";
-        let place = audit.position();
+        let settled = audit.settled();
         let count = "SELECT count(*) FROM outbox";
         let waits: i64 = self.read(WHAT, |connection| {
             connection.query_row(count, [], |row| row.get(0))
         })?;
         if waits == 0 {
             // Whatever comes into it from here on is put into the log after this place.
-            self.set_emptied(place);
+            *self.emptied() = settled;
             return Ok(());
         }
+        let known = *self.emptied();
         // Inside the transaction no other process can do the same.
-        let place = self.transact(WHAT, |transaction| {
+        let settled = self.transact(WHAT, |transaction| {
             let wrap = |source| StateError::of(WHAT, source);
             let waiting = waiting(transaction, self.key())
                 .map_err(wrap)?
                 .map_err(|id| OutboxError::Foreign { id })?;
-            // The same effect may have been had before; its entry is older than the posting.
-            let is_of = |entry: &Entry, waiting: &Waiting| {
-                entry.event == waiting.event && !clock::is_before(&entry.time, &waiting.posted)
-            };
-            // A row of long ago that comes back is in the log, however far back.
-            let after = self.emptied().filter(|(_, time)| {
-                let mut all = waiting.iter();
-                all.all(|it| clock::is_before(time, &it.posted))
-            });
-            let logged = audit.entries_after(after.map(|(place, _)| place), |entry| {
-                waiting.iter().any(|waiting| is_of(entry, waiting))
-            })?;
-            for waiting in waiting {
-                if !logged.iter().any(|entry| is_of(entry, &waiting)) {
-                    audit.append(waiting.event)?;
-                }
-            }
+            let settled = audit.append_waiting(waiting, known)?;
             transaction
                 .execute("DELETE FROM outbox", [])
                 .map_err(wrap)?;
-            Ok::<_, OutboxError>(audit.position())
+            Ok::<_, OutboxError>(settled)
         })?;
-        self.set_emptied(place);
+        *self.emptied() = settled;
         Ok(())
     }
 
-    fn emptied(&self) -> Option<(Position, String)> {
-        let emptied = self.emptied.lock();
-        emptied.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The time is that of now, which is after the place was looked at.
-    fn set_emptied(&self, place: Option<Position>) {
-        let emptied = self.emptied.lock();
-        *emptied.unwrap_or_else(PoisonError::into_inner) = place.map(|place| (place, clock::now()));
+    fn emptied(&self) -> MutexGuard<'_, Option<Settled>> {
+        self.emptied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,8 +95,8 @@ pub(crate) fn waiting(
         let (id, posted, text): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let seal: String = row.get(3)?;
         let is_sealed = key.is_some_and(|key| seal_of(key, &posted, &text) == seal);
-        match from_json(&text) {
-            Ok(event) if is_sealed && is_posted_here(&event) => {
+        match (posted.parse::<Timestamp>(), from_json(&text)) {
+            (Ok(posted), Ok(event)) if is_sealed && is_posted_here(&event) => {
                 waiting.push(Waiting { posted, event });
             }
             _ => return Ok(Err(id)),

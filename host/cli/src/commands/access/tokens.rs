@@ -89,7 +89,7 @@ pub(super) async fn execute(
             to,
         } => {
             let target = Target::open(to.as_deref())?;
-            let resource = Resource::principal(&owner(token, Action::TokenRotate, global).await?);
+            let resource = holder(token, Action::TokenRotate, global).await?;
             let allowed = allowed(global, Action::TokenRotate, &resource).await?;
             let issued = store(&allowed)?
                 .rotate_token(
@@ -104,7 +104,7 @@ pub(super) async fn execute(
             hand_over(&issued, target, output)
         }
         TokensAction::Revoke { token } => {
-            let resource = Resource::principal(&owner(token, Action::TokenRevoke, global).await?);
+            let resource = holder(token, Action::TokenRevoke, global).await?;
             let allowed = allowed(global, Action::TokenRevoke, &resource).await?;
             let record = store(&allowed)?
                 .revoke_token(allowed.gate.audit(), token, now, allowed.who())
@@ -122,12 +122,13 @@ pub(super) async fn execute(
     }
 }
 
-/// Whose a token is: what may be done to it depends on that. Nobody is told who is not known.
-async fn owner(
+/// Whose a token is: what may be done to it depends on that. Nobody is told who is not known, and who asks
+/// for one that is not there is on record with it.
+async fn holder(
     token: &TokenId,
     action: Action,
     global: &GlobalArguments,
-) -> Result<PrincipalId, Failure> {
+) -> Result<Resource, Failure> {
     let folder = super::folder(global)?;
     must_be_known(global, &folder, action).await?;
     let store = sandcast_access::Store::look(&folder).map_err(failed)?;
@@ -135,11 +136,11 @@ async fn owner(
         Some(store) => store.tokens().map_err(failed)?,
         None => Vec::new(),
     };
-    tokens
-        .into_iter()
-        .find(|record| record.id == *token)
-        .map(|record| record.principal)
-        .ok_or_else(|| failed(sandcast_access::AccessError::NoToken(token.clone())))
+    let record = tokens.into_iter().find(|record| record.id == *token);
+    Ok(match record {
+        Some(record) => Resource::principal(&record.principal),
+        None => Resource::holder_of(token),
+    })
 }
 
 /// A new file for a token, made before there is one: what cannot be written is found out in time. It

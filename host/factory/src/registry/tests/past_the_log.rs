@@ -211,7 +211,10 @@ fn a_version_of_before_all_of_it_was_on_record_is_held_to_what_is() {
     }
     place.audit.append(event).expect("the log takes it");
     assert_eq!(
-        place.registry().resolve("loans", None).expect("as it was"),
+        place
+            .registry()
+            .resolve("loans", Some("1"))
+            .expect("as it was"),
         one
     );
     assert!(place.disagreements().is_empty());
@@ -219,12 +222,15 @@ fn a_version_of_before_all_of_it_was_on_record_is_held_to_what_is() {
         "UPDATE model_versions SET document = json_set(document, '$.component', '{}')",
         Digest::ZERO
     ));
-    let told = place.refusal(None);
+    let told = place.refusal(Some("1"));
     assert!(told.contains("its adapter is"), "{told}");
     // A run that comes to it writes it anew; one of an earlier version too, where it is as it was.
     place.register(version("one"), None);
     assert_eq!(place.logged(), ["registered 1", "registered 1"]);
-    let kept = place.registry().resolve("loans", None).expect("as it is");
+    let kept = place
+        .registry()
+        .resolve("loans", Some("1"))
+        .expect("as it is");
     let mut before = registered(&kept, &lineage, Digest::ZERO);
     if let Event::Registered { document, .. } = &mut before {
         *document = None;
@@ -239,7 +245,11 @@ fn a_version_of_before_all_of_it_was_on_record_is_held_to_what_is() {
     place.past_the_log(
         "UPDATE model_versions SET document = json_set(document, '$.grants.clock', json('true'))",
     );
-    assert!(place.refusal(None).contains("all that is kept with it is"));
+    assert!(
+        place
+            .refusal(Some("1"))
+            .contains("all that is kept with it is")
+    );
 }
 
 #[test]

@@ -381,9 +381,9 @@ mod tests {
         );
         let told = refused("https://api.example.com/%2e%2e/people?name=Mustermann");
         assert_eq!(told, "the path `/%2e%2e/people` has a segment `.` or `..`");
-        let told = refused("https://api.example.com/people?name=\"Mustermann\"");
+        let told = refused("https://api.example.com/people?name=Muster\\mann");
         assert!(
-            told.starts_with("the path `/people` holds byte 0x22"),
+            told.starts_with("the path `/people` holds byte 0x5c"),
             "{told}"
         );
     }
