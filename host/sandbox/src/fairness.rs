@@ -3,8 +3,8 @@
 //!
 //! A guest gives way with every tick, and so far that is all: two that compute for seconds are on two
 //! threads for seconds. With a [`Fairness`], a call that is beyond its first tick goes on on threads of
-//! its own kind, which the kernel lets wait for all others, and a plugin whose instances fail one after
-//! the other waits before the next one.
+//! its own kind, which the kernel lets wait for all others, as do all calls of a plugin whose last instance
+//! failed, and one whose instances fail one after the other waits before the next one.
 
 use std::future::Future;
 use std::io;
@@ -308,6 +308,15 @@ impl Health {
         failures.last = Some(now);
     }
 
+    /// Whether the last one that ended of late failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.on_end > 0
+            && failures
+                .last
+                .is_some_and(|last| last.elapsed() <= FORGIVEN_AFTER)
+    }
+
     /// When the next instance may start: now, later, or, where others wait already for longer than
     /// `most`, not at all.
     pub(crate) fn next_start(&self, most: Duration) -> Result<Option<Instant>, String> {
@@ -346,9 +355,11 @@ mod tests {
     fn a_plugin_that_fails_on_end_waits_longer_each_time_and_others_are_told() {
         let health = Health::default();
         assert_eq!(health.next_start(MOST), Ok(None));
+        assert!(!health.has_failed());
         for _ in 0..FREE_FAILURES {
             assert_eq!(health.next_start(MOST), Ok(None), "some are free");
             health.ended(false);
+            assert!(health.has_failed());
         }
         for _ in 0..10 {
             health.ended(false);
@@ -361,6 +372,7 @@ mod tests {
             .expect_err("the second would wait for longer");
         assert!(refused.contains("13 instances failed"), "{refused}");
         health.ended(true);
+        assert!(!health.has_failed());
         assert_eq!(
             health.next_start(MOST),
             Ok(None),

@@ -498,6 +498,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Whether the last instance of its plugin failed.
+    pub(crate) fn is_of_one_that_failed(&self) -> bool {
+        self.health.has_failed()
+    }
+
     /// What became of the instance.
     pub(crate) fn ended(&self, outcome: &str) {
         match outcome {

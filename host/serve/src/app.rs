@@ -150,6 +150,9 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
     let state = Router::new()
         .route("/v2/models/stats", get(handlers::all_stats))
         .route("/v2/repository/index", post(handlers::repository_index))
+        .route("/metrics", get(handlers::metrics))
+        .route_layer(from_fn_with_state(Arc::clone(&app), door::guard_state));
+    let management = Router::new()
         .route(
             "/v2/repository/models/{model}/load",
             post(handlers::repository_load),
@@ -158,14 +161,14 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
             "/v2/repository/models/{model}/unload",
             post(handlers::repository_unload),
         )
-        .route("/metrics", get(handlers::metrics))
-        .route_layer(from_fn_with_state(Arc::clone(&app), door::guard_state));
+        .route_layer(from_fn_with_state(Arc::clone(&app), door::guard_management));
     Router::new()
         .route("/v2", get(handlers::server_metadata))
         .route("/v2/health/live", get(handlers::live))
         .route("/v2/health/ready", get(handlers::ready))
         .merge(texts)
         .merge(state)
+        .merge(management)
         .nest("/v2/models/{model}", model.clone())
         .nest("/v2/models/{model}/versions/{version}", model)
         .fallback(no_such_route)

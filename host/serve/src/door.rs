@@ -130,6 +130,21 @@ impl Door {
         );
     }
 
+    /// Lets somebody through who changes what the server does, each time on record with who it is. Strangers
+    /// are sent away before that, so that they cannot fill the log.
+    async fn demand(&self, headers: &HeaderMap) -> Result<budget::Request, ApiError> {
+        let caller = self.admit(headers, None).await?;
+        let request = self.begin(&caller)?;
+        let state = Resource::state();
+        let demanded = self
+            .gate
+            .demand(bearer(headers), Action::Serve, &state, BTreeMap::new());
+        match demanded.await {
+            Ok(_) => Ok(request),
+            Err(error) => Err(self.refuse(error).await),
+        }
+    }
+
     async fn refuse(&self, error: GateError) -> ApiError {
         let GateError::Refused(refusal) = error else {
             tracing::error!(%error, "it cannot be decided who may ask, so nobody may");
@@ -271,6 +286,19 @@ pub(crate) async fn guard_known(
         let caller = door.admit(request.headers(), None).await?;
         request.extensions_mut().insert(caller);
     }
+    Ok(next.run(request).await)
+}
+
+/// Before the server is told to do something.
+pub(crate) async fn guard_management(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let _begun = match &app.door {
+        Some(door) => Some(door.demand(request.headers()).await?),
+        None => None,
+    };
     Ok(next.run(request).await)
 }
 

@@ -1,5 +1,6 @@
 //! Calls into guests of the engine: each begins on the thread that makes it, and one that is beyond its
-//! first tick goes on on the threads for long calls, where there are such threads.
+//! first tick goes on on the threads for long calls, where there are such threads; those of a plugin whose
+//! last instance failed begin there.
 //!
 //! A Store that is on another thread comes back when its call is over. Where nobody waits for it any
 //! more, whoever is the last to hold it ends the instance.
@@ -103,6 +104,8 @@ impl Instance {
             return self.end(outcome);
         };
         let share = store.data().share.clone();
+        // Who failed last is not let try again where others wait.
+        let is_suspect = self.place.is_of_one_that_failed();
         let home = Arc::new(Home::default());
         let mut lent = Lent {
             store: self.lend(&home),
@@ -115,10 +118,15 @@ impl Instance {
             }
         });
         let began = Instant::now();
-        let here = poll_fn(|context| match going.as_mut().poll(context) {
-            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending if share.is_beyond() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        let here = poll_fn(|context| {
+            if is_suspect {
+                return Poll::Ready(None);
+            }
+            match going.as_mut().poll(context) {
+                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+                Poll::Pending if share.is_beyond() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
         });
         let outcome = match timeout(patience, here).await {
             Ok(Some(outcome)) => Ok(outcome),

@@ -171,6 +171,31 @@ async fn health_is_open_and_the_rest_is_not() {
         let operator = ask(&router, method, path, Some(&place.operator)).await;
         assert_eq!(operator.status, StatusCode::OK, "{path}");
     }
+    // What the server was told to do is on record, each time, with who was let and who was not.
+    let load = "/v2/repository/models/credit/load";
+    let again = ask(&router, "POST", load, Some(&place.operator)).await;
+    assert_eq!(again.status, StatusCode::OK);
+    let told: Vec<(String, bool)> = place
+        .audit
+        .entries()
+        .expect("a log")
+        .into_iter()
+        .filter_map(|entry| match entry.event {
+            Event::AccessDecided {
+                principal,
+                action,
+                allowed,
+                ..
+            } if action == "serve" => Some((principal, allowed)),
+            _ => None,
+        })
+        .collect();
+    let by = |who: &str, allowed| (who.to_owned(), allowed);
+    assert_eq!(
+        told,
+        [by("bank-app", false), by("ann", true), by("ann", true)]
+    );
+
     for path in [
         "/v2/models/credit",
         "/v2/models/credit/ready",
