@@ -205,6 +205,25 @@ pub(super) fn check_path(path: &str) -> Result<(), String> {
         return Err(format!("holds byte {byte:#04x}; write it as %{byte:02X}"));
     }
     let before_query = path.split('?').next().unwrap_or(path);
+    let is_dots = |segment: &[u8]| {
+        let segment = segment
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or(segment);
+        segment == b"." || segment == b".."
+    };
+    const DOTS: &str = "has a segment `.` or `..`";
+    if !before_query.contains('%') {
+        // It is what it decodes to.
+        return match before_query
+            .as_bytes()
+            .split(|byte| *byte == b'/')
+            .any(is_dots)
+        {
+            true => complain(DOTS),
+            false => Ok(()),
+        };
+    }
     let Some(decoded) = decode(before_query) else {
         return complain("has a `%` that two hexadecimal digits do not follow");
     };
@@ -219,18 +238,11 @@ pub(super) fn check_path(path: &str) -> Result<(), String> {
     // Decoded twice, `%252e` is a dot as well; some servers do that.
     let twice = String::from_utf8_lossy(&decoded).into_owned();
     let twice = decode(&twice).unwrap_or(decoded);
-    let is_dots = |segment: &[u8]| {
-        let segment = segment
-            .split(|byte| *byte == b';')
-            .next()
-            .unwrap_or(segment);
-        segment == b"." || segment == b".."
-    };
     if twice
         .split(|byte| matches!(byte, b'/' | b'\\'))
         .any(is_dots)
     {
-        return complain("has a segment `.` or `..`");
+        return complain(DOTS);
     }
     Ok(())
 }
