@@ -49,11 +49,13 @@ pub struct Fairness {
 }
 
 impl Fairness {
-    /// As many threads for long calls as there are processors: they have what is left of these.
+    /// Threads for long calls for all processors but one: where each has one that computes, a short call waits
+    /// for a turn of one of these, however low.
     #[must_use]
     pub fn of_this_machine() -> Self {
+        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
-            long_calls: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            long_calls: NonZeroUsize::new(processors - 1).unwrap_or(NonZeroUsize::MIN),
             back_off: Duration::from_secs(1),
         }
     }
